@@ -1,0 +1,71 @@
+"""Find which attention module helps in a CNN, where, and with which options.
+
+This is a face: it names the public API and loads the module behind a name on its first use, so that importing the
+package costs nothing. `nas_attn.search` is the function; the engine behind it lives in `nas_attn.job`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:  # what editors and type checkers see
+    from nas_attn.attention.catalog import ATTENTIONS
+    from nas_attn.attention.create import auxiliary_loss, create_attention
+    from nas_attn.backbones.catalog import BACKBONES
+    from nas_attn.errors import NasAttnError
+    from nas_attn.job import search
+    from nas_attn.model import build_model
+    from nas_attn.model_file import load_model, save_model
+    from nas_attn.placement import Attention, Placement, Site
+    from nas_attn.space import SearchSpace
+    from nas_attn.study import load_run
+
+__all__ = [
+    "ATTENTIONS",
+    "BACKBONES",
+    "Attention",
+    "NasAttnError",
+    "Placement",
+    "SearchSpace",
+    "Site",
+    "__version__",
+    "auxiliary_loss",
+    "build_model",
+    "create_attention",
+    "load_model",
+    "load_run",
+    "save_model",
+    "search",
+]
+
+_HOMES = {
+    "ATTENTIONS": "nas_attn.attention.catalog",
+    "BACKBONES": "nas_attn.backbones.catalog",
+    "Attention": "nas_attn.placement",
+    "NasAttnError": "nas_attn.errors",
+    "Placement": "nas_attn.placement",
+    "SearchSpace": "nas_attn.space",
+    "Site": "nas_attn.placement",
+    "auxiliary_loss": "nas_attn.attention.create",
+    "build_model": "nas_attn.model",
+    "create_attention": "nas_attn.attention.create",
+    "load_model": "nas_attn.model_file",
+    "load_run": "nas_attn.study",
+    "save_model": "nas_attn.model_file",
+    "search": "nas_attn.job",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on its first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Name the public API, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,8 @@
+"""The main job: `python run_search.py ARGS` is `nas-attn search ARGS`."""
+
+import sys
+
+from nas_attn.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["search", *sys.argv[1:]]))

@@ -1,0 +1,89 @@
+"""The public face: pinned, cheap to import, and the same in every order of import."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+import nas_attn
+
+PUBLIC = [
+    "ATTENTIONS",
+    "BACKBONES",
+    "Attention",
+    "NasAttnError",
+    "Placement",
+    "SearchSpace",
+    "Site",
+    "__version__",
+    "auxiliary_loss",
+    "build_model",
+    "create_attention",
+    "load_model",
+    "load_run",
+    "save_model",
+    "search",
+]
+
+
+def test_the_public_api_is_pinned():
+    assert nas_attn.__all__ == PUBLIC
+    assert set(PUBLIC) <= set(dir(nas_attn))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_public_name_resolves_to_what_its_home_defines(name):
+    found = getattr(nas_attn, name)
+    if name != "__version__":
+        assert found is getattr(importlib.import_module(nas_attn._HOMES[name]), name)
+
+
+def test_editors_see_the_same_names_and_homes_as_the_interpreter(root: Path):
+    tree = ast.parse((root / "nas_attn" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {name.name: node.module for node in block.body for name in node.names}
+    assert imported == nas_attn._HOMES
+    assert set(imported) | {"__version__"} == set(nas_attn.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'nas_attn' has no attribute 'serch'"):
+        _ = nas_attn.serch
+
+
+def test_importing_the_package_or_its_command_line_loads_nothing_heavy(run_python):
+    heavy = "torch", "torchvision", "optuna", "ray", "pydantic", "sklearn", "matplotlib", "numpy"
+    code = f"import nas_attn, nas_attn.cli, sys; print(sorted(set({heavy}) & set(sys.modules)))"
+    done = run_python("-c", code)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import nas_attn",
+        "import nas_attn.job",
+        "import nas_attn.cli; import nas_attn.job",
+        "from nas_attn.job import run_command",
+        "from nas_attn import search",
+        "import pkgutil; [__import__(m.name) for m in pkgutil.walk_packages(nas_attn.__path__, 'nas_attn.')"
+        " if not m.name.endswith('__main__')]",
+    ],
+)
+def test_search_is_the_function_in_every_order_of_import(run_python, first):
+    names = sorted(set(PUBLIC) - {"__version__"})
+    code = (
+        f"import nas_attn; {first}; from nas_attn import search; import types\n"
+        "assert callable(nas_attn.search) and search is nas_attn.search, nas_attn.search\n"
+        f"print([n for n in {names} if isinstance(getattr(nas_attn, n), types.ModuleType)])"
+    )
+    done = run_python("-c", code)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_no_module_is_called_like_a_public_name(root: Path):
+    modules = {path.stem for path in (root / "nas_attn").iterdir()}
+    assert not modules & set(PUBLIC)
