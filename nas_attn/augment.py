@@ -1,0 +1,102 @@
+"""Batches of training images, augmented and normalised on the device that they lie on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from nas_attn.data import Images
+
+
+def epoch_batches(
+    images: Images, *, batch_size: int, augment: str, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield all images once, in random order, as (float images, targets).
+
+    The batches of an epoch are as equal as can be, at most `batch_size` and at least 2 images: no rest is dropped,
+    and none is too small for batch normalisation. Everything random is drawn from the CPU's `generator`.
+
+    Shape: (B, C, H, W) float32, channels last in memory; (B,).
+    """
+    device = images.pixels.device
+    order = torch.randperm(len(images), generator=generator).to(device)
+    mean, std = normalisation(images)
+    parts = order.tensor_split(n_batches(len(images), batch_size))
+    if augment == "none":
+        for index in parts:
+            yield normalised(images.pixels, index, mean, std), images.targets[index]
+        return
+    tops, lefts, mirrored = _draw(images, augment, generator)
+    start = 0
+    for index in parts:
+        drawn = slice(start, start + len(index))
+        start += len(index)
+        pixels = crop(_rows(images.pixels, index), tops[drawn], lefts[drawn], mirrored[drawn])
+        yield _scaled(pixels, mean, std), images.targets[index]
+
+
+def n_batches(n_images: int, batch_size: int) -> int:
+    """Return how many batches an epoch has."""
+    return max(1, min(-(-n_images // batch_size), n_images // 2))
+
+
+def normalisation(images: Images) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation by channel on the images' device. Shape: both (C, 1, 1)."""
+    channels = images.pixels.shape[1]
+    device = images.pixels.device
+    mean = torch.tensor(images.mean, dtype=torch.float32, device=device).expand(channels)
+    std = torch.tensor(images.std, dtype=torch.float32, device=device).expand(channels)
+    return mean[:, None, None], std[:, None, None]
+
+
+def normalised(pixels: Tensor, index: Tensor | slice, mean: Tensor, std: Tensor) -> Tensor:
+    """Return the chosen images as floats of mean 0 and deviation 1. Shape: (B, C, H, W)."""
+    return _scaled(_rows(pixels, index), mean, std)
+
+
+def crop(pixels: Tensor, tops: Tensor, lefts: Tensor, mirrored: Tensor) -> Tensor:
+    """Return each image moved by its own offset within a black border, and mirrored where asked.
+
+    Args:
+        tops, lefts: Offsets (B,) into the image with a border of an eighth of its size (at least 1) on each side.
+        mirrored: Which images (B,) are mirrored left to right, after the crop.
+
+    Shape: (B, C, H, W) uint8 -> the same, by one gather for the batch.
+    """
+    n, channels, height, width = pixels.shape
+    top, left = border(height), border(width)
+    framed = pixels.new_zeros(n, height + 2 * top, width + 2 * left, channels)
+    framed[:, top : top + height, left : left + width] = pixels.permute(0, 2, 3, 1)
+    across = torch.arange(width, device=pixels.device)
+    columns = lefts[:, None] + torch.where(mirrored[:, None], across.flip(0), across)  # (B, W)
+    rows = tops[:, None] + torch.arange(height, device=pixels.device)  # (B, H)
+    rows = rows + torch.arange(n, device=pixels.device)[:, None] * framed.shape[1]  # of all images below each other
+    flat = rows[:, :, None] * framed.shape[2] + columns[:, None, :]  # (B, H, W)
+    return framed.view(-1, channels)[flat.view(-1)].view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def border(size: int) -> int:
+    """Return the width of the border that a crop moves in: an eighth of the image."""
+    return max(1, size // 8)
+
+
+def _draw(images: Images, augment: str, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the offsets of a whole epoch, and which images are mirrored."""
+    n, device = len(images), images.pixels.device
+    height, width = images.pixels.shape[2:]
+    tops = torch.randint(2 * border(height) + 1, (n,), generator=generator)
+    lefts = torch.randint(2 * border(width) + 1, (n,), generator=generator)
+    mirrored = torch.rand(n, generator=generator) < (0.5 if augment == "crop-flip" else 0.0)
+    return tops.to(device), lefts.to(device), mirrored.to(device)
+
+
+def _rows(pixels: Tensor, index: Tensor | slice) -> Tensor:
+    """Return the chosen images, channels last in memory as they lie."""
+    return pixels.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2)
+
+
+def _scaled(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return uint8 pixels as normalised floats."""
+    return pixels.float().sub_(255 * mean).mul_(1 / (255 * std))

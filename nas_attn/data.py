@@ -1,0 +1,172 @@
+"""The images of a run: described without torch, and loaded onto the device as they are trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas_attn.config import DataConfig
+from nas_attn.data_parts import PARTS, Part, Progress, cut, mean_and_std, resized, with_channels
+from nas_attn.data_sources import read_source
+from nas_attn.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What is known of a data set once it is read, split and brought to its size.
+
+    Args:
+        class_counts: Images of each class, over all parts.
+        fingerprint: SHA-256 of every pixel and label, part by part: another size, split or seed gives another.
+        mean, std: Of the train part, a channel, of pixels between 0 and 1.
+        notes: Sentences that a user should read.
+    """
+
+    name: str
+    num_classes: int
+    class_names: tuple[str, ...]
+    in_channels: int
+    image_size: int
+    n_train: int
+    n_val: int
+    n_test: int
+    class_counts: tuple[int, ...]
+    fingerprint: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_bytes(self) -> int:
+        """Return what the images take on the device."""
+        return (self.n_train + self.n_val + self.n_test) * self.in_channels * self.image_size**2
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images on a device, with the normalisation of the train part that they belong to.
+
+    Shape: pixels (N, C, H, W) uint8, channels last in memory; targets (N,) int64.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: str | torch.device) -> Images:
+        """Return the same images on `device`."""
+        return replace(self, pixels=self.pixels.to(device), targets=self.targets.to(device))
+
+
+@dataclass(frozen=True)
+class Data:
+    """The three parts on the device; `test` is for the last comparison only."""
+
+    train: Images
+    val: Images
+    test: Images
+    facts: DataFacts
+
+    @cached_property
+    def train_val(self) -> Images:
+        """Train and val together, for retraining; the normalisation stays that of train."""
+        import torch
+
+        pixels = torch.cat([part.pixels.permute(0, 2, 3, 1) for part in (self.train, self.val)]).permute(0, 3, 1, 2)
+        return replace(self.train, pixels=pixels, targets=torch.cat([self.train.targets, self.val.targets]))
+
+
+def describe(config: DataConfig, *, progress: Progress | None = None) -> DataFacts:
+    """Read and split the data, and say what it is; no torch, unless torchvision reads it.
+
+    Args:
+        progress: Called with the files done and their number while a folder is decoded for the first time.
+
+    Raises: DataError, in one sentence, for data that is missing, damaged, or too small for the split.
+    """
+    return _prepare(config, progress)[1]
+
+
+def load_data(config: DataConfig, *, device: str | torch.device = "cpu", progress: Progress | None = None) -> Data:
+    """Return the data as uint8 tensors on `device`. Raises: DataError, as `describe` does."""
+    import torch
+
+    parts, facts = _prepare(config, progress)
+
+    def on_device(part: Part) -> Images:
+        pixels = torch.from_numpy(np.ascontiguousarray(part.pixels)).to(device).permute(0, 3, 1, 2)
+        return Images(pixels, torch.from_numpy(part.labels).to(device), facts.mean, facts.std)
+
+    train, val, test = (on_device(parts[part]) for part in PARTS)
+    return Data(train, val, test, facts)
+
+
+def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, Part], DataFacts]:
+    """Read, split, resize and describe; the one way from a configuration to pixels."""
+    source = read_source(config, progress)
+    if len(source.class_names) < 2:
+        raise DataError(f"'{config.name}' must have two classes or more, but has only {source.class_names[0]!r}.")
+    split = cut(source, config.split, config.seed)
+    height, width, own_channels = split["train"].pixels.shape[1:]
+    size = config.image_size or max(height, width)
+    channels = config.channels or own_channels
+    parts = {
+        name: Part(resized(with_channels(part.pixels, channels), size), part.labels) for name, part in split.items()
+    }
+    mean, std = mean_and_std(parts["train"].pixels)
+    labels = np.concatenate([part.labels for part in parts.values()])
+    n_classes = len(source.class_names)
+    notes = [*source.notes, *_split_notes(source.parts, parts)]
+    if height != width:
+        notes.append(f"Images of {height} x {width} are stretched to {size} x {size}.")
+    facts = DataFacts(
+        name=config.name,
+        num_classes=n_classes,
+        class_names=source.class_names,
+        in_channels=channels,
+        image_size=size,
+        n_train=len(parts["train"]),
+        n_val=len(parts["val"]),
+        n_test=len(parts["test"]),
+        class_counts=tuple(int(count) for count in np.bincount(labels, minlength=n_classes)),
+        fingerprint=_fingerprint(parts),
+        mean=mean,
+        std=std,
+        notes=tuple(notes),
+    )
+    return parts, facts
+
+
+def _split_notes(found: Mapping[str, Part], parts: Mapping[str, Part]) -> list[str]:
+    """Say what the split did that a user might not expect."""
+    notes = []
+    if "val" in found and "test" not in found:
+        notes.append("The data set brings val but no test part, so test was cut from its train part.")
+    unused = sum(map(len, found.values())) - sum(map(len, parts.values()))
+    if unused:
+        notes.append(f"{unused} images are in no part, since the shares of the split add up to less than 1.")
+    return notes
+
+
+def _fingerprint(parts: Mapping[str, Part]) -> str:
+    """Return the SHA-256 of all pixels and labels, part by part."""
+    digest = hashlib.sha256()
+    for name in PARTS:
+        pixels = np.ascontiguousarray(parts[name].pixels)
+        digest.update(f"{name}{pixels.shape}".encode())
+        digest.update(pixels.data)
+        digest.update(parts[name].labels.astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,255 @@
+"""One network trained and read: a straight loop over images that lie on the device."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_attn.attention.create import auxiliary_loss
+from nas_attn.augment import epoch_batches, n_batches, normalisation, normalised
+from nas_attn.config import Recipe
+from nas_attn.data import Images
+from nas_attn.errors import TrialFailed
+
+Report = Callable[[int, float], None]
+
+WARM_UP = 0.1
+MOMENTUM = 0.9
+_EVALUATED_PIXELS = 2**20  # map positions a batch when only reading: memory stays small at any image size
+
+
+def train(
+    model: nn.Module,
+    images: Images,
+    validation: Images | None,
+    recipe: Recipe,
+    *,
+    seed: int,
+    epochs: int,
+    device: str | torch.device,
+    report: Report,
+    num_classes: int,
+) -> dict[str, float]:
+    """Train `model` in place for `epochs` epochs, and return what was measured on the way.
+
+    The same model and seed give bit-equal weights on one thread of one machine, whatever the global generators hold;
+    those are left as they were found.
+
+    Args:
+        validation: Read after each epoch; None (a retraining) reports the accuracy on the training batches instead.
+        recipe: Its `epochs` and `retrain_epochs` are not read: `epochs` is the length of the schedule.
+        seed: Of the order, the augmentation, and whatever the network draws (dropout).
+        report: Called after each epoch with (epoch counted from 1, accuracy); may raise to stop.
+
+    Units: of the result: `train_loss`; `seconds_per_epoch` and `images_per_second`, medians over the epochs, of
+    training alone; `seconds_per_validation`, the median of reading the validation images.
+    Raises: TrialFailed("nan") when the loss or the logits are no longer finite, TrialFailed("oom") when memory is out.
+    """
+    device = torch.device(device)
+    try:
+        with _seeded(seed, device):
+            return _train(model, images, validation, recipe, seed, epochs, device, report, num_classes)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = f"Out of memory on {device} at batch size {recipe.batch_size}: {str(error).splitlines()[0]}"
+    raise TrialFailed("oom", reason)  # raised here, where the failed step's tensors are let go
+
+
+def accuracy(model: nn.Module, images: Images, *, batch_size: int | None = None) -> float:
+    """Return the share of `images` that `model` names right. Units: 0 to 1."""
+    return _share_right(predict(model, images, batch_size=batch_size), images.targets)
+
+
+def predict(model: nn.Module, images: Images, *, batch_size: int | None = None) -> Tensor:
+    """Return the logits of `model` in evaluation mode; its own mode is restored.
+
+    Args:
+        batch_size: None takes what suits the size of the images.
+
+    Shape: (N, K) float32, on the images' device.
+    """
+    device = images.pixels.device
+    height, width = images.pixels.shape[2:]
+    batch_size = batch_size or max(8, min(512, _EVALUATED_PIXELS // (height * width)))
+    mean, std = normalisation(images)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode(), _precision(device):
+            logits = [
+                model(normalised(images.pixels, slice(start, start + batch_size), mean, std))
+                for start in range(0, len(images), batch_size)
+            ]
+            return torch.cat(logits).float()
+    finally:
+        model.train(was_training)
+
+
+def learning_rate(step: int, n_steps: int, peak: float) -> float:
+    """Return the rate of a step, counted from 0: a linear warm-up over the first tenth, then half a cosine to 0.
+
+    >>> [round(learning_rate(step, 10, 1.0), 2) for step in (0, 1, 5, 9)]
+    [1.0, 1.0, 0.59, 0.03]
+    """
+    warm_up = max(1, round(WARM_UP * n_steps))
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, n_steps - warm_up)))
+
+
+def class_weights(targets: Tensor, num_classes: int) -> Tensor:
+    """Return a weight for each class: the inverse of how often it occurs, mean 1. Shape: (K,)."""
+    counts = torch.bincount(targets.cpu(), minlength=num_classes).clamp(min=1).float()
+    weights = 1 / counts
+    return (weights / weights.mean()).to(targets.device)
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser; only weights of two or more dimensions decay, so no norm and no bias does."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [weight for weight in trained if weight.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [weight for weight in trained if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=MOMENTUM, nesterov=True)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.lr)
+    return torch.optim.Adam(groups, lr=recipe.lr)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out, on any device; torch has no one class for it.
+
+    >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    True
+    """
+    if isinstance(error, MemoryError):
+        return True
+    message = str(error)
+    return isinstance(error, RuntimeError) and any(
+        words in message
+        for words in (
+            "out of memory",  # CUDA, HIP, MPS
+            "DefaultCPUAllocator: can't allocate memory",
+            "DefaultCPUAllocator: not enough memory",  # Windows
+            "CUBLAS_STATUS_ALLOC_FAILED",
+            "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED",  # what cuDNN says when it finds no room for its workspace
+        )
+    )
+
+
+def _train(
+    model: nn.Module,
+    images: Images,
+    validation: Images | None,
+    recipe: Recipe,
+    seed: int,
+    epochs: int,
+    device: torch.device,
+    report: Report,
+    num_classes: int,
+) -> dict[str, float]:
+    model.to(device).to(memory_format=torch.channels_last)
+    images = images.to(device)
+    validation = validation.to(device) if validation is not None else None
+    optimizer = make_optimizer(model, recipe)
+    weights = class_weights(images.targets, num_classes) if recipe.class_weights else None
+    criterion = nn.CrossEntropyLoss(weight=weights, label_smoothing=recipe.label_smoothing)
+    generator = torch.Generator().manual_seed(seed)
+    n_steps = epochs * n_batches(len(images), recipe.batch_size)
+    rates = (learning_rate(step, n_steps, recipe.lr) for step in range(n_steps))
+    seconds, reading = [], []
+    loss = math.nan
+    for epoch in range(1, epochs + 1):
+        start = time.perf_counter()
+        batches = epoch_batches(images, batch_size=recipe.batch_size, augment=recipe.augment, generator=generator)
+        loss, value = _train_epoch(model, batches, criterion, optimizer, rates, count=validation is None)
+        _require_finite(loss, epoch, epochs)
+        seconds.append(time.perf_counter() - start)
+        if validation is not None:
+            value = _validate(model, validation, epoch, epochs)
+            reading.append(time.perf_counter() - start - seconds[-1])
+        report(epoch, value)
+    facts = {
+        "train_loss": loss,
+        "seconds_per_epoch": median(seconds),
+        "images_per_second": len(images) / median(seconds),
+    }
+    return facts | ({"seconds_per_validation": median(reading)} if reading else {})
+
+
+def _train_epoch(
+    model: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rates: Iterator[float],
+    *,
+    count: bool,
+) -> tuple[float, float]:
+    """Train over the batches; return the mean loss, and the accuracy on them (NaN unless `count`)."""
+    model.train()
+    loss_sum: Tensor | float = 0.0
+    right: Tensor | float = 0.0 if count else math.nan
+    n = 0
+    for inputs, targets in batches:
+        rate = next(rates)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with _precision(inputs.device):
+            logits = model(inputs)
+            loss = criterion(logits, targets) + auxiliary_loss(model, targets, criterion)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        n += len(targets)
+        loss_sum = loss_sum + loss.detach() * len(targets)
+        if count:
+            right = right + (logits.detach().argmax(1) == targets).sum()
+    return float(loss_sum) / n, float(right) / n
+
+
+def _validate(model: nn.Module, validation: Images, epoch: int, epochs: int) -> float:
+    """Return the validation accuracy; logits that are not finite end the trial, whatever the loss was."""
+    logits = predict(model, validation)
+    _require_finite(float(logits.sum()), epoch, epochs)
+    return _share_right(logits, validation.targets)
+
+
+def _share_right(logits: Tensor, targets: Tensor) -> float:
+    return int((logits.argmax(1) == targets).sum()) / len(targets)
+
+
+def _require_finite(value: float, epoch: int, epochs: int) -> None:
+    if not math.isfinite(value):
+        raise TrialFailed(
+            "nan", f"The training left the finite numbers ({value}) in epoch {epoch} of {epochs}: try a smaller --lr."
+        )
+
+
+def _precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Return bf16 autocast on CUDA, and nothing elsewhere."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators that a network may draw from, and put them back afterwards."""
+    gpus = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed)
+        for gpu in gpus:
+            torch.cuda.default_generators[gpu].manual_seed(seed)
+        yield
