@@ -1,0 +1,247 @@
+"""One decision of a space: which attention, with which options, sits at every site of a group."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import product
+
+from nas_attn.attention.catalog import Context, attention_entry, resolve_options
+from nas_attn.errors import SpaceError, nearest, unknown
+from nas_attn.fitting import Cost, cost_at, misfit, resolve_at
+from nas_attn.placement import Attention, Site, SiteTable, Value
+from nas_attn.space_file import SiteRule, place_of_rule
+
+Alternative = tuple[Value, ...]
+"""An attention's name, then the value of each searched option; `("none",)` is no attention."""
+
+NONE: Alternative = ("none",)
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """What one alternative puts where, resolved, and what it adds to the network's cost."""
+
+    attentions: tuple[tuple[str, Attention], ...]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice, made once for all `sites`.
+
+    Args:
+        name: The site's name, or that of the group that shares the choice.
+        searched: Attention -> its options with more than one value, in the file's order.
+        fragments: Every alternative, in the order of its values; several may be the same network.
+    """
+
+    name: str
+    sites: tuple[Site, ...]
+    searched: Mapping[str, Mapping[str, tuple[Value, ...]]]
+    fragments: Mapping[Alternative, Fragment]
+
+    @property
+    def attentions(self) -> tuple[str, ...]:
+        """The attentions to choose from, without "none"."""
+        return tuple(self.searched)
+
+    @cached_property
+    def choices(self) -> dict[str, tuple[Value, ...]]:
+        """The parameters of this decision with their values."""
+        found: dict[str, tuple[Value, ...]] = {f"{self.name}.attention": ("none", *self.searched)}
+        for attention, options in self.searched.items():
+            found |= {f"{self.name}.{attention}.{option}": values for option, values in options.items()}
+        return found
+
+    @cached_property
+    def distinct(self) -> dict[tuple[tuple[str, Attention], ...], Alternative]:
+        """What the alternatives put where, without doubles, each with the first alternative that does so."""
+        found: dict[tuple[tuple[str, Attention], ...], Alternative] = {}
+        for alternative, fragment in self.fragments.items():
+            found.setdefault(fragment.attentions, alternative)
+        return found
+
+    @cached_property
+    def _keys(self) -> dict[Value, tuple[str, ...]]:
+        """The parameters that matter for each attention, in the order of an alternative."""
+        keys: dict[Value, tuple[str, ...]] = {"none": ()}
+        for name, options in self.searched.items():
+            keys[name] = tuple(f"{self.name}.{name}.{option}" for option in options)
+        return keys
+
+    def fragment(self, params: Mapping[str, Value]) -> Fragment:
+        """Return what flat parameters choose here; other parameters are ignored.
+
+        Raises: SpaceError that names the parameter that is missing or has an unknown value.
+        """
+        try:
+            attention = params[f"{self.name}.attention"]
+            return self.fragments[(attention, *[params[key] for key in self._keys[attention]])]
+        except (KeyError, TypeError):
+            raise SpaceError(self._reason(params)) from None
+
+    def params(self, alternative: Alternative) -> dict[str, Value]:
+        """Return flat parameters that choose `alternative`; those without effect have their first value."""
+        chosen = dict(zip(self._keys[alternative[0]], alternative[1:], strict=True))
+        chosen[f"{self.name}.attention"] = alternative[0]
+        return {name: chosen.get(name, values[0]) for name, values in self.choices.items()}
+
+    def usual(self, attention: str) -> Alternative:
+        """Return the alternative nearest to the attention's defaults; `("none",)` if it is no choice here."""
+        if attention not in self.searched:
+            return NONE
+        entry = attention_entry(attention)
+        defaults = {option.name: option.default for option in entry.options}
+        decided = resolve_options(entry, self.sites[0].channels, {})  # what "auto" stands for
+        nearby = [
+            _nearest_value(defaults[option], decided.get(option), values)
+            for option, values in self.searched[attention].items()
+        ]
+        return (attention, *nearby)
+
+    def _reason(self, params: Mapping[str, Value]) -> str:
+        """Say which parameter of this decision is missing or has an unknown value."""
+        attention = params.get(f"{self.name}.attention")
+        keys = self._keys.get(attention, ()) if isinstance(attention, str) else ()
+        for key in (f"{self.name}.attention", *keys):
+            if key not in params:
+                return f"Parameter '{key}' is missing: give it one of {_listed(self.choices[key])}."
+            if params[key] not in self.choices[key]:
+                return unknown(f"value of parameter '{key}'", str(params[key]), [str(v) for v in self.choices[key]])
+        raise AssertionError(f"every combination of known values must have a fragment, but {dict(params)} has none")
+
+
+def make_decisions(
+    rules: Sequence[SiteRule], options: Mapping[str, Mapping[str, tuple[Value, ...]]], table: SiteTable, where: str
+) -> tuple[Decision, ...]:
+    """Return the decisions of a space over the sites of one backbone, in the order of the file, then of the data flow.
+
+    Args:
+        options: Attention -> its options with the values to choose from.
+
+    Raises: SpaceError that names the file, the `[[sites]]` table, and what does not fit there.
+    """
+    groups = [_groups(rule, sites) for rule, sites in zip(rules, _match_all(rules, table, where), strict=True)]
+    names = Counter(name for group in groups for name in group)
+    context = Context(num_classes=table.num_classes)
+    decisions = []
+    for number, (rule, group) in enumerate(zip(rules, groups, strict=True), 1):
+        for name, sites in group.items():
+            own = name if rule.share == "site" or names[name] == 1 else f"{name}_{number}"
+            decisions.append(_decide(own, rule, sites, options, context, place_of_rule(number, where)))
+    return tuple(decisions)
+
+
+def _decide(
+    name: str,
+    rule: SiteRule,
+    sites: Sequence[Site],
+    options: Mapping[str, Mapping[str, tuple[Value, ...]]],
+    context: Context,
+    place: str,
+) -> Decision:
+    """Return one decision with every alternative. Raises: SpaceError if one does not fit one of its sites."""
+    fragments = {NONE: Fragment((), Cost(0, 0))}
+    searched: dict[str, dict[str, tuple[Value, ...]]] = {}
+    for attention in rule.attentions:
+        values = options.get(attention, {})
+        searched[attention] = {option: listed for option, listed in values.items() if len(listed) > 1}
+        for combination in product(*values.values()):
+            chosen = dict(zip(values, combination, strict=True))
+            wired = Attention(attention, {option: _read(value) for option, value in chosen.items()}, rule.wiring)
+            alternative = (attention, *[chosen[option] for option in searched[attention]])
+            fragments[alternative] = _fragment(sites, wired, context, place)
+    return Decision(name, tuple(sites), searched, fragments)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Return whether a pattern covers a site's name: "*" stays within a dot, "**" crosses dots.
+
+    >>> matches("stage*.block1", "stage3.block1"), matches("stage*", "stage3.block1"), matches("**1", "stage3.block1")
+    (True, False, True)
+    """
+    return _compiled(pattern).fullmatch(name) is not None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    wild = {"**": ".*", "*": "[^.]*"}
+    return re.compile("".join(wild.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*)", pattern)))
+
+
+def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str) -> list[list[Site]]:
+    """Return the sites of each rule. Raises: SpaceError for a pattern without a site, or a site matched twice."""
+    owners: dict[str, str] = {}
+    for number, rule in enumerate(rules, 1):
+        place = place_of_rule(number, where)
+        for pattern in rule.match:
+            found = [site.name for site in table.sites if matches(pattern, site.name)]
+            if not found:
+                raise SpaceError(_no_match(pattern, table, place))
+            for name in found:
+                owner = f"'{pattern}' in [[sites]] {number}"
+                if name in owners:
+                    raise SpaceError(
+                        f"A site must be matched once, but '{name}' is matched by {owners[name]} and by {owner} "
+                        f"of {where}: narrow one of the patterns."
+                    )
+                owners[name] = owner
+    return [[site for site in table.sites if any(matches(p, site.name) for p in rule.match)] for rule in rules]
+
+
+def _no_match(pattern: str, table: SiteTable, place: str) -> str:
+    """Return the sentence for a pattern that covers no site."""
+    names = [site.name for site in table.sites]
+    close = nearest(pattern, names) or nearest(pattern.replace("*", ""), names)
+    hint = f"did you mean '{close}'? " if close else ""
+    return f"Pattern '{pattern}' in {place} matches no site of {table.backbone}: {hint}Known: {_listed(names)}."
+
+
+def _groups(rule: SiteRule, sites: Sequence[Site]) -> dict[str, list[Site]]:
+    """Return the sites of a rule by the name of their decision."""
+    groups: dict[str, list[Site]] = {}
+    for site in sites:
+        name = {"site": site.name, "stage": site.stage, "all": "all"}[rule.share]
+        groups.setdefault(name, []).append(site)
+    return groups
+
+
+def _read(value: Value) -> Value:
+    """Return None for "auto", which stands for it where there is no None."""
+    return None if value == "auto" else value
+
+
+def _fragment(sites: Sequence[Site], attention: Attention, context: Context, place: str) -> Fragment:
+    """Return `attention` at all `sites`. Raises: SpaceError if it does not fit one of them."""
+    placed = []
+    total = Cost(0, 0)
+    for site in sites:
+        reason = misfit(site, attention)
+        if reason:
+            raise SpaceError(f"In {place}: {reason}")
+        resolved = resolve_at(site, attention)
+        placed.append((site.name, resolved))
+        total += cost_at(site, resolved, context)
+    return Fragment(tuple(placed), total)
+
+
+def _nearest_value(default: Value, decided: Value, values: tuple[Value, ...]) -> Value:
+    """Return the default if it is among the values, else the nearest number, else the first."""
+    wanted = "auto" if default is None else default
+    if wanted in values:
+        return wanted
+    target = decided if default is None else default
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if not numbers or not isinstance(target, int | float):
+        return values[0]
+    return min(numbers, key=lambda number: abs(number - target))
+
+
+def _listed(values: Sequence[Value], most: int = 12) -> str:
+    """Return values as a short list."""
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(str(value) for value in values[:most]) + more

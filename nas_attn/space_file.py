@@ -1,0 +1,249 @@
+"""The space file: where it lies, what may stand in it, and the one sentence for what may not."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from nas_attn.attention.catalog import attention_entry, check_options
+from nas_attn.backbones.catalog import check_backbone
+from nas_attn.config import Fraction, Strict
+from nas_attn.errors import SpaceError, unknown
+from nas_attn.placement import Value
+
+Words = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SiteRule(Strict):
+    """One `[[sites]]` table: which sites, and what may sit there; "none" is always a choice."""
+
+    match: Words = Field(description="Patterns of site names: '*' stays within a dot, '**' crosses dots.")
+    attentions: Words = Field(description="Attentions to choose from; 'none' is always a choice.")
+    share: Literal["site", "stage", "all"] = Field(
+        default="site", description="One decision for each site, for each stage, or for all sites that match."
+    )
+    wiring: Literal["gate", "residual", "concat", "addend"] = Field(
+        default="gate",
+        description="gate: A(x). residual: x + A(x). concat: conv1x1([x, A(x)]). "
+        "addend: shortcut + A(shortcut) + branch, at a block's shortcut.",
+    )
+
+
+class Limits(Strict):
+    """What a placement may cost; one over a limit is never trained in the search."""
+
+    max_params: Count | None = Field(default=None, description="Most trainable parameters of the whole network.")
+    max_macs: Count | None = Field(default=None, description="Most multiply-adds of the whole network for one image.")
+
+    def tightened(self, max_params: int | None, max_macs: int | None) -> Limits:
+        """Return the smaller of each two limits."""
+        pairs = ((self.max_params, max_params), (self.max_macs, max_macs))
+        smaller = [min((limit for limit in pair if limit is not None), default=None) for pair in pairs]
+        return Limits(max_params=smaller[0], max_macs=smaller[1])
+
+
+class DataWishes(Strict):
+    """The data settings that suit this space; the command line goes before them."""
+
+    image_size: Annotated[int, Field(ge=4, le=2048)] | None = Field(
+        default=None, description="Height and width in pixels."
+    )
+    split: Annotated[tuple[Fraction, Fraction, Fraction], Field(strict=False)] | None = Field(
+        default=None, description="Shares of train, validation and test."
+    )
+    augment: Literal["none", "crop", "crop-flip"] | None = Field(
+        default=None, description="How training images are varied."
+    )
+
+
+class RecipeWishes(Strict):
+    """The training settings that suit this space; the command line goes before them."""
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="Epochs of a search trial."
+    )
+    retrain_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
+        default=None, description="Epochs of a retraining."
+    )
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] | None = Field(default=None, description="Images a step.")
+    optimizer: Literal["sgd", "adamw", "adam"] | None = Field(
+        default=None, description="SGD has Nesterov momentum 0.9."
+    )
+    lr: Annotated[float, Field(gt=0.0, le=100.0)] | None = Field(default=None, description="Peak of the learning rate.")
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] | None = Field(default=None, description="On weights only.")
+    class_weights: bool | None = Field(default=None, description="Whether rare classes weigh more in the loss.")
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        default=None, description="Share of the target spread over the other classes."
+    )
+
+
+class SpaceFile(Strict):
+    """A search space: a backbone, its sites, and the choices at each site."""
+
+    title: Annotated[str, Field(min_length=1)] = Field(description="What the space is, in a few words.")
+    backbone: str | dict[str, Any] | None = Field(
+        default=None,
+        description="A backbone's name, or a table with its name and options; left out for a network of your own.",
+    )
+    sites: Annotated[tuple[SiteRule, ...], Field(strict=False, min_length=1)] = Field(
+        description="Which sites get a choice."
+    )
+    attentions: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Values to search, by attention and option; a single value is fixed, an option left out keeps its "
+        'default, "auto" stands for None.',
+    )
+    limits: Limits = Limits()
+    data: DataWishes = DataWishes()
+    recipe: RecipeWishes = RecipeWishes()
+
+
+def read_space(record: Mapping[str, Any], where: str) -> SpaceFile:
+    """Return a space file's content, checked as far as it can be without the backbone's sites.
+
+    Raises: SpaceError, in one sentence: the file, the place in it, the rule, the value, the nearest valid word.
+    """
+    try:
+        space = SpaceFile.model_validate(dict(record))
+    except ValidationError as failure:
+        raise SpaceError(_sentence(failure, where)) from None
+    backbone = None if space.backbone is None else check_backbone(space.backbone, f"[backbone] of {where}")
+    for number, rule in enumerate(space.sites, 1):
+        _check_attentions(rule, place_of_rule(number, where))
+    used = {name for rule in space.sites for name in rule.attentions}
+    attentions: dict[str, dict[str, Any]] = {}
+    for name, options in space.attentions.items():
+        place = f"[attentions.{name}] of {where}"
+        attention_entry(name, place)
+        if name not in used:
+            raise SpaceError(
+                f"Attention '{name}' in {place} has options, but no [[sites]] table lists it in `attentions`: "
+                "add it there, or remove its options."
+            )
+        attentions[name] = {option: _checked_values(name, option, given, place) for option, given in options.items()}
+    return space.model_copy(update={"backbone": backbone, "attentions": attentions})
+
+
+def place_of_rule(number: int, where: str) -> str:
+    """Return how a sentence calls the `number`-th `[[sites]]` table, counted from 1."""
+    return f"[[sites]] {number} of {where}"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file. Raises: SpaceError that names the file, and the line that is broken."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        reason = str(error)
+        raise SpaceError(f"{shown(path)} must be TOML, but is not: {reason[0].lower()}{reason[1:]}.") from None
+    except UnicodeDecodeError as error:
+        raise SpaceError(f"{shown(path)} must be UTF-8 text, but byte {error.start} is not.") from None
+    except OSError as error:
+        raise SpaceError(f"{shown(path)} cannot be read: {error.strerror}.") from None
+
+
+def available_spaces() -> dict[str, Path]:
+    """Return the shipped spaces by name: those beside the package's modules, else those of the checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "search_spaces", here.parent / "search_spaces"):
+        spaces = {path.stem: path for path in sorted(folder.glob("*.toml"))}
+        if spaces:
+            return spaces
+    return {}
+
+
+def find_space(name_or_path: str | Path) -> Path:
+    """Return the file of a space: a shipped one by its name, or a path.
+
+    Raises: SpaceError that names the nearest space, or the nearest file in that folder.
+    """
+    spaces = available_spaces()
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in spaces:
+        return spaces[name]
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise SpaceError(f"A space is a TOML file, but '{name}' is a folder: name one of its files.")
+    siblings = {str(other): other for other in path.parent.glob("*.toml")} if len(path.parts) > 1 else {}
+    raise SpaceError(unknown("space", name, {**spaces, **siblings}))
+
+
+def shown(path: Path) -> str:
+    """Return a path as a sentence shows it: relative if it lies under the working directory."""
+    full = path.resolve()
+    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(path)
+
+
+def _check_attentions(rule: SiteRule, place: str) -> None:
+    """Refuse a name that is unknown or listed twice."""
+    for name in rule.attentions:
+        if name == "none":
+            raise SpaceError(f"'none' is always a choice: leave it out of `attentions` in {place}.")
+        attention_entry(name, place)
+    _refuse_doubles("attentions", rule.attentions, place)
+
+
+def _checked_values(name: str, option: str, given: object, place: str) -> tuple[Value, ...]:
+    """Return the values of one option. Raises: SpaceError for what the option cannot be."""
+    values: list[Value] = []
+    for value in given if isinstance(given, list | tuple) else [given]:
+        if not isinstance(value, int | float | bool | str | None):
+            raise SpaceError(f"Option '{option}' in {place} must be one value or a list of values, but got {value!r}.")
+        values.append("auto" if value is None else value)
+        check_options(attention_entry(name), {option: values[-1]}, place)
+    if not values:
+        raise SpaceError(f"Option '{option}' in {place} must have at least one value, but its list is empty.")
+    _refuse_doubles(option, values, place)
+    return tuple(values)
+
+
+def _refuse_doubles(key: str, values: Sequence[Value], place: str) -> None:
+    doubles = [value for index, value in enumerate(values) if value in values[:index]]
+    if doubles:
+        raise SpaceError(f"'{key}' in {place} must not name a value twice, but lists {doubles[0]!r} twice.")
+
+
+def _sentence(failure: ValidationError, where: str) -> str:
+    """Put the first of pydantic's findings into one sentence."""
+    finding = failure.errors(include_url=False)[0]
+    path, got = finding["loc"], finding["input"]
+    key, place = _key_and_place(path, where)
+    match finding["type"]:
+        case "extra_forbidden":
+            return unknown("key", key, _known_keys(path[:-1]), place)
+        case "missing":
+            return f"Key '{key}' is missing in {place}."
+        case "literal_error" if isinstance(got, str):
+            words = [word.strip("'") for word in finding["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+            return unknown(key, got, words, place)
+        case "tuple_type" if key == "sites":
+            return f"'sites' in {place} must be a list of tables: write [[sites]], with two brackets."
+        case "tuple_type":
+            return f"'{key}' in {place} must be a list, but got {got!r}: write {key} = [{got!r}]."
+    rule = finding["msg"][0].lower() + finding["msg"][1:]
+    return f"'{key}' in {place} is refused: {rule}, but got {got!r}."
+
+
+def _key_and_place(path: Sequence[int | str], where: str) -> tuple[str, str]:
+    """Return the key at fault and what a sentence calls the table that it stands in."""
+    if len(path) > 1 and path[0] == "sites" and isinstance(path[1], int):
+        return ".".join(str(part) for part in path[2:3]) or "sites", place_of_rule(path[1] + 1, where)
+    tables = [str(part) for part in path if not isinstance(part, int)]
+    return tables[-1], f"[{'.'.join(tables[:-1])}] of {where}" if len(tables) > 1 else where
+
+
+def _known_keys(path: Sequence[int | str]) -> list[str]:
+    """Return the keys of the table at `path`."""
+    tables: dict[str, type[Strict]] = {
+        "sites": SiteRule,
+        "limits": Limits,
+        "data": DataWishes,
+        "recipe": RecipeWishes,
+    }
+    return list((tables[str(path[0])] if path else SpaceFile).model_fields)

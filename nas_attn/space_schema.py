@@ -1,0 +1,77 @@
+"""The JSON schema of a space file, for editors: names, options and ranges come from the catalogues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from nas_attn.attention.catalog import ATTENTIONS, Option
+from nas_attn.backbones.catalog import BACKBONES, BackboneOption
+from nas_attn.space_file import SpaceFile
+
+_TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+
+
+def space_schema() -> dict[str, Any]:
+    """Return the JSON schema of a space file."""
+    schema = SpaceFile.model_json_schema() | {"$schema": "http://json-schema.org/draft-07/schema#"}
+    properties = schema["properties"]
+    properties["backbone"] = _backbone_schema() | {"description": properties["backbone"]["description"]}
+    tables = {entry.name: _searched(entry.options) | {"description": entry.summary} for entry in ATTENTIONS.values()}
+    properties["attentions"] |= {"additionalProperties": False, "properties": tables}
+    schema["$defs"]["SiteRule"]["properties"]["attentions"]["items"] |= {"enum": list(ATTENTIONS)}
+    return schema
+
+
+def _backbone_schema() -> dict[str, Any]:
+    """Return the schema of a backbone: a name, or a table with the options of that name."""
+    tables = [
+        {
+            "type": "object",
+            "description": backbone.summary,
+            "additionalProperties": False,
+            "required": ["name"],
+            "properties": {"name": {"const": backbone.name}, **{o.name: _backbone_value(o) for o in backbone.options}},
+        }
+        for backbone in BACKBONES.values()
+    ]
+    own = {
+        "type": "object",
+        "description": "A network of your own: the function that makes it, and its keywords.",
+        "required": ["import"],
+        "properties": {"import": {"type": "string", "pattern": "^[^:]+:[^:]+$"}},
+    }
+    return {"anyOf": [{"enum": list(BACKBONES)}, *tables, own]}
+
+
+def _backbone_value(option: BackboneOption) -> dict[str, Any]:
+    """Return the schema of an option of a backbone."""
+    default = "auto" if option.default is None else option.default
+    about = {"description": f"{option.about[0].upper()}{option.about[1:]}. Default: {default}."}
+    if option.choices:
+        return about | {"enum": list(option.choices)}
+    number = {"type": _TYPES.get(option.type, "integer"), "minimum": option.low, "maximum": option.high}
+    if option.type == "ints":
+        return about | {"type": "array", "items": number, "minItems": 1, "maxItems": option.longest}
+    return about | (number if option.auto is None else {"anyOf": [number, {"const": "auto"}]})
+
+
+def _searched(options: Iterable[Option]) -> dict[str, Any]:
+    """Return the schema of an attention's table: for each option one value, or a list of values."""
+    properties = {}
+    for option in options:
+        value = _value(option)
+        listed = {"type": "array", "items": value, "minItems": 1, "uniqueItems": True}
+        properties[option.name] = {"description": value["description"], "anyOf": [value, listed]}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _value(option: Option) -> dict[str, Any]:
+    """Return the schema of one value of an option."""
+    default = "auto" if option.default is None else option.default
+    about = {"description": f"{option.about} Default: {str(default).lower() if default in (True, False) else default}."}
+    bounds = {"minimum": option.low, "maximum": option.high}
+    rule: dict[str, Any] = {"enum": list(option.choices)} if option.choices else {"type": _TYPES[option.type]}
+    rule |= {name: bound for name, bound in bounds.items() if bound is not None}
+    rule |= {"not": {"multipleOf": 2}} if option.odd else {}
+    return about | ({"anyOf": [rule, {"const": "auto"}]} if option.optional else rule)
