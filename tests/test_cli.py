@@ -1,0 +1,296 @@
+"""The command line: every setting with its default and its law, one sentence for each refusal, and exit codes."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import typer
+
+from nas_attn import __version__, cli
+from nas_attn.cli import main
+from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources
+from nas_attn.errors import DataError, Interrupted, RunStopped
+
+RECORDS = (DataConfig, Recipe, Budget, Engine, Resources)
+
+# Options whose name is not the key of their record, and options that are no part of one.
+RENAMED = {"name": "data", "root": "data_root", "strict": "strict_data"}
+ALONE = {"space", "out", "train", "quiet", "debug", "dry_run"}
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The settings that the engine was called with; the engine itself does not run."""
+    calls: list[dict[str, Any]] = []
+    engine = types.ModuleType("nas_attn.job")
+    engine.run_command = lambda settings: calls.append(settings) or 0
+    monkeypatch.setitem(sys.modules, "nas_attn.job", engine)
+    return calls
+
+
+def stop_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(settings: dict[str, Any]) -> int:
+        raise error
+
+    engine = types.ModuleType("nas_attn.job")
+    engine.run_command = fail
+    monkeypatch.setitem(sys.modules, "nas_attn.job", engine)
+
+
+def parameters() -> dict[str, Any]:
+    command = typer.main.get_command(cli.app).commands["search"]
+    return {parameter.name: parameter for parameter in command.params}
+
+
+def record_fields() -> dict[str, Any]:
+    """Every field of the configuration by the name of its option; the seed of the split is the run's."""
+    fields = {}
+    for record in RECORDS:
+        for name, field in record.model_fields.items():
+            if (record, name) != (DataConfig, "seed"):
+                fields[RENAMED.get(name, name)] = field
+    return fields
+
+
+def metadata(annotation: Any) -> list[Any]:
+    """The rules inside an annotation such as `Annotated[int, Field(ge=1)] | None`."""
+    infos = [info for part in get_args(annotation) for info in getattr(part, "__metadata__", ())]
+    return [rule for info in infos for rule in info.metadata]
+
+
+def bounds(field: Any) -> dict[str, float]:
+    """The limits of a field by their law: ge, le, gt, lt."""
+    rules = [*field.metadata, *metadata(field.annotation)]
+    found = {law: getattr(rule, law, None) for rule in rules for law in ("ge", "le", "gt", "lt") if hasattr(rule, law)}
+    return {} if field.annotation is DataConfig.model_fields["split"].annotation else found
+
+
+def choices(field: Any) -> list[Any]:
+    """The words of a field that takes one of several."""
+    parts = (field.annotation, *get_args(field.annotation))
+    return [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
+
+
+def test_there_is_an_option_for_every_field_of_the_configuration():
+    assert set(parameters()) - {"help"} == set(record_fields()) | ALONE
+
+
+@pytest.mark.parametrize("name", sorted(record_fields()))
+def test_the_default_shown_is_the_one_that_the_configuration_uses(name):
+    assert parameters()[name].default == record_fields()[name].default
+
+
+@pytest.mark.parametrize("name", sorted(name for name, field in record_fields().items() if choices(field)))
+def test_an_option_takes_the_words_that_the_configuration_takes(name, received):
+    words = choices(record_fields()[name])
+    assert parameters()[name].metavar == "|".join(map(str, words))
+    for word in words:
+        assert main(["search", f"--{name.replace('_', '-')}", str(word)]) == 0
+    assert [settings[name] for settings in received] == words
+
+
+@pytest.mark.parametrize("name", sorted(name for name, field in record_fields().items() if bounds(field)))
+def test_an_option_has_the_limits_that_the_configuration_has(name, received):
+    option = f"--{name.replace('_', '-')}"
+    for law, limit in bounds(record_fields()[name]).items():
+        inside = limit if law in ("ge", "le") else None
+        step = 1 if isinstance(limit, int) else 0.5
+        outside = {"ge": limit - step, "le": limit + step}.get(law, limit)
+        assert main(["search", f"{option}={outside}"]) == 2
+        assert inside is None or main(["search", f"{option}={inside}"]) == 0
+
+
+def test_only_what_the_user_wrote_is_passed_on(received):
+    assert main(["search"]) == 0
+    words = "--space mine.toml --trials 24 --lr 0.01 --split 10/20/70 --no-class-weights --channels 1 --dry-run"
+    assert main(["search", *words.split()]) == 0
+    assert received == [
+        {"space": "densenet_attn"},
+        {
+            "space": "mine.toml",
+            "trials": 24,
+            "lr": 0.01,
+            "split": (0.1, 0.2, 0.7),
+            "class_weights": False,
+            "channels": 1,
+            "dry_run": True,
+        },
+    ]
+
+
+def test_every_setting_reaches_the_engine_under_its_name(received):
+    words = {
+        "space": "s", "data": "folder:x", "data_root": "d", "out": "o", "address": "a:1", "train": "m:f",
+        "image_size": "32", "channels": "3", "trials": "1", "epochs": "2", "batch_size": "8", "lr": "0.5",
+        "weight_decay": "0", "optimizer": "adam", "augment": "crop", "label_smoothing": "0.1", "seed": "1",
+        "seeds": "2", "top": "1", "retrain_epochs": "3", "sampler": "random", "scheduler": "asha",
+        "max_params": "9", "max_macs": "9", "device": "cpu", "executor": "local", "workers": "2",
+        "cpus_per_trial": "1", "gpus_per_trial": "0.5", "split": "80/10/10",
+    }  # fmt: skip
+    switches = ["download", "strict_data", "class_weights", "quiet", "debug", "dry_run"]
+    line = ["search", *(f"--{name.replace('_', '-')}={word}" for name, word in words.items())]
+    assert main([*line, *(f"--{name.replace('_', '-')}" for name in switches)]) == 0
+    (settings,) = received
+    assert set(settings) == set(words) | set(switches) == set(parameters()) - {"help"}
+    assert {name: str(settings[name]) for name in words if name not in ("split", "lr", "weight_decay")} == {
+        name: word for name, word in words.items() if name not in ("split", "lr", "weight_decay")
+    } | {"label_smoothing": "0.1"}
+    assert all(settings[name] is True for name in switches)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("search --trials 0", "'--trials' must be a whole number from 1 to 1,000,000, but got 0."),
+        ("search --trials -3", "'--trials' must be a whole number from 1 to 1,000,000, but got -3."),
+        ("search --trials 1e99", "'--trials' must be a whole number from 1 to 1,000,000, but got 1e99."),
+        ("search --trials 99999999999", "'--trials' must be a whole number from 1 to 1,000,000, but got 99999999999."),
+        ("search --seeds many", "'--seeds' must be a whole number from 1 to 1,000, but got many."),
+        ("search --epochs 0", "'--epochs' must be a whole number from 1 to 100,000, but got 0."),
+        ("search --lr 0", "'--lr' must be a number above 0 to 100, but got 0."),
+        ("search --lr nan", "'--lr' must be a number above 0 to 100, but got nan."),
+        ("search --label-smoothing 1", "'--label-smoothing' must be a number from 0 and below 1, but got 1."),
+        ("search --gpus-per-trial -1", "'--gpus-per-trial' must be a number from 0 to 64, but got -1."),
+        (
+            "search --optimizer sdg",
+            "'--optimizer' must be one of sgd, adamw, adam, but got 'sdg': did you mean 'sgd'?",
+        ),
+        ("search --executor rya", "'--executor' must be one of tune, local, but got 'rya'."),
+        ("search --executor tun", "'--executor' must be one of tune, local, but got 'tun': did you mean 'tune'?"),
+        ("search --channels 2", "'--channels' must be one of 1, 3, but got '2'."),
+        (
+            "search --split 10/20",
+            "'--split' must be the shares of train, validation and test in percent, which sum to 100, "
+            "such as 10/20/70, but got 10/20.",
+        ),
+        (
+            "search --split 50/50/50",
+            "'--split' must be the shares of train, validation and test in percent, which sum to 100, "
+            "such as 10/20/70, but got 50/50/50.",
+        ),
+        ("search --space=", "'--space' must not be empty, but got ''."),
+        ("search --trails 3", "Unknown option '--trails': did you mean '--trials'?"),
+        ("search --epoch 3", "Unknown option '--epoch': did you mean '--epochs'?"),
+        ("search --xyzzy", "No such option: --xyzzy"),
+        ("search --out", "Option '--out' requires an argument."),
+        ("search densenet_attn", "Got unexpected extra argument(s) (densenet_attn)"),
+        ("serch", "No such command 'serch'. Did you mean 'search'?"),
+        ("report", "Missing argument 'RUN'."),
+        ("schema spaec", "Unknown schema 'spaec': did you mean 'space'? Known: space."),
+        ("dashboard nowhere", "A run must hold study.db, but 'nowhere' has none."),
+        ("dashboard nowhere --port 99999", "'--port' must be a whole number from 0 to 65,535, but got 99999."),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_code_2_and_writes_nothing(
+    line, sentence, received, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"Error: {sentence}\n")
+    assert received == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (DataError("A folder must\n  hold images: 'x'."), 2, "Error: A folder must hold images: 'x'."),
+        (RunStopped("Three trials in a row ran out of memory."), 1, "Error: Three trials in a row ran out of memory."),
+        (Interrupted("Interrupted: the same command goes on."), 130, "Interrupted: the same command goes on."),
+        (ValueError("a fault of ours"), 1, "Error: ValueError: a fault of ours (--debug shows where.)"),
+    ],
+)
+def test_an_error_is_one_line_on_stderr_with_its_exit_code(error, code, line, monkeypatch, capsys):
+    stop_with(error, monkeypatch)
+    assert main(["search"]) == code
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", line + "\n")
+
+
+def test_ctrl_c_is_code_130_without_a_traceback(monkeypatch, capsys):
+    stop_with(KeyboardInterrupt(), monkeypatch)
+    assert main(["search"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_error_came_from(monkeypatch, capsys):
+    stop_with(DataError("Folder 'x' is empty."), monkeypatch)
+    assert main(["search", "--debug"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith("Error: Folder 'x' is empty.\n")
+    stop_with(ValueError("a fault of ours"), monkeypatch)
+    with pytest.raises(ValueError, match="a fault of ours"):
+        main(["search", "--debug"])
+
+
+def test_the_engines_exit_code_is_the_commands(monkeypatch):
+    engine = types.ModuleType("nas_attn.job")
+    engine.run_command = lambda settings: 130
+    monkeypatch.setitem(sys.modules, "nas_attn.job", engine)
+    assert main(["search"]) == 130
+
+
+def test_help_names_every_option_in_its_group_with_its_default(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["search", "--help"]) == 0
+    text = capsys.readouterr().out
+    titles = re.findall(r"─ ([A-Z][a-z ]+) ─", text)
+    assert titles == ["Options", cli.WHAT, cli.DATA, cli.BUDGET, cli.TRAINING, cli.ENGINE, cli.RESOURCES, cli.RUN]
+    for name, parameter in parameters().items():
+        line = next(line for line in text.splitlines() if f"--{name.replace('_', '-')} " in line)
+        if parameter.default is not None and not isinstance(parameter.default, bool):
+            assert f"[default: {parameter.default}]" in line
+        elif parameter.default is None:
+            assert f"[default: ({parameter.show_default})]" in line
+
+
+@pytest.mark.parametrize("line", [[], ["--help"]])
+def test_help_names_every_command(line, capsys):
+    assert main(line) == 0
+    text = capsys.readouterr().out
+    assert all(f"│ {name} " in text for name in ("search", "dashboard", "report", "spaces", "schema"))
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nas-attn {__version__}\n"
+
+
+@pytest.mark.parametrize("line", [["--help"], ["search", "--help"], ["search", "--trials", "0"]])
+def test_help_and_refusals_load_no_framework(run_python, line):
+    code = f"""
+import sys
+from nas_attn.cli import main
+main({line})
+print(sorted({{"torch", "torchvision", "optuna", "ray", "sklearn", "matplotlib", "numpy"}} & set(sys.modules)))
+"""
+    done = run_python("-c", code)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_run_search_is_nas_attn_search(root: Path, run_python, run_cli):
+    for words in (["--trials", "0"], ["--help"]):
+        script, module = run_python(root / "run_search.py", *words), run_cli("search", *words)
+        assert (script.returncode, script.stdout, script.stderr) == (module.returncode, module.stdout, module.stderr)
+    assert run_python(root / "run_search.py", "--trials", "0").returncode == 2
+
+
+def test_report_and_dashboard_pass_on_their_arguments(monkeypatch, capsys):
+    page, study, dashboard = (types.ModuleType(f"nas_attn.{name}") for name in ("report.page", "study", "dashboard"))
+    study.load_run = lambda folder: f"record of {folder}"
+    page.write_report = lambda record, folder: Path(folder) / f"{record}.html"
+    served: list[Any] = []
+    dashboard.serve = lambda run, *, host, port, announce: served.append((run, host, port))
+    for module in (page, study, dashboard):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert main(["report", "runs/x"]) == 0
+    assert capsys.readouterr().out == f"{Path('runs/x') / 'record of runs'}/x.html\n"
+    assert main(["dashboard", "runs/x", "--port", "0"]) == 0
+    assert served == [(Path("runs/x"), "127.0.0.1", 0)]

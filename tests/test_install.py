@@ -1,0 +1,71 @@
+"""Both ways of installing find the shipped spaces from any folder, and an editable install sees an edit at once."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PARTS = ("pyproject.toml", "README.md", "LICENSE", "nas_attn", "search_spaces")
+
+
+@pytest.fixture(scope="module")
+def checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is packaged, free to be edited."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for part in PARTS:
+        source = root / part
+        if source.is_dir():
+            shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, copy / part)
+    return copy
+
+
+def spaces_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "search_spaces").glob("*.toml"))
+
+
+def test_a_wheel_carries_the_spaces_and_lists_them_from_any_folder(checkout, tmp_path, run_python):
+    wheels, site = tmp_path / "wheels", tmp_path / "site"
+    pip = "-m", "pip", "--disable-pip-version-check"
+    done = run_python(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, checkout)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = wheels.glob("nas_attn-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert sorted(Path(name).name for name in names if name.startswith("nas_attn/search_spaces/")) == sorted(
+        path.name for path in (checkout / "search_spaces").iterdir()
+    )
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"nas_attn"}
+    assert "nas_attn/py.typed" in names
+    assert run_python(*pip, "install", "--no-deps", "--target", site, wheel).returncode == 0
+
+    elsewhere = {"cwd": tmp_path, "env": {"PYTHONPATH": str(site)}}
+    where = run_python("-c", "import nas_attn; print(nas_attn.__file__)", **elsewhere)
+    assert Path(where.stdout.strip()).is_relative_to(site)
+    listed = run_python("-m", "nas_attn", "spaces", **elsewhere)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert [line.split()[0] + ".toml" for line in listed.stdout.splitlines() if "_attn" in line] == spaces_of(checkout)
+
+
+def test_an_editable_install_copies_nothing_and_sees_an_edit_at_once(checkout, tmp_path, run_python):
+    build = (
+        f"import os, hatchling.build; os.chdir({str(checkout)!r}); hatchling.build.build_editable({str(tmp_path)!r})"
+    )
+    done = run_python("-c", build)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("nas_attn-*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        (path,) = [name for name in content.namelist() if ".dist-info/" not in name]
+        linked = content.read(path).decode().strip()
+    assert Path(linked).resolve() == checkout.resolve()
+
+    elsewhere = {"cwd": tmp_path, "env": {"PYTHONPATH": linked}}
+    title = "from nas_attn import SearchSpace; print(SearchSpace.load('densenet_attn').title)"
+    before = run_python("-c", title, **elsewhere).stdout.strip()
+    file = checkout / "search_spaces" / "densenet_attn.toml"
+    file.write_text(file.read_text().replace(before, "An edited title"))
+    assert before
+    assert run_python("-c", title, **elsewhere).stdout.strip() == "An edited title"
