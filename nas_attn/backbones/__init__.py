@@ -1,0 +1,1 @@
+"""The backbones, their sites, and how a residual block is opened."""

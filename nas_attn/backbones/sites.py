@@ -1,0 +1,172 @@
+"""Names the sites of the catalogue's networks, and measures by one dry pass what flows through them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas_attn.backbones.build import build_backbone, load_object
+from nas_attn.backbones.catalog import Spec, backbone_entry
+from nas_attn.backbones.seams import SEAM_KINDS, has_seam, open_block, seam_path
+from nas_attn.placement import Site, SiteTable
+
+
+@dataclass(frozen=True)
+class Place:
+    """A site before it was measured; a seam's `module` is the block that must be opened."""
+
+    name: str
+    kind: str
+    module: str
+    stage: str
+
+
+@dataclass
+class Passage:
+    """What was seen at one module in a dry pass: a pair of hooks that keep it.
+
+    Args:
+        clock: Counts the modules that have ended, over the whole network.
+        copy_input: Whether to keep the values of the input.
+        calls: How often the module ran.
+        order: Its rank among all modules by the end of its run.
+        tensor, version: The tensor that it gave, and how often that had been written over by then.
+        given: A copy of the tensor that it was given, if it was one and copies are kept.
+    """
+
+    clock: Iterator[int]
+    copy_input: bool = False
+    calls: int = 0
+    order: int = -1
+    tensor: Tensor | None = None
+    version: int = 0
+    given: Tensor | None = None
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """See what goes in."""
+        if self.copy_input and len(args) == 1 and isinstance(args[0], Tensor):
+            self.given = args[0].clone()
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """See what comes out."""
+        self.calls += 1
+        self.order = next(self.clock)
+        self.tensor = output if isinstance(output, Tensor) else None
+        self.version = output._version if isinstance(output, Tensor) else 0
+
+    @property
+    def is_map(self) -> bool:
+        """Tell whether what came out is one tensor (N, C, H, W)."""
+        return self.tensor is not None and self.tensor.ndim == 4
+
+    @property
+    def overwritten(self) -> bool:
+        """Tell whether the network wrote over the tensor later on."""
+        return self.tensor is not None and self.tensor._version != self.version
+
+
+def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
+    """Build the network once and measure its sites; a catalogue network's pass runs on shapes alone.
+
+    Raises: SpaceError if an imported network cannot be measured.
+    """
+    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    net = build_backbone(spec, **shape, seed=0)
+    if "import" in spec:
+        from nas_attn.backbones.own import survey  # it builds on this module
+
+        return survey(net, **shape).table
+    places: list[Place] = load_object(backbone_entry(spec["name"]).places)(net)
+    n_parameters = count_parameters(net)
+    image = torch.zeros(1, in_channels, image_size, image_size, device="meta")
+    net = net.eval().to("meta")
+    n_macs = forward_macs(net, image)  # before the seams, which add a Join's bookkeeping to no formula
+    open_blocks(net, {place.module for place in places if place.kind in SEAM_KINDS})
+    passages = dry_pass(net, image, [tap_path(net, place.kind, place.module) for place in places])
+    sites = [measured(place, passages[tap_path(net, place.kind, place.module)]) for place in places]
+    return SiteTable(spec["name"], **shape, n_parameters=n_parameters, n_macs=n_macs, sites=tuple(sites))
+
+
+def densenet_places(net: nn.Module) -> list[Place]:
+    """Name the outputs of a DenseNet's layers, blocks and transitions; a transition's map is the next stage's."""
+    places = []
+    for name, child in net.get_submodule("features").named_children():
+        kind, number = name.rstrip("0123456789"), name.lstrip("abcdefghijklmnopqrstuvwxyz")
+        if kind == "denseblock":
+            layers = range(1, len(list(child.children())) + 1)
+            places += [
+                Place(f"{name}.layer{k}", "output", f"features.{name}.denselayer{k}", f"stage{number}") for k in layers
+            ]
+            places.append(Place(name, "output", f"features.{name}", f"stage{number}"))
+        elif kind == "transition":
+            places.append(Place(name, "output", f"features.{name}", f"stage{int(number) + 1}"))
+    return places
+
+
+def resnet_places(net: nn.Module) -> list[Place]:
+    """Name the edges of a ResNet's blocks in the order of the data flow, both counted from 1."""
+    return [
+        Place(f"stage{stage}.block{block + 1}.{kind}", kind, f"layer{stage}.{block}", f"stage{stage}")
+        for stage in range(1, 5)
+        for block in range(len(list(net.get_submodule(f"layer{stage}").children())))
+        for kind in ("pre", "branch", "shortcut", "output")
+    ]
+
+
+def open_blocks(net: nn.Module, paths: Iterable[str]) -> None:
+    """Open the residual blocks at these paths. Raises: SpaceError for a block that cannot be opened."""
+    for path in sorted(paths):
+        net.set_submodule(path, open_block(net.get_submodule(path), path))
+
+
+def tap_path(net: nn.Module, kind: str, module: str) -> str:
+    """Return the module whose output is the site's tensor; an opened block hands on no hooks of its own."""
+    if kind in SEAM_KINDS or has_seam(net.get_submodule(module), "output"):
+        return seam_path(module, kind)
+    return module
+
+
+def dry_pass(
+    net: nn.Module, image: Tensor, paths: Iterable[str], copy_inputs_of: Collection[str] = ()
+) -> dict[str, Passage]:
+    """Run the network once without gradients, and return what was seen at each path."""
+    clock = itertools.count()
+    passages = {path: Passage(clock, copy_input=path in copy_inputs_of) for path in paths}
+    handles = []
+    for path, passage in passages.items():
+        module = net.get_submodule(path)
+        handles.append(module.register_forward_pre_hook(passage.before))
+        handles.append(module.register_forward_hook(passage.after))
+    try:
+        with torch.no_grad():
+            net(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return passages
+
+
+def measured(place: Place, passage: Passage) -> Site:
+    """Return the site with the shape of what passed it."""
+    assert passage.tensor is not None, f"no tensor passed site '{place.name}'"
+    _, channels, height, width = passage.tensor.shape
+    return Site(place.name, place.kind, place.module, channels, height, width, place.stage)
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Return the number of trainable parameters; a shared one counts once."""
+    return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad)
+
+
+def forward_macs(net: nn.Module, images: Tensor) -> int:
+    """Return the multiply-adds of the convolutions and matrix products of one pass over `images`."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        net(images)
+    return int(counter.get_total_flops()) // 2
