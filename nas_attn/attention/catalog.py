@@ -2,88 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from importlib import import_module
 from itertools import combinations
-from math import gcd, isfinite
+from math import isfinite
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
+from nas_attn.attention import closed_forms as forms
+from nas_attn.attention.entry import Context, Entry, Option, Options
 from nas_attn.errors import SpaceError, nearest, unknown
 from nas_attn.placement import Site, Value
 
-Options = Mapping[str, Value]
+__all__ = [
+    "ATTENTIONS",
+    "Context",
+    "Entry",
+    "Option",
+    "Options",
+    "attention_entry",
+    "check_options",
+    "load_class",
+    "require_fit",
+    "resolve_options",
+    "why_not",
+]
+
 SHAPE_KEEPING = ("output", "pre", "branch", "shortcut", "hidden")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What an attention may need to know beyond its channels; the model builder fills it in.
-
-    Args:
-        num_classes: Classes of the task.
-    """
-
-    num_classes: int = 1
-
-
-@dataclass(frozen=True)
-class Option:
-    """One option of an attention: its type, its range, and the default of the paper.
-
-    Args:
-        type: What values are.
-        low, high: Inclusive range of a number.
-        odd: Whether only odd values have a meaning (kernel sizes that keep the map).
-        choices: The words of a `str` option.
-        optional: Whether None is a value ("auto" in a space file).
-        about: One line for people.
-    """
-
-    name: str
-    default: Value
-    type: Literal["int", "float", "bool", "str"]
-    about: str
-    low: float | None = None
-    high: float | None = None
-    odd: bool = False
-    choices: tuple[str, ...] = ()
-    optional: bool = False
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One attention module: what it is called, where it fits, what it takes, and what it costs.
-
-    Args:
-        cls: Its class as `module:name`, loaded on use by `load_class`.
-        kinds: Kinds of site that it fits.
-        n_parameters: Trainable parameters for (channels, resolved options, context).
-        n_macs: Multiply-adds of convolutions and matrix products for one image, for (channels, height, width,
-            resolved options, context).
-        fits: Why complete options cannot hold at these channels, with the nearest that work, or None.
-        idle: Names of the options without effect beside the others.
-        auto: What None stands for, by channels, for each optional option.
-        smallest_map: Smallest height and width at which every parameter matters.
-        auxiliary: Whether it leaves auxiliary logits in train mode.
-        needs_context: Whether its class takes `context=Context(...)`.
-    """
-
-    name: str
-    cls: str
-    summary: str
-    source: str
-    kinds: tuple[str, ...]
-    options: tuple[Option, ...]
-    n_parameters: Callable[[int, Options, Context], int]
-    n_macs: Callable[[int, int, int, Options, Context], int]
-    fits: Callable[[int, Options], str | None]
-    idle: Callable[[Options], frozenset[str]] = lambda options: frozenset()
-    auto: Mapping[str, Callable[[int], Value]] = field(default_factory=dict)
-    smallest_map: int = 1
-    auxiliary: bool = False
-    needs_context: bool = False
 
 
 def attention_entry(name: str, where: str = "") -> Entry:
@@ -139,6 +84,20 @@ def why_not(entry: Entry, site: Site, options: Options) -> str | None:
     return f"{place}: {misfit}" if misfit else None
 
 
+def require_fit(name: str, channels: int, **options: Value) -> None:
+    """Refuse options that are unknown, out of range, or that cannot hold at these channels.
+
+    Raises: SpaceError, in one sentence with the nearest that works.
+    """
+    entry = attention_entry(name)
+    check_options(entry, options, "")
+    if channels < 1:
+        raise SpaceError(f"channels >= 1 must hold for attention '{name}', but got channels={channels}.")
+    misfit = entry.fits(channels, _active(entry, options))
+    if misfit:
+        raise SpaceError(f"Attention '{name}' does not fit {channels} channels: {misfit}")
+
+
 def load_class(path: str) -> type[Any]:
     """Import `module:name` and return the class."""
     module, _, name = path.partition(":")
@@ -164,9 +123,9 @@ def _resolved(entry: Entry, channels: int, name: str, value: Value) -> Value:
 
 def _canonical_width(channels: int, options: dict[str, Value]) -> dict[str, Value]:
     """Write the hidden width max(min_hidden, channels // reduction) in one way."""
-    if _int(options, "reduction") > channels:
+    if forms.whole(options, "reduction") > channels:
         return options
-    hidden = _hidden(channels, options)
+    hidden = forms.hidden_width(channels, options)
     largest = channels // hidden
     if largest == 0 or channels // largest != hidden:  # no reduction gives this width: only `min_hidden` does
         return options | {"reduction": largest + 1}
@@ -209,129 +168,6 @@ def _broken_number(option: Option, value: Value) -> str | None:
     return noun + low + ("" if option.high is None else f" to {option.high:g}")
 
 
-def _int(options: Options, name: str) -> int:
-    value = options[name]
-    assert isinstance(value, int), f"option '{name}' must be a whole number here, but is {value!r}"
-    return value
-
-
-def _hidden(channels: int, options: Options) -> int:
-    """Return the hidden width of a bottleneck."""
-    floor = _int(options, "min_hidden") if "min_hidden" in options else 1
-    return max(floor, channels // _int(options, "reduction"))
-
-
-def _misfit_reduction(channels: int, options: Options) -> str | None:
-    if "reduction" not in options or _int(options, "reduction") <= channels:
-        return None
-    return (
-        f"reduction <= channels must hold, but got reduction={options['reduction']}, channels={channels}; "
-        f"the nearest that works is reduction={channels}."
-    )
-
-
-def _misfit_groups(channels: int, options: Options) -> str | None:
-    groups = _int(options, "groups") if "groups" in options else 1
-    hidden = channels // _int(options, "reduction")
-    if channels % groups == 0 and hidden % groups == 0:
-        return None
-    divisors = [n for n in range(1, hidden + 1) if gcd(channels, hidden) % n == 0]
-    near = [max(n for n in divisors if n < groups), *[n for n in divisors if n > groups][:1]]
-    return (
-        f"groups must divide the channels and the hidden width, but got groups={groups}, channels={channels}, "
-        f"hidden width {hidden}; the nearest that work: groups={' or '.join(map(str, near))}."
-    )
-
-
-def _gam_misfit(channels: int, options: Options) -> str | None:
-    return _misfit_reduction(channels, options) or _misfit_groups(channels, options)
-
-
-def _cbam_idle(options: Options) -> frozenset[str]:
-    idle = {"channel": ("order", "kernel_size", "spatial_norm"), "spatial": ("order", "reduction")}
-    return frozenset(idle.get(str(options["branches"]), ()))
-
-
-def _gam_idle(options: Options) -> frozenset[str]:
-    if options["branches"] == "channel":
-        return frozenset({"kernel_size", "groups", "padding_mode"})
-    idle = {"channel_gate"} if options["branches"] == "spatial" else set()
-    return frozenset(idle | ({"padding_mode"} if options["kernel_size"] == 1 else set()))
-
-
-def _triple_idle(options: Options) -> frozenset[str]:
-    parts = _parts(options)
-    idle = set() if "element" in parts else {"hidden", "softmax", "aux_weight"}
-    return frozenset(idle if "channel" in parts else idle | {"reduction"})
-
-
-def _parts(options: Options) -> list[str]:
-    return str(options["parts"]).split("+")
-
-
-def _se_parameters(channels: int, options: Options, context: Context) -> int:
-    hidden = _hidden(channels, options)
-    return 2 * channels * hidden + (hidden + channels if options.get("bias", True) else 0)
-
-
-def _se_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
-    return 2 * channels * _hidden(channels, options)
-
-
-def _cbam_parameters(channels: int, options: Options, context: Context) -> int:
-    gate = 0 if options["branches"] == "spatial" else _se_parameters(channels, options, context)
-    if options["branches"] == "channel":
-        return gate
-    return gate + 2 * _int(options, "kernel_size") ** 2 + (2 if options["spatial_norm"] else 0)
-
-
-def _cbam_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
-    gate = 0 if options["branches"] == "spatial" else 4 * channels * _hidden(channels, options)
-    if options["branches"] == "channel":
-        return gate
-    return gate + 2 * _int(options, "kernel_size") ** 2 * height * width
-
-
-def _gam_weights(channels: int, options: Options) -> tuple[int, int]:
-    """Return the weights of the channel branch and of the spatial branch's convolutions."""
-    pair = 2 * channels * _hidden(channels, options)
-    mlp = 0 if options["branches"] == "spatial" else pair
-    if options["branches"] == "channel":
-        return mlp, 0
-    return mlp, pair * _int(options, "kernel_size") ** 2 // _int(options, "groups")
-
-
-def _gam_parameters(channels: int, options: Options, context: Context) -> int:
-    mlp, convolutions = _gam_weights(channels, options)
-    width = _hidden(channels, options) + channels
-    return mlp + (width if mlp else 0) + convolutions + (3 * width if convolutions else 0)
-
-
-def _gam_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
-    return sum(_gam_weights(channels, options)) * height * width
-
-
-def _triple_weights(channels: int, options: Options, context: Context) -> int:
-    """Return the convolution weights of the element part, which all act at every pixel."""
-    hidden, classes = _int(options, "hidden"), context.num_classes
-    return hidden * (channels + 9 * hidden + classes) + 2 * channels * classes
-
-
-def _triple_parameters(channels: int, options: Options, context: Context) -> int:
-    parts = _parts(options)
-    total = _se_parameters(channels, options, context) if "channel" in parts else 0
-    if "element" in parts:
-        classes = context.num_classes * (2 if options["softmax"] == "channel" else 1)
-        total += _triple_weights(channels, options, context) + 2 * _int(options, "hidden") + classes + channels
-    return total + (3 if "scale" in parts else 0)
-
-
-def _triple_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
-    parts = _parts(options)
-    gate = _se_macs(channels, height, width, options, context) if "channel" in parts else 0
-    return gate + (_triple_weights(channels, options, context) * height * width if "element" in parts else 0)
-
-
 def _table(*entries: Entry) -> Mapping[str, Entry]:
     """Return the entries by name, read-only."""
     table = {entry.name: entry for entry in entries}
@@ -354,11 +190,11 @@ ATTENTIONS: Mapping[str, Entry] = _table(
         options=(
             _REDUCTION,
             Option("bias", True, "bool", "Whether the bottleneck has biases."),
-            Option("min_hidden", 1, "int", "Floor of the hidden width.", low=1),
+            Option("min_hidden", 1, "int", "Floor of the hidden width.", low=1, high=4096),
         ),
-        n_parameters=_se_parameters,
-        n_macs=_se_macs,
-        fits=_misfit_reduction,
+        n_parameters=forms.se_parameters,
+        n_macs=forms.se_macs,
+        fits=forms.misfit_reduction,
     ),
     Entry(
         name="cbam",
@@ -380,10 +216,10 @@ ATTENTIONS: Mapping[str, Entry] = _table(
             Option("gate", "sigmoid", "str", "What squashes both gates.", choices=("sigmoid", "hard_sigmoid")),
             Option("spatial_norm", True, "bool", "Whether a batch norm follows the spatial convolution."),
         ),
-        n_parameters=_cbam_parameters,
-        n_macs=_cbam_macs,
-        fits=_misfit_reduction,
-        idle=_cbam_idle,
+        n_parameters=forms.cbam_parameters,
+        n_macs=forms.cbam_macs,
+        fits=forms.misfit_reduction,
+        idle=forms.cbam_idle,
     ),
     Entry(
         name="gam",
@@ -399,10 +235,10 @@ ATTENTIONS: Mapping[str, Entry] = _table(
             Option("padding_mode", "zeros", "str", "What lies outside the map.", choices=("zeros", "replicate")),
             Option("channel_gate", False, "bool", "Whether a sigmoid squashes the channel branch."),
         ),
-        n_parameters=_gam_parameters,
-        n_macs=_gam_macs,
-        fits=_gam_misfit,
-        idle=_gam_idle,
+        n_parameters=forms.gam_parameters,
+        n_macs=forms.gam_macs,
+        fits=forms.gam_misfit,
+        idle=forms.gam_idle,
     ),
     Entry(
         name="triple",
@@ -414,15 +250,21 @@ ATTENTIONS: Mapping[str, Entry] = _table(
             Option("parts", _PARTS[0], "str", "Which of the three parts there are.", choices=_PARTS),
             _REDUCTION,
             Option(
-                "hidden", None, "int", "Width of the class attention; auto is min(512, channels).", low=1, optional=True
+                "hidden",
+                None,
+                "int",
+                "Width of the class attention; auto is min(512, channels).",
+                low=1,
+                high=4096,
+                optional=True,
             ),
             Option("softmax", "spatial", "str", "Axis of the class attention.", choices=("spatial", "channel")),
             Option("aux_weight", 0.1, "float", "Weight of the auxiliary loss.", low=0.0, high=100.0),
         ),
-        n_parameters=_triple_parameters,
-        n_macs=_triple_macs,
-        fits=_misfit_reduction,
-        idle=_triple_idle,
+        n_parameters=forms.triple_parameters,
+        n_macs=forms.triple_macs,
+        fits=forms.misfit_reduction,
+        idle=forms.triple_idle,
         auto={"hidden": lambda channels: min(512, channels)},
         smallest_map=2,
         auxiliary=True,

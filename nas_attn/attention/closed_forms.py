@@ -1,0 +1,155 @@
+"""What the options of an attention do to its widths and its cost, as closed forms: no torch.
+
+Functions by entry: `NAME_parameters` and `NAME_macs` as `Entry` states them, `NAME_idle` for options without effect;
+`misfit_...` say why options cannot hold.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+from nas_attn.attention.entry import Context, Options
+
+
+def whole(options: Options, name: str) -> int:
+    """Return an option that is a whole number."""
+    value = options[name]
+    assert isinstance(value, int), f"option '{name}' must be a whole number here, but is {value!r}"
+    return value
+
+
+def hidden_width(channels: int, options: Options) -> int:
+    """Return the hidden width of a bottleneck."""
+    floor = whole(options, "min_hidden") if "min_hidden" in options else 1
+    return max(floor, channels // whole(options, "reduction"))
+
+
+def misfit_reduction(channels: int, options: Options) -> str | None:
+    """Return why a reduction is too large for the channels, or None."""
+    if "reduction" not in options or whole(options, "reduction") <= channels:
+        return None
+    return _sentence(channels, whole(options, "reduction"), f"reduction={channels}")
+
+
+def _sentence(channels: int, reduction: int, works: str) -> str:
+    return (
+        f"reduction <= channels must hold, but got reduction={reduction}, channels={channels}; "
+        f"the nearest that works: {works}."
+    )
+
+
+def gam_misfit(channels: int, options: Options) -> str | None:
+    """Return why the reduction or the groups cannot hold, or None."""
+    if options["branches"] == "channel":
+        return misfit_reduction(channels, options)
+    groups, reduction = whole(options, "groups"), whole(options, "reduction")
+    if reduction > channels:
+        works = f"reduction={channels // groups}" if channels % groups == 0 else f"reduction={channels} with groups=1"
+        return _sentence(channels, reduction, works)
+    hidden = channels // reduction
+    common = gcd(channels, hidden)
+    if common % groups == 0:
+        return None
+    divisors = [n for n in range(1, common + 1) if common % n == 0]
+    near = [max(n for n in divisors if n < groups), *[n for n in divisors if n > groups][:1]]
+    return (
+        f"groups must divide the channels and the hidden width, but got groups={groups}, channels={channels}, "
+        f"hidden width {hidden}; the nearest that work: groups={' or '.join(map(str, near))}."
+    )
+
+
+def cbam_idle(options: Options) -> frozenset[str]:
+    """Return the options of the branch that is missing; one branch has no order."""
+    idle = {"channel": ("order", "kernel_size", "spatial_norm"), "spatial": ("order", "reduction")}
+    return frozenset(idle.get(str(options["branches"]), ()))
+
+
+def gam_idle(options: Options) -> frozenset[str]:
+    """Return the options of the branch that is missing; a kernel of 1 needs no padding."""
+    if options["branches"] == "channel":
+        return frozenset({"kernel_size", "groups", "padding_mode"})
+    idle = {"channel_gate"} if options["branches"] == "spatial" else set()
+    return frozenset(idle | ({"padding_mode"} if options["kernel_size"] == 1 else set()))
+
+
+def triple_idle(options: Options) -> frozenset[str]:
+    """Return the options of the parts that are missing."""
+    parts = parts_of(options)
+    idle = set() if "element" in parts else {"hidden", "softmax", "aux_weight"}
+    return frozenset(idle if "channel" in parts else idle | {"reduction"})
+
+
+def parts_of(options: Options) -> list[str]:
+    """Return the words of `parts`."""
+    return str(options["parts"]).split("+")
+
+
+def se_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of two layers, C to hidden to C."""
+    hidden = hidden_width(channels, options)
+    return 2 * channels * hidden + (hidden + channels if options.get("bias", True) else 0)
+
+
+def se_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds of two layers on one vector."""
+    return 2 * channels * hidden_width(channels, options)
+
+
+def cbam_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of the shared bottleneck, and of the spatial convolution with its norm."""
+    gate = 0 if options["branches"] == "spatial" else se_parameters(channels, options, context)
+    if options["branches"] == "channel":
+        return gate
+    return gate + 2 * whole(options, "kernel_size") ** 2 + (2 if options["spatial_norm"] else 0)
+
+
+def cbam_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds of the bottleneck on means and maxima, and of the spatial convolution."""
+    gate = 0 if options["branches"] == "spatial" else 4 * channels * hidden_width(channels, options)
+    if options["branches"] == "channel":
+        return gate
+    return gate + 2 * whole(options, "kernel_size") ** 2 * height * width
+
+
+def gam_weights(channels: int, options: Options) -> tuple[int, int]:
+    """Return the weights of the channel branch and of the spatial branch's convolutions."""
+    pair = 2 * channels * hidden_width(channels, options)
+    mlp = 0 if options["branches"] == "spatial" else pair
+    if options["branches"] == "channel":
+        return mlp, 0
+    return mlp, pair * whole(options, "kernel_size") ** 2 // whole(options, "groups")
+
+
+def gam_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of the bottleneck, and of both convolutions with their biases and norms."""
+    mlp, convolutions = gam_weights(channels, options)
+    width = hidden_width(channels, options) + channels
+    return mlp + (width if mlp else 0) + convolutions + (3 * width if convolutions else 0)
+
+
+def gam_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds of what acts at every pixel."""
+    return sum(gam_weights(channels, options)) * height * width
+
+
+def triple_weights(channels: int, options: Options, context: Context) -> int:
+    """Return the convolution weights of the element part, which all act at every pixel."""
+    hidden, classes = whole(options, "hidden"), context.num_classes
+    return hidden * (channels + 9 * hidden + classes) + 2 * channels * classes
+
+
+def triple_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of the parts; the last attention bias exists beside a channel softmax only."""
+    parts = parts_of(options)
+    total = se_parameters(channels, options, context) if "channel" in parts else 0
+    if "element" in parts:
+        classes = context.num_classes * (2 if options["softmax"] == "channel" else 1)
+        total += triple_weights(channels, options, context) + 2 * whole(options, "hidden") + classes + channels
+    return total + (3 if "scale" in parts else 0)
+
+
+def triple_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds of the parts; the scale part has no convolution."""
+    parts = parts_of(options)
+    gate = se_macs(channels, height, width, options, context) if "channel" in parts else 0
+    return gate + (triple_weights(channels, options, context) * height * width if "element" in parts else 0)

@@ -1,0 +1,51 @@
+"""One attention module by name, and the loss of what attentions leave in train mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_attn.attention.catalog import Context, attention_entry, load_class, require_fit, resolve_options
+from nas_attn.attention.triple import AuxiliaryLogits
+from nas_attn.placement import Value
+
+
+def create_attention(name: str, channels: int, *, context: Context | None = None, **options: Value) -> nn.Module:
+    """Build the attention called `name`; options left out have the catalogue's defaults.
+
+    >>> create_attention("se", channels=64, reduction=4).bottleneck.reduce
+    Linear(in_features=64, out_features=16, bias=True)
+
+    Args:
+        context: What it needs to know beyond its channels; `triple` needs the number of classes.
+        options: As `ATTENTIONS[name].options` lists them; "auto" and None are the same.
+
+    Shape: of the module: (N, channels, H, W) -> the same.
+    Raises: SpaceError that names the nearest attention, option or value that works.
+    """
+    entry = attention_entry(name)
+    require_fit(name, channels, **options)
+    given = {"context": context} if entry.needs_context else {}
+    module: nn.Module = load_class(entry.cls)(channels, **resolve_options(entry, channels, options), **given)
+    return module
+
+
+def auxiliary_loss(model: nn.Module, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+    """Take the auxiliary logits of the last forward pass, and return the weighted sum of their losses.
+
+    Each attention's logits, shape (N, K), are taken once: a second call returns 0 until the next forward pass.
+
+    Args:
+        loss: `loss(logits, target)`; None is cross-entropy. Pass the training's own, with its class weights.
+
+    Shape: a scalar; 0 on the device of `target` when no attention left any logits.
+    """
+    criterion = functional.cross_entropy if loss is None else loss
+    total = torch.zeros((), device=target.device)
+    for module in model.modules():
+        if isinstance(module, AuxiliaryLogits) and (logits := module.take()) is not None:
+            total = total + module.weight * criterion(logits, target)
+    return total

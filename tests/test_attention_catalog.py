@@ -1,0 +1,261 @@
+"""The table itself: look-ups, ranges, what fits where, and one key for equal models."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from attention_cases import CONTEXT, base_options, build, images, other_values
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas_attn.attention.catalog import (
+    ATTENTIONS,
+    Entry,
+    attention_entry,
+    check_options,
+    load_class,
+    resolve_options,
+    why_not,
+)
+from nas_attn.attention.create import auxiliary_loss
+from nas_attn.errors import SpaceError
+from nas_attn.placement import KINDS, Site
+
+entries = st.sampled_from(list(ATTENTIONS.values()))
+
+
+def site(channels: int = 32, kind: str = "output", height: int = 8, width: int = 8) -> Site:
+    return Site("denseblock1", kind, "features.denseblock1", channels, height, width, "stage1")
+
+
+@st.composite
+def some_options(draw: st.DrawFn, entry: Entry, channels: int) -> dict[str, Any]:
+    """Valid options that fit mostly: any reduction, and other values of the other options."""
+    changes = draw(st.lists(st.sampled_from(other_values(entry)), max_size=4))
+    options = base_options(entry) | dict(changes)
+    options["reduction"] = draw(st.integers(1, channels))
+    if "min_hidden" in options:
+        options["min_hidden"] = draw(st.integers(1, 2 * channels))
+    return options
+
+
+def test_the_catalogue_is_complete_and_read_only() -> None:
+    assert list(ATTENTIONS) == ["se", "cbam", "gam", "triple"]
+    for name, entry in ATTENTIONS.items():
+        assert entry.name == name
+        assert set(entry.kinds) <= set(KINDS)
+        assert len({option.name for option in entry.options}) == len(entry.options)
+        assert "arXiv" in entry.source or "doi" in entry.source
+        check_options(entry, {option.name: option.default for option in entry.options}, "")
+        docstring = load_class(entry.cls).__doc__
+        assert "Source:" in docstring
+        assert "Departs:" in docstring
+        assert all(f"{option.name}: " in docstring for option in entry.options)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        ATTENTIONS["eca"] = ATTENTIONS["se"]
+
+
+def test_the_catalogue_needs_no_torch(root: Path) -> None:
+    code = "import sys, nas_attn.attention.catalog; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
+
+
+def test_an_unknown_attention_names_the_nearest_and_the_site() -> None:
+    with pytest.raises(SpaceError, match=r"Unknown attention 'cbma' at site 'denseblock2': did you mean 'cbam'\?"):
+        attention_entry("cbma", "site 'denseblock2'")
+    with pytest.raises(SpaceError, match=r"Unknown attention 'none': Known: cbam, gam, se, triple\."):
+        attention_entry("none")
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        ("se", "reduction", 0, r"'reduction' of 'se' at site 'x' must be a whole number from 1, but got 0\."),
+        ("se", "reduction", True, r"must be a whole number from 1, but got True\."),
+        ("se", "reduction", 4.0, r"must be a whole number from 1, but got 4\.0\."),
+        ("se", "reduction", "auto", r"must be a whole number from 1, but got 'auto'\."),
+        ("se", "bias", 1, r"must be true or false, but got 1\."),
+        ("cbam", "kernel_size", 65, r"must be an odd number from 1 to 63, but got 65\."),
+        ("cbam", "gate", "sigmoyd", r"one of sigmoid, hard_sigmoid \(did you mean 'sigmoid'\?\), but got 'sigmoyd'\."),
+        ("gam", "groups", -1, r"must be a whole number from 1, but got -1\."),
+        (
+            "triple",
+            "parts",
+            "element+channel",
+            r"one of .* \(did you mean '.*'\?\), but got 'element\+channel'",
+        ),
+        ("triple", "hidden", 0, r"must be a whole number from 1 to 4096 or auto, but got 0\."),
+        ("triple", "aux_weight", float("nan"), r"must be a number from 0 to 100, but got nan\."),
+        ("triple", "aux_weight", -0.1, r"must be a number from 0 to 100, but got -0\.1\."),
+    ],
+)
+def test_a_value_outside_its_range_is_refused(name: str, option: str, value: Any, message: str) -> None:
+    with pytest.raises(SpaceError, match=message):
+        check_options(ATTENTIONS[name], {option: value}, "site 'x'")
+
+
+def test_a_message_names_the_file_when_there_is_no_site() -> None:
+    with pytest.raises(SpaceError, match=r"'reduction' of 'se' in x\.toml must be"):
+        check_options(ATTENTIONS["se"], {"reduction": 0}, "x.toml")
+    with pytest.raises(SpaceError, match=r"Unknown option of 'se' 'reducton' in x\.toml: did you mean 'reduction'\?"):
+        check_options(ATTENTIONS["se"], {"reducton": 4}, "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("se", {}, {"reduction": 16, "bias": True}),
+        ("se", {"reduction": 13}, {"reduction": 16, "bias": True}),
+        ("se", {"reduction": 60}, {"reduction": 64, "bias": True}),
+        ("se", {"reduction": 64, "min_hidden": 4}, {"reduction": 16, "bias": True}),
+        ("se", {"reduction": 16, "min_hidden": 24}, {"reduction": 3, "bias": True, "min_hidden": 24}),
+        (
+            "cbam",
+            {"branches": "channel", "kernel_size": 3},
+            {"reduction": 16, "branches": "channel", "gate": "sigmoid"},
+        ),
+        (
+            "cbam",
+            {"branches": "spatial", "reduction": 500, "order": "parallel"},
+            {"kernel_size": 7, "branches": "spatial", "gate": "sigmoid", "spatial_norm": True},
+        ),
+        ("gam", {"branches": "channel", "groups": 3}, {"reduction": 16, "branches": "channel", "channel_gate": False}),
+        (
+            "gam",
+            {"branches": "spatial", "kernel_size": 1, "padding_mode": "replicate"},
+            {"reduction": 16, "kernel_size": 1, "groups": 1, "branches": "spatial"},
+        ),
+        ("triple", {"parts": "scale", "aux_weight": 1}, {"parts": "scale"}),
+        ("triple", {"parts": "channel+scale", "hidden": 8}, {"parts": "channel+scale", "reduction": 16}),
+        (
+            "triple",
+            {"parts": "element", "hidden": "auto", "aux_weight": 1},
+            {"parts": "element", "hidden": 64, "softmax": "spatial", "aux_weight": 1.0},
+        ),
+    ],
+)
+def test_resolved_options_at_64_channels(name: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert resolve_options(ATTENTIONS[name], 64, options) == expected
+
+
+def test_a_resolved_float_is_a_float_without_a_sign_on_zero() -> None:
+    resolved = [resolve_options(ATTENTIONS["triple"], 64, {"aux_weight": zero})["aux_weight"] for zero in (0, -0.0)]
+    assert [repr(value) for value in resolved] == ["0.0", "0.0"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), entries, st.integers(1, 3000))
+def test_resolving_twice_changes_nothing_and_stays_valid(data: st.DataObject, entry: Entry, channels: int) -> None:
+    options = data.draw(some_options(entry, channels))
+    resolved = resolve_options(entry, channels, options)
+
+    assert resolve_options(entry, channels, resolved) == resolved
+    if entry.fits(channels, options) is None:
+        check_options(entry, resolved, "")
+        assert why_not(entry, site(channels), resolved) is None
+        for form in (entry.n_parameters(channels, resolved, CONTEXT), entry.n_macs(channels, 8, 8, resolved, CONTEXT)):
+            assert form >= 0
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)  # random weights may hide a difference
+@given(st.data(), entries, st.integers(2, 24))
+def test_equal_models_and_equal_options_are_the_same_thing(data: st.DataObject, entry: Entry, channels: int) -> None:
+    one = data.draw(some_options(entry, channels))
+    changed = data.draw(some_options(entry, channels))
+    names = data.draw(st.sets(st.sampled_from(list(one)), min_size=1, max_size=2))
+    other = one | {name: changed[name] for name in names}
+    if why_not(entry, site(channels), one) or why_not(entry, site(channels), other):
+        return
+
+    resolved_equal = resolve_options(entry, channels, one) == resolve_options(entry, channels, other)
+    assert resolved_equal == models_are_equal(entry, channels, one, other)
+
+
+def models_are_equal(entry: Entry, channels: int, one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether the same weights fit both, in the same order, and give the same output and the same loss."""
+    return all(seeded_models_are_equal(entry, channels, one, other, salt) for salt in range(8))
+
+
+def seeded_models_are_equal(entry: Entry, channels: int, one: dict[str, Any], other: dict[str, Any], salt: int) -> bool:
+    """Compare both with one set of weights, in which narrow layers may happen to be dead."""
+    models = [build(entry.name, channels, salt=salt, **options) for options in (one, other)]
+    shapes = [[(name, tensor.shape) for name, tensor in model.state_dict().items()] for model in models]
+    if shapes[0] != shapes[1]:
+        return False
+    x, target = images(3, channels, 6, 7), torch.tensor([0, 1, 2])
+    outputs = [model.train()(x) for model in models]
+    losses = [auxiliary_loss(model, target) for model in models]
+    return torch.equal(outputs[0], outputs[1]) and torch.equal(losses[0], losses[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "options", "message"),
+    [
+        (
+            "cbam",
+            site(kind="merge"),
+            {},
+            "Attention 'cbam' does not fit site 'denseblock1': a site of kind 'merge' is not among its kinds "
+            "(output, pre, branch, shortcut, hidden).",
+        ),
+        (
+            "triple",
+            site(height=1, width=4),
+            {},
+            "Attention 'triple' does not fit site 'denseblock1': a map of at least 2x2 must hold, but the map is 1x4.",
+        ),
+        (
+            "se",
+            site(channels=8),
+            {},
+            "Attention 'se' does not fit site 'denseblock1': reduction <= channels must hold, but got reduction=16, "
+            "channels=8; the nearest that works: reduction=8.",
+        ),
+        (
+            "gam",
+            site(channels=24),
+            {"reduction": 4, "groups": 4},
+            "Attention 'gam' does not fit site 'denseblock1': groups must divide the channels and the hidden width, "
+            "but got groups=4, channels=24, hidden width 6; the nearest that work: groups=3 or 6.",
+        ),
+        (
+            "gam",
+            site(channels=24),
+            {"reduction": 32, "groups": 4},
+            "Attention 'gam' does not fit site 'denseblock1': reduction <= channels must hold, but got reduction=32, "
+            "channels=24; the nearest that works: reduction=6.",
+        ),
+    ],
+)
+def test_what_does_not_fit_says_why(name: str, at: Site, options: dict[str, Any], message: str) -> None:
+    assert why_not(ATTENTIONS[name], at, options) == message
+
+
+def test_an_option_without_effect_cannot_misfit() -> None:
+    assert why_not(ATTENTIONS["cbam"], site(channels=4), {"branches": "spatial"}) is None
+    assert why_not(ATTENTIONS["triple"], site(channels=4), {"parts": "element+scale"}) is None
+    assert why_not(ATTENTIONS["gam"], site(channels=16), {"branches": "channel", "groups": 3}) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), entries, st.integers(1, 60))
+def test_the_nearest_values_of_a_refusal_work(data: st.DataObject, entry: Entry, channels: int) -> None:
+    options = base_options(entry) | {"reduction": data.draw(st.integers(1, 80))}
+    if entry.name == "gam":
+        options["groups"] = data.draw(st.integers(1, 12))
+    message = why_not(entry, site(channels), options)
+    if message is None:
+        build(entry.name, channels, **options)
+        return
+
+    works = message.split("that work")[1]
+    for suggestion in works.split(" or "):
+        named = [(name, int(value)) for name, value in re.findall(r"(\w+)=(\d+)", suggestion)]
+        numbers = named or [("groups", int(re.findall(r"\d+", suggestion)[0]))]
+        assert why_not(entry, site(channels), options | dict(numbers)) is None
