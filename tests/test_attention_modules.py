@@ -1,0 +1,116 @@
+"""What single modules promise beyond the contract: how they start, in which order they act, what stays bounded."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+import torch
+from attention_cases import CHANNELS, CONTEXT, base_options, build, images
+from torch import Tensor, nn
+
+from nas_attn.attention import catalog, create
+from nas_attn.attention.catalog import ATTENTIONS
+from nas_attn.attention.create import auxiliary_loss, create_attention
+from nas_attn.attention.spatial import shuffle_channels
+
+
+@pytest.mark.parametrize("module", [catalog, create])
+def test_examples_in_docstrings_hold(module: object) -> None:
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
+
+
+def test_se_never_amplifies() -> None:
+    x = images(2, CHANNELS, 5, 5)
+    assert (build("se", reduction=4)(x).abs() <= x.abs()).all()
+
+
+def test_a_fresh_cbam_starts_with_a_flat_spatial_gate() -> None:
+    x = images(2, CHANNELS, 5, 5)
+    module = create_attention("cbam", CHANNELS, reduction=4)
+    bottleneck = module.channel.bottleneck
+    channel_gate = module.channel(x).sigmoid()
+
+    assert not bottleneck.reduce.bias.any()
+    assert not bottleneck.expand.bias.any()
+    torch.testing.assert_close(module(x), x * channel_gate * 0.5)
+    torch.testing.assert_close(module.eval()(x), x * channel_gate * 0.5)
+
+
+def test_cbam_acts_in_the_order_that_it_is_told() -> None:
+    x = images(2, CHANNELS, 5, 5)
+
+    def gate(branch: nn.Module, seen: Tensor) -> Tensor:
+        return branch(seen).sigmoid()
+
+    module = build("cbam", reduction=4)
+    middle = x * gate(module.channel, x)
+    torch.testing.assert_close(module(x), middle * gate(module.spatial, middle))
+
+    module = build("cbam", reduction=4, order="spatial_first")
+    middle = x * gate(module.spatial, x)
+    torch.testing.assert_close(module(x), middle * gate(module.channel, middle))
+    assert [name for name, _ in module.named_children()] == ["spatial", "channel"]
+
+    module = build("cbam", reduction=4, order="parallel")
+    torch.testing.assert_close(module(x), x * gate(module.channel, x) * gate(module.spatial, x))
+
+
+@pytest.mark.parametrize("name", ["cbam", "gam"])
+def test_one_branch_is_the_other_half_of_both(name: str) -> None:
+    x = images(2, CHANNELS, 5, 5)
+    channel, spatial, both = (build(name, reduction=4, branches=b) for b in ("channel", "spatial", "both"))
+    torch.testing.assert_close(both(x), spatial(channel(x)))
+
+
+def test_shuffling_deals_the_groups_out_in_turn() -> None:
+    x = torch.arange(6.0).reshape(1, 6, 1, 1)
+    assert shuffle_channels(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    assert shuffle_channels(x, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
+
+
+def test_grouped_gam_is_two_small_gams_whose_gate_is_shuffled() -> None:
+    x = images(2, CHANNELS, 5, 5)
+    module = build("gam", reduction=4, groups=2, branches="spatial")
+    spatial = module.spatial
+    hidden = []
+    for half, channels in enumerate(x.chunk(2, 1)):
+        weight, bias = spatial.conv1.weight.chunk(2)[half], spatial.conv1.bias.chunk(2)[half]
+        hidden.append(nn.functional.conv2d(channels, weight, bias, padding=3))
+    middle = spatial.norm1(torch.cat(hidden, 1)).clamp(min=0)
+    gate = spatial.norm2(spatial.conv2(middle)).sigmoid()
+    dealt = torch.stack(gate.chunk(2, 1), 2).flatten(1, 2)
+
+    torch.testing.assert_close(module(x), x * dealt)
+
+
+def test_replication_differs_from_zeros_at_the_border_only() -> None:
+    x = images(1, CHANNELS, 16, 16)
+    zeros, replicate = (build("gam", reduction=4, padding_mode=mode)(x) for mode in ("zeros", "replicate"))
+    inside = slice(6, 10)
+    torch.testing.assert_close(zeros[:, :, inside, inside], replicate[:, :, inside, inside], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(zeros, replicate)
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_it_trains_under_autocast(name: str) -> None:
+    module = create_attention(name, CHANNELS, context=CONTEXT, **base_options(ATTENTIONS[name])).train()
+    target = torch.tensor([0, 2])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = module(images(2, CHANNELS, 5, 5))
+        loss = output.float().square().mean() + auxiliary_loss(module, target)
+    loss.backward()
+
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_triple_leaves_its_logits_from_a_compiled_graph_too() -> None:
+    module, x = build("triple", reduction=4).train(), images(2, CHANNELS, 5, 5)
+    module(x)
+    expected = auxiliary_loss(module, torch.tensor([0, 2]))
+    torch.compile(module, backend="eager", fullgraph=True)(x)
+
+    torch.testing.assert_close(auxiliary_loss(module, torch.tensor([0, 2])), expected)
+    torch.compiler.reset()
