@@ -152,7 +152,7 @@ class SearchSpace:
         bound = BoundSpace(self, table, self.limits.tightened(max_params, max_macs), decisions)
         reason = bound.check(bound.cheapest())
         if reason:
-            raise SpaceError(f"A limit of {self.where} leaves no placement, not even the cheapest: {reason}")
+            raise SpaceError(f"No placement of {self.where} meets the limits, not even the cheapest: {reason}")
         return bound
 
     @cached_property

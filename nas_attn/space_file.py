@@ -210,8 +210,9 @@ def _refuse_doubles(key: str, values: Sequence[Value], place: str) -> None:
 
 
 def _sentence(failure: ValidationError, where: str) -> str:
-    """Put the first of pydantic's findings into one sentence."""
-    finding = failure.errors(include_url=False)[0]
+    """Put one of pydantic's findings into one sentence: an unknown key first, since it makes others missing."""
+    findings = failure.errors(include_url=False)
+    finding = next((found for found in findings if found["type"] == "extra_forbidden"), findings[0])
     path, got = finding["loc"], finding["input"]
     key, place = _key_and_place(path, where)
     match finding["type"]:
