@@ -142,11 +142,9 @@ def test_equal_models_have_one_key_whatever_was_chosen_without_effect():
 
 def test_the_count_is_of_distinct_placements():
     bound = bind()
-    assert len(set(bound.choices["denseblock1.attention"])) == 3
     assert bound.n_placements == (1 + 2 + 3) ** 2  # cbam: two kernels, or none for the channel branch alone
     placements = list(bound.enumerate())
     assert len(placements) == len({placement.key for placement in placements}) == 36
-    assert placements[0] == Placement()
     everything = itertools.product(*bound.choices.values())
     found = {bound.placement(dict(zip(bound.choices, values, strict=True))).key for values in everything}
     assert found == {placement.key for placement in placements}
