@@ -69,12 +69,12 @@ def read_folder(root: Path, size: int, *, strict: bool = False, progress: Progre
     """
     class_names, entries, notes = list_folder(root)
     fingerprint = _fingerprint(root, entries, size)
-    cache = cache_folder() / "folders" / f"{hashlib.sha256(f'{root.resolve()}|{size}'.encode()).hexdigest()[:24]}.npz"
-    decoded = _read_cache(cache, fingerprint, len(entries))
+    cache = cache_file(root, size)
+    decoded = _read_cache(cache, fingerprint, len(entries)) if cache else None
     if decoded is None:
         decoded = decode_all(root, entries, size, strict=strict, progress=progress)
-        if not _write_cache(cache, fingerprint, decoded):
-            notes += (f"The decoded images could not be kept in {cache.parent}, so they are decoded at each start.",)
+        if cache is None or not _write_cache(cache, fingerprint, decoded):
+            notes += ("The decoded images could not be kept in a cache file, so each start decodes them again.",)
     _judge(root, entries, decoded.skipped, strict)
     if decoded.skipped:
         notes += (f"{len(decoded.skipped)} of {len(entries)} files are no images and were skipped: "
@@ -82,16 +82,18 @@ def read_folder(root: Path, size: int, *, strict: bool = False, progress: Progre
     return Source(class_names, _parts(entries, decoded), notes=notes)
 
 
-def cache_folder() -> Path:
-    """Return this package's folder for what can be made again, where the platform (or `XDG_CACHE_HOME`) wants it."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    if given and Path(given).is_absolute():
-        return Path(given) / "nas_attn"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "nas_attn"
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "nas_attn" / "Cache"
-    return Path.home() / ".cache" / "nas_attn"
+def cache_file(root: Path, size: int) -> Path | None:
+    """Return where this folder's images are kept at this size; None on a machine without a home folder.
+
+    The user's cache folder is where the platform, or `XDG_CACHE_HOME`, wants it.
+    """
+    named = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
+    try:
+        folder = Path(named) if named else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    except RuntimeError:
+        return None
+    name = hashlib.sha256(os.fsencode(f"{size}|{root.resolve()}")).hexdigest()[:32]
+    return folder / "nas_attn" / "folders" / f"{name}.npz"
 
 
 def list_folder(root: Path) -> tuple[tuple[str, ...], tuple[Entry, ...], tuple[str, ...]]:
@@ -272,7 +274,7 @@ def _fingerprint(root: Path, entries: Sequence[Entry], size: int) -> str:
 def _read_cache(path: Path, fingerprint: str, n_entries: int) -> Decoded | None:
     """Return what `_write_cache` wrote for this fingerprint; None if it is missing, of other files, or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if str(stored["fingerprint"]) != fingerprint:
                 return None
             skipped = {int(number): reason for number, reason in json.loads(str(stored["skipped"])).items()}

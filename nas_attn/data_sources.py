@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -51,14 +52,19 @@ def read_source(config: DataConfig, progress: Progress | None = None) -> Source:
         raise DataError(f"Data '{config.name}' must name its place: write {kind}:PATH.")
     if kind == "folder" and colon:
         size = config.image_size or DEFAULT_SIZE
-        return read_folder(Path(path).expanduser(), size, strict=config.strict, progress=progress)
+        return read_folder(_path(path), size, strict=config.strict, progress=progress)
     if kind == "npz" and colon:
-        return read_npz(Path(path).expanduser())
+        return read_npz(_path(path))
     if config.name in TORCHVISION_SETS:
-        return read_torchvision(config.name, Path(config.root).expanduser(), download=config.download)
+        return read_torchvision(config.name, _path(config.root), download=config.download)
     if config.name == "digits":
         return read_digits()
     raise DataError(unknown("data set", config.name, DATA_SETS))
+
+
+def _path(text: str) -> Path:
+    """Return the path with `~` replaced; one that cannot be replaced stays, and is then not found."""
+    return Path(os.path.expanduser(text))
 
 
 def read_digits() -> Source:
@@ -154,7 +160,7 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"An .npz file must exist, but there is none at {path.absolute()}.")
     wanted = {f"{part}_{what}" for part in PARTS for what in ("images", "labels")}
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if "train_images" not in stored.files:
                 found = ", ".join(stored.files) or "nothing"
                 raise DataError(f"{path} must hold 'train_images' and 'train_labels', but holds {found}.")
