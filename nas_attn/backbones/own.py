@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from nas_attn.backbones.build import seeded
-from nas_attn.backbones.catalog import check_shape
+from nas_attn.backbones.build import build_backbone, seeded
+from nas_attn.backbones.catalog import Spec, check_shape
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, open_block
 from nas_attn.backbones.sites import Passage, Place, count_parameters, dry_pass, forward_macs, measured, tap_path
 from nas_attn.errors import SpaceError
@@ -32,6 +32,12 @@ class Survey:
     table: SiteTable
     refusals: Mapping[str, str]
     copied: frozenset[str]
+
+
+def imported_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
+    """Return the sites of the network that `{"import": "module:function"}` gives. Raises: SpaceError as `survey`."""
+    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    return survey(build_backbone(spec, **shape, seed=0), **shape).table
 
 
 def copy_network(net: nn.Module) -> nn.Module:

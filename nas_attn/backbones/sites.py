@@ -72,21 +72,14 @@ class Passage:
 
 
 def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
-    """Build the network once and measure its sites; a catalogue network's pass runs on shapes alone.
-
-    Raises: SpaceError if an imported network cannot be measured.
-    """
+    """Build a catalogue network once and measure its sites; the pass runs on shapes alone."""
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     net = build_backbone(spec, **shape, seed=0)
-    if "import" in spec:
-        from nas_attn.backbones.own import survey  # it builds on this module
-
-        return survey(net, **shape).table
     places: list[Place] = load_object(backbone_entry(spec["name"]).places)(net)
     n_parameters = count_parameters(net)
     image = torch.zeros(1, in_channels, image_size, image_size, device="meta")
     net = net.eval().to("meta")
-    n_macs = forward_macs(net, image)  # before the seams, which add a Join's bookkeeping to no formula
+    n_macs = forward_macs(net, image)
     open_blocks(net, {place.module for place in places if place.kind in SEAM_KINDS})
     passages = dry_pass(net, image, [tap_path(net, place.kind, place.module) for place in places])
     sites = [measured(place, passages[tap_path(net, place.kind, place.module)]) for place in places]

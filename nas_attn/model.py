@@ -1,0 +1,248 @@
+"""Builds a network with a placement's attention in it; the network keeps its own names and its own forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from nas_attn.attention.catalog import Context, attention_entry, check_options, why_not
+from nas_attn.attention.create import create_attention
+from nas_attn.backbones.build import build_backbone, seeded
+from nas_attn.backbones.catalog import check_backbone, check_shape
+from nas_attn.backbones.own import Survey, copy_network, survey
+from nas_attn.backbones.seams import SEAM_KINDS
+from nas_attn.backbones.sites import open_blocks, tap_path
+from nas_attn.backbones.table import site_table
+from nas_attn.errors import SpaceError
+from nas_attn.placement import Attention, Placement, Site
+
+Maker = Callable[[], nn.Module]
+BackboneLike = str | Mapping[str, Any] | nn.Module | Maker
+
+
+class Insert(nn.Module):
+    """One attention, and how it joins at its site.
+
+    The attention is the child that bears its name (`cbam`); the wiring `concat` adds the convolution `join`. Sites
+    whose names continue this one's hang below as further children, which `forward` never runs.
+
+    Shape: (N, C, H, W) -> the same.
+    """
+
+    def __init__(self, name: str, attention: nn.Module, wiring: str, channels: int) -> None:
+        super().__init__()
+        self.attention_name, self.wiring = name, wiring
+        self.add_module(name, attention)
+        if wiring == "concat":
+            self.join = nn.Conv2d(2 * channels, channels, 1)
+
+    @property
+    def attention(self) -> nn.Module:
+        """The attention module itself."""
+        attention: nn.Module = getattr(self, self.attention_name)
+        return attention
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the site's new tensor."""
+        attended: Tensor = self.attention(x)
+        if self.wiring == "gate":
+            return attended
+        if self.wiring == "concat":
+            joined: Tensor = self.join(torch.cat([x, attended], dim=1))  # (N, 2C, H, W) -> (N, C, H, W)
+            return joined
+        return x + attended  # residual; at a shortcut, addend gives the same sum
+
+
+class Tap:
+    """A forward hook that hands a module's output through an insert; an object, so that copies and pickles follow it.
+
+    Args:
+        copies: Whether the network writes over what passes here: the insert then works on copies, since attention may
+            need its input and its output for the gradient.
+    """
+
+    def __init__(self, insert: Insert, copies: bool) -> None:
+        self.insert, self.copies = insert, copies
+        self.handle: RemovableHandle | None = None  # unpickling it keeps later hooks from taking this one's number
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Return what the network shall see instead of `output`."""
+        inserted: Tensor = self.insert(output.clone() if self.copies else output)
+        return inserted.clone() if self.copies else inserted
+
+
+class AttentionModel(nn.Module):
+    """A backbone under its own names, and the attention that is placed in it.
+
+    Its state dict is `backbone.*`, as the plain network has it, and `attention.<site>.<attention's name>.*`.
+
+    Args:
+        spec: The backbone's checked spec; `{"own": class name}` for a network that was passed in.
+        inserts: The attention by site.
+
+    Shape: (N, in_channels, H, W) -> (N, num_classes).
+    """
+
+    preprocess: Callable[[Any], Tensor] | None
+    """Turns images into what the network was trained on; set by `load_model`."""
+    class_names: tuple[str, ...] | None
+    """Names of the classes, in the order of the logits; set by `load_model`."""
+
+    def __init__(
+        self, backbone: nn.Module, inserts: Mapping[str, Insert], placement: Placement, spec: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.attention = _nested(inserts)
+        self.placement = placement
+        self.spec = dict(spec)
+        self.num_classes = self.in_channels = self.image_size = 0
+        self.preprocess = self.class_names = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        logits: Tensor = self.backbone(images)
+        return logits
+
+    def insert_at(self, site: str) -> Insert:
+        """Return what sits at a site of the placement. Raises: SpaceError if nothing does."""
+        if site not in self.placement:
+            raise SpaceError(f"Nothing is placed at site '{site}': the placement is {self.placement}.")
+        insert = self.attention.get_submodule(site)
+        assert isinstance(insert, Insert), f"{site} holds {insert}"
+        return insert
+
+
+def build_model(
+    backbone: BackboneLike,
+    placement: Placement,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    image_size: int | None = None,
+    seed: int | None = None,
+) -> AttentionModel:
+    """Build a backbone with the placement's attention in it.
+
+    The backbone and each attention are drawn on their own, from the seed and the site's name: two placements share
+    the backbone's initial weights bit for bit. With an empty placement the outputs are the plain network's, bit for
+    bit.
+
+    Args:
+        backbone: A catalogue name, a `{"name": ..., option: value}` mapping, the user's own network, or a function
+            that makes it. A network that is passed in is copied with its weights, and never changed.
+        image_size: Height and width of the images, which attention is fitted to (others of at least the backbone's
+            smallest size pass too); None takes the catalogue backbone's default.
+        seed: None draws one from torch's global generator, which is otherwise left as it was.
+    Raises: SpaceError that names the site, and what is refused there.
+    """
+    seed = int(torch.randint(2**31, ())) if seed is None else seed
+    shape = {"num_classes": num_classes, "in_channels": in_channels}
+    net, spec, found = _backbone(backbone, shape, image_size, seed)
+    table = found.table
+    sites = {name: _checked(found, name, attention) for name, attention in placement.attentions.items()}
+    _refuse_doubles(sites)
+    inserts = {name: _insert(site, placement[name], table.num_classes, seed) for name, site in sites.items()}
+    open_blocks(net, {site.module for site in sites.values() if site.kind in SEAM_KINDS})
+    _move_beside(net, inserts)
+    for name, site in sites.items():
+        tap = Tap(inserts[name], name in found.copied)
+        tap.handle = net.get_submodule(tap_path(net, site.kind, site.module)).register_forward_hook(tap)
+    model = AttentionModel(net, inserts, placement, spec)
+    model.num_classes, model.in_channels, model.image_size = table.num_classes, table.in_channels, table.image_size
+    model.attention.train(net.training)
+    model.training = net.training  # a network's own modules keep their modes
+    return model
+
+
+def _backbone(
+    backbone: BackboneLike, shape: Mapping[str, int], image_size: int | None, seed: int
+) -> tuple[nn.Module, dict[str, Any], Survey]:
+    """Return the plain network, its spec, and its sites."""
+    if isinstance(backbone, str | Mapping):
+        spec = check_backbone(backbone)
+        size = check_shape(spec, **shape, image_size=image_size)
+        net = build_backbone(spec, **shape, image_size=size, seed=seed)
+        if "import" not in spec:
+            return net, spec, Survey(site_table(spec, **shape, image_size=size), {}, frozenset())
+        return net, spec, survey(net, **shape, image_size=size)
+    if not isinstance(backbone, nn.Module):
+        if not callable(backbone):
+            raise SpaceError(f"A backbone must be a name, a mapping, a network or a function, but got {backbone!r}.")
+        with seeded(seed, "backbone"):
+            net = backbone()
+        if not isinstance(net, nn.Module):
+            raise SpaceError(f"A backbone's function must give a torch module, but gave {type(net).__name__}.")
+    else:
+        net = copy_network(backbone)
+    size = check_shape({"import": ""}, **shape, image_size=image_size)
+    spec = {"own": type(net).__name__}
+    return net, spec, survey(net, **shape, image_size=size)
+
+
+def _checked(found: Survey, name: str, attention: Attention) -> Site:
+    """Return the site. Raises: SpaceError if this attention cannot be placed there as it is asked for."""
+    if name in found.refusals:
+        backbone = found.table.backbone
+        raise SpaceError(f"Nothing can be placed at '{name}' of backbone '{backbone}': {found.refusals[name]}.")
+    site = found.table.site(name)
+    where = f"site '{name}'"
+    entry = attention_entry(attention.name, where)
+    check_options(entry, attention.options, where)
+    refusal = why_not(entry, site, attention.options)
+    if refusal:
+        raise SpaceError(refusal)
+    if attention.wiring == "addend" and site.kind != "shortcut":
+        raise SpaceError(
+            f"Wiring 'addend' adds to a block's shortcut, but site '{name}' is of kind '{site.kind}': "
+            "place it at a shortcut, or wire it 'residual'."
+        )
+    return site
+
+
+def _refuse_doubles(sites: Mapping[str, Site]) -> None:
+    """Refuse two names of one place: in a user's own network, a Sequential and its last child."""
+    places: dict[tuple[str, str], str] = {}
+    for name, site in sites.items():
+        first = places.setdefault((site.module, site.kind), name)
+        if first != name:
+            raise SpaceError(f"Sites '{first}' and '{name}' are one place: leave one of them out.")
+
+
+def _insert(site: Site, attention: Attention, num_classes: int, seed: int) -> Insert:
+    with seeded(seed, f"attention.{site.name}"):
+        context = Context(num_classes=num_classes)
+        module = create_attention(attention.name, site.channels, context=context, **attention.options)
+        return Insert(attention.name, module, attention.wiring, site.channels)
+
+
+def _nested(inserts: Mapping[str, Insert]) -> nn.Module:
+    """Hang each insert under its site's name, a level a dot. Raises: SpaceError where two children want one name."""
+    root = nn.Module()
+    for name in sorted(inserts, key=len):  # a name comes before those that continue it
+        *path, last = name.split(".")
+        node = root
+        for part in path:
+            if part not in node._modules:
+                _add(node, part, nn.Module(), name)
+            node = node.get_submodule(part)
+        _add(node, last, inserts[name], name)
+    return root
+
+
+def _add(node: nn.Module, part: str, child: nn.Module, name: str) -> None:
+    if hasattr(node, part):
+        raise SpaceError(f"Site '{name}' cannot be used: '{part}' means something else beside the attention there.")
+    node.add_module(part, child)
+
+
+def _move_beside(net: nn.Module, inserts: Mapping[str, Insert]) -> None:
+    """Give the attention the device and the number type of the network's weights."""
+    weight = next((weight for weight in net.parameters() if weight.is_floating_point()), None)
+    if weight is not None:
+        for insert in inserts.values():
+            insert.to(weight.device, weight.dtype)
