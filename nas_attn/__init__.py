@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from nas_attn.model import build_model
     from nas_attn.model_file import load_model, save_model
     from nas_attn.placement import Attention, Placement, Site
+    from nas_attn.run_folder import load_run
     from nas_attn.space import SearchSpace
-    from nas_attn.study import load_run
 
 __all__ = [
     "ATTENTIONS",
@@ -51,7 +51,7 @@ _HOMES = {
     "build_model": "nas_attn.model",
     "create_attention": "nas_attn.attention.create",
     "load_model": "nas_attn.model_file",
-    "load_run": "nas_attn.study",
+    "load_run": "nas_attn.run_folder",
     "save_model": "nas_attn.model_file",
     "search": "nas_attn.job",
 }

@@ -16,6 +16,7 @@ WHAT = "What is searched"
 DATA = "Data"
 BUDGET = "Budget"
 TRAINING = "Training"
+OWN = "Training of your own (without --data it brings its own images)"
 ENGINE = "Search engine"
 RESOURCES = "Who computes"
 RUN = "Run"
@@ -60,10 +61,6 @@ def search(
     max_macs: Annotated[
         int | None,
         whole("--max-macs", 1, 10**18, panel=WHAT, help="Most multiply-adds for one image.", default="the space's"),
-    ] = None,
-    train: Annotated[
-        str | None,
-        text("--train", "MODULE:FUNCTION", panel=WHAT, help="Your own training function.", default="the built-in loop"),
     ] = None,
     data: Annotated[
         str,
@@ -137,6 +134,18 @@ def search(
     label_smoothing: Annotated[
         float, real("--label-smoothing", 0, 1, below=True, panel=TRAINING, help="Share spread over the other classes.")
     ] = 0.0,
+    train: Annotated[
+        str | None,
+        text("--train", "MODULE:FUNCTION", panel=OWN, help="Your own training function.", default="the built-in loop"),
+    ] = None,
+    num_classes: Annotated[
+        int | None,
+        whole("--num-classes", 1, 1_000_000, panel=OWN, help="Classes of your images.", default="those of --data"),
+    ] = None,
+    in_channels: Annotated[
+        int | None,
+        whole("--in-channels", 1, 10_000, panel=OWN, help="Channels of your images.", default="those of --data"),
+    ] = None,
     sampler: Annotated[
         str, one_of("--sampler", ("tpe", "random", "nsga2"), panel=ENGINE, help="Who proposes placements.")
     ] = "tpe",
@@ -192,6 +201,8 @@ def search(
     """
     from nas_attn.job import run_command
 
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # for modules of the user's own, as `python -m` has it
     return run_command({"space": space, **_given(context)})
 
 
@@ -212,7 +223,7 @@ def dashboard(
 def report(run: RunFolder, debug: Debug = False) -> None:
     """Write the page, the figures and the tables of a run again."""
     from nas_attn.report.page import write_report
-    from nas_attn.study import load_run
+    from nas_attn.run_folder import load_run
 
     typer.echo(write_report(load_run(run), run))
 

@@ -31,12 +31,13 @@ def print_spaces() -> None:
     for space in spaces:
         table.add_row(*map(Text, _row(space)))
     console = Console(highlight=False)
-    # A pipe gets one line for each space, whatever its length.
-    console.print(table, width=None if console.is_terminal else 160)
+    if not console.is_terminal:
+        console.width = 200  # a pipe gets one line for each space
+    console.print(table)
     if spaces:
-        site_table = spaces[0].bound.table
-        shape = f"{site_table.num_classes} classes and {site_table.in_channels} channels"
-        console.print(f"\nParameters of the cheapest and the dearest network, for {shape}.")
+        sites = spaces[0].bound.table
+        shape = f"{sites.num_classes} classes and {sites.in_channels} channels"
+        console.print(f"\nParameters: of the cheapest and the dearest network within the space's limits, for {shape}.")
     console.print("Search one with: nas-attn search --space NAME")
 
 
@@ -50,6 +51,7 @@ def print_schema(record: str) -> None:
 def _row(space: SearchSpace) -> tuple[str, str, str, str, str]:
     """Return the cells of one space."""
     low, high = space.bound.parameter_range()
+    high = min(high, space.limits.max_params or high)
     return (
         space.name,
         space.title,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import types
@@ -15,12 +16,13 @@ from nas_attn import __version__, cli
 from nas_attn.cli import main
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources
 from nas_attn.errors import DataError, Interrupted, RunStopped
+from nas_attn.space import SearchSpace, available_spaces, space_schema
 
 RECORDS = (DataConfig, Recipe, Budget, Engine, Resources)
 
 # Options whose name is not the key of their record, and options that are no part of one.
 RENAMED = {"name": "data", "root": "data_root", "strict": "strict_data"}
-ALONE = {"space", "out", "train", "quiet", "debug", "dry_run"}
+ALONE = {"space", "out", "train", "num_classes", "in_channels", "quiet", "debug", "dry_run"}
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         "weight_decay": "0", "optimizer": "adam", "augment": "crop", "label_smoothing": "0.1", "seed": "1",
         "seeds": "2", "top": "1", "retrain_epochs": "3", "sampler": "random", "scheduler": "asha",
         "max_params": "9", "max_macs": "9", "device": "cpu", "executor": "local", "workers": "2",
-        "cpus_per_trial": "1", "gpus_per_trial": "0.5", "split": "80/10/10",
+        "cpus_per_trial": "1", "gpus_per_trial": "0.5", "split": "80/10/10", "num_classes": "7", "in_channels": "4",
     }  # fmt: skip
     switches = ["download", "strict_data", "class_weights", "quiet", "debug", "dry_run"]
     line = ["search", *(f"--{name.replace('_', '-')}={word}" for name, word in words.items())]
@@ -230,6 +232,13 @@ def test_debug_shows_where_an_error_came_from(monkeypatch, capsys):
         main(["search", "--debug"])
 
 
+def test_modules_in_the_working_folder_can_be_named(received, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert main(["search", "--train", "mine:train"]) == 0
+    assert sys.path[-1] == str(tmp_path)
+
+
 def test_the_engines_exit_code_is_the_commands(monkeypatch):
     engine = types.ModuleType("nas_attn.job")
     engine.run_command = lambda settings: 130
@@ -241,8 +250,9 @@ def test_help_names_every_option_in_its_group_with_its_default(capsys, monkeypat
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["search", "--help"]) == 0
     text = capsys.readouterr().out
-    titles = re.findall(r"─ ([A-Z][a-z ]+) ─", text)
-    assert titles == ["Options", cli.WHAT, cli.DATA, cli.BUDGET, cli.TRAINING, cli.ENGINE, cli.RESOURCES, cli.RUN]
+    titles = re.findall(r"╭─ (.+?) ─", text)
+    groups = [cli.WHAT, cli.DATA, cli.BUDGET, cli.TRAINING, cli.OWN, cli.ENGINE, cli.RESOURCES, cli.RUN]
+    assert titles == ["Options", *groups]
     for name, parameter in parameters().items():
         line = next(line for line in text.splitlines() if f"--{name.replace('_', '-')} " in line)
         if parameter.default is not None and not isinstance(parameter.default, bool):
@@ -256,6 +266,24 @@ def test_help_names_every_command(line, capsys):
     assert main(line) == 0
     text = capsys.readouterr().out
     assert all(f"│ {name} " in text for name in ("search", "dashboard", "report", "spaces", "schema"))
+
+
+def test_spaces_lists_each_shipped_space_with_its_size_on_one_line(capsys):
+    assert main(["spaces"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in available_spaces():
+        space = SearchSpace.load(name)
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        low, high = space.bound.parameter_range()
+        assert space.title in line
+        assert f" {space.backbone['name']} " in line
+        assert f" {space.bound.n_placements:,} " in line
+        assert line.rstrip().endswith(f"{low:,} to {min(high, space.limits.max_params or high):,}")
+
+
+def test_schema_is_the_json_schema_of_a_space_file(capsys):
+    assert main(["schema", "space"]) == 0
+    assert json.loads(capsys.readouterr().out) == space_schema()
 
 
 def test_version(capsys):
@@ -283,12 +311,14 @@ def test_run_search_is_nas_attn_search(root: Path, run_python, run_cli):
 
 
 def test_report_and_dashboard_pass_on_their_arguments(monkeypatch, capsys):
-    page, study, dashboard = (types.ModuleType(f"nas_attn.{name}") for name in ("report.page", "study", "dashboard"))
-    study.load_run = lambda folder: f"record of {folder}"
-    page.write_report = lambda record, folder: Path(folder) / f"{record}.html"
+    page, folder, dashboard = (
+        types.ModuleType(f"nas_attn.{name}") for name in ("report.page", "run_folder", "dashboard")
+    )
+    folder.load_run = lambda path: f"record of {path}"
+    page.write_report = lambda record, path: Path(path) / f"{record}.html"
     served: list[Any] = []
     dashboard.serve = lambda run, *, host, port, announce: served.append((run, host, port))
-    for module in (page, study, dashboard):
+    for module in (page, folder, dashboard):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     assert main(["report", "runs/x"]) == 0
     assert capsys.readouterr().out == f"{Path('runs/x') / 'record of runs'}/x.html\n"
