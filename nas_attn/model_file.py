@@ -1,0 +1,247 @@
+"""A model as two files: what it is (`best.json`) and its weights (`best.safetensors`), each checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import safetensors.torch
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from nas_attn.config import Strict, validate
+from nas_attn.errors import FileError, SpaceError
+from nas_attn.model import AttentionModel, Maker, build_model
+from nas_attn.placement import Placement
+from nas_attn.preprocess import Preprocess
+
+SCHEMA_VERSION = 1
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Record = dict[str, Any]
+
+
+class WeightsFile(Strict):
+    """The file of weights that belongs to a model, in the same folder.
+
+    Args:
+        name: Its name, without any folder.
+        sha256: Of its content.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[^/\\:]+\.safetensors$")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class ModelFile(Strict):
+    """`best.json`: everything that rebuilds a model, and where it comes from.
+
+    Args:
+        backbone: The catalogue's spec; `{"own": class name}` or `{"import": "module:function"}` for a network of the
+            user's own, which the reader passes in.
+        mean, std: Of the images trained on, a channel, of pixels between 0 and 1.
+        metrics: Measured values by name, each with its split.
+        cost: Parameters, multiply-adds and latency, with the device that they were measured on.
+        recommended: What the search recommends in the end: this placement, or `none`.
+        digest: SHA-256 of the rest of this file's content.
+    """
+
+    schema_version: Literal[1]
+    backbone: Record
+    placement: dict[str, Record]
+    num_classes: Count
+    in_channels: Annotated[int, Field(ge=1, le=64)]
+    image_size: Annotated[int, Field(ge=1, le=2048)]
+    mean: list[float]
+    std: list[Annotated[float, Field(gt=0.0)]]
+    class_names: list[str]
+    metrics: Record = Field(default_factory=dict)
+    cost: Record = Field(default_factory=dict)
+    recipe: Record = Field(default_factory=dict)
+    provenance: Record = Field(default_factory=dict)
+    recommended: str | None = None
+    weights: WeightsFile
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def save_model(model: AttentionModel, json_path: str | Path, *, record: Mapping[str, Any]) -> None:
+    """Write the model's JSON file, and its weights beside it under the same name with `.safetensors`.
+
+    Each file replaces its old one in one step, the weights first: a reader never sees half a file.
+
+    Args:
+        record: `mean`, `std` and `class_names`; and, where they are known, `metrics`, `cost`, `recipe`, `provenance`
+            and `recommended`. See `ModelFile`.
+    Raises: FileError if the record has a key that is not known or a value that does not fit, or the folder cannot be
+        written.
+    """
+    path = Path(json_path)
+    weights_path = path.with_suffix(".safetensors")
+    state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
+    weights = safetensors.torch.save(state)
+    content: Record = {
+        "schema_version": SCHEMA_VERSION,
+        "backbone": model.spec,
+        "placement": model.placement.to_dict(),
+        "num_classes": model.num_classes,
+        "in_channels": model.in_channels,
+        "image_size": model.image_size,
+        **record,
+        "weights": {"name": weights_path.name, "sha256": hashlib.sha256(weights).hexdigest()},
+    }
+    content = _plain(content, path)
+    content["digest"] = _digest(content)
+    _checked(content, path)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _replace(weights_path, weights)
+    _replace(path, text.encode())
+
+
+def load_model(path: str | Path, *, backbone: nn.Module | Maker | None = None, weights: bool = True) -> AttentionModel:
+    """Build the model that a JSON file describes, in evaluation mode, with its weights.
+
+    The model has `preprocess`, which turns images into its input, and `class_names`. Nothing that the file names is
+    imported or executed.
+
+    Args:
+        backbone: The user's own network, or a function that makes it, where the file's is none of the catalogue.
+        weights: Whether to load the weights that lie beside the file; False gives initial ones.
+    Raises: FileError if a file is missing, truncated, altered or of another schema, or does not fit the network.
+    """
+    path = Path(path)
+    described = read_model_file(path)
+    state = _read_weights(path, described.weights) if weights else None
+    own = _own_backbone(described, path, backbone)
+    try:
+        model = build_model(
+            described.backbone if own is None else own,
+            Placement.from_dict(described.placement),
+            num_classes=described.num_classes,
+            in_channels=described.in_channels,
+            image_size=described.image_size,
+            seed=0,
+        )
+    except SpaceError as error:
+        raise FileError(f"The model of {path} cannot be built: {error}") from error
+    if state is not None:
+        _fill(model, state, path.with_name(described.weights.name))
+    model.preprocess = Preprocess(described.image_size, tuple(described.mean), tuple(described.std))
+    model.class_names = tuple(described.class_names)
+    return model.eval()
+
+
+def read_model_file(path: str | Path) -> ModelFile:
+    """Read and check a model's JSON file. Raises: FileError that says what is wrong with it."""
+    path = Path(path)
+    try:
+        content = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise FileError(f"The model file {path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"The model file {path} is truncated or altered: it is no JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise FileError(f"The model file {path} must hold an object, but holds {type(content).__name__}.")
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise FileError(f"The model file {path} must have schema_version {SCHEMA_VERSION}, but has {version!r}.")
+    described = _checked(content, path)
+    if _digest({key: value for key, value in content.items() if key != "digest"}) != described.digest:
+        raise FileError(f"The model file {path} is altered: its content does not give the digest that it states.")
+    return described
+
+
+def _checked(content: Record, path: Path) -> ModelFile:
+    described = validate(ModelFile, content, str(path), FileError)
+    channels, classes = described.in_channels, described.num_classes
+    lengths = {"mean": channels, "std": channels, "class_names": classes}
+    for name, length in lengths.items():
+        found = len(getattr(described, name))
+        if found != length:
+            raise FileError(f"'{name}' in {path} must have {length} entries, but has {found}.")
+    return described
+
+
+def _plain(content: Record, path: Path) -> Record:
+    """Return the content as JSON gives it back. Raises: FileError for what JSON cannot hold."""
+    try:
+        plain: Record = json.loads(json.dumps(content, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise FileError(f"The record for {path} must be plain JSON: {error}.") from error
+    return plain
+
+
+def _digest(content: Record) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _refuse_constant(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _read_weights(path: Path, weights: WeightsFile) -> dict[str, Tensor]:
+    """Return the tensors of the file that lies beside `path`, whose content must be the one that was saved."""
+    file = path.with_name(weights.name)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise FileError(
+            f"The weights {file} cannot be read ({error.strerror or error}): put them beside {path.name}, or pass "
+            "weights=False for an untrained model."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != weights.sha256:
+        raise FileError(f"The weights {file} are truncated or altered: {path.name} states another SHA-256.")
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise FileError(f"The weights {file} are no safetensors file: {error}.") from error
+
+
+def _own_backbone(described: ModelFile, path: Path, backbone: nn.Module | Maker | None) -> nn.Module | Maker | None:
+    """Return the network that the caller passed, where one is needed and only there."""
+    named = described.backbone.get("own") or described.backbone.get("import")
+    if named is not None and backbone is None:
+        raise FileError(
+            f"{path} describes a network of your own ({named}): pass it, or a function that makes it, as "
+            "load_model(path, backbone=...)."
+        )
+    if named is None and backbone is not None:
+        name = described.backbone.get("name")
+        raise FileError(f"{path} has the catalogue's backbone '{name}': leave `backbone` out.")
+    return backbone
+
+
+def _fill(model: AttentionModel, state: Mapping[str, Tensor], file: Path) -> None:
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    if wanted != found:
+        key = min(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
+        raise FileError(
+            f"The weights {file} do not fit the network: '{key}' must be {wanted.get(key, 'absent')}, but is "
+            f"{found.get(key, 'absent')}."
+        )
+    with torch.no_grad():
+        model.load_state_dict(dict(state))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file in one step, kept through a power loss. Raises: FileError if that cannot be done."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise FileError(f"{path} cannot be written: {error.strerror or error}.") from error
