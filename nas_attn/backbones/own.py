@@ -148,18 +148,19 @@ def _open_one(block: nn.Module, path: str, passage: Passage, refusal: str | None
     assert passage.given is not None, "checked above"
     for training in (False, True):
         plain, again = (_run(module, passage.given, training) for module in (block, opened))
-        if not torch.equal(plain, again):
-            raise SpaceError(f"Block '{path}' cannot be opened: it would give other values then.")
+        if not all(torch.equal(*pair) for pair in zip(plain, again, strict=True)):
+            raise SpaceError(f"Block '{path}' cannot be opened: it would compute something else then.")
     return opened
 
 
-def _run(block: nn.Module, given: Tensor, training: bool) -> Tensor:
-    """Return the block's output in this mode, with the same random numbers at each call."""
+def _run(block: nn.Module, given: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+    """Return the block's output in this mode, and its input afterwards; random numbers are the same at each call."""
     block.train(training)
+    given = given.clone()
     with seeded(0, "survey"), torch.no_grad():
-        output: Tensor = block(given.clone())
+        output: Tensor = block(given)
     block.eval()
-    return output
+    return output, given
 
 
 def _places(net: nn.Module, paths: list[str], opened: Mapping[str, fx.GraphModule]) -> list[Place]:

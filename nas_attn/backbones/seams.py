@@ -84,10 +84,10 @@ def _traced(block: nn.Module, name: str) -> fx.Graph:
         raise _refusal(name, f"its forward depends on the values that pass it ({_first_line(error)})") from error
     finally:
         block.training = mode
+    if any("_tensor_constant" in str(node.target) for graph in graphs for node in graph.nodes):
+        raise _refusal(name, "its forward makes a tensor of its own")
     if str(graphs[0]) != str(graphs[1]):
         raise _refusal(name, "its forward reads self.training")
-    if any(node.op == "get_attr" and "_tensor_constant" in str(node.target) for node in graphs[0].nodes):
-        raise _refusal(name, "its forward makes a tensor of its own")
     return graphs[0]
 
 
@@ -123,7 +123,10 @@ def _by_depth(add: fx.Node, block: nn.Module, name: str) -> tuple[fx.Node, fx.No
 
 
 def _refuse_overwriting(add: fx.Node, name: str) -> None:
-    """Refuse an in-place addition whose target is read again: the seam adds out of place."""
+    """Refuse an in-place addition whose target is read again: the seam adds out of place.
+
+    A trace shows `add_`; it takes `+=` for an ordinary addition, so that the survey of a network compares values too.
+    """
     target = add.args[0]
     assert isinstance(target, fx.Node), "an addition has two nodes"
     if add.target not in (operator.iadd, "add_"):
