@@ -1,0 +1,79 @@
+"""How many trials run at a time, and what each of them gets."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from nas_attn.config import Resources
+from nas_attn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who works with what.
+
+    Args:
+        workers: Trials at a time.
+        cpus: Cores, and torch threads, of a trial.
+        gpus: GPUs of a trial; a fraction shares one.
+        device: torch's name of the device that a trial sees.
+    """
+
+    workers: int
+    cpus: int
+    gpus: float
+    device: str
+
+    def __str__(self) -> str:
+        trials = "1 trial" if self.workers == 1 else f"{self.workers} trials"
+        gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
+        cores = "1 core" if self.cpus == 1 else f"{self.cpus} cores"
+        return f"{trials} at a time, each on {cores}{gpus} ({self.device})"
+
+
+def n_cores() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def share_out(resources: Resources, *, n_cores: int, n_gpus: int) -> Crew:
+    """Fill in what the user left open: one trial a GPU, or without GPUs one trial a core.
+
+    Raises: ConfigError if a trial asks for more than there is.
+    """
+    device = resources.device
+    if device == "auto":
+        device = "cuda" if n_gpus and resources.gpus_per_trial != 0 else "cpu"
+    gpus = _gpus(resources, device, n_gpus)
+    if resources.executor == "local":
+        if (resources.workers or 1) > 1:
+            raise ConfigError(
+                f"--executor local runs one trial at a time, but got --workers {resources.workers}: "
+                "leave --workers out, or use --executor tune."
+            )
+        return Crew(1, resources.cpus_per_trial or n_cores, gpus, device)
+    if gpus:
+        workers = resources.workers or max(1, int(n_gpus / gpus))
+    else:
+        workers = resources.workers or (1 if device == "mps" else max(1, n_cores // (resources.cpus_per_trial or 1)))
+    return Crew(workers, resources.cpus_per_trial or max(1, n_cores // workers), gpus, device)
+
+
+def _gpus(resources: Resources, device: str, n_gpus: int) -> float:
+    wanted = resources.gpus_per_trial
+    if device != "cuda":
+        if wanted:
+            raise ConfigError(
+                f"--gpus-per-trial needs --device cuda, but got {wanted:g} on '{device}'"
+                + (": no GPU was found." if not n_gpus else ".")
+            )
+        return 0.0
+    if not n_gpus:
+        raise ConfigError("--device cuda needs a GPU that torch and Ray can see, but none was found: use --device cpu.")
+    gpus = 1.0 if wanted is None else wanted
+    if gpus > n_gpus:
+        raise ConfigError(f"--gpus-per-trial must be at most the {n_gpus} GPUs that there are, but got {gpus:g}.")
+    return gpus

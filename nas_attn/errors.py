@@ -1,0 +1,75 @@
+"""Every error that a user can cause, named by its consequence, and the sentence for an unknown name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class NasAttnError(Exception):
+    """Root of all errors of this package; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class Refused(NasAttnError):
+    """The request is refused before anything starts or is written."""
+
+    exit_code = 2
+
+
+class SpaceError(Refused):
+    """A space, a placement or an attention that cannot be built as asked."""
+
+
+class ConfigError(Refused):
+    """A setting outside its range, or settings that contradict each other."""
+
+
+class DataError(Refused):
+    """Data that is missing, damaged, or too small for what is asked of it."""
+
+
+class FileError(Refused):
+    """A model file that is truncated, altered, or of another schema."""
+
+
+class RunError(Refused):
+    """A run folder that is in use, that belongs to another search, or that cannot be written."""
+
+
+class TrialFailed(NasAttnError):
+    """This trial has no value; the search goes on. `cause` is one word for counting: "oom", "nan", "error"."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class RunStopped(NasAttnError):
+    """The run cannot go on; what it has finished is kept."""
+
+
+class Interrupted(NasAttnError):
+    """The user asked the run to stop; the ledger is closed cleanly and the same command goes on from it."""
+
+    exit_code = 130
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name closest to `name`, or None when none is close."""
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> str:
+    """Return the sentence for a name that is not known.
+
+    >>> unknown("attention", "cbma", ["se", "cbam"], "site 'denseblock2'")
+    "Unknown attention 'cbma' at site 'denseblock2': did you mean 'cbam'? Known: cbam, se."
+    """
+    names = sorted(known)
+    close = nearest(name, names)
+    hint = f" did you mean {close!r}?" if close else ""
+    place = f" at {where}" if where.startswith("site ") else f" in {where}" if where else ""
+    return f"Unknown {kind} {name!r}{place}:{hint} Known: {', '.join(names)}."

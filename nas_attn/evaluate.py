@@ -1,0 +1,176 @@
+"""One placement measured: build the network, train it, read its accuracy; epochs go to a plain callable."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nas_attn.config import DataConfig
+from nas_attn.data import Data, load_data
+from nas_attn.errors import ConfigError, TrialFailed, unknown
+from nas_attn.model import build_model
+from nas_attn.records import Outcome, Stage, Task
+from nas_attn.setting import Setting
+from nas_attn.train import accuracy, is_out_of_memory, train
+
+Report = Callable[[int, float], None]
+
+
+class Stopped(Exception):
+    """Raised by a report when the scheduler stops the trial; it leaves the training at once."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the user's own training is given beside the model.
+
+    Args:
+        seed: Seeds whatever is random.
+        stage: `search` and `confirm` return the validation value, `retrain` the test value.
+        report: Takes (epoch, value), epochs counted from 1; may raise to stop the trial, so let it pass.
+    """
+
+    seed: int
+    epochs: int
+    device: str
+    stage: Stage
+    report: Report
+
+
+def evaluate(task: Task, setting: Setting, report: Report) -> Outcome:
+    """Train one placement and return how it ended; whatever goes wrong in it becomes a failed outcome.
+
+    The model and its weights are seeded by `task.seed` alone: the same task gives the same value on one device with
+    one thread.
+    """
+    start = time.monotonic()
+    try:
+        value, facts = _measure(task, setting, report)
+        if not math.isfinite(value):
+            raise TrialFailed("nan", f"The training returned {value}; a trial's value must be finite.")
+        return Outcome("complete", value, seconds=time.monotonic() - start, facts=facts)
+    except Stopped:
+        return Outcome("pruned", seconds=time.monotonic() - start)
+    except TrialFailed as error:
+        return Outcome("fail", cause=error.cause, reason=str(error), seconds=time.monotonic() - start)
+    except Exception as error:  # the one place where a trial's own fault must not end the search
+        cause = "oom" if is_out_of_memory(error) else "error"
+        return Outcome("fail", cause=cause, reason=_reason(error), seconds=time.monotonic() - start)
+    finally:
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def prepare(setting: Setting) -> None:
+    """Load the data and pin torch's threads, so that the first trial starts at once."""
+    if setting.n_threads is not None:
+        torch.set_num_threads(setting.n_threads)
+    if setting.train is None:
+        _data(setting)
+
+
+def load_train(path: str) -> Callable[..., float]:
+    """Return the function that `module:function` names; modules are also looked for in the working folder.
+
+    Raises: ConfigError if the path is none, or names nothing that can be called.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise ConfigError(f"--train must be MODULE:FUNCTION, but got '{path}': write my_package.training:train.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--train names the module '{module_name}', but it cannot be imported: {error}.") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, found in vars(module).items() if callable(found) and not key.startswith("_")]
+        raise ConfigError(unknown("function", name, known, f"module '{module_name}'"))
+    chosen: Callable[..., float] = function
+    return chosen
+
+
+def _measure(task: Task, setting: Setting, report: Report) -> tuple[float, dict[str, float]]:
+    if setting.n_threads is not None:
+        torch.set_num_threads(setting.n_threads)
+    backbone = setting.backbone() if callable(setting.backbone) else setting.backbone
+    model = build_model(
+        backbone,
+        task.placement,
+        num_classes=setting.num_classes,
+        in_channels=setting.in_channels,
+        image_size=setting.image_size,
+        seed=task.seed,
+    )
+    if setting.train is not None:
+        function = load_train(setting.train) if isinstance(setting.train, str) else setting.train
+        value = float(function(model, Run(task.seed, task.epochs, setting.device, task.stage, report)))
+        facts: dict[str, float] = {}
+    else:
+        value, facts = _train_ours(task, setting, model, report)
+    if task.weights is not None:
+        _write_weights(model, Path(task.weights))
+    return value, facts
+
+
+def _train_ours(task: Task, setting: Setting, model: nn.Module, report: Report) -> tuple[float, dict[str, float]]:
+    data = _data(setting)
+    final = task.stage == "retrain"
+    reported: list[float] = []
+
+    def keep_and_report(epoch: int, value: float) -> None:
+        reported.append(value)
+        report(epoch, value)
+
+    facts = train(
+        model,
+        data.train_val if final else data.train,
+        None if final else data.val,
+        setting.recipe,
+        seed=task.seed,
+        epochs=task.epochs,
+        device=setting.device,
+        report=keep_and_report,
+        num_classes=setting.num_classes,
+    )
+    return accuracy(model, data.test) if final else reported[-1], facts
+
+
+def _data(setting: Setting) -> Data:
+    assert setting.data is not None, "our own training needs data"
+    return _cached_data(setting.data, setting.device)
+
+
+@lru_cache(maxsize=1)
+def _cached_data(config: DataConfig, device: str) -> Data:
+    """Load once a process: every trial of a run reads the same images."""
+    return load_data(config, device=device)
+
+
+def _write_weights(model: nn.Module, path: Path) -> None:
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    part.write_bytes(save(state))
+    part.replace(path)
+
+
+def _reason(error: Exception) -> str:
+    """Return the error in one line, with the line of code that raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'} ({Path(frame.filename).name}:{frame.lineno})"

@@ -1,0 +1,1 @@
+"""Who runs trials: Ray Tune on many workers, or this process."""

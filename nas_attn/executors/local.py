@@ -1,0 +1,44 @@
+"""Run a job's tasks in this process, one after the other: for debugging, tests, and where there is no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nas_attn.errors import Interrupted
+from nas_attn.evaluate import Stopped, evaluate, prepare
+from nas_attn.executors.base import INTERRUPTED, Job
+from nas_attn.executors.interrupts import Interrupts
+from nas_attn.records import Task
+from nas_attn.setting import Setting
+
+
+def run_local(job: Job, setting: Setting, interrupts: Interrupts) -> None:
+    """Work until the job is finished.
+
+    Raises: Interrupted after a signal, once the running task is marked in the ledger.
+    """
+    prepare(setting)
+    while not job.is_finished:
+        if interrupts.pending:
+            raise Interrupted("Interrupted: the same command goes on from here.")
+        task = job.ask()
+        if task is None:
+            assert job.is_finished, "with nothing running, a job must hand out a task or be finished"
+            return
+        try:
+            with interrupts.abruptly():
+                outcome = evaluate(task, setting, _reporter(job, task, interrupts))
+        except KeyboardInterrupt:
+            job.finish(task, INTERRUPTED)
+            raise Interrupted("Interrupted: the same command goes on from here.") from None
+        job.finish(task, outcome)
+
+
+def _reporter(job: Job, task: Task, interrupts: Interrupts) -> Callable[[int, float], None]:
+    def report(epoch: int, value: float) -> None:
+        with interrupts.gently():
+            stop = job.report(task, epoch, value)
+        if stop:
+            raise Stopped
+
+    return report

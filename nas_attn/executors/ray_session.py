@@ -1,0 +1,96 @@
+"""A Ray cluster for the time of one run: started quietly, shared out, and gone with the driver."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+from nas_attn.config import Resources
+from nas_attn.crew import Crew, n_cores, share_out
+from nas_attn.errors import ConfigError
+
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_MAX_PENDING_TRIALS_PG": "2",
+    "TUNE_WARN_THRESHOLD_S": "10",
+}
+
+_OBJECT_STORE_BYTES = 100 * 2**20
+
+_IMPORTS = ("ray.tune", "optuna", "optuna.storages", "nas_attn.ledger", "nas_attn.study")
+"""What the driver needs next, imported in a thread while Ray's processes start."""
+
+
+@contextmanager
+def ray_session(resources: Resources) -> Iterator[Crew]:
+    """Start Ray, or join the cluster at `resources.address`, and yield who works with what.
+
+    Must be entered in the main thread: Ray's processes die with the thread that started them. A cluster that the
+    caller has joined already is used and left running. Raises: ConfigError if the cluster cannot be reached, or has
+    less than a trial needs.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+    import ray
+
+    imports = threading.Thread(target=_import_all, daemon=True)
+    imports.start()
+    started = not ray.is_initialized()
+    if started:
+        _start(resources)
+    _hush()
+    try:
+        found = ray.cluster_resources()
+        cores = int(found.get("CPU", 1)) if resources.address else n_cores()
+        crew = share_out(resources, n_cores=cores, n_gpus=int(found.get("GPU", 0)))
+        imports.join()
+        yield crew
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _start(resources: Resources) -> None:
+    import ray
+
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    if resources.address:
+        try:
+            ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"--address must lead to a running Ray cluster, but {resources.address!r} did not: {reason}"
+            ) from error
+        return
+    needed = (resources.workers or 1) * (resources.cpus_per_trial or 1)
+    ray.init(
+        address="local",
+        num_cpus=max(n_cores(), needed),
+        object_store_memory=_OBJECT_STORE_BYTES,
+        **quiet,
+    )
+
+
+def _hush() -> None:
+    """Keep Ray's own words out of the terminal: they go to whoever listens to its logger, such as the run's log."""
+    logger = logging.getLogger("ray")
+    logger.setLevel(logging.ERROR)
+    logger.propagate = False
+    for handler in [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]:
+        logger.removeHandler(handler)
+
+
+def _import_all() -> None:
+    for name in _IMPORTS:
+        import_module(name)

@@ -1,0 +1,98 @@
+"""The winner as files: `best.json` and its weights, with everything that a reader needs to trust them."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from nas_attn.cost import latency_ms
+from nas_attn.model import build_model
+from nas_attn.model_file import save_model
+from nas_attn.placement import Placement
+from nas_attn.run_folder import RunFolder
+from nas_attn.settings import Request
+from nas_attn.stages import NONE, Stages
+
+
+def export(request: Request, stages: Stages, folder: RunFolder, *, device: str) -> None:
+    """Write `best.json` and `best.safetensors`: the first seed's weights of the best placement with attention.
+
+    The recommendation inside may be `none`: then no attention did as well on validation, and the file still holds
+    the best that has some, for comparison. Without any trial with attention it holds the bare network.
+    """
+    assert stages.winner is not None, "a job exports once its winner is known"
+    placement = stages.winner.placement or NONE
+    model = build_model(
+        request.settings.space.backbone,
+        placement,
+        num_classes=request.shape.num_classes,
+        in_channels=request.shape.in_channels,
+        image_size=request.shape.image_size,
+        seed=stages.seeds[0],
+    )
+    model.load_state_dict(load_file(stages.weights_of(placement)))
+    model.eval()
+    save_model(model, folder.best, record=_record(request, stages, placement, _latency(model, request, device)))
+
+
+def _latency(model: torch.nn.Module, request: Request, device: str) -> dict[str, Any]:
+    """Return what one image takes, and where that was measured."""
+    shape = (1, request.shape.in_channels, request.shape.image_size, request.shape.image_size)
+    middle, spread = latency_ms(model.to(device), shape, device)
+    model.cpu()
+    return {"latency_ms": middle, "latency_spread_ms": spread, "latency_device": _device_name(device)}
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
+def _record(request: Request, stages: Stages, placement: Placement, latency: dict[str, Any]) -> dict[str, Any]:
+    """Return what `best.json` says besides the model itself."""
+    config = folder_config(request)
+    facts = request.facts
+    cost = request.bound.cost(placement)
+    return {
+        "recommended": stages.winner.recommended if stages.winner else "none",
+        "mean": None if facts is None else list(facts.mean),
+        "std": None if facts is None else list(facts.std),
+        "class_names": None if facts is None else list(facts.class_names),
+        "metrics": {
+            "test": _metric(stages.final.values("retrain", placement, stages.retrain_epochs), stages.retrain_epochs),
+            "test_without_attention": _metric(
+                stages.final.values("retrain", NONE, stages.retrain_epochs), stages.retrain_epochs
+            ),
+            "validation": _metric(
+                stages.final.values("confirm", placement, request.settings.recipe.epochs),
+                request.settings.recipe.epochs,
+            ),
+        },
+        "cost": {"n_parameters": cost.n_parameters, "n_macs": cost.n_macs, **latency},
+        "recipe": request.settings.recipe.model_dump(),
+        "provenance": config,
+    }
+
+
+def folder_config(request: Request) -> dict[str, Any]:
+    """Return where the result comes from, as `config.json` has it, without the site table."""
+    from nas_attn.job import describe_run
+
+    config = describe_run(request)
+    return {name: value for name, value in config.items() if name not in ("sites", "recipe")}
+
+
+def _metric(values: dict[int, float], epochs: int) -> dict[str, Any]:
+    """Return mean, sd and n over the seeds, and the values themselves."""
+    found = list(values.values())
+    return {
+        "accuracy_mean": statistics.fmean(found) if found else None,
+        "accuracy_sd": statistics.stdev(found) if len(found) > 1 else None,
+        "n": len(found),
+        "epochs": epochs,
+        "by_seed": {str(seed): value for seed, value in values.items()},
+    }

@@ -1,0 +1,299 @@
+"""The main job: from settings to a report. `search` is its face in Python, `run_command` on the command line."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_attn.crew import Crew, n_cores, share_out
+from nas_attn.progress import Display, SilentDisplay, terminal_display
+from nas_attn.records import RunRecord
+from nas_attn.run_folder import RunFolder, load_run, table_to_dict, write_json
+from nas_attn.setting import Setting
+from nas_attn.settings import Request, bind, read_settings
+from nas_attn.space import SearchSpace
+
+if TYPE_CHECKING:
+    from nas_attn.executors.interrupts import Interrupts
+    from nas_attn.stages import Stages
+
+_PACKAGES = ("nas_attn", "torch", "torchvision", "optuna", "ray", "numpy", "scikit-learn")
+
+log = logging.getLogger(__name__)
+
+
+def search(
+    space: str | Path | SearchSpace,
+    train: Callable[..., float] | str | None = None,
+    out: str | Path | None = None,
+    *,
+    display: Display | None = None,
+    **settings: Any,
+) -> RunRecord:
+    """Search a space, confirm the best, retrain the arms, and write the report; an earlier start is resumed.
+
+    Args:
+        space: A shipped space's name, a space file, or a loaded space.
+        train: Your own training, `train(model, run) -> float` (see `nas_attn.evaluate.Run`), higher is better; or
+            `module:function`. None takes ours.
+        out: The run's folder; None names it after the space and the data.
+        display: Sees the progress; None shows nothing.
+        settings: The command line's settings by the same names (`trials`, `epochs`, `seeds`, `data`, ...). A training
+            of your own that brings its own data gives `num_classes`, `in_channels` and `image_size` instead of `data`.
+
+    Raises: a child of `Refused` before anything is written; RunStopped when the run cannot go on; Interrupted after
+    Ctrl-C. In each case the same call goes on later.
+    """
+    request = bind(read_settings({"space": space, "train": train, "out": out, **settings}))
+    return run(request, display or SilentDisplay())
+
+
+def run_command(settings: Mapping[str, Any]) -> int:
+    """Run the command line's `search`; return its exit code."""
+    display = terminal_display(quiet=bool(settings.get("quiet")))
+    with display:
+        request = bind(read_settings(settings), progress=display.reading)
+        if settings.get("dry_run"):
+            from nas_attn.plan import print_plan
+
+            print_plan(request)
+            return 0
+        record = run(request, display)
+    display.result(record)
+    return 0
+
+
+def run(request: Request, display: Display) -> RunRecord:
+    """Run what is left to do of a checked request, and return everything that the folder knows then."""
+    from nas_attn.executors.interrupts import Interrupts
+
+    folder = RunFolder(request.settings.out)
+    config = describe_run(request)
+    folder.refuse_foreign(config)
+    if request.settings.resources.executor == "local":
+        _local_crew(request)
+    with folder.locked(), _logged(folder.log), Interrupts() as interrupts:
+        write_json(folder.config, {**config, "created": _created(folder)})
+        display.begin(request)
+        _work(request, folder, display, interrupts)
+    return load_run(folder.path)
+
+
+def describe_run(request: Request) -> dict[str, Any]:
+    """Return `config.json`: everything that changes a result, and where it comes from."""
+    settings = request.settings
+    data: dict[str, Any] | None = None
+    if settings.data is not None and request.facts is not None:
+        facts = {name: value for name, value in vars(request.facts).items() if name != "notes"}
+        data = {**settings.data.model_dump(exclude={"root", "download", "strict"}), "facts": facts}
+    return {
+        "space": {"name": settings.space.name, **settings.space.to_dict()},
+        "data": data if data is not None else vars(request.shape),
+        "train": request.train_name,
+        "recipe": settings.recipe.model_dump(),
+        "seed": settings.engine.seed,
+        "engine": settings.engine.model_dump(),
+        "budget": settings.budget.model_dump(),
+        "resources": settings.resources.model_dump(),
+        "sites": table_to_dict(request.bound.table),
+        "versions": versions(),
+        "commit": _git_commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes, Python's included."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _work(request: Request, folder: RunFolder, display: Display, interrupts: Interrupts) -> None:
+    """Execute what is left, then export and report."""
+    with _Books(request, folder, display) as books:
+        # A finished run shows its result without starting a worker; only then is the ledger opened before Ray.
+        if not (folder.best.exists() and books.open().is_finished):
+            _execute(request, books, display, interrupts)
+        stages = books.open()
+        if stages.error is not None:
+            _report(folder, display)
+            raise stages.error
+        display.stage("export")
+        from nas_attn.export import export
+
+        export(request, stages, folder, device=books.device)
+    _report(folder, display)
+
+
+class _Books:
+    """The ledger of a run, opened when it is first needed, and closed whole; `device` is what trials saw."""
+
+    def __init__(self, request: Request, folder: RunFolder, display: Display) -> None:
+        self._request, self._folder, self._display = request, folder, display
+        self._stages: Stages | None = None
+        self._storage: Any = None
+        self.device = "cpu"
+
+    def __enter__(self) -> _Books:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._storage is not None:
+            from nas_attn.ledger import close_storage
+
+            close_storage(self._storage)
+
+    def open(self) -> Stages:
+        """Return the job as the ledger knows it."""
+        if self._stages is None:
+            self._stages = self._opened()
+        return self._stages
+
+    def _opened(self) -> Stages:
+        from nas_attn.final import FinalStudy
+        from nas_attn.ledger import FINAL, SEARCH, Ledger, open_storage
+        from nas_attn.stages import Stages
+        from nas_attn.study import SearchStudy
+
+        settings, bound = self._request.settings, self._request.bound
+        self._storage = open_storage(self._folder.database)
+        ledgers = [Ledger(self._storage, name) for name in (SEARCH, FINAL)]
+        n_dead = sum(ledger.sweep() for ledger in ledgers)
+        if n_dead:
+            log.info("%d runs of an earlier session were cut off and are begun again", n_dead)
+        study = SearchStudy(
+            ledgers[0],
+            bound,
+            settings.engine,
+            budget=settings.budget.trials,
+            epochs=settings.recipe.epochs,
+            top=settings.budget.top,
+        )
+        return Stages(
+            study,
+            FinalStudy(ledgers[1], bound),
+            bound,
+            budget=settings.budget,
+            recipe=settings.recipe,
+            seed=settings.engine.seed,
+            weights=self._folder.weights.absolute(),
+            watch=self._watch,
+        )
+
+    def _watch(self, stages: Stages) -> None:
+        """Show a change, and keep `best-so-far.json` up to date."""
+        self._display.update(stages)
+        best = stages.take_new_best()
+        if best is not None:
+            content = {
+                "placement": best.placement.to_dict(),
+                "trial": best.number,
+                "validation_accuracy": best.value,
+                "epochs": best.epochs,
+                "seed": best.seed,
+                "n_parameters": best.n_parameters,
+                "n_macs": best.n_macs,
+                "note": "The best single trial so far; best.json follows once it is confirmed and retrained.",
+            }
+            write_json(self._folder.best_so_far, content)
+
+
+def _execute(request: Request, books: _Books, display: Display, interrupts: Interrupts) -> None:
+    """Let the executor work until the job is finished."""
+    resources = request.settings.resources
+    display.stage("start")
+    if resources.executor == "local":
+        crew = _local_crew(request)
+        stages = books.open()
+        books.device = crew.device
+        display.crew(crew)
+        from nas_attn.executors.local import run_local
+
+        run_local(stages, _setting(request, crew), interrupts)
+        return
+    from nas_attn.executors.ray_session import ray_session
+
+    with ray_session(resources) as crew:
+        interrupts.hold()
+        stages = books.open()
+        books.device = crew.device
+        display.crew(crew)
+        from nas_attn.executors.tune import run_tune
+
+        run_tune(stages, _setting(request, crew), crew, interrupts)
+
+
+def _setting(request: Request, crew: Crew) -> Setting:
+    return Setting(
+        backbone=request.settings.space.backbone,
+        num_classes=request.shape.num_classes,
+        in_channels=request.shape.in_channels,
+        image_size=request.shape.image_size,
+        recipe=request.settings.recipe,
+        device=crew.device,
+        data=request.settings.data,
+        train=request.settings.train,
+        n_threads=crew.cpus,
+    )
+
+
+def _local_crew(request: Request) -> Crew:
+    import torch
+
+    return share_out(request.settings.resources, n_cores=n_cores(), n_gpus=torch.cuda.device_count())
+
+
+def _report(folder: RunFolder, display: Display) -> None:
+    """Write the page, its figures and tables."""
+    display.stage("report")
+    from nas_attn.report.page import write_report
+
+    write_report(load_run(folder.path), folder.path)
+
+
+def _created(folder: RunFolder) -> str:
+    if folder.config.exists():
+        return str(folder.read_config().get("created"))
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Write the package's log, and what Ray complains of, to a file while the run lasts."""
+    written = [(logging.getLogger(name), logging.FileHandler(path, encoding="utf-8")) for name in ("nas_attn", "ray")]
+    ours = written[0][0]
+    level = ours.level
+    ours.setLevel(logging.INFO)
+    for logger, handler in written:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+        for logger, handler in written:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the folder that the command runs in, or None outside a repository."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,204 @@
+"""The ledger of a run: every trial is one row of an Optuna study, and only the driver writes it.
+
+A run's database holds two studies: the search, and what confirms and retrains its best. Rows are written through
+Optuna's storage interface, so that its dashboard and its command line read them as they read any study.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event, text
+from sqlalchemy.pool import StaticPool
+
+from nas_attn.errors import RunError
+from nas_attn.placement import Placement, Value
+from nas_attn.records import Outcome, Stage, State, TrialRecord
+
+SEARCH = "search"
+FINAL = "confirm and retrain"
+
+_STATES: dict[State, TrialState] = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "fail": TrialState.FAIL,
+}
+_NAMES = {state: name for name, state in _STATES.items()} | {TrialState.WAITING: "running"}
+
+
+def open_storage(path: Path) -> RDBStorage:
+    """Open (or create) the SQLite database of a run in WAL mode.
+
+    A commit is quick (`synchronous=NORMAL`); `Ledger.finish` makes it last. Raises: RunError if it is no database.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        storage = RDBStorage(
+            f"sqlite:///{path}",
+            engine_kwargs={"poolclass": StaticPool, "connect_args": {"check_same_thread": False, "timeout": 60}},
+        )
+    except Exception as error:  # SQLAlchemy, SQLite and Alembic each have their own
+        raise RunError(
+            f"The ledger {path} must be a database that this version can read, but: {_first_line(error)}. "
+            "Move the run folder away, or give another --out."
+        ) from error
+
+    @event.listens_for(storage.engine, "connect")
+    def _quick(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    storage.engine.dispose()
+    return storage
+
+
+def close_storage(storage: RDBStorage) -> None:
+    """Fold the write-ahead log into the database file, so that a copy of the file alone is whole."""
+    with storage.engine.connect() as connection:
+        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+class Ledger:
+    """One study as rows: begin a trial, report its epochs, finish it; read them all back.
+
+    Args:
+        storage: Where the study lies.
+        name: `SEARCH` or `FINAL`.
+        create: Whether a missing study is made; otherwise it reads as empty.
+    """
+
+    def __init__(self, storage: RDBStorage, name: str, *, create: bool = True) -> None:
+        self._storage = storage
+        known = {study.study_name: study._study_id for study in storage.get_all_studies()}
+        if name not in known and create:
+            known[name] = storage.create_new_study([StudyDirection.MAXIMIZE], name)
+        self._study_id = known.get(name)
+        self._ids: dict[int, int] = {}
+
+    def records(self) -> tuple[TrialRecord, ...]:
+        """Return every row, in the order in which they were begun."""
+        if self._study_id is None:
+            return ()
+        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        self._ids = {trial.number: trial._trial_id for trial in trials}
+        return tuple(_record(trial) for trial in trials)
+
+    def begin(self, record: TrialRecord, choices: Mapping[str, tuple[Value, ...]]) -> int:
+        """Write one row, in the state of `record`, in one transaction; return its number."""
+        assert self._study_id is not None, "a ledger that was opened to read cannot be written"
+        template = _template(record, {name: CategoricalDistribution(values) for name, values in choices.items()})
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        self._ids[number] = trial_id
+        return number
+
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """Add one point to the row's curve."""
+        self._storage.set_trial_intermediate_value(self._ids[number], epoch, value)
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        """Write how the trial ended; when this returns, the row survives a loss of power."""
+        trial_id = self._ids[number]
+        self._storage.set_trial_user_attr(trial_id, "seconds", round(outcome.seconds, 3))
+        if outcome.facts:
+            self._storage.set_trial_user_attr(trial_id, "facts", dict(outcome.facts))
+        if outcome.reason is not None:
+            self._storage.set_trial_user_attr(trial_id, "cause", outcome.cause)
+            self._storage.set_trial_user_attr(trial_id, "reason", outcome.reason)
+        values = None if outcome.value is None else [outcome.value]
+        self._pragma("synchronous=FULL")
+        self._storage.set_trial_state_values(trial_id, _STATES[outcome.state], values)
+        self._pragma("wal_checkpoint(PASSIVE)")
+        self._pragma("synchronous=NORMAL")
+
+    def set_note(self, name: str, content: Mapping[str, Any]) -> None:
+        """Keep a note beside the rows."""
+        assert self._study_id is not None, "a ledger that was opened to read cannot be written"
+        self._storage.set_study_user_attr(self._study_id, name, dict(content))
+
+    def note(self, name: str) -> dict[str, Any]:
+        """Return the note of that name, empty when there is none."""
+        notes = {} if self._study_id is None else self._storage.get_study_user_attrs(self._study_id)
+        return dict(notes.get(name, {}))
+
+    def sweep(self) -> int:
+        """Mark the rows that a dead driver left running as interrupted; return how many there were."""
+        dead = [record.number for record in self.records() if record.state == "running"]
+        for number in dead:
+            reason = "The run ended while this trial was running; it is run again."
+            self.finish(number, Outcome("fail", cause="interrupted", reason=reason))
+        return len(dead)
+
+    def _pragma(self, pragma: str) -> None:
+        with self._storage.engine.connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA {pragma}")
+
+
+def _template(record: TrialRecord, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
+    """Return the row as Optuna writes it; what is unknown is left out."""
+    optional = {
+        "label": record.label,
+        "answered_from": record.answered_from,
+        "n_parameters": record.n_parameters,
+        "n_macs": record.n_macs,
+    }
+    attributes = {
+        "placement": str(record.placement),
+        "attentions": record.placement.to_dict(),
+        "key": record.key,
+        "stage": record.stage,
+        "seed": record.seed,
+        "epochs": record.epochs,
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+    return optuna.trial.create_trial(
+        state=_STATES[record.state],
+        value=record.value,
+        params=dict(record.params),
+        distributions=distributions,
+        user_attrs=attributes,
+        intermediate_values=dict(record.curve),
+    )
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    """Return the row as the rest of the package reads it."""
+    attributes = trial.user_attrs
+    stage: Stage = attributes.get("stage", "search")
+    state = _NAMES[trial.state]
+    return TrialRecord(
+        number=trial.number,
+        stage=stage,
+        state=state,
+        placement=Placement.from_dict(attributes.get("attentions", {})),
+        key=attributes.get("key", ""),
+        seed=attributes.get("seed", 0),
+        epochs=attributes.get("epochs", 0),
+        value=trial.value if state in ("complete", "pruned") else None,
+        curve=dict(sorted(trial.intermediate_values.items())),
+        params=dict(trial.params),
+        n_parameters=attributes.get("n_parameters"),
+        n_macs=attributes.get("n_macs"),
+        label=attributes.get("label"),
+        cause=attributes.get("cause"),
+        reason=attributes.get("reason"),
+        answered_from=attributes.get("answered_from"),
+        seconds=attributes.get("seconds", 0.0),
+        facts=attributes.get("facts", {}),
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,176 @@
+"""The nouns of the search: a site in a backbone, an attention with its options, and which goes where."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from nas_attn.errors import SpaceError, unknown
+
+Value = int | float | bool | str | None
+
+KINDS = ("output", "pre", "branch", "shortcut", "hidden", "conv", "merge", "head")
+WIRINGS = ("gate", "residual", "concat", "addend")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named place in a backbone where something can be inserted.
+
+    Args:
+        name: Unique in its backbone, counted from 1: `denseblock2`, `stage3.block2.branch`.
+        kind: One of `KINDS`.
+        module: Path of the module that is tapped, opened or swapped, under the backbone's own names.
+        channels, height, width: Shape (N, channels, height, width) of the tensor that passes the site.
+        stage: The site's stage, e.g. `stage3`; sites that share a stage have maps of one size in most networks.
+    """
+
+    name: str
+    kind: str
+    module: str
+    channels: int
+    height: int
+    width: int
+    stage: str
+
+
+@dataclass(frozen=True)
+class SiteTable:
+    """The sites of one backbone at one input shape, in the order of the data flow, with the bare network's cost.
+
+    Units: `n_parameters` counts trainable parameters; `n_macs` multiply-adds of convolutions and matrix products
+    for one image.
+    """
+
+    backbone: str
+    num_classes: int
+    in_channels: int
+    image_size: int
+    n_parameters: int
+    n_macs: int
+    sites: tuple[Site, ...]
+
+    def site(self, name: str) -> Site:
+        """Return the site called `name`. Raises: SpaceError that names the nearest site."""
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise SpaceError(unknown("site", name, (site.name for site in self.sites), f"backbone '{self.backbone}'"))
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One entry of the catalogue with its options, and how it joins at its site."""
+
+    name: str
+    options: Mapping[str, Value] = field(default_factory=dict)
+    wiring: str = "gate"
+
+    def __post_init__(self) -> None:
+        if self.wiring not in WIRINGS:
+            raise SpaceError(unknown("wiring", self.wiring, WIRINGS))
+        object.__setattr__(self, "options", dict(sorted(self.options.items())))
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(self.options.items()), self.wiring))
+
+    def __str__(self) -> str:
+        shown = [f"{name}={value}" for name, value in self.options.items()]
+        shown += [f"wiring={self.wiring}"] if self.wiring != "gate" else []
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+    def to_dict(self) -> dict[str, Value]:
+        """Return `{"name": ..., option: value, ...}`; the default wiring is left out."""
+        wiring: dict[str, Value] = {} if self.wiring == "gate" else {"wiring": self.wiring}
+        return {"name": self.name, **self.options, **wiring}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Attention:
+        """Read what `to_dict` wrote. Raises: SpaceError if there is no name, or a value is not a single value."""
+        options = dict(record)
+        name = options.pop("name", None)
+        wiring = options.pop("wiring", "gate")
+        if not isinstance(name, str):
+            raise SpaceError(f"An attention must have a name, but got {dict(record)!r}: write {{'name': 'cbam'}}.")
+        for option, value in options.items():
+            if not isinstance(value, int | float | bool | str | None):
+                raise SpaceError(f"Option '{option}' of '{name}' must be a single value, but got {value!r}.")
+        return cls(name, options, wiring)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which attention sits at which site; a site that is not named has none.
+
+    Two placements are equal when they name the same attentions with the same written options. Keys that see through
+    defaults and options without effect come from resolved placements: see `BoundSpace.resolve`.
+    """
+
+    attentions: Mapping[str, Attention] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        kept = {site: entry for site, entry in sorted(self.attentions.items()) if entry.name != "none"}
+        object.__setattr__(self, "attentions", kept)
+
+    def __hash__(self) -> int:
+        return hash(self.canonical)
+
+    def __len__(self) -> int:
+        return len(self.attentions)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.attentions)
+
+    def __getitem__(self, site: str) -> Attention:
+        return self.attentions[site]
+
+    def __str__(self) -> str:
+        if not self.attentions:
+            return "no attention"
+        sites: dict[Attention, list[str]] = {}
+        for site, attention in self.attentions.items():
+            sites.setdefault(attention, []).append(site)
+        return "; ".join(f"{attention} at {', '.join(names)}" for attention, names in sites.items())
+
+    @cached_property
+    def canonical(self) -> str:
+        """One line of JSON, the same for equal placements."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits of the SHA-256 of `canonical`."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, dict[str, Value]]:
+        """Return `{site: {"name": ..., option: value}}`."""
+        return {site: attention.to_dict() for site, attention in self.attentions.items()}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Mapping[str, Any]]) -> Placement:
+        """Read what `to_dict` wrote. Raises: SpaceError that names the site of a bad entry."""
+        if not isinstance(record, Mapping):
+            raise SpaceError(f"A placement must map sites to attentions, but got {record!r}.")
+        attentions = {}
+        for site, entry in record.items():
+            if not isinstance(entry, Mapping):
+                raise SpaceError(f"Site '{site}' must hold an attention such as {{'name': 'cbam'}}, but got {entry!r}.")
+            attentions[site] = Attention.from_dict(entry)
+        return cls(attentions)
+
+    def to_json(self) -> str:
+        """Return the placement as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Placement:
+        """Read what `to_json` wrote. Raises: SpaceError if the text is no JSON."""
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SpaceError(f"A placement must be JSON, but line {error.lineno} is not: {error.msg}.") from error
+        return cls.from_dict(record)

@@ -1,0 +1,160 @@
+"""`--dry-run`: what a run would do, how long it would take, and what memory; nothing is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nas_attn.crew import Crew, n_cores, share_out
+from nas_attn.data import Images, load_data
+from nas_attn.evaluate import load_train
+from nas_attn.model import build_model
+from nas_attn.placement import Placement
+from nas_attn.progress import duration
+from nas_attn.settings import Request
+from nas_attn.stages import CONFIRM_SEEDS
+from nas_attn.train import train
+
+_STEPS, _ROUNDS = 2, 3
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One placement, built and trained for a few steps.
+
+    Units: `seconds_per_step` of one training step; `bytes_per_trial` the tensors of one step: activations kept for
+    the backward pass, weights, gradients, momentum, and the images.
+    """
+
+    label: str
+    placement: Placement
+    n_parameters: int
+    n_macs: int
+    seconds_per_step: float | None
+    bytes_per_trial: int
+
+
+def print_plan(request: Request) -> None:
+    """Print the plan of a checked request; build and time its cheapest and its dearest placement."""
+    settings, bound = request.settings, request.bound
+    if isinstance(settings.train, str):
+        load_train(settings.train)
+    crew = share_out(settings.resources, n_cores=n_cores(), n_gpus=torch.cuda.device_count())
+    torch.set_num_threads(crew.cpus)
+    images = _first_images(request, crew)
+    probes = [_probe(request, label, found, images, crew) for label, found in (
+        ("cheapest", bound.cheapest()), ("dearest", bound.dearest()))]  # fmt: skip
+    console = Console(highlight=False)
+    console.print(_probe_table(probes))
+    for line in _lines(request, crew, probes):
+        console.print(Text(line), soft_wrap=True)
+
+
+def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
+    """Return (runs, epochs each) of every stage, at most: identical arms are trained once."""
+    settings, recipe = request.settings, request.settings.recipe
+    n_arms = 2 + len(request.bound.attentions)
+    trials = min(settings.budget.trials, request.bound.n_placements)
+    return {
+        "search": (trials, recipe.epochs),
+        "confirm": (CONFIRM_SEEDS * (1 + settings.budget.top), recipe.epochs),
+        "retrain": (n_arms * settings.budget.seeds, recipe.retrain_epochs or recipe.epochs),
+    }
+
+
+def _first_images(request: Request, crew: Crew) -> Images | None:
+    if request.settings.data is None or request.settings.train is not None:
+        return None
+    images = load_data(request.settings.data, device=crew.device).train
+    n = min(len(images), _STEPS * request.settings.recipe.batch_size)
+    return replace(images, pixels=images.pixels[:n], targets=images.targets[:n])
+
+
+def _probe(request: Request, label: str, placement: Placement, images: Images | None, crew: Crew) -> Probe:
+    shape, recipe = request.shape, request.settings.recipe
+    model = build_model(
+        request.settings.space.backbone,
+        placement,
+        num_classes=shape.num_classes,
+        in_channels=shape.in_channels,
+        image_size=shape.image_size,
+        seed=request.settings.engine.seed,
+    )
+    cost = request.bound.cost(placement)
+    seconds, n_bytes = None, 12 * cost.n_parameters + (request.facts.n_bytes if request.facts else 0)
+    if images is not None:
+        with _SavedBytes() as saved:
+            facts = train(
+                model,
+                images,
+                None,
+                recipe,
+                seed=0,
+                epochs=_ROUNDS,
+                device=crew.device,
+                report=lambda epoch, value: None,
+                num_classes=shape.num_classes,
+            )
+        n_steps = -(-len(images) // recipe.batch_size)
+        seconds, n_bytes = facts["seconds_per_epoch"] / n_steps, n_bytes + saved.n_bytes // (_ROUNDS * n_steps)
+    return Probe(label, placement, cost.n_parameters, cost.n_macs, seconds, n_bytes)
+
+
+class _SavedBytes:
+    """Adds up the bytes of what autograd keeps for the backward pass while it is entered."""
+
+    def __init__(self) -> None:
+        self.n_bytes = 0
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+
+    def __enter__(self) -> _SavedBytes:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+
+    def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.n_bytes += tensor.numel() * tensor.element_size()
+        return tensor
+
+
+def _probe_table(probes: list[Probe]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("placement", "parameters", "multiply-adds", "a training step", "memory"):
+        table.add_column(name, justify="left" if name == "placement" else "right")
+    for probe in probes:
+        step = "-" if probe.seconds_per_step is None else f"{1000 * probe.seconds_per_step:.1f} ms"
+        memory = f"{probe.bytes_per_trial / 2**20:,.0f} MiB"
+        table.add_row(probe.label, f"{probe.n_parameters:,}", f"{probe.n_macs:,}", step, memory)
+    return table
+
+
+def _lines(request: Request, crew: Crew, probes: list[Probe]) -> list[str]:
+    """Return the plan in sentences."""
+    settings, facts = request.settings, request.facts
+    stages = runs_and_epochs(request)
+    lines = ["", f"Space: {settings.space.title}, {request.bound.n_placements:,} placements."]
+    lines += [f"Network: built by {settings.space.backbone['import']}, which is imported and called."] * (
+        "import" in settings.space.backbone
+    )
+    lines += list(request.notes)
+    lines += [f"{name.capitalize()}: {runs} runs of {epochs} epochs." for name, (runs, epochs) in stages.items()]
+    lines.append(f"Workers: {crew}.")
+    steps = [probe.seconds_per_step for probe in probes if probe.seconds_per_step is not None]
+    if facts is not None and steps:
+        images = {name: facts.n_train + (facts.n_val if name == "retrain" else 0) for name in stages}
+        n_steps = sum(
+            runs * epochs * -(-images[name] // settings.recipe.batch_size) for name, (runs, epochs) in stages.items()
+        )
+        low, high = (n_steps * step / crew.workers for step in (min(steps), max(steps)))
+        lines.append(f"Estimated time of training: {duration(low)} to {duration(high)}, validation not counted.")
+    memory = crew.workers * max(probe.bytes_per_trial for probe in probes) / 2**20
+    lines.append(f"Memory: up to {memory:,.0f} MiB of tensors for {crew.workers} at a time, besides the programs.")
+    lines.append(f"Run folder: {settings.out}. Nothing was started.")
+    return lines

@@ -1,0 +1,337 @@
+"""What a person sees while a run goes on: a live display in a terminal, plain lines elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas_attn.crew import Crew
+from nas_attn.records import RunRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from nas_attn.settings import Request
+    from nas_attn.stages import Stages
+
+_STAGES = {
+    "read": "Reading the data",
+    "start": "Starting the workers",
+    "search": "Searching",
+    "confirm": "Confirming the best with new seeds",
+    "retrain": "Retraining the arms",
+    "export": "Exporting the winner",
+    "report": "Writing the report",
+}
+
+
+class Display(Protocol):
+    """Sees a run; every call returns at once."""
+
+    def __enter__(self) -> Display: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def reading(self, done: int, total: int) -> None:
+        """Files of an image folder that are decoded."""
+        ...
+
+    def begin(self, request: Request) -> None:
+        """The request is accepted; nothing has started yet."""
+        ...
+
+    def crew(self, crew: Crew) -> None:
+        """Who works with what."""
+        ...
+
+    def stage(self, name: str) -> None:
+        """A stage outside the job itself has begun."""
+        ...
+
+    def update(self, stages: Stages) -> None:
+        """Something in the job has changed."""
+        ...
+
+    def result(self, record: RunRecord) -> None:
+        """The run is done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Count:
+    """How far one stage is.
+
+    Args:
+        total: Runs that the stage will have; may still grow.
+    """
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known of a job at one moment.
+
+    Args:
+        seconds_left: Estimated from the runs that ended so far; None before the first.
+    """
+
+    stage: str
+    search: Count
+    confirm: Count
+    retrain: Count
+    running: int
+    failed: int
+    pruned: int
+    answered: int
+    best: TrialRecord | None
+    seconds_left: float | None
+
+
+def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
+    """Return how far a job is.
+
+    Args:
+        workers: Trials at a time.
+        growth: How much longer a retraining takes than a trial of the search, until some are measured.
+    """
+    rows = stages.search.records()
+    trained = [row.seconds for row in rows if row.state == "complete" and row.answered_from is None]
+    finals = stages.final.records()
+    done = {name: sum(row.stage == name and row.state != "running" and row.cause not in ("interrupted", "crashed")
+                      for row in finals) for name in ("confirm", "retrain")}  # fmt: skip
+    waiting = {name: stages.final.n_waiting(name) for name in ("confirm", "retrain")}
+    n_confirm = stages.n_confirm if stages.stage == "search" else waiting["confirm"]
+    n_found = 0 if stages.winner is not None else stages.budget.seeds
+    left = None
+    if trained:
+        mean = sum(trained) / len(trained)
+        retrained = [row.seconds for row in finals if row.stage == "retrain" and row.state == "complete"]
+        long = sum(retrained) / len(retrained) if retrained else mean * growth
+        n_search = stages.search.n_open + sum(stage == "search" for stage, _ in stages.live)
+        work = mean * (n_search + n_confirm) + long * (waiting["retrain"] + n_found)
+        running = sum(min(time.monotonic() - begun, mean) for _, begun in stages.live.values())
+        left = max(0.0, work - running) / workers
+    return Snapshot(
+        stage=stages.stage,
+        search=Count(stages.search.n_done, stages.search.n_done + stages.search.n_open + stages.search.n_fresh),
+        confirm=Count(done["confirm"], done["confirm"] + n_confirm),
+        retrain=Count(done["retrain"], done["retrain"] + waiting["retrain"] + n_found),
+        running=len(stages.live),
+        failed=sum(row.state == "fail" and row.cause != "interrupted" for row in (*rows, *finals)),
+        pruned=sum(row.state == "pruned" for row in rows),
+        answered=sum(row.answered_from is not None for row in rows),
+        best=stages.best,
+        seconds_left=left,
+    )
+
+
+class SilentDisplay:
+    """Shows nothing but the result, if asked for it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console
+        self._workers, self._growth = 1, 1.0
+
+    def __enter__(self) -> SilentDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def reading(self, done: int, total: int) -> None:
+        """Show nothing."""
+
+    def begin(self, request: Request) -> None:
+        """Show nothing."""
+
+    def crew(self, crew: Crew) -> None:
+        """Show nothing."""
+
+    def stage(self, name: str) -> None:
+        """Show nothing."""
+
+    def update(self, stages: Stages) -> None:
+        """Show nothing."""
+
+    def result(self, record: RunRecord) -> None:
+        """Print the verdict and where everything lies."""
+        if self._console is None:
+            return
+        from nas_attn.report.verdict import verdict
+
+        self._console.print()
+        self._console.print(Text(verdict(record)))
+        self._console.print()
+        for name, about in (("report.html", "the report"), ("best.json", "the model: nas_attn.load_model(...)")):
+            if (record.folder / name).exists():
+                self._console.print(Text(f"  {record.folder / name}  {about}"), soft_wrap=True)
+
+
+class _Watching(SilentDisplay):
+    """What the live and the plain display share: how a run is introduced."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._out = console
+
+    def begin(self, request: Request) -> None:
+        """Print what will be done, and how to look at it."""
+        settings, facts = request.settings, request.facts
+        train = request.settings.recipe
+        self._growth = (train.retrain_epochs or train.epochs) / train.epochs
+        if facts is not None:
+            self._growth *= (facts.n_train + facts.n_val) / facts.n_train
+        lines = [
+            f"{settings.space.title}: {request.bound.n_placements:,} placements, {settings.budget.trials} tried; "
+            f"then the best {settings.budget.top} confirmed, and every arm retrained with {settings.budget.seeds} seeds.",
+        ]
+        if facts is not None:
+            lines.append(
+                f"Data: {facts.name}, {facts.n_train:,} training, {facts.n_val:,} validation and {facts.n_test:,} test "
+                f"images of {facts.image_size}x{facts.image_size}, {facts.num_classes} classes."
+            )
+        lines += request.notes
+        lines += [
+            f"Run folder: {settings.out} (the same command goes on where it stopped)",
+            f"Dashboard: nas-attn dashboard {settings.out}",
+        ]
+        for line in lines:
+            self._out.print(Text(line), soft_wrap=True)
+
+    def crew(self, crew: Crew) -> None:
+        """Print who works with what."""
+        self._workers = crew.workers
+        self._out.print(Text(f"Workers: {crew}"), soft_wrap=True)
+
+
+class PlainDisplay(_Watching):
+    """Prints one line at each change that matters; for logs and pipes."""
+
+    def __init__(self, console: Console, interval: float = 10.0) -> None:
+        super().__init__(console)
+        self._interval = interval
+        self._next = 0.0
+        self._stage = ""
+
+    def stage(self, name: str) -> None:
+        """Print the stage's name."""
+        if name != self._stage:
+            self._stage = name
+            self._out.print(f"{_STAGES[name]} ...")
+
+    def update(self, stages: Stages) -> None:
+        """Print how far the job is, not more often than every few seconds."""
+        self.stage(stages.stage)
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._interval
+            now = snapshot(stages, self._workers, self._growth)
+            self._out.print(Text(_line(now)), soft_wrap=True)
+
+
+class LiveDisplay(_Watching):
+    """Redraws a few lines in place."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
+        self._name = "read"
+        self._read: tuple[int, int] | None = None
+        self._now: Snapshot | None = None
+        self._taken = time.monotonic()
+        self._begun = time.monotonic()
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def reading(self, done: int, total: int) -> None:
+        """Keep how many files are decoded."""
+        self._read = (done, total)
+
+    def stage(self, name: str) -> None:
+        """Keep the stage's name."""
+        self._name = name
+        if name in ("export", "report"):
+            self._now = None
+
+    def update(self, stages: Stages) -> None:
+        """Keep how far the job is."""
+        self._name = stages.stage
+        self._now, self._taken = snapshot(stages, self._workers, self._growth), time.monotonic()
+
+    def _render(self) -> RenderableType:
+        title = Text(f"{_STAGES[self._name]} ...", style="bold")
+        title.append(f"  {duration(time.monotonic() - self._begun)} so far", style="dim")
+        now = self._now
+        if now is None:
+            if self._name == "read" and self._read is not None:
+                return Group(title, _bar("images", Count(*self._read)))
+            return title
+        if now.seconds_left is not None:
+            left = max(0.0, now.seconds_left - (time.monotonic() - self._taken))
+            title.append(f", about {duration(left)} left", style="dim")
+        counts = Table.grid(padding=(0, 2))
+        for name, count in (("search", now.search), ("confirm", now.confirm), ("retrain", now.retrain)):
+            counts.add_row(name, ProgressBar(max(1, count.total), count.done, width=30), f"{count.done}/{count.total}")
+        return Group(title, counts, Text(_facts(now, self._workers)), Text(_best(now.best)))
+
+
+def terminal_display(*, quiet: bool) -> Display:
+    """Return the display that suits where the output goes."""
+    console = Console(highlight=False)
+    if quiet:
+        return SilentDisplay(console)
+    return LiveDisplay(console) if sys.stdout.isatty() and console.is_terminal else PlainDisplay(console)
+
+
+def _bar(name: str, count: Count) -> Table:
+    row = Table.grid(padding=(0, 2))
+    row.add_row(name, ProgressBar(max(1, count.total), count.done, width=30), f"{count.done:,}/{count.total:,}")
+    return row
+
+
+def _facts(now: Snapshot, workers: int) -> str:
+    facts = [f"{now.running} of {workers} workers busy", f"{now.failed} failed"]
+    facts += [f"{now.pruned} stopped early"] if now.pruned else []
+    facts += [f"{now.answered} answered from the ledger"]
+    return ", ".join(facts)
+
+
+def _best(best: TrialRecord | None) -> str:
+    if best is None or best.value is None:
+        return "best so far: none yet"
+    return f"best so far: {100 * best.value:.2f} % on validation, {best.placement}"
+
+
+def _line(now: Snapshot) -> str:
+    left = "" if now.seconds_left is None else f", about {duration(now.seconds_left)} left"
+    counts = f"search {now.search.done}/{now.search.total}, confirm {now.confirm.done}/{now.confirm.total}, "
+    counts += f"retrain {now.retrain.done}/{now.retrain.total}"
+    return f"{counts}; {now.running} running, {now.failed} failed, {now.answered} answered{left}; {_best(now.best)}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `42 s`, `3 min 05 s`, `2 h 10 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,104 @@
+"""What passes between the ledger, the workers and the report: plain frozen records, no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from nas_attn.placement import Placement, SiteTable
+
+Stage = Literal["search", "confirm", "retrain"]
+State = Literal["running", "complete", "pruned", "fail"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training that a worker is asked to do.
+
+    Args:
+        number: The trial's number in its study of the ledger.
+        seed: Seeds the weights, the order of the images and the augmentation.
+        epochs: Length of the schedule.
+        arm: The arm that a retraining belongs to; None in the search.
+        weights: File that the trained weights are written to; None keeps none.
+    """
+
+    number: int
+    stage: Stage
+    placement: Placement
+    seed: int
+    epochs: int
+    arm: str | None = None
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended.
+
+    Args:
+        value: Accuracy between 0 and 1 (or what the user's own training returned); None unless complete.
+        cause: One word for counting failures: "oom", "nan", "error", "crashed", "interrupted".
+        reason: One sentence for people.
+        facts: Further measured values by name, e.g. `{"train_loss": 0.1, "seconds_per_epoch": 0.4}`.
+    """
+
+    state: State
+    value: float | None = None
+    cause: str | None = None
+    reason: str | None = None
+    seconds: float = 0.0
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One row of the ledger, as the report reads it.
+
+    Args:
+        value: Validation accuracy (search, confirm) or test accuracy (retrain), between 0 and 1.
+        curve: Validation accuracy by epoch, counted from 1.
+        answered_from: Number of the trial whose value this one repeats; such a row was not trained.
+        label: What a prior or an arm is called, e.g. `none`, `se everywhere`, `found #1`.
+        seconds: Wall time of the training.
+    """
+
+    number: int
+    stage: Stage
+    state: State
+    placement: Placement
+    key: str
+    seed: int
+    epochs: int
+    value: float | None = None
+    curve: Mapping[int, float] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    n_parameters: int | None = None
+    n_macs: int | None = None
+    label: str | None = None
+    cause: str | None = None
+    reason: str | None = None
+    answered_from: int | None = None
+    seconds: float = 0.0
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that a run folder knows, read once.
+
+    Args:
+        config: `config.json`: the space, the data with its fingerprint, the recipe, the engine, versions, command.
+        best: `best.json`, or None while there is none.
+        table: The sites of the backbone, for the drawing.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    table: SiteTable | None
+    search: tuple[TrialRecord, ...]
+    confirm: tuple[TrialRecord, ...]
+    retrain: tuple[TrialRecord, ...]
+    best: Mapping[str, Any] | None = None

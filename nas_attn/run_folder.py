@@ -1,0 +1,165 @@
+"""The folder of a run: its files, its lock, and whether it belongs to the search that is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from nas_attn.errors import RunError
+from nas_attn.placement import Site, SiteTable
+from nas_attn.records import RunRecord
+
+IDENTITY = ("space", "data", "train", "recipe", "seed")
+"""Parts of `config.json` that change a result: a run is resumed only while they stay as they are."""
+
+
+class RunFolder:
+    """Paths of a run, and what is read and written there.
+
+    Args:
+        path: The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.database = path / "study.db"
+        self.config = path / "config.json"
+        self.best = path / "best.json"
+        self.best_so_far = path / "best-so-far.json"
+        self.report = path / "report.html"
+        self.log = path / "log.txt"
+        self.weights = path / "retrained"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and hold it for this driver; the operating system drops the lock when the process dies.
+
+        Raises: RunError if another live driver holds it, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / "driver.lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise RunError(
+                f"A run has one driver at a time, but another live process works on {self.path}: "
+                "wait for it, or give another --out."
+            ) from None
+        except OSError as error:
+            raise RunError(f"The run folder {self.path} must be writable, but: {error.strerror}.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def refuse_foreign(self, config: Mapping[str, Any]) -> None:
+        """Check that the folder is new, or holds the search that `config` describes.
+
+        Raises: RunError that shows what differs.
+        """
+        if not self.config.exists():
+            known = {"driver.lock", self.log.name}
+            if self.path.is_dir() and any(entry.name not in known for entry in self.path.iterdir()):
+                raise RunError(
+                    f"The folder {self.path} holds other files and no config.json, so it is no run: give another --out."
+                )
+            if self.path.exists() and not self.path.is_dir():
+                raise RunError(f"A run needs a folder, but {self.path} is a file: give another --out.")
+            return
+        stored = self.read_config()
+        found = json.loads(json.dumps({name: config.get(name) for name in IDENTITY}))
+        differences = list(_differences({name: stored.get(name) for name in IDENTITY}, found))
+        if differences:
+            shown = "; ".join(f"{path} was {was!r}, now {now!r}" for path, was, now in differences[:5])
+            more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
+            raise RunError(
+                f"The run {self.path} belongs to another search ({shown}{more}): results would be mixed. "
+                "Give another --out, or the settings it was begun with."
+            )
+
+    def read_config(self) -> dict[str, Any]:
+        """Return `config.json`. Raises: RunError if there is none, or it is damaged."""
+        return _read_json(self.config, "a run folder")
+
+    def read_best(self) -> dict[str, Any] | None:
+        """Return `best.json`, or None while there is none."""
+        return _read_json(self.best, "a model file") if self.best.exists() else None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write atomically: a reader sees the old file or the new one, also after a loss of power."""
+    part = path.with_name(f"{path.name}.part")
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, default=str)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def table_to_dict(table: SiteTable) -> dict[str, Any]:
+    """Return a site table as JSON holds it."""
+    return asdict(table)
+
+
+def table_from_dict(record: Mapping[str, Any]) -> SiteTable:
+    """Read what `table_to_dict` wrote."""
+    return SiteTable(**{**record, "sites": tuple(Site(**site) for site in record["sites"])})
+
+
+def load_run(folder: str | Path) -> RunRecord:
+    """Read everything that a run folder knows; a live driver is not disturbed.
+
+    Raises: RunError if the folder is no run.
+    """
+    from nas_attn.ledger import FINAL, SEARCH, Ledger, open_storage
+
+    files = RunFolder(Path(folder))
+    config = files.read_config()
+    if not files.database.exists():
+        raise RunError(f"{folder} has a config.json but no study.db: start its search once more.")
+    storage = open_storage(files.database)
+    try:
+        search = Ledger(storage, SEARCH, create=False).records()
+        ledger = Ledger(storage, FINAL, create=False)
+        final, arms = ledger.records(), ledger.note("arms")
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+    return RunRecord(
+        folder=files.path,
+        config=config,
+        table=table_from_dict(config["sites"]) if config.get("sites") else None,
+        search=search,
+        confirm=tuple(record for record in final if record.stage == "confirm"),
+        retrain=tuple(replace(row, label=arms[row.key]) for row in final if row.stage == "retrain" and row.key in arms),
+        best=files.read_best(),
+    )
+
+
+def _read_json(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} must be {kind} with a {path.name}, but there is none.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise RunError(f"{path} must be JSON, but is damaged: restore it, or move the folder away.") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} must hold one JSON object, but holds {type(content).__name__}.")
+    return content
+
+
+def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (path, old value, new value) of every leaf that differs."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted({*was, *now}):
+            yield from _differences(was.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif was != now:
+        yield path, was, now

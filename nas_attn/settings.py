@@ -1,0 +1,211 @@
+"""What the user asked for, put together: the command line goes before the space file, the space file before defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nas_attn.backbones.catalog import backbone_entry
+from nas_attn.backbones.table import site_table
+from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, validate
+from nas_attn.data import DataFacts, describe
+from nas_attn.data_parts import Progress
+from nas_attn.errors import ConfigError, unknown
+from nas_attn.space import BoundSpace, SearchSpace
+
+_DATA_KEYS = {
+    "data": "name",
+    "data_root": "root",
+    "download": "download",
+    "image_size": "image_size",
+    "channels": "channels",
+    "split": "split",
+    "strict_data": "strict",
+}
+_OTHER_KEYS = ("space", "out", "train", "quiet", "debug", "dry_run", "num_classes", "in_channels")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the network takes and gives."""
+
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that was asked for, checked one by one; `Request` checks it together with the data.
+
+    Args:
+        data: Which images; None when the user's own training brings its own.
+        shape: Given by the caller when there is no data.
+        train: The user's own training, as a callable or as `module:function`; None takes ours.
+    """
+
+    space: SearchSpace
+    data: DataConfig | None
+    shape: Shape | None
+    recipe: Recipe
+    budget: Budget
+    engine: Engine
+    resources: Resources
+    out: Path
+    train: Callable[..., float] | str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Settings together with what the data and the backbone turned out to be.
+
+    Args:
+        notes: Sentences that the user should read before the run begins.
+    """
+
+    settings: Settings
+    bound: BoundSpace
+    shape: Shape
+    facts: DataFacts | None
+    notes: tuple[str, ...]
+
+    @cached_property
+    def train_name(self) -> str | None:
+        """What the user's own training is called, or None for ours."""
+        train = self.settings.train
+        if train is None or isinstance(train, str):
+            return train
+        return f"{getattr(train, '__module__', '?')}:{getattr(train, '__qualname__', type(train).__name__)}"
+
+
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """Return the settings that `given` asks for, keys named as the command line's options.
+
+    Raises: ConfigError or SpaceError, in one sentence.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    _refuse_unknown(given)
+    space = given.get("space", "densenet_attn")
+    if not isinstance(space, SearchSpace):
+        space = SearchSpace.load(space)
+    train = given.get("train")
+    recipe = {**space.recipe, **_of(space.data, ["augment"]), **_of(given, Recipe.model_fields)}
+    data = _data(given, space)
+    shape = None
+    if train is not None and "data" not in given:
+        data, shape = None, _shape(given, space)
+    out = given.get("out") or Path("runs") / _run_name(space, data, train)
+    return Settings(
+        space=space,
+        data=data,
+        shape=shape,
+        recipe=validate(Recipe, recipe, "the recipe"),
+        budget=_validated(Budget, given),
+        engine=_validated(Engine, given),
+        resources=_validated(Resources, given),
+        out=Path(out),
+        train=train,
+    )
+
+
+def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
+    """Read the data and the backbone's sites, and check the space against both; nothing is written.
+
+    Raises: DataError or SpaceError, in one sentence.
+    """
+    notes: list[str] = []
+    facts = None
+    shape = settings.shape
+    if settings.data is not None:
+        facts = describe(settings.data, progress=progress)
+        size = _enlarged(settings, facts.image_size)
+        if size is not None:
+            notes.append(
+                f"The {facts.image_size}x{facts.image_size} images are enlarged to {size}x{size}, "
+                f"since '{settings.space.backbone['name']}' takes no smaller ones."
+            )
+            settings = replace(settings, data=settings.data.model_copy(update={"image_size": size}))
+            assert settings.data is not None, "only data that is there is enlarged"
+            facts = describe(settings.data, progress=progress)
+        notes.extend(facts.notes)
+        shape = Shape(facts.num_classes, facts.in_channels, facts.image_size)
+    assert shape is not None, "without data the settings carry the shape"
+    table = site_table(
+        settings.space.backbone,
+        num_classes=shape.num_classes,
+        in_channels=shape.in_channels,
+        image_size=shape.image_size,
+    )
+    engine = settings.engine
+    bound = settings.space.bind(table, max_params=engine.max_params, max_macs=engine.max_macs)
+    return Request(settings, bound, shape, facts, tuple(notes))
+
+
+def _data(given: Mapping[str, Any], space: SearchSpace) -> DataConfig:
+    wishes: dict[str, Any] = _of(space.data, ["image_size", "split"])
+    asked = {field: given[key] for key, field in _DATA_KEYS.items() if key in given}
+    if isinstance(asked.get("split"), str):
+        asked["split"] = _shares(asked["split"])
+    return validate(DataConfig, {**wishes, **asked}, "the data settings")
+
+
+def _shares(text: str) -> tuple[float, float, float]:
+    """Return "10/20/70" as fractions of 1."""
+    try:
+        train, val, test = (float(part) for part in text.split("/"))
+    except ValueError:
+        raise ConfigError(f"--split must be three shares such as 10/20/70, but got '{text}'.") from None
+    total = train + val + test
+    if total <= 0:
+        raise ConfigError(f"--split must have a positive sum, but got '{text}'.")
+    return train / total, val / total, test / total
+
+
+def _shape(given: Mapping[str, Any], space: SearchSpace) -> Shape:
+    """Return the shape that a training of the user's own works on."""
+    size = given.get("image_size", space.data.get("image_size"))
+    missing = [name for name in ("num_classes", "in_channels") if name not in given] + (
+        ["image_size"] if size is None else []
+    )
+    if missing:
+        raise ConfigError(
+            f"A training of your own without data needs {', '.join(missing)}: give them, or name the data set."
+        )
+    return Shape(given["num_classes"], given["in_channels"], int(size))
+
+
+def _enlarged(settings: Settings, image_size: int) -> int | None:
+    """Return the size that smaller images are brought to, or None when they are large enough."""
+    spec = settings.space.backbone
+    if "name" not in spec or settings.data is None or settings.data.image_size is not None:
+        return None
+    entry = backbone_entry(spec["name"])
+    return entry.default_image(spec) if image_size < entry.smallest_image(spec) else None
+
+
+def _run_name(space: SearchSpace, data: DataConfig | None, train: object) -> str:
+    if data is None:
+        return f"{space.name}-own"
+    kind, _, path = data.name.partition(":")
+    label = Path(path).stem if path else kind
+    own = "-own" if train is not None else ""
+    return f"{space.name}{own}" if label == "digits" else f"{space.name}-{label}{own}"
+
+
+def _validated(model: type[Any], given: Mapping[str, Any]) -> Any:
+    return validate(model, _of(given, model.model_fields), "the settings")
+
+
+def _of(values: Mapping[str, Any], names: Any) -> dict[str, Any]:
+    return {name: values[name] for name in names if values.get(name) is not None}
+
+
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    models: tuple[type[Strict], ...] = (Recipe, Budget, Engine, Resources)
+    known = {*_DATA_KEYS, *_OTHER_KEYS, *(name for model in models for name in model.model_fields)}
+    for name in given:
+        if name not in known:
+            raise ConfigError(unknown("setting", name, known))

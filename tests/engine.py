@@ -1,0 +1,100 @@
+"""What the tests of the engine share: a small space, and a job that is worked off without any training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nas_attn.config import Budget, Engine, Recipe
+from nas_attn.final import FinalStudy
+from nas_attn.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
+from nas_attn.placement import Site, SiteTable
+from nas_attn.records import Outcome, Task
+from nas_attn.space import BoundSpace, SearchSpace
+from nas_attn.stages import Stages
+from nas_attn.study import SearchStudy
+
+TABLE = SiteTable(
+    backbone="densenet",
+    num_classes=10,
+    in_channels=1,
+    image_size=8,
+    n_parameters=10_000,
+    n_macs=100_000,
+    sites=tuple(
+        Site(f"denseblock{index}", "output", f"features.denseblock{index}", 32, 8, 8, f"stage{index}")
+        for index in (1, 2, 3)
+    ),
+)
+
+RECORD = {
+    "title": "A space for tests",
+    "backbone": {"name": "densenet", "growth_rate": 8, "block_config": [2, 2, 2], "stem": "small"},
+    "sites": [{"match": ["denseblock*"], "attentions": ["se", "cbam"]}],
+    "attentions": {"se": {"reduction": [4, 8]}, "cbam": {"reduction": [4, 8], "kernel_size": [3, 7]}},
+}
+
+Score = Callable[[Task], Outcome]
+
+
+def small_space(**changes: object) -> BoundSpace:
+    """Return three sites with seven choices each: 343 placements."""
+    return SearchSpace.from_dict({**RECORD, **changes}, where="test.toml").bind(TABLE)
+
+
+def score(task: Task) -> Outcome:
+    """Let CBAM help a little wherever it sits, and the seed not at all."""
+    n_cbam = sum(attention.name == "cbam" for attention in task.placement.attentions.values())
+    return Outcome("complete", 0.9 + 0.01 * n_cbam - 0.001 * len(task.placement), seconds=1.0)
+
+
+class Books:
+    """A run's books on disk, opened and closed as a driver does."""
+
+    def __init__(self, folder: Path, bound: BoundSpace | None = None, **settings: object) -> None:
+        self.folder, self.bound = folder, bound or small_space()
+        self.settings = {"trials": 12, "epochs": 4, "seeds": 2, "top": 2, "seed": 0, **settings}
+
+    def __enter__(self) -> Stages:
+        folder, bound, chosen = self.folder, self.bound, self.settings
+        self.storage = open_storage(folder / "study.db")
+        ledgers = [Ledger(self.storage, name) for name in (SEARCH, FINAL)]
+        for ledger in ledgers:
+            ledger.sweep()
+        engine = Engine(**{name: chosen[name] for name in ("seed", "sampler", "scheduler") if name in chosen})
+        budget = Budget(**{name: chosen[name] for name in ("trials", "seeds", "top")})
+        study = SearchStudy(ledgers[0], bound, engine, budget=budget.trials, epochs=chosen["epochs"], top=budget.top)
+        return Stages(
+            study,
+            FinalStudy(ledgers[1], bound),
+            bound,
+            budget=budget,
+            recipe=Recipe(epochs=chosen["epochs"]),
+            seed=engine.seed,
+            weights=folder / "weights",
+        )
+
+    def __exit__(self, *_: object) -> None:
+        close_storage(self.storage)
+
+
+def work(stages: Stages, scored: Score = score, *, stop_after: int | None = None) -> list[Task]:
+    """Work a job off, one task at a time; `stop_after` leaves that many tasks done and one more running."""
+    tasks: list[Task] = []
+    while not stages.is_finished:
+        task = stages.ask()
+        assert task is not None, "with nothing running, a job must hand out a task or be finished"
+        tasks.append(task)
+        if stop_after is not None and len(tasks) > stop_after:
+            return tasks
+        outcome = scored(task)
+        if outcome.state == "complete":
+            for epoch in range(1, task.epochs + 1):
+                if stages.report(task, epoch, outcome.value * epoch / task.epochs):
+                    outcome = Outcome("pruned", seconds=1.0)
+                    break
+        if task.weights is not None and outcome.state == "complete":
+            Path(task.weights).parent.mkdir(exist_ok=True)
+            Path(task.weights).write_bytes(b"weights")
+        stages.finish(task, outcome)
+    return tasks
