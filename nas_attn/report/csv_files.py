@@ -1,0 +1,127 @@
+"""`trials.csv` and `arms.csv`: every number of the report in long form, values as they were measured (not per cent)."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from io import StringIO
+
+from nas_attn.records import RunRecord, TrialRecord
+from nas_attn.report.intervals import Comparison, Summary
+from nas_attn.report.tables import FOUND, NONE, Arm, against, arm_called, arms_of
+
+TRIAL_COLUMNS = (
+    "stage",
+    "number",
+    "label",
+    "state",
+    "split",
+    "value",
+    "seed",
+    "epochs",
+    "n_sites",
+    "n_parameters",
+    "n_macs",
+    "seconds",
+    "answered_from",
+    "cause",
+    "reason",
+    "key",
+    "placement",
+    "params",
+    "curve",
+    "facts",
+)
+SUMMARY_COLUMNS = ("n", "mean", "sd", "low", "high")
+DIFFERENCE_COLUMNS = ("n", "difference", "sd", "low", "high", "verdict")
+ARM_COLUMNS = (
+    "arm",
+    "split",
+    "epochs",
+    *SUMMARY_COLUMNS,
+    *(f"against_none_{name}" for name in DIFFERENCE_COLUMNS),
+    *(f"found_against_this_{name}" for name in DIFFERENCE_COLUMNS),
+    "n_sites",
+    "n_parameters",
+    "n_macs",
+    "over_limit",
+    "n_failed",
+    "key",
+    "placement",
+)
+
+
+def trials_csv(run: RunRecord) -> str:
+    """Return every trial of every stage, one row each."""
+    return _csv(TRIAL_COLUMNS, (_trial_row(trial) for trial in (*run.search, *run.confirm, *run.retrain)))
+
+
+def _trial_row(trial: TrialRecord) -> list[object]:
+    return [
+        trial.stage,
+        trial.number,
+        trial.label,
+        trial.state,
+        "test" if trial.stage == "retrain" else "val",
+        trial.value,
+        trial.seed,
+        trial.epochs,
+        len(trial.placement),
+        trial.n_parameters,
+        trial.n_macs,
+        trial.seconds,
+        trial.answered_from,
+        trial.cause,
+        trial.reason,
+        trial.key,
+        trial.placement.canonical,
+        json.dumps(dict(trial.params), sort_keys=True),
+        json.dumps(dict(trial.curve)),
+        json.dumps(dict(trial.facts), sort_keys=True),
+    ]
+
+
+def arms_csv(run: RunRecord) -> str:
+    """Return the arms, one row each; the values by seed are the `retrain` rows of `trials.csv`."""
+    arms = arms_of(run)
+    none, found = arm_called(arms, NONE), arm_called(arms, FOUND)
+    return _csv(ARM_COLUMNS, (_arm_row(arm, none, found) for arm in arms))
+
+
+def _arm_row(arm: Arm, none: Arm | None, found: Arm | None) -> list[object]:
+    return [
+        arm.label,
+        "test",
+        arm.epochs,
+        *_summary_cells(arm.summary),
+        *_difference_cells(against(arm, none) if none and none.label != arm.label else None),
+        *_difference_cells(against(found, arm) if found and found.label != arm.label else None),
+        len(arm.placement),
+        arm.n_parameters,
+        arm.n_macs,
+        arm.over,
+        len(arm.failures),
+        arm.placement.key,
+        arm.placement.canonical,
+    ]
+
+
+def _summary_cells(summary: Summary | None) -> list[object]:
+    if summary is None:
+        return [0, None, None, None, None]
+    return [summary.n, summary.mean, summary.sd, summary.low, summary.high]
+
+
+def _difference_cells(comparison: Comparison | None) -> list[object]:
+    if comparison is None:
+        return [None] * len(DIFFERENCE_COLUMNS)
+    return [*_summary_cells(comparison.summary), comparison.word]
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()

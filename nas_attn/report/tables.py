@@ -1,0 +1,324 @@
+"""The numbers of the report: arms, comparisons, history, cost and failures, read from a run and never drawn here."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas_attn.placement import Placement, SiteTable
+from nas_attn.records import RunRecord, TrialRecord
+from nas_attn.report.intervals import Comparison, Summary, compare, summarize
+
+NONE = "none"
+FOUND = "found #1"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the final comparison.
+
+    Args:
+        label: As stored; identical arms share one label, joined by " = ".
+        by_seed: Test value of each seed that finished.
+        summary: Of these values; None when no seed finished.
+        failures: Rows of seeds that never finished, with their reasons.
+        over: Which limit the arm breaks, in words; empty when none.
+    """
+
+    label: str
+    placement: Placement
+    by_seed: Mapping[int, float]
+    summary: Summary | None
+    epochs: int
+    n_parameters: int | None
+    n_macs: int | None
+    failures: tuple[TrialRecord, ...] = ()
+    over: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arm's names: several when identical arms were trained once."""
+        return names_in(self.label)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One trial in the history of the search.
+
+    Args:
+        value: What is drawn: the value, or the last intermediate value of a pruned trial; None when there is none.
+        best: Best complete value up to and including this trial; None before the first.
+    """
+
+    trial: TrialRecord
+    value: float | None
+    best: float | None
+    improved: bool
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many search trials ended how; `answered` rows repeat another trial's value and are in no other count."""
+
+    complete: int
+    pruned: int
+    fail: int
+    running: int
+    answered: int
+
+    @property
+    def ended(self) -> int:
+        """Trials that were trained and ended."""
+        return self.complete + self.pruned + self.fail
+
+
+@dataclass(frozen=True)
+class FailureGroup:
+    """Failures of one cause and stage, in the order of their trials."""
+
+    stage: str
+    cause: str
+    trials: tuple[TrialRecord, ...]
+
+
+def names_in(label: str) -> tuple[str, ...]:
+    """Return the names in a label.
+
+    >>> names_in("found #1 = se everywhere")
+    ('found #1', 'se everywhere')
+    """
+    return tuple(part.strip() for part in label.split(" = "))
+
+
+def is_measured(trial: TrialRecord) -> bool:
+    """Whether this trial was trained to the end and has a usable value."""
+    return (
+        trial.state == "complete"
+        and trial.answered_from is None
+        and trial.value is not None
+        and math.isfinite(trial.value)
+    )
+
+
+def measured(trials: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
+    """Return the trials that were trained to the end, without answers from the ledger."""
+    return tuple(trial for trial in trials if is_measured(trial))
+
+
+def section(config: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """Return the mapping under `keys`, or an empty one where any of them is missing."""
+    for key in keys:
+        inner = config.get(key)
+        if not isinstance(inner, Mapping):
+            return {}
+        config = inner
+    return config
+
+
+def arms_of(run: RunRecord) -> tuple[Arm, ...]:
+    """Return the arms: found ones first, then `none`, then the others from the best mean to the worst.
+
+    Rows of one placement are one arm, whatever they are called. When a run was extended and another placement became
+    `found #1`, the name belongs to the one that `best.json` exports, else to the one retrained last; the other keeps
+    its values as `found #1 (earlier)`.
+    """
+    grouped: dict[Placement, list[TrialRecord]] = {}
+    for trial in sorted(run.retrain, key=lambda trial: trial.number):
+        grouped.setdefault(trial.placement, []).append(trial)
+    limits = limits_of(run.config)
+    labels = _labels(grouped, _exported(run))
+    arms = [_arm(labels[placement], rows, limits) for placement, rows in grouped.items()]
+    return tuple(sorted(arms, key=_arm_order))
+
+
+def _exported(run: RunRecord) -> Placement | None:
+    """Return the placement that `best.json` calls `found #1`, or None."""
+    if not run.best or run.best.get("recommended") != FOUND:
+        return None
+    return Placement.from_dict(run.best.get("placement") or {})
+
+
+def _labels(grouped: Mapping[Placement, Sequence[TrialRecord]], exported: Placement | None) -> dict[Placement, str]:
+    """Return one label for each placement, so that every name belongs to one placement only."""
+    newest: dict[str, tuple[int, Placement]] = {}
+    for placement, rows in grouped.items():
+        for row in rows:
+            for name in names_in(row.label or str(placement)):
+                newest[name] = max(newest.get(name, (row.number, placement)), (row.number, placement), key=_number)
+    if exported is not None and exported in grouped:
+        newest[FOUND] = (0, exported)
+    labels = {}
+    for placement, rows in grouped.items():
+        names = dict.fromkeys(name for row in rows for name in names_in(row.label or str(placement)))
+        names |= {FOUND: None} if newest.get(FOUND, (0, None))[1] == placement else {}
+        kept = [name if newest[name][1] == placement else f"{name} (earlier)" for name in names]
+        labels[placement] = " = ".join(sorted(kept, key=lambda name: not name.startswith("found")))
+    return labels
+
+
+def _number(pair: tuple[int, Placement]) -> int:
+    return pair[0]
+
+
+def _arm(label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int]) -> Arm:
+    by_seed = {row.seed: row.value for row in rows if is_measured(row)}
+    values = {seed: float(value) for seed, value in sorted(by_seed.items()) if value is not None}
+    costs = {"max_params": _first(row.n_parameters for row in rows), "max_macs": _first(row.n_macs for row in rows)}
+    return Arm(
+        label=label,
+        placement=rows[-1].placement,
+        by_seed=values,
+        summary=summarize(values.values()),
+        epochs=max(row.epochs for row in rows),
+        n_parameters=costs["max_params"],
+        n_macs=costs["max_macs"],
+        failures=tuple(row for row in rows if row.state == "fail" and row.seed not in values),
+        over=over_limit(costs, limits),
+    )
+
+
+def _first(values: Iterable[int | None]) -> int | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _arm_order(arm: Arm) -> tuple[int, float, str]:
+    found = any(name.startswith("found") for name in arm.names)
+    rank = 0 if found else 1 if NONE in arm.names else 2
+    mean = arm.summary.mean if arm.summary else -math.inf
+    return rank, (-mean if rank == 2 else 0.0), arm.label if rank == 0 else ""
+
+
+def limits_of(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the tightest `max_params` and `max_macs` of the space file and the command line, where there are any."""
+    found: dict[str, int] = {}
+    for place in (section(config, "space", "limits"), section(config, "engine")):
+        for name in ("max_params", "max_macs"):
+            value = place.get(name)
+            if isinstance(value, int):
+                found[name] = min(value, found.get(name, value))
+    return found
+
+
+def over_limit(costs: Mapping[str, int | None], limits: Mapping[str, int]) -> str:
+    """Return which limit these costs break, with the numbers, or an empty string."""
+    for name, limit in limits.items():
+        cost = costs.get(name)
+        if cost is not None and cost > limit:
+            return f"over {name}: {cost:,} > {limit:,}"
+    return ""
+
+
+def arm_called(arms: Iterable[Arm], name: str) -> Arm | None:
+    """Return the arm that has this name (alone or among identical arms), or None."""
+    return next((arm for arm in arms if name in arm.names), None)
+
+
+def against(arm: Arm, baseline: Arm) -> Comparison:
+    """Compare two arms, paired by seed."""
+    return compare(arm.label, arm.by_seed, baseline.label, baseline.by_seed)
+
+
+def main_families(placement: Placement, table: SiteTable | None) -> tuple[str, ...]:
+    """Return the attentions that the placement uses at most sites: one, or several of equal use from the input on."""
+    counts = Counter(placement[site].name for site in in_flow_order(placement, table))  # keeps the order of first use
+    most = max(counts.values(), default=0)
+    return tuple(name for name, n in counts.items() if n == most)
+
+
+def main_family(placement: Placement, table: SiteTable | None) -> str | None:
+    """Return the attention that the placement uses at most sites; of equals, the one nearest to the input."""
+    return next(iter(main_families(placement, table)), None)
+
+
+def rival(found: Arm, arms: Sequence[Arm], table: SiteTable | None) -> tuple[str, Arm | None]:
+    """Return "X everywhere" for the attention X that `found` uses most, and its arm if there is one.
+
+    Of attentions of equal use it is the one whose arm did best on test: the hardest to beat, so that the choice never
+    flatters `found`.
+    """
+    names = [f"{family} everywhere" for family in main_families(found.placement, table)]
+    known = [(name, arm) for name, arm in ((name, arm_called(arms, name)) for name in names) if arm is not None]
+    if not known:
+        return names[0] if names else "attention everywhere", None
+    return max(known, key=lambda pair: pair[1].summary.mean if pair[1].summary else -math.inf)
+
+
+def in_flow_order(sites: Iterable[str], table: SiteTable | None) -> tuple[str, ...]:
+    """Return the sites in the order of the data flow; unknown ones last, as they came."""
+    rank = {site.name: index for index, site in enumerate(table.sites)} if table else {}
+    return tuple(sorted(sites, key=lambda name: rank.get(name, len(rank))))
+
+
+def leader(run: RunRecord) -> tuple[TrialRecord, Summary] | None:
+    """Return the best placement with attention so far, and its validation values.
+
+    Confirmed placements are ranked on their mean and go before those that were only searched.
+    """
+    for stage in (run.confirm, run.search):
+        groups: dict[str, list[TrialRecord]] = {}
+        for trial in measured(stage):
+            if len(trial.placement):
+                groups.setdefault(trial.key, []).append(trial)
+        ranked = [(rows[0], summarize(row.value for row in rows if row.value is not None)) for rows in groups.values()]
+        known = [(trial, summary) for trial, summary in ranked if summary is not None]
+        if known:
+            return max(known, key=lambda pair: pair[1].mean)
+    return None
+
+
+def found_placement(run: RunRecord) -> Placement | None:
+    """Return the placement called `found #1`: as retrained, else as exported, else the leader so far."""
+    arm = arm_called(arms_of(run), FOUND)
+    lead = leader(run)
+    return arm.placement if arm else _exported(run) or (lead[0].placement if lead else None)
+
+
+def counts_of(trials: Iterable[TrialRecord]) -> Counts:
+    """Count the search trials by how they ended."""
+    tally = Counter("answered" if trial.answered_from is not None else trial.state for trial in trials)
+    return Counts(tally["complete"], tally["pruned"], tally["fail"], tally["running"], tally["answered"])
+
+
+def history_of(trials: Iterable[TrialRecord]) -> tuple[Step, ...]:
+    """Return the search trials in order, each with the best complete value so far."""
+    steps: list[Step] = []
+    best: float | None = None
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        improved = is_measured(trial) and trial.value is not None and (best is None or trial.value > best)
+        best = trial.value if improved else best
+        steps.append(Step(trial, _shown_value(trial), best, improved))
+    return tuple(steps)
+
+
+def _shown_value(trial: TrialRecord) -> float | None:
+    """Return the value of a complete trial, or the last intermediate value of a pruned one."""
+    value = trial.value
+    if trial.state == "pruned" and value is None and trial.curve:
+        value = trial.curve[max(trial.curve)]
+    shown = trial.state in ("complete", "pruned") and value is not None and math.isfinite(value)
+    return value if shown else None
+
+
+def pareto(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Return the (cost, value) points that no other point beats, from the cheapest on.
+
+    >>> pareto([(1, 0.5), (2, 0.4), (3, 0.9), (3, 0.8)])
+    ((1, 0.5), (3, 0.9))
+    """
+    front: list[tuple[float, float]] = []
+    for cost, value in sorted(set(points), key=lambda point: (point[0], -point[1])):
+        if not front or value > front[-1][1]:
+            front.append((cost, value))
+    return tuple(front)
+
+
+def failures_of(run: RunRecord) -> tuple[FailureGroup, ...]:
+    """Return the failed trials of all stages, grouped by stage and cause."""
+    groups: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in (*run.search, *run.confirm, *run.retrain):
+        if trial.state == "fail":
+            groups.setdefault((trial.stage, trial.cause or "error"), []).append(trial)
+    return tuple(FailureGroup(stage, cause, tuple(rows)) for (stage, cause), rows in groups.items())

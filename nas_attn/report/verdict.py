@@ -1,0 +1,216 @@
+"""The verdict in one sentence: which attention goes where, how much it helps, and whether that is more than noise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from nas_attn.records import RunRecord
+from nas_attn.report.importance import searched_sites
+from nas_attn.report.intervals import Comparison
+from nas_attn.report.tables import (
+    FOUND,
+    NONE,
+    Arm,
+    against,
+    arm_called,
+    arms_of,
+    counts_of,
+    leader,
+    measured,
+    rival,
+    section,
+)
+from nas_attn.report.words import Scale, causes, count, placement_words, scale_of
+
+NO_ATTENTION = "no attention"
+
+OPENINGS: dict[str, str] = {  # by the verdict against no attention
+    "better": "Place {where}: it gives ",
+    "within noise": "No gain beyond noise was found: the best placement, {where}, gives ",
+    "worse": "Use no attention: the best placement found, {where}, gives ",
+    "not known": "Whether attention helps is not known yet: the best placement found, {where}, gives ",
+}
+SINGLE_SITES_LOSE = "Better than no attention, but worse than {rival}: {where} gives "
+NONE_RECOMMENDED = "Use no attention: the best placement found, {where}, gives "
+SPLIT_OPINION = (
+    "Undecided, since validation recommends no attention but test does not: the best placement found, {where}, gives "
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the sentence; `mark` says what it is: a verdict's word, "where", or nothing."""
+
+    text: str
+    mark: str = ""
+
+
+Parts = tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first sentence of the report, and what it rests on.
+
+    Args:
+        word: The verdict against no attention; "not known" also while nothing was read on test.
+        preliminary: Whether the run is not finished.
+        found, none, everywhere: The arms compared; `everywhere` holds the attention that `found #1` uses most.
+    """
+
+    parts: Parts
+    word: str = "not known"
+    preliminary: bool = False
+    found: Arm | None = None
+    none: Arm | None = None
+    everywhere: Arm | None = None
+
+    def __str__(self) -> str:
+        return "".join(part.text for part in self.parts)
+
+
+def verdict(run: RunRecord) -> str:
+    """Return the verdict as plain text, in one sentence."""
+    return str(judge(run))
+
+
+def judge(run: RunRecord) -> Verdict:
+    """Weigh the run: on test when arms were retrained, else on validation, and then it is preliminary."""
+    arms = arms_of(run)
+    found = arm_called(arms, FOUND)
+    if found is None or found.summary is None:
+        return _before_test(run, found)
+    name, everywhere = rival(found, arms, run.table)
+    none = arm_called(arms, NONE)
+    comparison = against(found, none) if none and none.summary else None
+    word = comparison.word if comparison else "not known"
+    scale = scale_of(run)
+    loses = everywhere is not None and against(found, everywhere).word == "worse"
+    opening = _opening(run, comparison, loses).format(where="\n", rival=name).split("\n")
+    parts = (
+        *((Part("Preliminary, since retraining is not finished. "),) if run.best is None else ()),
+        Part(opening[0]),
+        Part(_where(run, found, everywhere), "where"),
+        Part(opening[1]),
+        *_against_none(comparison, found, none, scale, " yet" if run.best is None else ""),
+        *_against_everywhere(found, everywhere, name, scale, " yet" if run.best is None else ""),
+        Part("."),
+    )
+    return Verdict(_one_sentence(parts), word, run.best is None, found, none, everywhere)
+
+
+def _one_sentence(parts: Parts) -> Parts:
+    """Join "Preliminary, ...." and the sentence behind it by a colon."""
+    if parts[0].text.startswith("Preliminary"):
+        start = parts[1].text
+        parts = (Part(parts[0].text.replace(". ", ": ")), Part(start[0].lower() + start[1:]), *parts[2:])
+    return parts
+
+
+def _opening(run: RunRecord, comparison: Comparison | None, loses: bool) -> str:
+    """Return how the sentence begins; `loses` says that the same attention everywhere is better."""
+    recommended = run.best.get("recommended") if run.best else None
+    word = comparison.word if comparison else None
+    if recommended == NONE:
+        return SPLIT_OPINION if word == "better" else NONE_RECOMMENDED
+    if word is None:
+        return "The best placement found is {where}: it gives "
+    return SINGLE_SITES_LOSE if word == "better" and loses else OPENINGS[word]
+
+
+def _where(run: RunRecord, found: Arm, everywhere: Arm | None) -> str:
+    if everywhere is not None and everywhere.label == found.label:
+        name = next(name for name in found.names if name.endswith(" everywhere"))
+        return f"{name} ({count(len(found.placement), 'site')})"
+    return placement_words(found.placement, run.table, len(searched_sites(run)))
+
+
+def _against_none(comparison: Comparison | None, found: Arm, none: Arm | None, scale: Scale, yet: str) -> Parts:
+    if comparison is not None:
+        return _told(comparison, f"{scale.points} of test {scale.noun} against {NO_ATTENTION}", scale)
+    assert found.summary is not None, "an arm without values has no verdict"
+    told = f"{scale.value(found.summary.mean)} test {scale.noun} (n = {count(found.summary.n, 'seed')})"
+    why = "has no finished retraining" if none else "was not retrained"
+    return (Part(f"{told}, but the arm '{NONE}' {why}{yet}, so nothing can be compared"),)
+
+
+def _told(comparison: Comparison, behind: str, scale: Scale) -> Parts:
+    """Return the mean difference, and in brackets its interval, n and verdict."""
+    summary = comparison.summary
+    if summary is None:
+        return (Part(f"no seed in common{behind.replace(scale.points, '', 1).replace('against', 'with')}"),)
+    head = f"{scale.signed(summary.mean)}{behind} ("
+    n = f"n = {count(summary.n, 'seed')}"
+    if summary.n == 1:
+        return Part(f"{head}{n}, so no interval: "), Part("not known", "not known"), Part(")")
+    if comparison.word == "not known":
+        return Part(f"{head}{n}; {comparison.why}: "), Part("not known", "not known"), Part(")")
+    interval = f"{head}95 % interval {scale.signed_interval(summary)}, {n}: "
+    return Part(interval), Part(comparison.word, comparison.word), Part(")")
+
+
+def _against_everywhere(found: Arm, everywhere: Arm | None, name: str, scale: Scale, yet: str) -> Parts:
+    if everywhere is None:
+        return (Part(f"; '{name}' was not retrained{yet}"),)
+    if everywhere.label == found.label:
+        return (Part("; it is itself the best placement found, so choosing single sites gained nothing"),)
+    if everywhere.summary is None:
+        return (Part(f"; '{name}' has no finished retraining{yet}"),)
+    limit = ", which is over the limit" if everywhere.over else ""
+    return Part(" and "), *_told(against(found, everywhere), f"{scale.points} against {name}{limit}", scale)
+
+
+def _before_test(run: RunRecord, found: Arm | None) -> Verdict:
+    """Return the verdict while no retraining of the found placement has a value."""
+    lead = leader(run)
+    if lead is None:
+        return Verdict(_without_attention(run), preliminary=run.best is None)
+    trial, summary = lead
+    scale = scale_of(run)
+    planned = section(run.config, "budget").get("trials")
+    ended = counts_of(run.search).ended
+    done = f"{ended} of {max(ended, planned)} trials" if isinstance(planned, int) else count(ended, "trial")
+    start = f"Preliminary after {done}, nothing read on test yet: so far "
+    if found is not None and found.failures:
+        start = f"No test value, since all {count(len(found.failures), 'retraining')} of '{FOUND}' failed: "
+    told = f" leads with {scale.value(summary.mean)} {scale.noun} on validation ("
+    told += "one seed" if summary.n == 1 else f"mean of n = {summary.n} seeds"
+    parts = (
+        Part(start),
+        Part(placement_words(trial.placement, run.table, len(searched_sites(run))), "where"),
+        Part(told + _beside_plain(run, trial.stage, summary.mean, scale) + ")."),
+    )
+    return Verdict(parts, preliminary=True)
+
+
+def _beside_plain(run: RunRecord, stage: str, mean: float, scale: Scale) -> str:
+    """Return the difference to no attention in the same stage, without a verdict."""
+    rows = run.confirm if stage == "confirm" else run.search
+    values = [row.value for row in measured(rows) if not len(row.placement) and row.value is not None]
+    if not values:
+        return f"; {NO_ATTENTION} has no value yet"
+    difference = scale.difference(mean - sum(values) / len(values))
+    return f"; {difference} against {NO_ATTENTION}, not yet told from noise"
+
+
+def _without_attention(run: RunRecord) -> Parts:
+    """Return the sentence for a run in which no trial with attention has a value."""
+    trials = (*run.search, *run.confirm, *run.retrain)
+    failed = Counter(trial.cause or "error" for trial in trials if trial.state == "fail")
+    told_causes = causes(failed)
+    ended = counts_of(run.search).ended
+    plain = [trial for trial in measured(run.search) if not len(trial.placement)]
+    if plain:
+        scale, value = scale_of(run), plain[0].value or 0.0
+        told = f"No trial with attention has a value yet: no attention reaches {scale.value(value)} {scale.noun}"
+        return (Part(f"{told} on validation (one seed){f'; failed: {told_causes}' if failed else ''}."),)
+    if not failed:
+        return (Part("Nothing has been measured yet: no trial has finished."),)
+    if ended == sum(failed.values()):
+        return (Part(f"Nothing was measured: all {count(ended, 'trial')} failed ({told_causes})."),)
+    return (
+        Part(
+            f"Nothing has been measured yet: no trial has finished, and {sum(failed.values())} failed ({told_causes})."
+        ),
+    )

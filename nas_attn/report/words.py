@@ -1,0 +1,179 @@
+"""Numbers and placements in words: one way to write each, in the sentence, the page and the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nas_attn.placement import Attention, Placement, SiteTable
+from nas_attn.records import RunRecord
+from nas_attn.report.intervals import Summary
+from nas_attn.report.tables import in_flow_order, measured
+
+NAMED_SITES = 6  # a placement of more sites is told by counts,
+NAMED_LETTERS = 90  # and so is one of longer names
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How values are written: accuracies as per cent, a user's own values as they are.
+
+    Args:
+        factor: What a value is multiplied by.
+        unit: Written behind a value, e.g. " %".
+        points: What a difference counts, e.g. " points".
+        noun: What the value is called.
+    """
+
+    factor: float = 100.0
+    unit: str = " %"
+    points: str = " points"
+    noun: str = "accuracy"
+    decimals: int = 2
+
+    def number(self, value: float) -> str:
+        """Return the value without its unit."""
+        return f"{value * self.factor:.{self.decimals}f}"
+
+    def value(self, value: float) -> str:
+        """Return the value with its unit."""
+        return self.number(value) + self.unit
+
+    def signed(self, difference: float) -> str:
+        """Return a difference with its sign and without a unit; what rounds to zero has no minus."""
+        text = f"{difference * self.factor:+.{self.decimals}f}"
+        return text.replace("-", "+") if float(text) == 0.0 else text
+
+    def difference(self, difference: float) -> str:
+        """Return a difference with its sign and unit."""
+        return self.signed(difference) + self.points
+
+    def interval(self, summary: Summary) -> str:
+        """Return the interval of a value, or an empty string when it has none."""
+        if summary.low is None or summary.high is None:
+            return ""
+        return f"{self.number(summary.low)} to {self.number(summary.high)}"
+
+    def signed_interval(self, summary: Summary) -> str:
+        """Return the interval of a difference, or an empty string when it has none."""
+        if summary.low is None or summary.high is None:
+            return ""
+        return f"{self.signed(summary.low)} to {self.signed(summary.high)}"
+
+
+PER_CENT = Scale()
+AS_IS = Scale(factor=1.0, unit="", points="", noun="value", decimals=4)
+
+
+def scale_of(run: RunRecord) -> Scale:
+    """Return per cent when every measured value lies between 0 and 1, else the values as they are."""
+    values = [trial.value for trial in measured((*run.search, *run.confirm, *run.retrain)) if trial.value is not None]
+    return PER_CENT if all(0.0 <= value <= 1.0 for value in values) else AS_IS
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> count(1, "seed"), count(5, "seed")
+    ('1 seed', '5 seeds')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def short(number: float, digits: int = 3) -> str:
+    """Return a count with a prefix, to three digits.
+
+    >>> short(950), short(72310), short(1.25e6), short(4.1e9)
+    ('950', '72.3 k', '1.25 M', '4.1 G')
+    """
+    for size, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= size * 0.9995:
+            return f"{float(f'{number / size:.{digits}g}'):g}{prefix}"
+    return f"{number:.{digits + 3}g}"
+
+
+def short_tick(number: float) -> str:
+    """Return a count with a prefix and all digits that a round number has."""
+    return short(number, digits=6)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that people would take.
+
+    >>> duration(8.04), duration(130), duration(7300)
+    ('8 s', '2 min 10 s', '2 h 2 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return words as a list.
+
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    *firsts, last = list(words) or [""]
+    return f"{', '.join(firsts)} and {last}" if firsts else last
+
+
+def options_of(attention: Attention) -> tuple[str, ...]:
+    """Return the options, each as `name value`, and the wiring when it is not the gate."""
+    shown = [f"{name} {'auto' if value is None else value}" for name, value in attention.options.items()]
+    return (*shown, *([f"wiring {attention.wiring}"] if attention.wiring != "gate" else []))
+
+
+def placement_words(placement: Placement, table: SiteTable | None, n_sites: int = 0) -> str:
+    """Return which attention goes where in a few words; many sites are told by counts.
+
+    Args:
+        n_sites: How many sites there are to choose from; 0 leaves it out.
+    """
+    if not len(placement):
+        return "no attention"
+    groups: dict[str, list[str]] = {}
+    for site in in_flow_order(placement, table):
+        groups.setdefault(placement[site].name, []).append(site)
+    named = listed(f"{name} at {listed(sites)}" for name, sites in groups.items())
+    if len(placement) <= NAMED_SITES and len(named) <= NAMED_LETTERS:
+        return named
+    told = listed(f"{name} at {count(len(sites), 'site')}" for name, sites in groups.items())
+    return told + (f" (of {n_sites})" if n_sites else "")
+
+
+CAUSES = {
+    "oom": "lack of memory",
+    "nan": "a loss that is no number",
+    "error": "an exception",
+    "crashed": "a dead worker",
+    "interrupted": "an interrupt",
+}
+
+
+def causes(failed: Mapping[str, int]) -> str:
+    """Return how many failed by what, the most frequent first.
+
+    >>> causes({"nan": 1, "oom": 9})
+    '9 by lack of memory and 1 by a loss that is no number'
+    """
+    ranked = sorted(failed.items(), key=lambda pair: -pair[1])
+    return listed(f"{n:,} by {CAUSES.get(cause, repr(cause))}" for cause, n in ranked)
+
+
+def runs_of(numbers: Sequence[int]) -> str:
+    """Return numbers with neighbours joined.
+
+    >>> runs_of([1, 2, 3, 7, 9, 10])
+    '1-3, 7, 9-10'
+    """
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
