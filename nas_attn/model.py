@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from nas_attn.attention.catalog import Context, attention_entry, check_options, why_not
+from nas_attn.attention.catalog import Context
 from nas_attn.attention.create import create_attention
 from nas_attn.backbones.build import build_backbone, seeded
 from nas_attn.backbones.catalog import check_backbone, check_shape
@@ -18,6 +18,7 @@ from nas_attn.backbones.seams import SEAM_KINDS
 from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.table import site_table
 from nas_attn.errors import SpaceError
+from nas_attn.fitting import resolve_at
 from nas_attn.placement import Attention, Placement, Site
 
 Maker = Callable[[], nn.Module]
@@ -54,7 +55,7 @@ class Insert(nn.Module):
         if self.wiring == "concat":
             joined: Tensor = self.join(torch.cat([x, attended], dim=1))  # (N, 2C, H, W) -> (N, C, H, W)
             return joined
-        return x + attended  # residual; at a shortcut, addend gives the same sum
+        return x + attended  # residual; addend resolves to this, at a shortcut
 
 
 class Tap:
@@ -144,9 +145,10 @@ def build_model(
     shape = {"num_classes": num_classes, "in_channels": in_channels}
     net, spec, found = _backbone(backbone, shape, image_size, seed)
     table = found.table
-    sites = {name: _checked(found, name, attention) for name, attention in placement.attentions.items()}
+    sites = {name: _site(found, name) for name in placement}
     _refuse_doubles(sites)
-    inserts = {name: _insert(site, placement[name], table.num_classes, seed) for name, site in sites.items()}
+    resolved = {name: resolve_at(site, placement[name]) for name, site in sites.items()}
+    inserts = {name: _insert(site, resolved[name], table.num_classes, seed) for name, site in sites.items()}
     open_blocks(net, {site.module for site in sites.values() if site.kind in SEAM_KINDS})
     _move_beside(net, inserts)
     for name, site in sites.items():
@@ -184,24 +186,12 @@ def _backbone(
     return net, spec, survey(net, **shape, image_size=size)
 
 
-def _checked(found: Survey, name: str, attention: Attention) -> Site:
-    """Return the site. Raises: SpaceError if this attention cannot be placed there as it is asked for."""
+def _site(found: Survey, name: str) -> Site:
+    """Return the site. Raises: SpaceError that says why it is none, or names the nearest."""
     if name in found.refusals:
         backbone = found.table.backbone
         raise SpaceError(f"Nothing can be placed at '{name}' of backbone '{backbone}': {found.refusals[name]}.")
-    site = found.table.site(name)
-    where = f"site '{name}'"
-    entry = attention_entry(attention.name, where)
-    check_options(entry, attention.options, where)
-    refusal = why_not(entry, site, attention.options)
-    if refusal:
-        raise SpaceError(refusal)
-    if attention.wiring == "addend" and site.kind != "shortcut":
-        raise SpaceError(
-            f"Wiring 'addend' adds to a block's shortcut, but site '{name}' is of kind '{site.kind}': "
-            "place it at a shortcut, or wire it 'residual'."
-        )
-    return site
+    return found.table.site(name)
 
 
 def _refuse_doubles(sites: Mapping[str, Site]) -> None:

@@ -129,7 +129,7 @@ def _open_all(
         try:
             opened[path] = _open_one(block, path, passages[path], refusals.get(path))
         except SpaceError as error:
-            refusals |= {f"{path}.{kind}": str(error) for kind in SEAM_KINDS}
+            refusals |= {f"{path}.{kind}": str(error).removesuffix(".") for kind in SEAM_KINDS}
             continue
         if not has_seam(opened[path], "pre"):
             refusals[f"{path}.pre"] = f"the shortcut of block '{path}' begins with what its branch begins with"
