@@ -59,7 +59,8 @@ def train(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = f"Out of memory on {device} at batch size {recipe.batch_size}: {str(error).splitlines()[0]}"
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = f"Out of memory on {device} at batch size {recipe.batch_size}: {said}"
     raise TrialFailed("oom", reason)  # raised here, where the failed step's tensors are let go
 
 
