@@ -12,7 +12,7 @@ from nas_attn.report.importance import Marginal, rows_of
 from nas_attn.report.intervals import Comparison, Summary
 from nas_attn.report.scales import Axis, cost_axis, linear_axis
 from nas_attn.report.tables import FOUND, NONE, Arm, Step, main_family, measured, names_in, pareto
-from nas_attn.report.words import Scale, short_tick
+from nas_attn.report.words import CAUSES, Scale, short_tick
 
 N_COLOURS = 8
 
@@ -189,12 +189,15 @@ def history_chart(steps: Sequence[Step], table: SiteTable | None, colours: Colou
 SHAPES = {"complete": "dot", "pruned": "triangle", "fail": "cross", "running": "ring"}
 
 
+ENDED = {"complete": "complete", "pruned": "stopped early", "fail": "failed", "running": "not finished"}
+
+
 def _history_dot(step: Step, x: Axis, y: Axis, table: SiteTable | None, colours: Colours, scale: Scale) -> Dot:
     trial = step.trial
     answered = trial.answered_from is not None
-    told = f"answered from trial {trial.answered_from}" if answered else trial.state
+    told = f"answered from trial {trial.answered_from}" if answered else ENDED[trial.state]
     value = "" if step.value is None else f" {scale.value(step.value)}"
-    reason = f" ({trial.cause})" if trial.cause else ""
+    reason = f" by {CAUSES.get(trial.cause, trial.cause)}" if trial.cause else ""
     title = f"trial {trial.number}: {trial.label or trial.placement}, {told}{reason}{value}"
     return Dot(
         x.at(trial.number),

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,12 @@ def write_text(path: Path, text: str) -> None:
 
 def render(run: RunRecord, figures: Sequence[str] = ()) -> str:
     """Return the page; `figures` are the names of the figures that lie beside it."""
+    return _environment().get_template("page.html.j2").render(**content(run, figures))
+
+
+@cache
+def _environment() -> Environment:
+    """Return what reads and fills the templates."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -80,7 +87,7 @@ def render(run: RunRecord, figures: Sequence[str] = ()) -> str:
         "listed": words.listed,
         "runs": words.runs_of,
     }
-    return environment.get_template("page.html.j2").render(**content(run, figures))
+    return environment
 
 
 def minus(text: object) -> str:
@@ -265,7 +272,7 @@ def _failures(run: RunRecord) -> list[dict[str, Any]]:
     return [
         {
             "stage": group.stage,
-            "cause": group.cause,
+            "cause": words.CAUSES.get(group.cause, group.cause),
             "numbers": [trial.number for trial in group.trials],
             "reasons": Counter(trial.reason or "no reason was recorded" for trial in group.trials).most_common(3),
         }

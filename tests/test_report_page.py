@@ -1,0 +1,375 @@
+"""The verdict and the page in every case that a run can end in, read as a reader's browser would."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+from synthetic_run import everywhere, failed, make_run, resnet_table
+
+from nas_attn.placement import Attention, Placement
+from nas_attn.records import RunRecord
+from nas_attn.report.drawing import draw_network
+from nas_attn.report.figures import write_figures
+from nas_attn.report.page import minus, render, write_report
+from nas_attn.report.verdict import judge, verdict
+
+SITES = ("denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+INTERVAL = r"95 % interval [+-]\d+\.\d\d to [+-]\d+\.\d\d, n = 5 seeds: "
+
+
+def harmful() -> dict[tuple[str, str], float]:
+    return {(site, name): -0.01 for site in SITES for name in ("se", "cbam", "gam", "triple")}
+
+
+def in_search(run: RunRecord, n_trials: int = 9) -> RunRecord:
+    return replace(run, best=None, confirm=(), retrain=(), search=run.search[:n_trials])
+
+
+def all_failed(run: RunRecord) -> RunRecord:
+    return in_search(replace(run, search=tuple(failed(trial, "oom", "Out of <memory>") for trial in run.search)), 12)
+
+
+def alone(run: RunRecord) -> RunRecord:
+    """Only `none` has a value, the rest failed."""
+    return replace(in_search(run), search=(run.search[0], *(failed(trial, "nan") for trial in run.search[1:5])))
+
+
+def retraining_failed(run: RunRecord) -> RunRecord:
+    rows = tuple(failed(t) if t.label == "found #1" else t for t in run.retrain)
+    return replace(run, retrain=rows)
+
+
+CASES: dict[str, tuple[Callable[[], RunRecord], str]] = {
+    "better": (
+        make_run,
+        rf"Place cbam at transition1 and se at denseblock2: it gives \+1\.13 points of test accuracy against no "
+        rf"attention \({INTERVAL}better\) and -0\.03 points against se everywhere \({INTERVAL}within noise\)\.",
+    ),
+    "within noise": (
+        lambda: make_run(effects={}),
+        rf"No gain beyond noise was found: the best placement, .* at .*, gives .* against no attention "
+        rf"\({INTERVAL}within noise\) and .* against triple everywhere \({INTERVAL}within noise\)\.",
+    ),
+    "none is better": (
+        lambda: make_run(effects=harmful(), found=everywhere("se", SITES[:1])),
+        rf"Use no attention: the best placement found, se at denseblock1, gives -.* points of test accuracy against no "
+        rf"attention \({INTERVAL}worse\) and \+.* points against se everywhere \({INTERVAL}better\)\.",
+    ),
+    "none recommended": (
+        lambda: make_run(effects={}, recommended="none"),
+        rf"Use no attention: the best placement found, .*, gives .* against no attention "
+        rf"\({INTERVAL}within noise\) .*\.",
+    ),
+    "validation and test disagree": (
+        lambda: make_run(recommended="none"),
+        r"Undecided, since validation recommends no attention but test does not: .* better\) and .*\.",
+    ),
+    "everywhere is better": (
+        lambda: make_run(effects={(s, "se"): 0.008 for s in SITES}, found=everywhere("se", SITES[:2])),
+        rf"Better than no attention, but worse than se everywhere: se at denseblock1 and transition1 gives \+.*"
+        rf"\({INTERVAL}better\) and -.* points against se everywhere \({INTERVAL}worse\)\.",
+    ),
+    "found is an everywhere arm": (
+        lambda: make_run(found=everywhere("se", SITES)),
+        rf"Place se everywhere \(5 sites\): it gives \+.* against no attention \({INTERVAL}better\); it is itself the "
+        r"best placement found, so choosing single sites gained nothing\.",
+    ),
+    "over the limit": (
+        lambda: make_run(effects={(s, "gam"): 0.004 for s in SITES}, found=everywhere("gam", SITES[:3])),
+        rf".* points against gam everywhere, which is over the limit \({INTERVAL}(worse|within noise)\)\.",
+    ),
+    "one seed": (
+        lambda: make_run(n_seeds=1),
+        r"Whether attention helps is not known yet: the best placement found, .*, gives \+1\.44 points of test "
+        r"accuracy against no attention \(n = 1 seed, so no interval: not known\) and .* against se everywhere "
+        r"\(n = 1 seed, so no interval: not known\)\.",
+    ),
+    "in the search": (
+        lambda: in_search(make_run()),
+        r"Preliminary after 9 of 24 trials, nothing read on test yet: so far se at .* leads with 95\.51 % accuracy on "
+        r"validation \(one seed; \+0\.75 points against no attention, not yet told from noise\)\.",
+    ),
+    "confirmed": (
+        lambda: replace(make_run(), best=None, retrain=()),
+        r"Preliminary after 24 of 24 trials, .* leads with .* % accuracy on validation \(mean of n = 2 seeds; .*\)\.",
+    ),
+    "in the retraining": (
+        lambda: replace(make_run(), best=None, retrain=make_run().retrain[:8]),
+        r"Preliminary, since retraining is not finished: place cbam at .* \(95 % interval .*, n = 3 seeds: better\); "
+        r"'cbam everywhere' was not retrained yet\.",
+    ),
+    "no baseline yet": (
+        lambda: replace(make_run(), best=None, retrain=make_run().retrain[:3]),
+        r"Preliminary, since retraining is not finished: the best placement found is .*: it gives .* % test accuracy "
+        r"\(n = 3 seeds\), but the arm 'none' was not retrained yet, so nothing can be compared; .*\.",
+    ),
+    "retraining failed": (
+        lambda: retraining_failed(make_run()),
+        r"No test value, since all 5 retrainings of 'found #1' failed: cbam at .* leads with .* on validation .*\.",
+    ),
+    "no trial with attention": (
+        lambda: alone(make_run()),
+        r"No trial with attention has a value yet: no attention reaches 94\.76 % accuracy on validation \(one seed\); "
+        r"failed: 4 by a loss that is no number\.",
+    ),
+    "everything failed": (
+        lambda: all_failed(make_run()),
+        r"Nothing was measured: all 12 trials failed \(12 by lack of memory\)\.",
+    ),
+    "nothing yet": (
+        lambda: in_search(make_run(), 0),
+        r"Nothing has been measured yet: no trial has finished\.",
+    ),
+    "nothing known": (
+        lambda: RunRecord(Path("runs/x"), {}, None, (), (), ()),
+        r"Nothing has been measured yet: no trial has finished\.",
+    ),
+    "own network without a table": (
+        lambda: replace(make_run(), table=None, config={"train": "mine:train"}),
+        r"Place .* at .*: it gives .*\.",
+    ),
+}
+cases = pytest.mark.parametrize("name", CASES)
+
+
+class Reader(HTMLParser):
+    """Reads a page strictly: every element closed in order; keeps ids, links, texts and the shapes of sites."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.classes: dict[str, str] = {}
+        self.feed(page)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        found = dict(attrs)
+        if "id" in found:
+            self.ids.append(found["id"])
+            self.classes[found["id"]] = found.get("class", "")
+        if tag not in VOID:
+            self.open.append(tag)
+            self.texts.setdefault(tag, []).append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert [*self.open, ""][len(self.open) - 1] == tag, f"</{tag}> closes nothing here"
+        self.open.pop()
+
+    def handle_data(self, data):
+        for tag in set(self.open):
+            self.texts[tag][-1] += data
+
+
+@cases
+def test_verdict_reads_well_in_every_case(name: str):
+    make, pattern = CASES[name]
+    sentence = verdict(make())
+    assert re.fullmatch(pattern, sentence), sentence
+    assert "nan" not in sentence.lower().replace("nano", "")
+    assert sentence.isascii()  # a terminal of any encoding shows it
+
+
+@cases
+def test_page_begins_with_the_verdict_and_is_well_formed(name: str):
+    run = CASES[name][0]()
+    reader = Reader(render(run))
+    body = reader.texts["body"][0].split("\n")
+    first = next(line for line in body if line.strip())
+    assert first == reader.texts["h1"][0] == minus(verdict(run))
+    assert len(reader.texts["h1"]) == 1
+    assert len(reader.ids) == len(set(reader.ids))
+    text = reader.texts["body"][0]
+    assert not re.search(r"\b(nan|None|inf|undefined)\b", text), re.search(r".{30}\b(nan|None|inf)\b", text)
+
+
+@cases
+def test_page_needs_nothing_from_outside_and_no_script(name: str):
+    page = render(CASES[name][0]())
+    reader = Reader(page)
+    assert "script" not in reader.texts
+    outside = [
+        item for item in reader.attributes if item[1] in ("src", "href", "srcset", "data", "xlink:href", "action")
+    ]
+    assert outside == []
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|javascript:|\son[a-z]+=", page)
+
+
+@pytest.mark.parametrize("case", ["better", "in the search", "everything failed", "nothing yet"])
+def test_drawing_has_one_element_for_every_site(case: str):
+    run = CASES[case][0]()
+    assert run.table is not None
+    reader = Reader(render(run))
+    for site in run.table.sites:
+        assert reader.ids.count(site.name) == 1
+
+
+def test_drawing_fills_the_sites_of_the_placement_and_no_other():
+    run = make_run()
+    reader = Reader(render(run))
+    filled = {name for name, words in reader.classes.items() if "filled" in words.split()}
+    assert filled == {"transition1", "denseblock2"}
+    assert {name for name, words in reader.classes.items() if "unsearched" in words} == {
+        site.name for site in run.table.sites if "layer" in site.name
+    }
+    shown = " ".join(reader.texts["g"])
+    assert "reduction 16" in shown
+    assert "order channel-spatial" in shown
+
+
+def test_drawing_of_a_long_network_wraps_and_keeps_every_site():
+    table = resnet_table((3, 8, 36, 3))
+    searched = tuple(site.name for site in table.sites if site.kind == "output")
+    panels = draw_network(table, everywhere("cbam", searched), searched)
+    assert [station.site for panel in panels for station in panel.stations] == list(table.sites)
+    assert max(panel.height for panel in panels) < 620
+    assert "stage3 (continued)" in {panel.title for panel in panels}
+    assert len(panels) > 4
+
+
+def test_drawing_of_a_network_without_search_says_how_many_sites_there_are():
+    panels = draw_network(resnet_table(), Placement(), ())
+    assert [station.note for station in panels[0].stations if station.note] == ["12 sites not searched"]
+
+
+def test_long_names_and_options_stay_inside_the_panel():
+    run = make_run()
+    assert run.table is not None
+    site = replace(run.table.sites[4], name="features.a_very_long_path.of_modules.in_my.network")
+    table = replace(run.table, sites=(site,))
+    held = Attention("triple", {"parts": "channel+element+scale+and+a+lot+more+of+them", "hidden": None})
+    (panel,) = draw_network(table, Placement({site.name: held}), (site.name,))
+    (station,) = panel.stations
+    assert station.name.startswith("…")
+    assert site.name.endswith(station.name[1:])
+    assert all(len(line) <= 34 for line in station.lines)
+    assert station.lines[0] == "hidden auto"
+
+
+def test_text_of_users_is_escaped():
+    run = make_run()
+    reason = 'RuntimeError: <script>alert(1)</script> & "quotes"'
+    page = render(replace(run, search=(failed(run.search[0], "error", reason), *run.search[1:])))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert reason in Reader(page).texts["body"][0]
+
+
+def test_page_tells_how_to_reproduce():
+    text = Reader(render(make_run())).texts["body"][0]
+    for piece in (
+        "python run_search.py --space densenet_attn",
+        "sha256 9f3c1a",
+        'model = load_model("runs/densenet_attn/best.json")',
+        "torch 2.15.0",
+        "confirm 100-101; retrain 200-204",
+        "1a2b3c4d5e6f",
+    ):
+        assert piece in text
+
+
+def test_page_shows_every_arm_every_seed_and_every_failure():
+    run = make_run()
+    reader = Reader(render(run))
+    text = reader.texts["body"][0]
+    for trial in run.retrain:
+        assert f"seed {trial.seed}: {100 * trial.value:.2f} %" in text
+    for trial in run.search:
+        assert f"trial {trial.number}: " in text
+    assert "Out of memory: 3.2 GiB were asked for" in text
+    assert "over max_params: 142,310 > 120,000" in text
+    assert "found #1 was chosen on validation images" in text
+
+
+def test_report_writes_the_page_the_tables_and_every_figure_twice(tmp_path: Path):
+    path = write_report(make_run(), tmp_path / "run")
+    assert path == tmp_path / "run" / "report.html"
+    names = {str(file.relative_to(path.parent)) for file in path.parent.rglob("*") if file.is_file()}
+    figures = ("arms", "differences", "cost", "history", "importance", "network")
+    assert names == {
+        "report.html",
+        "trials.csv",
+        "arms.csv",
+        *(f"figures/{figure}.{kind}" for figure in figures for kind in ("png", "svg")),
+    }
+    page = path.read_text(encoding="utf-8")
+    assert all(f"figures/{figure}.svg" in page for figure in figures)
+    for figure in figures:
+        assert (path.parent / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        root = ElementTree.parse(path.parent / "figures" / f"{figure}.svg").getroot()
+        assert root.findall(".//{http://www.w3.org/2000/svg}text"), "text must stay text"
+        assert float(root.attrib["width"].removesuffix("pt")) == pytest.approx(3.35 * 72)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        make_run(n_trials=6, n_seeds=1),
+        all_failed(make_run()),
+        CASES["nothing known"][0](),
+        replace(make_run(n_trials=6, n_seeds=2), table=None),
+    ],
+    ids=["one seed", "all failed", "nothing", "no table"],
+)
+def test_report_is_written_whatever_is_known(run: RunRecord, tmp_path: Path):
+    assert write_report(run, tmp_path).exists()
+    assert (tmp_path / "trials.csv").read_text().count("\n") >= 1
+
+
+def test_report_of_the_same_run_is_the_same_file(tmp_path: Path):
+    run = make_run(n_trials=6, n_seeds=2)
+    first, second = (write_report(run, tmp_path / name) for name in ("a", "b"))
+    files = sorted(path.relative_to(first.parent) for path in first.parent.rglob("*.*"))
+    for name in files:
+        assert (first.parent / name).read_bytes() == (second.parent / name).read_bytes(), name
+
+
+def test_verdict_needs_neither_matplotlib_nor_jinja_nor_torch(root: Path):
+    code = (
+        "import sys; import nas_attn.report.verdict;"
+        "print([m for m in ('matplotlib', 'jinja2', 'torch', 'optuna', 'ray', 'scipy.stats') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_figures_leave_no_global_state(tmp_path: Path, root: Path):
+    before = dict(matplotlib.rcParams)
+    write_figures(in_search(make_run()), tmp_path)
+    assert dict(matplotlib.rcParams) == before
+    assert not any("pyplot" in file.read_text() for file in (root / "nas_attn" / "report").glob("*.py"))
+
+
+def test_judge_names_the_arms_that_it_compared():
+    judged = judge(make_run())
+    assert judged.word == "better"
+    assert not judged.preliminary
+    assert [arm.label for arm in (judged.found, judged.none, judged.everywhere) if arm] == [
+        "found #1",
+        "none",
+        "se everywhere",
+    ]
+    assert [part.text for part in judged.parts if part.mark == "where"] == ["cbam at transition1 and se at denseblock2"]
+
+
+def test_minus_signs_stand_before_numbers_only():
+    assert minus("-0.07 to -1, block-1, 1-3, (-2)") == "\u22120.07 to \u22121, block-1, 1-3, (\u22122)"
