@@ -276,9 +276,16 @@ def test_history_keeps_every_state_and_only_complete_trials_make_the_best():
 
 
 def test_counts_put_every_trial_into_one_state():
-    counts = counts_of(make_run().search)
-    assert (counts.complete, counts.pruned, counts.fail, counts.running, counts.answered) == (20, 2, 2, 1, 1)
+    run = make_run()
+    counts = counts_of((*run.search, failed(run.search[5], "interrupted")))
+    assert vars(counts) == {"complete": 20, "pruned": 2, "fail": 2, "running": 1, "cut_off": 1, "answered": 1}
     assert counts.ended == 24
+
+
+def test_interrupted_seed_is_no_failure_of_its_arm():
+    run = make_run()
+    rows = (failed(run.retrain[0], "interrupted"), *run.retrain[1:])
+    assert arms_of(replace(run, retrain=rows))[0].failures == ()
 
 
 def test_failures_are_grouped_by_stage_and_cause():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -44,7 +45,7 @@ def test_planted_effect_leads_the_table_of_two_runs(script, monkeypatch, capsys,
     assert lines[0].endswith("placements of 2 run(s); differences of validation accuracy in points")
     assert lines[2].split()[:2] == ["denseblock2", "se"]
     assert lines[2].endswith("*")
-    rows = list(csv.DictReader((tmp_path / "site_importance.csv").open()))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "site_importance.csv").read_text())))
     row = next(row for row in rows if (row["sites"], row["attention"]) == ("denseblock2", "se"))
     assert float(row["against_none_low"]) < 0.012 < float(row["against_none_high"])
     assert (tmp_path / "site_importance.svg").exists()

@@ -14,6 +14,7 @@ from nas_attn.report.intervals import Comparison, Summary, compare, summarize
 
 NONE = "none"
 FOUND = "found #1"
+CUT_OFF = "interrupted"  # the cause of a trial that is begun again, and so is no failure
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Arm:
         label: As stored; identical arms share one label, joined by " = ".
         by_seed: Test value of each seed that finished.
         summary: Of these values; None when no seed finished.
-        failures: Rows of seeds that never finished, with their reasons.
+        failures: Rows of seeds that failed and never finished, with their reasons.
         over: Which limit the arm breaks, in words; empty when none.
     """
 
@@ -61,12 +62,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many search trials ended how; `answered` rows repeat another trial's value and are in no other count."""
+    """How many search trials ended how, each in one count.
+
+    Args:
+        cut_off: Interrupted, and begun again under another number.
+        answered: Rows that repeat another trial's value without training.
+    """
 
     complete: int
     pruned: int
     fail: int
     running: int
+    cut_off: int
     answered: int
 
     @property
@@ -175,7 +182,7 @@ def _arm(label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int]) -> 
         epochs=max(row.epochs for row in rows),
         n_parameters=costs["max_params"],
         n_macs=costs["max_macs"],
-        failures=tuple(row for row in rows if row.state == "fail" and row.seed not in values),
+        failures=tuple(row for row in rows if row.state == "fail" and row.cause != CUT_OFF and row.seed not in values),
         over=over_limit(costs, limits),
     )
 
@@ -278,8 +285,15 @@ def found_placement(run: RunRecord) -> Placement | None:
 
 def counts_of(trials: Iterable[TrialRecord]) -> Counts:
     """Count the search trials by how they ended."""
-    tally = Counter("answered" if trial.answered_from is not None else trial.state for trial in trials)
-    return Counts(tally["complete"], tally["pruned"], tally["fail"], tally["running"], tally["answered"])
+    tally = Counter(_ending(trial) for trial in trials)
+    names = ("complete", "pruned", "fail", "running", "cut off", "answered")
+    return Counts(*(tally[name] for name in names))
+
+
+def _ending(trial: TrialRecord) -> str:
+    if trial.answered_from is not None:
+        return "answered"
+    return "cut off" if trial.cause == CUT_OFF else trial.state
 
 
 def history_of(trials: Iterable[TrialRecord]) -> tuple[Step, ...]:

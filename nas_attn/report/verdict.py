@@ -9,6 +9,7 @@ from nas_attn.records import RunRecord
 from nas_attn.report.importance import searched_sites
 from nas_attn.report.intervals import Comparison
 from nas_attn.report.tables import (
+    CUT_OFF,
     FOUND,
     NONE,
     Arm,
@@ -197,7 +198,7 @@ def _beside_plain(run: RunRecord, stage: str, mean: float, scale: Scale) -> str:
 def _without_attention(run: RunRecord) -> Parts:
     """Return the sentence for a run in which no trial with attention has a value."""
     trials = (*run.search, *run.confirm, *run.retrain)
-    failed = Counter(trial.cause or "error" for trial in trials if trial.state == "fail")
+    failed = Counter(trial.cause or "error" for trial in trials if trial.state == "fail" and trial.cause != CUT_OFF)
     told_causes = causes(failed)
     ended = counts_of(run.search).ended
     plain = [trial for trial in measured(run.search) if not len(trial.placement)]
