@@ -96,7 +96,7 @@ def read_torchvision(name: str, root: Path, *, download: bool = False) -> Source
     try:
         halves = {part: build(str(root), train=part == "train", download=download) for part in ("train", "test")}
     except Exception as error:  # not found, md5 mismatch, a broken file, no network: each by another class
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = next(iter(str(error).splitlines()), type(error).__name__).partition(" You can use download")[0]
         if download:
             raise DataError(f"Data set '{name}' could not be fetched into {root.absolute()}: {reason}") from None
         if place.exists():

@@ -233,6 +233,23 @@ def test_sgd_has_nesterov_momentum() -> None:
     assert all(group["nesterov"] and group["momentum"] == 0.9 for group in optimizer.param_groups)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw", "adam"])
+def test_a_step_is_that_of_the_plain_optimiser(name: str) -> None:
+    ours, theirs = (tiny_cnn().to(memory_format=torch.channels_last) for _ in range(2))
+    fast = make_optimizer(ours, Recipe(optimizer=name, weight_decay=0.0))
+    words = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {"weight_decay": 0.0}
+    plain = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
+    slow = plain(theirs.parameters(), lr=0.1, foreach=False, **words)
+    for _ in range(3):
+        for number, (one, other) in enumerate(zip(ours.parameters(), theirs.parameters(), strict=True)):
+            one.grad = torch.full_like(one, 0.1 * (number + 1)) + 0.01 * one.detach()
+            other.grad = one.grad.clone()
+        fast.step()
+        slow.step()
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
 def test_rare_classes_weigh_more_with_mean_one() -> None:
     weights = class_weights(torch.tensor([0] * 6 + [1] * 3 + [2]), 3)
     assert weights.mean() == pytest.approx(1)
