@@ -21,6 +21,7 @@ digits = load_data(DataConfig(name="digits"))  # yours may come from anywhere
 
 
 def objective(trial: optuna.Trial) -> float:
+    """Your own objective, with the placement as one of the things that are tried."""
     placement = space.suggest(trial)
     lr = trial.suggest_float("lr", 1e-3, 1e-1, log=True)  # your own parameters beside it
     model = build_model(space.backbone, placement, num_classes=10, in_channels=1, image_size=8, seed=0)

@@ -43,6 +43,7 @@ def my_training(model: nn.Module, run: Run) -> float:
 
 
 def accuracy(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+    """Return the share of images that are named right."""
     model.eval()
     with torch.inference_mode():
         return float((model(inputs).argmax(1) == targets).float().mean())

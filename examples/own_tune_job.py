@@ -22,6 +22,7 @@ arguments = parser.parse_args()
 
 
 def my_trainable(config: dict[str, Any]) -> None:
+    """Your own trainable, with the placement as a part of its config."""
     space = SearchSpace.load("densenet_attn", num_classes=10, in_channels=1, image_size=8)
     placement = space.placement(config)  # keys that are not the space's are left alone
     model = build_model(space.backbone, placement, num_classes=10, in_channels=1, image_size=8, seed=0)

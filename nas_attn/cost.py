@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from nas_attn.backbones import sites
 
@@ -42,6 +42,10 @@ def latency_ms(
         seconds: How long to measure.
     Units: milliseconds; the spread is the distance between the quartiles.
     """
+    # On a machine with CUDA's tools and no GPU, this import warns of what nobody asked for.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer
+
     measured = copy.deepcopy(model).to(device).eval()
     dtype = next((weight.dtype for weight in measured.parameters()), torch.float32)
     images = torch.zeros(*shape, device=device, dtype=dtype)

@@ -54,7 +54,8 @@ def share_out(resources: Resources, *, n_cores: int, n_gpus: int) -> Crew:
                 f"--executor local runs one trial at a time, but got --workers {resources.workers}: "
                 "leave --workers out, or use --executor tune."
             )
-        return Crew(1, resources.cpus_per_trial or n_cores, gpus, device)
+        pinned = os.environ.get("OMP_NUM_THREADS", "")
+        return Crew(1, resources.cpus_per_trial or (int(pinned) if pinned.isdigit() else n_cores), gpus, device)
     if gpus:
         workers = resources.workers or max(1, int(n_gpus / gpus))
     else:

@@ -70,6 +70,6 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> str:
     """
     names = sorted(known)
     close = nearest(name, names)
-    hint = f" did you mean {close!r}?" if close else ""
+    hint = f": did you mean {close!r}?" if close else "."
     place = f" at {where}" if where.startswith("site ") else f" in {where}" if where else ""
-    return f"Unknown {kind} {name!r}{place}:{hint} Known: {', '.join(names)}."
+    return f"Unknown {kind} {name!r}{place}{hint} Known: {', '.join(names)}."

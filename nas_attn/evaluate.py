@@ -68,7 +68,7 @@ def evaluate(task: Task, setting: Setting, report: Report) -> Outcome:
         cause = "oom" if is_out_of_memory(error) else "error"
         return Outcome("fail", cause=cause, reason=_reason(error), seconds=time.monotonic() - start)
     finally:
-        if torch.cuda.is_initialized():
+        if setting.device == "cuda":
             torch.cuda.empty_cache()
 
 
@@ -105,9 +105,8 @@ def load_train(path: str) -> Callable[..., float]:
 def _measure(task: Task, setting: Setting, report: Report) -> tuple[float, dict[str, float]]:
     if setting.n_threads is not None:
         torch.set_num_threads(setting.n_threads)
-    backbone = setting.backbone() if callable(setting.backbone) else setting.backbone
     model = build_model(
-        backbone,
+        setting.backbone,
         task.placement,
         num_classes=setting.num_classes,
         in_channels=setting.in_channels,

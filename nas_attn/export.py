@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from nas_attn.cost import latency_ms
+from nas_attn.description import describe_run
 from nas_attn.model import build_model
 from nas_attn.model_file import save_model
 from nas_attn.placement import Placement
@@ -41,8 +42,7 @@ def export(request: Request, stages: Stages, folder: RunFolder, *, device: str) 
 def _latency(model: torch.nn.Module, request: Request, device: str) -> dict[str, Any]:
     """Return what one image takes, and where that was measured."""
     shape = (1, request.shape.in_channels, request.shape.image_size, request.shape.image_size)
-    middle, spread = latency_ms(model.to(device), shape, device)
-    model.cpu()
+    middle, spread = latency_ms(model, shape, device)
     return {"latency_ms": middle, "latency_spread_ms": spread, "latency_device": _device_name(device)}
 
 
@@ -53,15 +53,15 @@ def _device_name(device: str) -> str:
 
 
 def _record(request: Request, stages: Stages, placement: Placement, latency: dict[str, Any]) -> dict[str, Any]:
-    """Return what `best.json` says besides the model itself."""
-    config = folder_config(request)
+    """Return what `best.json` says besides the model itself; a training of the user's own normalises on its own."""
+    config = describe_run(request)
     facts = request.facts
     cost = request.bound.cost(placement)
     return {
         "recommended": stages.winner.recommended if stages.winner else "none",
-        "mean": None if facts is None else list(facts.mean),
-        "std": None if facts is None else list(facts.std),
-        "class_names": None if facts is None else list(facts.class_names),
+        "mean": list(facts.mean) if facts else [0.0] * request.shape.in_channels,
+        "std": list(facts.std) if facts else [1.0] * request.shape.in_channels,
+        "class_names": list(facts.class_names) if facts else [str(index) for index in range(request.shape.num_classes)],
         "metrics": {
             "test": _metric(stages.final.values("retrain", placement, stages.retrain_epochs), stages.retrain_epochs),
             "test_without_attention": _metric(
@@ -74,16 +74,8 @@ def _record(request: Request, stages: Stages, placement: Placement, latency: dic
         },
         "cost": {"n_parameters": cost.n_parameters, "n_macs": cost.n_macs, **latency},
         "recipe": request.settings.recipe.model_dump(),
-        "provenance": config,
+        "provenance": {name: value for name, value in config.items() if name not in ("sites", "recipe")},
     }
-
-
-def folder_config(request: Request) -> dict[str, Any]:
-    """Return where the result comes from, as `config.json` has it, without the site table."""
-    from nas_attn.job import describe_run
-
-    config = describe_run(request)
-    return {name: value for name, value in config.items() if name not in ("sites", "recipe")}
 
 
 def _metric(values: dict[int, float], epochs: int) -> dict[str, Any]:

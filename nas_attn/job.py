@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_attn.config import Resources
 from nas_attn.crew import Crew, n_cores, share_out
+from nas_attn.description import describe_run
 from nas_attn.progress import Display, SilentDisplay, terminal_display
 from nas_attn.records import RunRecord
-from nas_attn.run_folder import RunFolder, load_run, table_to_dict, write_json
+from nas_attn.run_folder import RunFolder, load_run, write_json
 from nas_attn.setting import Setting
 from nas_attn.settings import Request, bind, read_settings
 from nas_attn.space import SearchSpace
@@ -25,8 +22,6 @@ from nas_attn.space import SearchSpace
 if TYPE_CHECKING:
     from nas_attn.executors.interrupts import Interrupts
     from nas_attn.stages import Stages
-
-_PACKAGES = ("nas_attn", "torch", "torchvision", "optuna", "ray", "numpy", "scikit-learn")
 
 log = logging.getLogger(__name__)
 
@@ -79,47 +74,12 @@ def run(request: Request, display: Display) -> RunRecord:
     folder = RunFolder(request.settings.out)
     config = describe_run(request)
     folder.refuse_foreign(config)
-    if request.settings.resources.executor == "local":
-        _local_crew(request)
+    _refuse_resources(request.settings.resources)
     with folder.locked(), _logged(folder.log), Interrupts() as interrupts:
         write_json(folder.config, {**config, "created": _created(folder)})
         display.begin(request)
         _work(request, folder, display, interrupts)
     return load_run(folder.path)
-
-
-def describe_run(request: Request) -> dict[str, Any]:
-    """Return `config.json`: everything that changes a result, and where it comes from."""
-    settings = request.settings
-    data: dict[str, Any] | None = None
-    if settings.data is not None and request.facts is not None:
-        facts = {name: value for name, value in vars(request.facts).items() if name != "notes"}
-        data = {**settings.data.model_dump(exclude={"root", "download", "strict"}), "facts": facts}
-    return {
-        "space": {"name": settings.space.name, **settings.space.to_dict()},
-        "data": data if data is not None else vars(request.shape),
-        "train": request.train_name,
-        "recipe": settings.recipe.model_dump(),
-        "seed": settings.engine.seed,
-        "engine": settings.engine.model_dump(),
-        "budget": settings.budget.model_dump(),
-        "resources": settings.resources.model_dump(),
-        "sites": table_to_dict(request.bound.table),
-        "versions": versions(),
-        "commit": _git_commit(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what computes, Python's included."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _work(request: Request, folder: RunFolder, display: Display, interrupts: Interrupts) -> None:
@@ -217,7 +177,7 @@ def _execute(request: Request, books: _Books, display: Display, interrupts: Inte
     resources = request.settings.resources
     display.stage("start")
     if resources.executor == "local":
-        crew = _local_crew(request)
+        crew = _crew_here(resources)
         stages = books.open()
         books.device = crew.device
         display.crew(crew)
@@ -251,10 +211,17 @@ def _setting(request: Request, crew: Crew) -> Setting:
     )
 
 
-def _local_crew(request: Request) -> Crew:
+def _refuse_resources(resources: Resources) -> None:
+    """Check what this machine must have, before anything is written; a cluster elsewhere is asked when it is joined."""
+    needs_gpu = resources.device == "cuda" or bool(resources.gpus_per_trial)
+    if resources.address is None and (needs_gpu or resources.executor == "local"):
+        _crew_here(resources)
+
+
+def _crew_here(resources: Resources) -> Crew:
     import torch
 
-    return share_out(request.settings.resources, n_cores=n_cores(), n_gpus=torch.cuda.device_count())
+    return share_out(resources, n_cores=n_cores(), n_gpus=torch.cuda.device_count())
 
 
 def _report(folder: RunFolder, display: Display) -> None:
@@ -288,12 +255,3 @@ def _logged(path: Path) -> Iterator[None]:
         for logger, handler in written:
             logger.removeHandler(handler)
             handler.close()
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the folder that the command runs in, or None outside a repository."""
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

@@ -7,6 +7,7 @@ Optuna's storage interface, so that its dashboard and its command line read them
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,16 @@ def open_storage(path: Path) -> RDBStorage:
 
     A commit is quick (`synchronous=NORMAL`); `Ledger.finish` makes it last. Raises: RunError if it is no database.
     """
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=60, check_same_thread=False)
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         storage = RDBStorage(
-            f"sqlite:///{path}",
-            engine_kwargs={"poolclass": StaticPool, "connect_args": {"check_same_thread": False, "timeout": 60}},
+            "sqlite:///study.db",  # the creator opens the file: a path in a URL would need quoting
+            engine_kwargs={"poolclass": StaticPool, "creator": connect},
         )
     except Exception as error:  # SQLAlchemy, SQLite and Alembic each have their own
         raise RunError(

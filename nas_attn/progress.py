@@ -195,8 +195,8 @@ class _Watching(SilentDisplay):
         if facts is not None:
             self._growth *= (facts.n_train + facts.n_val) / facts.n_train
         lines = [
-            f"{settings.space.title}: {request.bound.n_placements:,} placements, {settings.budget.trials} tried; "
-            f"then the best {settings.budget.top} confirmed, and every arm retrained with {settings.budget.seeds} seeds.",
+            f"{settings.space.title}: {settings.budget.trials} of {request.bound.n_placements:,} placements are tried, "
+            f"the best {settings.budget.top} confirmed, and every arm retrained with {settings.budget.seeds} seeds.",
         ]
         if facts is not None:
             lines.append(

@@ -1,4 +1,4 @@
-"""What the user asked for, put together: the command line goes before the space file, the space file before defaults."""
+"""What the user asked for, put together: the command line goes before the space file, that before the defaults."""
 
 from __future__ import annotations
 
@@ -93,10 +93,9 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
         space = SearchSpace.load(space)
     train = given.get("train")
     recipe = {**space.recipe, **_of(space.data, ["augment"]), **_of(given, Recipe.model_fields)}
-    data = _data(given, space)
-    shape = None
-    if train is not None and "data" not in given:
-        data, shape = None, _shape(given, space)
+    brings_data = train is not None and "data" not in given
+    data = None if brings_data else _data(given, space)
+    shape = _shape(given, space) if brings_data else None
     out = given.get("out") or Path("runs") / _run_name(space, data, train)
     return Settings(
         space=space,

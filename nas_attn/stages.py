@@ -185,9 +185,10 @@ class Stages:
 
     def _look_at(self, record: TrialRecord) -> None:
         """Keep the best trial of the search."""
-        if record.stage == "search" and record.state == "complete" and record.value is not None:
-            if self.best is None or self.best.value is None or record.value > self.best.value:
-                self.best, self._best_is_new = record, True
+        if record.stage != "search" or record.state != "complete" or record.value is None:
+            return
+        if self.best is None or self.best.value is None or record.value > self.best.value:
+            self.best, self._best_is_new = record, True
 
     def _best(self) -> list[Placement]:
         """Return the best few of the search that have attention."""
@@ -244,7 +245,7 @@ class Stages:
             self._row.clear()
         elif record.cause != "interrupted":
             self._row = [cause for cause in self._row if cause == record.cause] + [str(record.cause)]
-        if len(self._row) >= FAILURES_IN_A_ROW:
+        if len(self._row) >= FAILURES_IN_A_ROW and self.error is None:
             self.error = RunStopped(
                 f"{len(self._row)} trials in a row failed by the same cause, so the run stops; the last one said: "
                 f"{record.reason} What is finished is kept, and the same command goes on once the cause is mended."

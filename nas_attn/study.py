@@ -184,13 +184,13 @@ class SearchStudy:
                     return task
             else:
                 self._reject(thought)
-        placement = self._draw()
-        if placement is None:
+        drawn = self._draw()
+        if drawn is None:
             self._exhausted = True
             return None
-        params = self._bound.params(placement)
-        assert params is not None, f"a drawn placement must lie in the space, but got {placement}"
-        return self._begin(placement, self._think(params), label=None)
+        params = self._bound.params(drawn)
+        assert params is not None, f"a drawn placement must lie in the space, but got {drawn}"
+        return self._begin(drawn, self._think(params), label=None)
 
     def _answer(self, placement: Placement, thought: optuna.Trial) -> Task | None:
         """Begin a trial of what is new or worth another seed; otherwise answer it from the ledger and return None."""

@@ -18,13 +18,7 @@ def run_local(job: Job, setting: Setting, interrupts: Interrupts) -> None:
     Raises: Interrupted after a signal, once the running task is marked in the ledger.
     """
     prepare(setting)
-    while not job.is_finished:
-        if interrupts.pending:
-            raise Interrupted("Interrupted: the same command goes on from here.")
-        task = job.ask()
-        if task is None:
-            assert job.is_finished, "with nothing running, a job must hand out a task or be finished"
-            return
+    while (task := job.ask()) is not None:
         try:
             with interrupts.abruptly():
                 outcome = evaluate(task, setting, _reporter(job, task, interrupts))

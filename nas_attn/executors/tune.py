@@ -98,11 +98,9 @@ class _Asker(Searcher):
         super().__init__(metric="n_reports", mode="max")
         self._desk, self._workers = desk, workers
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next task as a config, None to wait, or FINISHED."""
-        if self._desk.job.is_finished:
-            return Searcher.FINISHED
-        if len(self._desk.tasks) >= self._workers:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Return the next task as a config, or None to wait; the stopper, not the searcher, ends the session."""
+        if self._desk.job.is_finished or len(self._desk.tasks) >= self._workers:
             return None
         task = self._desk.ask(trial_id)
         return None if task is None else {"task": task}
