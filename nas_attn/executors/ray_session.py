@@ -19,8 +19,8 @@ from nas_attn.executors.watchdog import watched
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_prestart_worker_first_driver": "0",  # Tune's actors take none of the processes started ahead
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -29,13 +29,6 @@ _SETTINGS = {
     "TUNE_MAX_PENDING_TRIALS_PG": "2",
     "TUNE_WARN_THRESHOLD_S": "10",
 }
-
-_TUNE_ACTOR_VARIABLES = {"PL_DISABLE_FORK": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
-"""What Tune gives the environment of its actors. With the same in the session, the processes that Ray starts ahead
-are the ones that Tune's actors get, and they import torch while the driver still gets ready: 4 s instead of 8 to the
-first step. A version of Tune that gives something else starts processes of its own, as it does without this."""
-
-_WARM_UP = "nas_attn.executors.warm_up.warm_up"
 
 _OBJECT_STORE_BYTES = 100 * 2**20
 
@@ -91,7 +84,6 @@ def _start(resources: Resources) -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": _TUNE_ACTOR_VARIABLES, "worker_process_setup_hook": _WARM_UP},
         )
 
 
