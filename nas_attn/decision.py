@@ -190,7 +190,20 @@ def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str) -> list[
                         f"of {where}: narrow one of the patterns."
                     )
                 owners[name] = owner
+    _refuse_one_place_twice([site for site in table.sites if site.name in owners], where)
     return [[site for site in table.sites if any(matches(p, site.name) for p in rule.match)] for rule in rules]
+
+
+def _refuse_one_place_twice(sites: Sequence[Site], where: str) -> None:
+    """Refuse two names of one place: in a network of one's own, a Sequential ends where its last child does."""
+    names: dict[tuple[str, str], str] = {}
+    for site in sites:
+        first = names.setdefault((site.module, site.kind), site.name)
+        if first != site.name:
+            raise SpaceError(
+                f"A place must be matched once, but '{first}' and '{site.name}' of {where} are the same place: "
+                "narrow one of the patterns."
+            )
 
 
 def _no_match(pattern: str, table: SiteTable, place: str) -> str:

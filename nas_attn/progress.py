@@ -192,8 +192,8 @@ class _Watching(SilentDisplay):
         settings, facts = request.settings, request.facts
         train = request.settings.recipe
         self._growth = (train.retrain_epochs or train.epochs) / train.epochs
-        if facts is not None:
-            self._growth *= (facts.n_train + facts.n_val) / facts.n_train
+        if facts is not None:  # a trial also reads its validation images each epoch, at a third of a training's price
+            self._growth *= (facts.n_train + facts.n_val) / (facts.n_train + facts.n_val / 3)
         lines = [
             f"{settings.space.title}: {settings.budget.trials} of {request.bound.n_placements:,} placements are tried, "
             f"the best {settings.budget.top} confirmed, and every arm retrained with {settings.budget.seeds} seeds.",
@@ -225,6 +225,7 @@ class PlainDisplay(_Watching):
         self._interval = interval
         self._next = 0.0
         self._stage = ""
+        self._best: TrialRecord | None = None
 
     def stage(self, name: str) -> None:
         """Print the stage's name."""
@@ -239,6 +240,9 @@ class PlainDisplay(_Watching):
             self._next = time.monotonic() + self._interval
             now = snapshot(stages, self._workers, self._growth)
             self._out.print(Text(_line(now)), soft_wrap=True)
+            if now.best is not None and now.best is not self._best:
+                self._best = now.best
+                self._out.print(Text(f"  {_best(now.best)}"), soft_wrap=True)
 
 
 class LiveDisplay(_Watching):
@@ -325,7 +329,7 @@ def _line(now: Snapshot) -> str:
     left = "" if now.seconds_left is None else f", about {duration(now.seconds_left)} left"
     counts = f"search {now.search.done}/{now.search.total}, confirm {now.confirm.done}/{now.confirm.total}, "
     counts += f"retrain {now.retrain.done}/{now.retrain.total}"
-    return f"{counts}; {now.running} running, {now.failed} failed, {now.answered} answered{left}; {_best(now.best)}"
+    return f"{counts}; {now.running} running, {now.failed} failed, {now.answered} answered{left}"
 
 
 def duration(seconds: float) -> str:

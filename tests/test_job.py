@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -138,13 +139,22 @@ def test_a_killed_tune_driver_leaves_no_process_and_is_resumed(space: Path, tmp_
     check_finished(out)
 
 
+def worker_of(driver: int) -> int:
+    """Return the process that trains."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for child in psutil.Process(driver).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "Trainable" in child.name():
+                    return child.pid
+    raise AssertionError("no worker was found")
+
+
 def test_a_killed_worker_costs_its_trial_a_second_run_and_nothing_else(space: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(command(space, out, executor="tune", workers=1, epochs=40), tmp_path)
     wait_for(out / "log.txt", "begin search 1:", process)
-    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "Trainable" in child.name()]
-    assert workers
-    os.kill(workers[0].pid, signal.SIGKILL)
+    os.kill(worker_of(process.pid), signal.SIGKILL)
     code, output = finish(process)
     assert code == 0, output
     run = check_finished(out)

@@ -397,3 +397,11 @@ def test_a_space_is_read_bound_and_used_without_torch_optuna_or_ray(root):
         "assert not {'torch', 'optuna', 'ray', 'numpy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
+
+
+def test_two_names_of_one_place_are_refused():
+    block = make_site("features.2", 32, 4, "stage1")
+    table = make_table(replace(block, name="features"), block)
+    record = {"title": "x", "backbone": "densenet", "sites": [{"match": ["**"], "attentions": ["se"]}]}
+    with pytest.raises(SpaceError, match=r"'features' and 'features\.2' of own\.toml are the same place: narrow one"):
+        SearchSpace.from_dict(record, "own.toml").bind(table)

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
-from uuid import uuid4
 
 from nas_attn.config import Resources
 from nas_attn.crew import Crew, n_cores, share_out
 from nas_attn.errors import ConfigError
-from nas_attn.executors.watchdog import watched
+from nas_attn.executors.watchdog import watchdog
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -51,10 +50,10 @@ def ray_session(resources: Resources) -> Iterator[Crew]:
     imports.start()
     with ExitStack() as stack:
         if not ray.is_initialized():
-            if resources.address is None:
-                stack.enter_context(watched(uuid4().hex))
+            watch = stack.enter_context(watchdog())
             stack.callback(ray.shutdown)
             _start(resources)
+            watch()
         _hush()
         found = ray.cluster_resources()
         cores = int(found.get("CPU", 1)) if resources.address else n_cores()

@@ -1,54 +1,57 @@
-"""Ends what Ray leaves behind when its driver is killed: two of its agents live on for a minute.
+"""Ends what Ray leaves behind when its driver is killed: two of its agents live on for a minute or more.
 
-Run as a process of its own, with a mark that every process of the run bears in its environment. It waits for the end
-of its standard input, which comes when the driver ends, however that happens.
+Run as a process of its own. It reads "PID START" lines from its standard input until that ends, which it does when the
+driver ends, however that happens; then it ends those of the processes that are still there.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-
-MARK = "NAS_ATTN_SESSION"
 
 _GRACE_SECONDS = 4.0
 """What Ray's processes get to notice the end of the driver by themselves."""
 
 
 @contextmanager
-def watched(mark: str) -> Iterator[None]:
-    """Start a watchdog for the processes that this one starts while inside, and end it with the block."""
-    command = [sys.executable, os.path.abspath(__file__), mark]
-    environment = {name: value for name, value in os.environ.items() if name != MARK}
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
-    os.environ[MARK] = mark
+def watchdog() -> Iterator[Callable[[], None]]:
+    """Start a watchdog, and yield what hands the processes below this one over to it; the block's end ends it."""
+    process = subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+
+    def watch() -> None:
+        import psutil
+
+        assert process.stdin is not None, "the watchdog was started with a pipe"
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if child.pid == process.pid:
+                    continue
+                process.stdin.write(f"{child.pid} {child.create_time()}\n")
+        process.stdin.flush()
+
     try:
-        yield
+        yield watch
     finally:
-        os.environ.pop(MARK, None)
         process.kill()
         process.communicate()
 
 
-def end_marked(mark: str) -> None:
-    """Kill every process of this user that bears the mark."""
-    import psutil
-
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get(MARK) == mark:
-                process.kill()
-
-
 def main() -> None:
     """Wait for the driver's end, then for Ray's own clean-up, then end the rest."""
-    sys.stdin.read()
+    watched = [line.split() for line in sys.stdin]
     time.sleep(_GRACE_SECONDS)
-    end_marked(sys.argv[1])
+    import psutil
+
+    for pid, start in watched:
+        with suppress(psutil.Error):
+            process = psutil.Process(int(pid))
+            if process.create_time() == float(start):
+                process.kill()
 
 
 if __name__ == "__main__":
