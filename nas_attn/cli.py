@@ -122,7 +122,8 @@ def search(
         str, one_of("--optimizer", ("sgd", "adamw", "adam"), panel=TRAINING, help="SGD has Nesterov momentum 0.9.")
     ] = "sgd",
     lr: Annotated[
-        float, real("--lr", 0, 100, above=True, panel=TRAINING, help="Learning rate at the peak of its schedule.")
+        float,
+        real("--lr", 0, 100, above=True, panel=TRAINING, help="Peak of the learning rate; 0.003 for Adam, AdamW."),
     ] = 0.1,
     weight_decay: Annotated[float, real("--weight-decay", 0, 10, panel=TRAINING, help="Weight decay.")] = 5e-4,
     augment: Annotated[

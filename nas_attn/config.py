@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nas_attn.errors import ConfigError, Refused, nearest
+
+ADAM_LR = 0.003
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Model = TypeVar("Model", bound=BaseModel)
@@ -51,7 +53,8 @@ class Recipe(Strict):
         retrain_epochs: Length of a retraining; None means `epochs`.
         batch_size: Images a step.
         optimizer: SGD has Nesterov momentum 0.9.
-        lr: Peak of the schedule: linear warm-up over the first tenth, then a half cosine to 0.
+        lr: Peak of the schedule: linear warm-up over the first tenth, then a half cosine to 0. Left out, it is 0.1
+            for SGD and 0.003 for Adam and AdamW.
         weight_decay: Applied to weights of two or more dimensions only.
         augment: `crop` pads by an eighth and crops at random; `crop-flip` also mirrors left to right.
         class_weights: Whether rare classes weigh more in the loss (inverse frequency, mean 1).
@@ -67,6 +70,13 @@ class Recipe(Strict):
     augment: Literal["none", "crop", "crop-flip"] = "none"
     class_weights: bool = False
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suit_lr_to_optimizer(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("optimizer") in ("adam", "adamw") and "lr" not in values:
+            return {**values, "lr": ADAM_LR}
+        return values
 
 
 class Budget(Strict):

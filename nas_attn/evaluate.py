@@ -73,9 +73,11 @@ def evaluate(task: Task, setting: Setting, report: Report) -> Outcome:
 
 
 def prepare(setting: Setting) -> None:
-    """Load the data and pin torch's threads, so that the first trial starts at once."""
+    """Load the data, pin torch's threads and bound its memory, so that the first trial starts at once."""
     if setting.n_threads is not None:
         torch.set_num_threads(setting.n_threads)
+    if setting.device == "cuda" and 0 < setting.gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(setting.gpus)
     if setting.train is None:
         _data(setting)
 

@@ -207,6 +207,7 @@ def _setting(request: Request, crew: Crew) -> Setting:
         device=crew.device,
         data=request.settings.data,
         train=request.settings.train,
+        gpus=crew.gpus,
         n_threads=crew.cpus,
     )
 

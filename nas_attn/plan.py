@@ -140,9 +140,8 @@ def _lines(request: Request, crew: Crew, probes: list[Probe]) -> list[str]:
     settings, facts = request.settings, request.facts
     stages = runs_and_epochs(request)
     lines = ["", f"Space: {settings.space.title}, {request.bound.n_placements:,} placements."]
-    lines += [f"Network: built by {settings.space.backbone['import']}, which is imported and called."] * (
-        "import" in settings.space.backbone
-    )
+    if "import" in settings.space.backbone:
+        lines.append(f"Network: built by {settings.space.backbone['import']}, which is imported and called.")
     lines += list(request.notes)
     lines += [f"{name.capitalize()}: {runs} runs of {epochs} epochs." for name, (runs, epochs) in stages.items()]
     lines.append(f"Workers: {crew}.")

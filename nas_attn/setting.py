@@ -18,6 +18,7 @@ class Setting:
         data: Which images; None when the user's own training brings its own.
         train: The user's own training, as a callable or as `module:function`; None takes ours.
         device: torch's name of the device that a trial sees.
+        gpus: GPUs of a trial; below 1, a trial may take no more than that share of the memory of its GPU.
         n_threads: Threads that torch may use; None leaves torch's own choice.
     """
 
@@ -29,4 +30,5 @@ class Setting:
     device: str = "cpu"
     data: DataConfig | None = None
     train: Callable[..., float] | str | None = None
+    gpus: float = 0.0
     n_threads: int | None = None

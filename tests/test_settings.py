@@ -1,0 +1,91 @@
+"""What the user asked for: which source goes before which, and what the run is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import tiny_space
+
+from nas_attn.config import Recipe, Resources
+from nas_attn.crew import share_out
+from nas_attn.errors import ConfigError
+from nas_attn.settings import bind, read_settings
+
+
+def test_the_command_line_goes_before_the_space_file_and_that_before_the_defaults(tmp_path: Path) -> None:
+    space = tiny_space(tmp_path)
+    space.write_text(space.read_text() + "\n[recipe]\nepochs = 7\nlr = 0.5\n[data]\nsplit = [0.2, 0.3, 0.5]\n")
+    settings = read_settings({"space": space, "lr": 0.2})
+    assert (settings.recipe.epochs, settings.recipe.lr, settings.recipe.batch_size) == (7, 0.2, Recipe().batch_size)
+    assert settings.data is not None
+    assert settings.data.split == (0.2, 0.3, 0.5)
+    settings = read_settings({"space": space, "split": "10/20/70"})
+    assert settings.data is not None
+    assert settings.data.split == pytest.approx((0.1, 0.2, 0.7))
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ({}, "runs/densenet_attn"),
+        ({"data": "cifar10"}, "runs/densenet_attn-cifar10"),
+        ({"data": "folder:/tmp/pictures"}, "runs/densenet_attn-pictures"),
+        ({"train": "my:train", "num_classes": 2, "in_channels": 1, "image_size": 8}, "runs/densenet_attn-own"),
+    ],
+)
+def test_a_run_is_called_after_its_space_and_its_data(given: dict[str, object], folder: str) -> None:
+    assert read_settings(given).out == Path(folder)
+
+
+def test_adam_starts_from_a_rate_of_its_own_unless_one_is_given() -> None:
+    assert Recipe().lr == 0.1
+    assert Recipe(optimizer="adamw").lr == 0.003
+    assert Recipe(optimizer="adam", lr=0.01).lr == 0.01
+
+
+def test_small_images_are_enlarged_and_the_user_is_told() -> None:
+    enlarged = bind(read_settings({"space": _imagenet_stem(), "split": "2/2/96"}))
+    assert enlarged.shape.image_size > 8
+    own = bind(read_settings({"space": "resnet18_attn"}))
+    assert own.shape.image_size == 32, "the space file's own size needs no enlarging"
+    assert "The 8x8 images are enlarged to" in enlarged.notes[0]
+
+
+def _imagenet_stem() -> object:
+    from nas_attn.space import SearchSpace
+
+    return SearchSpace.from_dict(
+        {
+            "title": "large",
+            "backbone": {"name": "densenet", "growth_rate": 4, "block_config": [1, 1], "stem": "imagenet"},
+            "sites": [{"match": ["denseblock*"], "attentions": ["se"]}],
+        },
+        "large.toml",
+    )
+
+
+def test_a_training_without_data_says_what_it_needs() -> None:
+    with pytest.raises(ConfigError, match=r"without data needs num_classes, in_channels, image_size: give them"):
+        read_settings({"train": "my:train"})
+
+
+@pytest.mark.parametrize(
+    ("resources", "cores", "gpus", "expected"),
+    [
+        ({}, 8, 0, (8, 1, 0.0, "cpu")),
+        ({"cpus_per_trial": 4}, 8, 0, (2, 4, 0.0, "cpu")),
+        ({"workers": 2}, 8, 0, (2, 4, 0.0, "cpu")),
+        ({}, 64, 8, (8, 8, 1.0, "cuda")),
+        ({"gpus_per_trial": 0.25}, 16, 1, (4, 4, 0.25, "cuda")),
+        ({"gpus_per_trial": 0.0}, 16, 1, (16, 1, 0.0, "cpu")),
+        ({"device": "cpu"}, 16, 2, (16, 1, 0.0, "cpu")),
+        ({"device": "mps"}, 8, 0, (1, 8, 0.0, "mps")),
+        ({"workers": 3, "device": "cuda"}, 2, 1, (3, 1, 1.0, "cuda")),
+    ],
+)
+def test_what_is_there_is_shared_out(
+    resources: dict[str, object], cores: int, gpus: int, expected: tuple[int, int, float, str]
+) -> None:
+    crew = share_out(Resources(**resources), n_cores=cores, n_gpus=gpus)
+    assert (crew.workers, crew.cpus, crew.gpus, crew.device) == expected
