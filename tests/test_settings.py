@@ -60,6 +60,7 @@ def _imagenet_stem() -> object:
             "title": "large",
             "backbone": {"name": "densenet", "growth_rate": 4, "block_config": [1, 1], "stem": "imagenet"},
             "sites": [{"match": ["denseblock*"], "attentions": ["se"]}],
+            "attentions": {"se": {"reduction": 4}},
         },
         "large.toml",
     )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -139,6 +141,12 @@ class _Decider(FIFOScheduler):
         self._desk.finish(trial.trial_id, result["outcome"])
         return str(TrialScheduler.STOP)
 
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """Take what a worker raised outside the training; one that died without a word is left to the searcher."""
+        reason = _raised(trial)
+        if reason is not None:
+            self._desk.finish(trial.trial_id, Outcome("fail", cause="error", reason=reason))
+
 
 class _Stopper(tune.Stopper):
     """Ends the session after a signal, or when the job has given up."""
@@ -157,3 +165,15 @@ class _Stopper(tune.Stopper):
 
 def _short_name(trial: Trial) -> str:
     return str(trial.trial_id)
+
+
+def _raised(trial: Trial) -> str | None:
+    """Return what ended a trial if its worker lives, or could not even be made; None if the worker died."""
+    path = Path(trial.pickled_error_file or "")
+    if not path.is_file():
+        return None
+    error = cloudpickle.loads(path.read_bytes())
+    if not isinstance(error, RayTaskError) and not (isinstance(error, ActorDiedError) and error.actor_init_failed):
+        return None
+    last = str(error).strip().splitlines()[-1]
+    return f"The worker could not begin the trial: {last.strip()}"
