@@ -246,7 +246,8 @@ class Stages:
         elif record.cause != "interrupted":
             self._row = [cause for cause in self._row if cause == record.cause] + [str(record.cause)]
         if len(self._row) >= FAILURES_IN_A_ROW and self.error is None:
+            reason = str(record.reason).rstrip(".")
             self.error = RunStopped(
                 f"{len(self._row)} trials in a row failed by the same cause, so the run stops; the last one said: "
-                f"{record.reason} What is finished is kept, and the same command goes on once the cause is mended."
+                f"{reason}. What is finished is kept, and the same command goes on once the cause is mended."
             )
