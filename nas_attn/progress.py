@@ -250,12 +250,12 @@ class LiveDisplay(_Watching):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
         self._name = "read"
         self._read: tuple[int, int] | None = None
         self._now: Snapshot | None = None
         self._taken = time.monotonic()
         self._begun = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
 
     def __enter__(self) -> LiveDisplay:
         self._live.start()

@@ -58,8 +58,8 @@ def _imagenet_stem() -> object:
     return SearchSpace.from_dict(
         {
             "title": "large",
-            "backbone": {"name": "densenet", "growth_rate": 4, "block_config": [1, 1], "stem": "imagenet"},
-            "sites": [{"match": ["denseblock*"], "attentions": ["se"]}],
+            "backbone": {"name": "densenet", "growth_rate": 4, "block_config": [1, 1, 1, 1], "stem": "imagenet"},
+            "sites": [{"match": ["denseblock1"], "attentions": ["se"]}],
             "attentions": {"se": {"reduction": 4}},
         },
         "large.toml",
