@@ -1,0 +1,58 @@
+"""The display: what it says while a job goes on, in a terminal of 80 columns and in a pipe."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from engine import Books, work
+from rich.console import Console
+
+from nas_attn.progress import LiveDisplay, PlainDisplay
+
+WIDTH = 80
+
+
+def terminal() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=WIDTH, height=24, highlight=False, color_system=None)
+
+
+def shown(display: LiveDisplay) -> list[str]:
+    """The lines that the live display would draw now."""
+    console = Console(file=io.StringIO(), width=WIDTH, highlight=False)
+    console.print(display._render())
+    return console.file.getvalue().splitlines()
+
+
+def test_the_live_display_says_how_far_each_stage_is(tmp_path: Path) -> None:
+    with LiveDisplay(terminal()) as display:
+        assert shown(display)[0].startswith("Reading the data ...")
+        display.reading(3, 12)
+        assert "3/12" in shown(display)[1]
+        display.stage("start")
+        assert shown(display)[0].startswith("Starting the workers ...")
+        with Books(tmp_path) as stages:
+            work(stages, stop_after=5)
+            display.update(stages)
+            lines = shown(display)
+            assert lines[0].startswith("Searching ...")
+            assert [line.split()[0] for line in lines[1:4]] == ["search", "confirm", "retrain"]
+            assert lines[1].endswith("5/12")
+            assert "1 of 1 workers busy, 0 failed" in lines[4]
+            assert lines[5].startswith("best so far: ")
+        with Books(tmp_path) as stages:
+            work(stages)
+            display.update(stages)
+            assert shown(display)[1].endswith("12/12")
+        display.stage("report")
+        assert shown(display)[0].startswith("Writing the report ...")
+
+
+@pytest.mark.parametrize("display", [LiveDisplay, PlainDisplay])
+def test_a_display_is_entered_and_left_in_any_state(display: type[LiveDisplay | PlainDisplay]) -> None:
+    console = terminal()
+    with pytest.raises(KeyboardInterrupt), display(console) as opened:
+        opened.stage("read")
+        raise KeyboardInterrupt
+    assert "Reading the data ..." in console.file.getvalue()
