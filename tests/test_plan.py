@@ -1,0 +1,69 @@
+"""`--dry-run`: the plan of a run, printed; nothing is started or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from runs import tiny_space
+
+from nas_attn.cli import main
+
+BUDGET = ("--trials", "7", "--epochs", "3", "--seeds", "2", "--top", "1", "--workers", "2", "--device", "cpu")
+
+OWN = """
+from torch import nn
+
+def make():
+    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(8, 10))
+"""
+
+OWN_SPACE = """
+title = "A network of my own"
+
+[backbone]
+import = "plan_net:make"
+
+[[sites]]
+match = ["0"]
+attentions = ["se"]
+
+[attentions.se]
+reduction = [2, 4]
+"""
+
+
+def plan(capsys: pytest.CaptureFixture[str], space: Path, *words: str) -> str:
+    assert main(["search", "--dry-run", "--space", str(space), *BUDGET, *words]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, in which a dry run must leave nothing."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_the_plan_of_a_shipped_network_has_its_cost_time_and_memory(tmp_path, here, capsys) -> None:
+    out = plan(capsys, tiny_space(tmp_path))
+    cheapest, dearest = (next(line for line in out.splitlines() if line.startswith(name)).split()
+                         for name in ("cheapest", "dearest"))  # fmt: skip
+    assert int(cheapest[1].replace(",", "")) < int(dearest[1].replace(",", ""))
+    for line in ("Search: 7 runs of 3 epochs.", "Workers: 2 trials at a time", "Estimated time of training: ", "MiB"):
+        assert line in out
+    assert "Nothing was started." in out
+    assert list(here.iterdir()) == []
+
+
+def test_the_plan_says_which_function_of_the_users_is_called(tmp_path, here, capsys, monkeypatch) -> None:
+    (tmp_path / "plan_net.py").write_text(OWN)
+    (tmp_path / "own.toml").write_text(OWN_SPACE)
+    monkeypatch.syspath_prepend(tmp_path)
+    out = plan(capsys, tmp_path / "own.toml")
+    assert "Network: built by plan_net:make, which is imported and called." in out
+    assert "Search: 3 runs of 3 epochs." in out
+    assert list(here.iterdir()) == []
