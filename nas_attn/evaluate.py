@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -18,10 +16,10 @@ from torch import nn
 
 from nas_attn.config import DataConfig
 from nas_attn.data import Data, load_data
-from nas_attn.errors import ConfigError, TrialFailed, unknown
+from nas_attn.errors import TrialFailed
 from nas_attn.model import build_model
 from nas_attn.records import Outcome, Stage, Task
-from nas_attn.setting import Setting
+from nas_attn.setting import Setting, load_train
 from nas_attn.train import accuracy, is_out_of_memory, train
 
 Report = Callable[[int, float], None]
@@ -80,28 +78,6 @@ def prepare(setting: Setting) -> None:
         torch.cuda.set_per_process_memory_fraction(setting.gpus)
     if setting.train is None:
         _data(setting)
-
-
-def load_train(path: str) -> Callable[..., float]:
-    """Return the function that `module:function` names; modules are also looked for in the working folder.
-
-    Raises: ConfigError if the path is none, or names nothing that can be called.
-    """
-    module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise ConfigError(f"--train must be MODULE:FUNCTION, but got '{path}': write my_package.training:train.")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"--train names the module '{module_name}', but it cannot be imported: {error}.") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = [key for key, found in vars(module).items() if callable(found) and not key.startswith("_")]
-        raise ConfigError(unknown("function", name, known, f"module '{module_name}'"))
-    chosen: Callable[..., float] = function
-    return chosen
 
 
 def _measure(task: Task, setting: Setting, report: Report) -> tuple[float, dict[str, float]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas_attn.config import Resources
 from nas_attn.crew import Crew, n_cores, share_out
 from nas_attn.description import describe_run
+from nas_attn.placement import Placement
 from nas_attn.progress import Display, SilentDisplay, terminal_display
 from nas_attn.records import RunRecord
 from nas_attn.run_folder import RunFolder, load_run, write_json
@@ -85,8 +86,11 @@ def run(request: Request, display: Display) -> RunRecord:
 def _work(request: Request, folder: RunFolder, display: Display, interrupts: Interrupts) -> None:
     """Execute what is left, then export and report."""
     with _Books(request, folder, display) as books:
-        # A finished run shows its result without starting a worker; only then is the ledger opened before Ray.
-        if not (folder.best.exists() and books.open().is_finished):
+        # Only a run that may be finished opens its ledger before Ray starts: it shows its result, and starts nothing.
+        if folder.best.exists() and books.open().is_finished:
+            if _is_told(books.open(), folder):
+                return
+        else:
             _execute(request, books, display, interrupts)
         stages = books.open()
         if stages.error is not None:
@@ -217,6 +221,22 @@ def _refuse_resources(resources: Resources) -> None:
     needs_gpu = resources.device == "cuda" or bool(resources.gpus_per_trial)
     if resources.address is None and (needs_gpu or resources.executor == "local"):
         _crew_here(resources)
+
+
+def _is_told(stages: Stages, folder: RunFolder) -> bool:
+    """Whether `best.json` and the report say already what the ledger says."""
+    best = folder.read_best()
+    if best is None or stages.winner is None or not folder.report.exists():
+        return False
+    placement = stages.winner.placement or Placement()
+    values = stages.final.values("retrain", placement, stages.retrain_epochs)
+    told = best.get("metrics", {}).get("test", {}).get("by_seed")
+    found = {str(seed): value for seed, value in values.items()}
+    return (best.get("placement"), best.get("recommended"), told) == (
+        placement.to_dict(),
+        stages.winner.recommended,
+        found,
+    )
 
 
 def _crew_here(resources: Resources) -> Crew:

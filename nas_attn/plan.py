@@ -12,7 +12,6 @@ from rich.text import Text
 
 from nas_attn.crew import Crew, n_cores, share_out
 from nas_attn.data import Images, load_data
-from nas_attn.evaluate import load_train
 from nas_attn.model import build_model
 from nas_attn.placement import Placement
 from nas_attn.progress import duration
@@ -42,8 +41,6 @@ class Probe:
 def print_plan(request: Request) -> None:
     """Print the plan of a checked request; build and time its cheapest and its dearest placement."""
     settings, bound = request.settings, request.bound
-    if isinstance(settings.train, str):
-        load_train(settings.train)
     crew = share_out(settings.resources, n_cores=n_cores(), n_gpus=torch.cuda.device_count())
     torch.set_num_threads(crew.cpus)
     images = _first_images(request, crew)

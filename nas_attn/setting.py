@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nas_attn.config import DataConfig, Recipe
+from nas_attn.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,25 @@ class Setting:
     train: Callable[..., float] | str | None = None
     gpus: float = 0.0
     n_threads: int | None = None
+
+
+def load_train(path: str) -> Callable[..., float]:
+    """Return the function that `module:function` names; modules are also looked for in the working folder.
+
+    Raises: ConfigError if the path is none, or names nothing that can be called.
+    """
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise ConfigError(f"--train must be MODULE:FUNCTION, but got '{path}': write my_package.training:train.")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--train names the module '{module_name}', but it cannot be imported: {error}.") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, found in vars(module).items() if callable(found) and not key.startswith("_")]
+        raise ConfigError(unknown("function", name, known, f"module '{module_name}'"))
+    chosen: Callable[..., float] = function
+    return chosen

@@ -14,6 +14,7 @@ from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Stric
 from nas_attn.data import DataFacts, describe
 from nas_attn.data_parts import Progress
 from nas_attn.errors import ConfigError, unknown
+from nas_attn.setting import load_train
 from nas_attn.space import BoundSpace, SearchSpace
 
 _DATA_KEYS = {
@@ -92,6 +93,8 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
     if not isinstance(space, SearchSpace):
         space = SearchSpace.load(space)
     train = given.get("train")
+    if isinstance(train, str):
+        load_train(train)
     recipe = {**space.recipe, **_of(space.data, ["augment"]), **_of(given, Recipe.model_fields)}
     brings_data = train is not None and "data" not in given
     data = None if brings_data else _data(given, space)

@@ -31,7 +31,7 @@ def test_the_command_line_goes_before_the_space_file_and_that_before_the_default
         ({}, "runs/densenet_attn"),
         ({"data": "cifar10"}, "runs/densenet_attn-cifar10"),
         ({"data": "folder:/tmp/pictures"}, "runs/densenet_attn-pictures"),
-        ({"train": "my:train", "num_classes": 2, "in_channels": 1, "image_size": 8}, "runs/densenet_attn-own"),
+        ({"train": "json:dumps", "num_classes": 2, "in_channels": 1, "image_size": 8}, "runs/densenet_attn-own"),
     ],
 )
 def test_a_run_is_called_after_its_space_and_its_data(given: dict[str, object], folder: str) -> None:
@@ -68,7 +68,20 @@ def _imagenet_stem() -> object:
 
 def test_a_training_without_data_says_what_it_needs() -> None:
     with pytest.raises(ConfigError, match=r"without data needs num_classes, in_channels, image_size: give them"):
-        read_settings({"train": "my:train"})
+        read_settings({"train": "json:dumps"})
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("my_training", r"--train must be MODULE:FUNCTION, but got 'my_training'"),
+        ("no_such_module:train", r"names the module 'no_such_module', but it cannot be imported"),
+        ("json:dump_s", r"Unknown function 'dump_s' in module 'json': did you mean 'dumps'\?"),
+    ],
+)
+def test_a_training_that_cannot_be_found_is_refused_at_once(path: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_settings({"train": path})
 
 
 @pytest.mark.parametrize(
