@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import Any
 
 from ray import tune
@@ -14,8 +15,9 @@ from ray import tune
 from nas_attn.records import Outcome, Task
 from nas_attn.setting import Setting
 
-BATCH_SECONDS = 0.5
-"""Reports that come faster than this travel together: a message costs the driver some milliseconds."""
+BATCH_SECONDS = 1.0
+"""Reports of this time travel together: a message costs the driver some milliseconds. A step never takes longer, so
+that an interrupt need not wait for an epoch's end."""
 
 
 class Worker(tune.Trainable):
@@ -35,19 +37,15 @@ class Worker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Return what the training reported since the last step, and how it ended, if it has."""
         reports: list[tuple[int, float]] = []
-        deadline = threading.Event()
-        timer = threading.Timer(BATCH_SECONDS, deadline.set)
-        timer.daemon = True
-        timer.start()
-        try:
-            while not (reports and deadline.is_set()):
-                item = self._reports.get()
-                if isinstance(item, Outcome):
-                    return {"reports": reports, "outcome": item}
-                reports.append(item)
-            return {"reports": reports, "outcome": None}
-        finally:
-            timer.cancel()
+        deadline = time.monotonic() + BATCH_SECONDS
+        while True:
+            try:
+                item = self._reports.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return {"reports": reports, "outcome": None}
+            if isinstance(item, Outcome):
+                return {"reports": reports, "outcome": item}
+            reports.append(item)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """End what the scheduler stopped, and start the next task."""
