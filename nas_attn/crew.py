@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from nas_attn.config import Resources
 from nas_attn.errors import ConfigError
 
+_TRIALS_A_CORE = 8
+"""Trials that may share a core: enough for any wish to overlap them, and an absurd number is caught."""
+
 
 @dataclass(frozen=True)
 class Crew:
@@ -42,8 +45,9 @@ def n_cores() -> int:
 def share_out(resources: Resources, *, n_cores: int, n_gpus: int) -> Crew:
     """Fill in what the user left open: one trial a GPU, or without GPUs one trial a core.
 
-    Raises: ConfigError if a trial asks for more than there is.
+    Raises: ConfigError if a trial asks for more than there is, or the trials for far more.
     """
+    _refuse_absurd(resources, n_cores)
     device = resources.device
     if device == "auto":
         device = "cuda" if n_gpus and resources.gpus_per_trial != 0 else "cpu"
@@ -61,6 +65,17 @@ def share_out(resources: Resources, *, n_cores: int, n_gpus: int) -> Crew:
     else:
         workers = resources.workers or (1 if device == "mps" else max(1, n_cores // (resources.cpus_per_trial or 1)))
     return Crew(workers, resources.cpus_per_trial or max(1, n_cores // workers), gpus, device)
+
+
+def _refuse_absurd(resources: Resources, n_cores: int) -> None:
+    wanted, workers = resources.cpus_per_trial, resources.workers
+    if wanted is not None and wanted > n_cores:
+        raise ConfigError(f"--cpus-per-trial must be at most the {n_cores} cores that there are, but got {wanted}.")
+    if workers is not None and workers > _TRIALS_A_CORE * n_cores:
+        raise ConfigError(
+            f"--workers must be at most {_TRIALS_A_CORE} for each of the {n_cores} cores, but got {workers}: "
+            "leave it out for one a core."
+        )
 
 
 def _gpus(resources: Resources, device: str, n_gpus: int) -> float:

@@ -181,12 +181,12 @@ def _execute(request: Request, books: _Books, display: Display, interrupts: Inte
     resources = request.settings.resources
     display.stage("start")
     if resources.executor == "local":
-        crew = _crew_here(resources)
+        from nas_attn.executors.local import crew_here, run_local
+
+        crew = crew_here(resources)
         stages = books.open()
         books.device = crew.device
         display.crew(crew)
-        from nas_attn.executors.local import run_local
-
         run_local(stages, _setting(request, crew), interrupts)
         return
     from nas_attn.executors.ray_session import ray_session
@@ -218,9 +218,15 @@ def _setting(request: Request, crew: Crew) -> Setting:
 
 def _refuse_resources(resources: Resources) -> None:
     """Check what this machine must have, before anything is written; a cluster elsewhere is asked when it is joined."""
-    needs_gpu = resources.device == "cuda" or bool(resources.gpus_per_trial)
-    if resources.address is None and (needs_gpu or resources.executor == "local"):
-        _crew_here(resources)
+    if resources.address is not None:
+        return
+    needs_torch = resources.device in ("cuda", "mps") or bool(resources.gpus_per_trial)
+    if needs_torch or resources.executor == "local":
+        from nas_attn.executors.local import crew_here
+
+        crew_here(resources)
+    else:  # cores are counted without torch, which the first trial must not wait for
+        share_out(resources, n_cores=n_cores(), n_gpus=0)
 
 
 def _is_told(stages: Stages, folder: RunFolder) -> bool:
@@ -237,12 +243,6 @@ def _is_told(stages: Stages, folder: RunFolder) -> bool:
         stages.winner.recommended,
         found,
     )
-
-
-def _crew_here(resources: Resources) -> Crew:
-    import torch
-
-    return share_out(resources, n_cores=n_cores(), n_gpus=torch.cuda.device_count())
 
 
 def _report(folder: RunFolder, display: Display) -> None:

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nas_attn.crew import Crew, n_cores, share_out
+from nas_attn.crew import Crew
 from nas_attn.data import Images, load_data
+from nas_attn.executors.local import crew_here
 from nas_attn.model import build_model
 from nas_attn.placement import Placement
 from nas_attn.progress import duration
@@ -41,7 +42,7 @@ class Probe:
 def print_plan(request: Request) -> None:
     """Print the plan of a checked request; build and time its cheapest and its dearest placement."""
     settings, bound = request.settings, request.bound
-    crew = share_out(settings.resources, n_cores=n_cores(), n_gpus=torch.cuda.device_count())
+    crew = crew_here(settings.resources)
     torch.set_num_threads(crew.cpus)
     images = _first_images(request, crew)
     probes = [_probe(request, label, found, images, crew) for label, found in (

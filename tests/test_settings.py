@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,15 @@ def test_what_is_there_is_shared_out(
 ) -> None:
     crew = share_out(Resources(**resources), n_cores=cores, n_gpus=gpus)
     assert (crew.workers, crew.cpus, crew.gpus, crew.device) == expected
+
+
+@pytest.mark.parametrize(
+    ("resources", "sentence"),
+    [
+        ({"workers": 5000}, "--workers must be at most 8 for each of the 2 cores, but got 5000: leave it out for one"),
+        ({"cpus_per_trial": 64}, "--cpus-per-trial must be at most the 2 cores that there are, but got 64."),
+    ],
+)
+def test_far_more_than_there_is_is_refused(resources: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        share_out(Resources(**resources), n_cores=2, n_gpus=0)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nas_attn.errors import Interrupted
+import torch
+
+from nas_attn.config import Resources
+from nas_attn.crew import Crew, n_cores, share_out
+from nas_attn.errors import ConfigError, Interrupted
 from nas_attn.evaluate import Stopped, evaluate, prepare
 from nas_attn.executors.base import INTERRUPTED, Job
 from nas_attn.executors.interrupts import Interrupts
 from nas_attn.records import Task
 from nas_attn.setting import Setting
+
+
+def crew_here(resources: Resources) -> Crew:
+    """Share out this machine. Raises: ConfigError if a trial asks for what is not there."""
+    if resources.device == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device mps needs a Mac whose GPU torch can use, but none was found: use --device cpu.")
+    return share_out(resources, n_cores=n_cores(), n_gpus=torch.cuda.device_count())
 
 
 def run_local(job: Job, setting: Setting, interrupts: Interrupts) -> None:
