@@ -52,6 +52,12 @@ def load_train(path: str) -> Callable[..., float]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ConfigError(f"--train names the module '{module_name}', but it cannot be imported: {error}.") from error
+    except Exception as error:  # the user's own code, which runs at import and may raise anything
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"--train names the module '{module_name}', which must be importable, but it raised "
+            f"{type(error).__name__}: {reason}."
+        ) from error
     function = getattr(module, name, None)
     if not callable(function):
         known = [key for key, found in vars(module).items() if callable(found) and not key.startswith("_")]

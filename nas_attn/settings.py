@@ -97,14 +97,18 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
         load_train(train)
     recipe = {**space.recipe, **_of(space.data, ["augment"]), **_of(given, Recipe.model_fields)}
     brings_data = train is not None and "data" not in given
+    if not brings_data:
+        _refuse_shape(given)
     data = None if brings_data else _data(given, space)
     shape = _shape(given, space) if brings_data else None
     out = given.get("out") or Path("runs") / _run_name(space, data, train)
+    checked = validate(Recipe, recipe, "the recipe")
+    _refuse_mirrors(checked, data)
     return Settings(
         space=space,
         data=data,
         shape=shape,
-        recipe=validate(Recipe, recipe, "the recipe"),
+        recipe=checked,
         budget=_validated(Budget, given),
         engine=_validated(Engine, given),
         resources=_validated(Resources, given),
@@ -177,6 +181,25 @@ def _shape(given: Mapping[str, Any], space: SearchSpace) -> Shape:
             f"A training of your own without data needs {', '.join(missing)}: give them, or name the data set."
         )
     return Shape(given["num_classes"], given["in_channels"], int(size))
+
+
+def _refuse_shape(given: Mapping[str, Any]) -> None:
+    """Refuse a shape that is told beside data, which has its own."""
+    for name in ("num_classes", "in_channels"):
+        if name in given:
+            hint = ": --channels turns grey into colour and back." if name == "in_channels" else ": leave it out."
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is for a training of your own that brings its images (--train without "
+                f"--data), but got {given[name]} beside data that has its own{hint}"
+            )
+
+
+def _refuse_mirrors(recipe: Recipe, data: DataConfig | None) -> None:
+    """Refuse to mirror digits: a mirrored 2 is none."""
+    if data is not None and data.name == "digits" and recipe.augment == "crop-flip":
+        raise ConfigError(
+            "--augment must be none or crop for digits, which lose their meaning when mirrored, but got crop-flip."
+        )
 
 
 def _enlarged(settings: Settings, image_size: int) -> int | None:

@@ -12,6 +12,7 @@ from nas_attn.config import Recipe, Resources
 from nas_attn.crew import share_out
 from nas_attn.errors import ConfigError
 from nas_attn.settings import bind, read_settings
+from nas_attn.space import available_spaces
 
 
 def test_the_command_line_goes_before_the_space_file_and_that_before_the_defaults(tmp_path: Path) -> None:
@@ -51,6 +52,24 @@ def test_small_images_are_enlarged_and_the_user_is_told() -> None:
     own = bind(read_settings({"space": "resnet18_attn"}))
     assert own.shape.image_size == 32, "the space file's own size needs no enlarging"
     assert "The 8x8 images are enlarged to" in enlarged.notes[0]
+
+
+def test_every_shipped_space_takes_the_default_data() -> None:
+    for name in available_spaces():
+        bind(read_settings({"space": name}))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"num_classes": 7}, "but got 7 beside data that has its own: leave it out."),
+        ({"in_channels": 3}, "but got 3 beside data that has its own: --channels turns grey into colour and back."),
+        ({"augment": "crop-flip"}, "--augment must be none or crop for digits"),
+    ],
+)
+def test_what_does_not_go_with_the_data_is_refused(given: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        read_settings(given)
 
 
 def _imagenet_stem() -> object:
