@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MKL_NUM_THREADS"] = "1"
     os.environ["MPLBACKEND"] = "Agg"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # The same examples in every run: a red run must mean that the change is wrong.
+    settings.register_profile("repeatable", derandomize=True, deadline=None)
+    settings.load_profile("repeatable")
     cache = tempfile.TemporaryDirectory(prefix="nas_attn-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(cache.cleanup)
     os.environ["XDG_CACHE_HOME"] = cache.name

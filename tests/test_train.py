@@ -236,7 +236,7 @@ def test_sgd_has_nesterov_momentum() -> None:
 @pytest.mark.parametrize("name", ["sgd", "adamw", "adam"])
 def test_a_step_is_that_of_the_plain_optimiser(name: str) -> None:
     ours, theirs = (tiny_cnn().to(memory_format=torch.channels_last) for _ in range(2))
-    fast = make_optimizer(ours, Recipe(optimizer=name, weight_decay=0.0))
+    fast = make_optimizer(ours, Recipe(optimizer=name, lr=0.1, weight_decay=0.0))
     words = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {"weight_decay": 0.0}
     plain = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[name]
     slow = plain(theirs.parameters(), lr=0.1, foreach=False, **words)
