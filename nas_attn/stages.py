@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,7 +99,12 @@ class Stages:
         return task
 
     def report(self, task: Task, epoch: int, value: float) -> bool:
-        """Pass one epoch on to the ledger; return whether the scheduler stops the trial."""
+        """Pass one epoch on to the ledger; return whether the scheduler stops the trial.
+
+        A value that is not finite is no point of a curve; the end of the run says what became of it.
+        """
+        if not math.isfinite(value):
+            return False
         study = self.search if task.stage == "search" else self.final
         return study.report(task.number, epoch, value)
 

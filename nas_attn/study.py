@@ -213,7 +213,10 @@ class SearchStudy:
             known, params=thought.params, answered_from=known.number, label=None, curve={}, seconds=0.0, facts={}
         )
         self._keep(replace(record, number=self._ledger.begin(record, self._choices)))
-        self._mind.tell(thought, known.value)
+        if known.state == "complete":
+            self._mind.tell(thought, known.value)
+        else:
+            self._reject(thought)  # a value of fewer epochs is not told as one of the full budget
 
     def _think(self, params: Mapping[str, Value] | None = None) -> optuna.Trial:
         """Return a thought with every parameter suggested; `params` fixes them."""

@@ -274,3 +274,23 @@ def test_the_recommendation_is_made_on_validation_and_may_be_none(tmp_path: Path
         assert stages.winner.recommended == "none"
         assert stages.winner.placement is not None, "found #1 is the best placement with attention all the same"
         assert len(stages.winner.placement) >= 1
+
+
+def test_a_report_that_is_not_finite_is_no_point_of_the_curve(tmp_path: Path) -> None:
+    with Books(tmp_path) as stages:
+        task = stages.ask()
+        assert task is not None
+        assert not stages.report(task, 1, 0.5)
+        assert not stages.report(task, 2, float("nan"))
+        stages.finish(task, Outcome("fail", cause="nan", reason="The loss left the finite numbers."))
+        assert stages.search.records()[0].curve == {1: 0.5}
+
+
+def test_an_answer_for_a_stopped_trial_is_stopped_too(tmp_path: Path) -> None:
+    bound = small_space(sites=[{"match": ["denseblock3"], "attentions": ["se", "cbam"]}])
+    with Books(tmp_path, bound, scheduler="asha", epochs=8, trials=7, sampler="random") as stages:
+        work(stages)
+        rows = stages.search.records()
+    for row in rows:
+        if row.answered_from is not None:
+            assert row.state == rows[row.answered_from].state
