@@ -17,17 +17,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
+
+from run_log import ends
 
 from nas_attn import search
 from nas_attn.space import SearchSpace
@@ -79,8 +79,8 @@ def ours(n_trials: int, seconds: float) -> Cost:
             workers=WORKERS,
             cpus_per_trial=1,
         )
-        ends = [_moment(line) for line in (out / "log.txt").read_text().splitlines() if "INFO end search" in line]
-    return _cost(ends, sum(row.seconds for row in record.search if row.answered_from is None) / len(ends))
+        moments = ends(out / "log.txt", "search")
+    return _cost(moments, mean(row.seconds for row in record.search if row.answered_from is None))
 
 
 def stock(n_trials: int, seconds: float, *options: str) -> Cost:
@@ -92,16 +92,10 @@ def stock(n_trials: int, seconds: float, *options: str) -> Cost:
     return _cost(json.loads(done.stdout.splitlines()[-1])["ends"], seconds)
 
 
-def _cost(ends: list[float], seconds: float) -> Cost:
+def _cost(moments: list[float], seconds: float) -> Cost:
     """Return the time between ends, and the share of the workers' time that trials of `seconds` filled."""
-    per_trial = (ends[-1] - ends[WARM - 1]) / (len(ends) - WARM)
+    per_trial = (moments[-1] - moments[WARM - 1]) / (len(moments) - WARM)
     return Cost(1000 * per_trial, seconds / (WORKERS * per_trial))
-
-
-def _moment(line: str) -> float:
-    found = re.match(r"(\S+ \S+?),(\d+) ", line)
-    assert found is not None, f"a line of the log begins with its time, but got {line!r}"
-    return datetime.fromisoformat(found[1]).timestamp() + int(found[2]) / 1000
 
 
 def main() -> None:
