@@ -1,0 +1,100 @@
+"""Every process of one command, found by a mark in its environment: their memory, and which of them are still there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = "NAS_ATTN_BENCHMARK"
+INTERVAL_SECONDS = 0.5
+
+
+class Command:
+    """A started command, and whatever it starts in turn, also what leaves its process group.
+
+    Args:
+        words: The command line; it imports this checkout's package.
+        output: File that takes what it prints.
+    """
+
+    def __init__(self, words: list[str], folder: Path, output: Path) -> None:
+        self._mark = uuid4().hex
+        self._path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.begun = time.time()
+        with output.open("w") as file:
+            self.process = subprocess.Popen(
+                words,
+                cwd=folder,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, MARK: self._mark, "PYTHONPATH": self._path},
+                start_new_session=True,
+            )
+
+    def alive(self) -> list[psutil.Process]:
+        """Return the processes that bear the mark and have not ended."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def wait_until_gone(self, seconds: float) -> list[psutil.Process]:
+        """Wait for every process to end, at most `seconds`; return those that are left."""
+        deadline = time.monotonic() + seconds
+        while (left := self.alive()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return left
+
+    def end(self) -> None:
+        """Kill whatever is left."""
+        for process in self.alive():
+            with suppress(psutil.Error):
+                process.kill()
+        self.process.wait()
+
+
+class Memory:
+    """The largest sum of the proportional set sizes (PSS: shared pages counted once) over all samples, in bytes."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self.n_samples = 0
+
+    def sample(self, command: Command) -> None:
+        """Take one sample; a process that ends meanwhile counts nothing."""
+        total = 0
+        for process in command.alive():
+            with suppress(psutil.Error):
+                memory = process.memory_full_info()
+                total += getattr(memory, "pss", memory.rss)
+        self.peak = max(self.peak, total)
+        self.n_samples += 1
+
+
+@contextmanager
+def sampled(command: Command) -> Iterator[Memory]:
+    """Sample the memory of a command while inside."""
+    memory, ended = Memory(), threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(INTERVAL_SECONDS):
+            memory.sample(command)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield memory
+    finally:
+        ended.set()
+        thread.join()
