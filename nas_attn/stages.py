@@ -142,12 +142,7 @@ class Stages:
     def fixed_arms(self) -> list[tuple[str, Placement]]:
         """Return the arms that need no search: no attention, and each attention of the space everywhere."""
         names = dict.fromkeys(name for rule in self._bound.space.sites for name in rule.attentions)
-        arms = [("none", NONE)]
-        for name in names:
-            placement = self._bound.everywhere(name)
-            over = " (over a limit)" if self._bound.check(placement) else ""
-            arms.append((f"{name} everywhere{over}", placement))
-        return arms
+        return [("none", NONE), *((f"{name} everywhere", self._bound.everywhere(name)) for name in names)]
 
     def arms(self) -> list[tuple[str, Placement]]:
         """Return all arms, equal placements once, their labels joined by " = "."""
