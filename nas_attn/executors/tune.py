@@ -30,6 +30,8 @@ def run_tune(job: Job, setting: Setting, crew: Crew, interrupts: Interrupts) -> 
 
     Raises: Interrupted after a signal, once the running tasks are marked in the ledger.
     """
+    if job.is_finished:
+        return  # Tune would wait ten minutes for a first trial before it asks its stopper
     folder = tempfile.mkdtemp(prefix="nas_attn-tune-")
     desk = _Desk(job, interrupts)
     trainable = tune.with_resources(tune.with_parameters(Worker, setting=setting), {"cpu": crew.cpus, "gpu": crew.gpus})

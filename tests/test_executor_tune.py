@@ -1,4 +1,4 @@
-"""What the driver says of a worker that could not begin its trial, and of one that died."""
+"""Ray Tune as an executor, without a cluster: nothing to do, a worker that could not begin, a worker that died."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from nas_attn.executors.tune import _raised
+from nas_attn.config import Recipe
+from nas_attn.crew import Crew
+from nas_attn.executors.interrupts import Interrupts
+from nas_attn.executors.tune import _raised, run_tune
+from nas_attn.records import Outcome, Task
+from nas_attn.setting import Setting
 
 
 @dataclass
@@ -38,3 +43,24 @@ def test_worker_that_died_is_left_to_be_begun_again(tmp_path: Path) -> None:
     assert _raised(failed(tmp_path, ActorDiedError())) is None
     assert _raised(FailedTrial(None)) is None
     assert _raised(FailedTrial(str(tmp_path / "never-written.pkl"))) is None
+
+
+class FinishedJob:
+    """All is trained; only the export was cut off."""
+
+    is_finished = True
+
+    def ask(self) -> Task | None:
+        raise AssertionError("a finished job is not asked")
+
+    def report(self, task: Task, epoch: int, value: float) -> bool:
+        raise AssertionError("a finished job gets no reports")
+
+    def finish(self, task: Task, outcome: Outcome) -> None:
+        raise AssertionError("a finished job gets no results")
+
+
+def test_finished_job_does_not_wait_for_tune(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas_attn.executors.tune.tune.Tuner", None)
+    setting = Setting(backbone={"name": "densenet"}, num_classes=10, in_channels=1, image_size=8, recipe=Recipe())
+    run_tune(FinishedJob(), setting, Crew(1, 1, 0.0, "cpu"), Interrupts())
