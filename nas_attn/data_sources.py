@@ -59,6 +59,9 @@ def read_source(config: DataConfig, progress: Progress | None = None) -> Source:
         return read_torchvision(config.name, _path(config.root), download=config.download)
     if config.name == "digits":
         return read_digits()
+    if _path(config.name).exists():
+        kind = "folder" if _path(config.name).is_dir() else "npz"
+        raise DataError(f"A path must say what it is, but got '{config.name}': write {kind}:{config.name}.")
     raise DataError(unknown("data set", config.name, DATA_SETS))
 
 
@@ -167,6 +170,8 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             return {name: stored[name] for name in stored.files if name in wanted}
     except _DAMAGED as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        if "pickle" in reason:  # numpy takes any other file for one, and advises to run it
+            reason = "it is no archive of plain arrays"
         raise DataError(f"{path} cannot be read as an .npz file, it is damaged or of another kind: {reason}.") from None
 
 

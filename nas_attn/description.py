@@ -35,7 +35,7 @@ def describe_run(request: Request) -> dict[str, Any]:
         "sites": table_to_dict(request.bound.table),
         "versions": versions(),
         "commit": _git_commit(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([*_program(), *sys.argv[1:]]),
     }
 
 
@@ -48,6 +48,14 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _program() -> list[str]:
+    """Return the words that start this program again."""
+    name = Path(sys.argv[0]).name
+    if name == "__main__.py":  # python -m nas_attn
+        return ["python", "-m", "nas_attn"]
+    return ["python", name] if name.endswith(".py") else [name]
 
 
 def _git_commit() -> str | None:

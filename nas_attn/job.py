@@ -230,9 +230,9 @@ def _refuse_resources(resources: Resources) -> None:
 
 
 def _is_told(stages: Stages, folder: RunFolder) -> bool:
-    """Whether `best.json` and the report say already what the ledger says."""
+    """Whether `best.json`, its weights and the report hold already what the ledger says."""
     best = folder.read_best()
-    if best is None or stages.winner is None or not folder.report.exists():
+    if best is None or stages.winner is None or not folder.report.exists() or not folder.has_weights(best):
         return False
     placement = stages.winner.placement or Placement()
     values = stages.final.values("retrain", placement, stages.retrain_epochs)

@@ -21,6 +21,7 @@ from nas_attn.errors import FileError, SpaceError
 from nas_attn.model import AttentionModel, Maker, build_model
 from nas_attn.placement import Placement
 from nas_attn.preprocess import Preprocess
+from nas_attn.records import content_digest
 
 SCHEMA_VERSION = 1
 
@@ -97,7 +98,7 @@ def save_model(model: AttentionModel, json_path: str | Path, *, record: Mapping[
         "weights": {"name": weights_path.name, "sha256": hashlib.sha256(weights).hexdigest()},
     }
     content = _plain(content, path)
-    content["digest"] = _digest(content)
+    content["digest"] = content_digest(content)
     _checked(content, path)
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     _replace(weights_path, weights)
@@ -152,7 +153,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     if version != SCHEMA_VERSION:
         raise FileError(f"The model file {path} must have schema_version {SCHEMA_VERSION}, but has {version!r}.")
     described = _checked(content, path)
-    if _digest({key: value for key, value in content.items() if key != "digest"}) != described.digest:
+    if content_digest(content) != described.digest:
         raise FileError(f"The model file {path} is altered: its content does not give the digest that it states.")
     return described
 
@@ -175,11 +176,6 @@ def _plain(content: Record, path: Path) -> Record:
     except (TypeError, ValueError) as error:
         raise FileError(f"The record for {path} must be plain JSON: {error}.") from error
     return plain
-
-
-def _digest(content: Record) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _refuse_constant(word: str) -> float:

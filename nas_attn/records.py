@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,13 @@ from nas_attn.placement import Placement, SiteTable
 
 Stage = Literal["search", "confirm", "retrain"]
 State = Literal["running", "complete", "pruned", "fail"]
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a JSON object, of all but the `digest` that it states itself."""
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from nas_attn.errors import RunError
 from nas_attn.placement import Site, SiteTable
-from nas_attn.records import RunRecord
+from nas_attn.records import RunRecord, content_digest
 
 IDENTITY = ("space", "data", "train", "recipe", "seed")
 """Parts of `config.json` that change a result: a run is resumed only while they stay as they are."""
@@ -53,7 +54,9 @@ class RunFolder:
                 "wait for it, or give another --out."
             ) from None
         except OSError as error:
-            raise RunError(f"The run folder {self.path} must be writable, but: {error.strerror}.") from error
+            raise RunError(
+                f"The run folder {self.path} must be writable, but: {error.strerror}. Give another --out."
+            ) from error
         try:
             yield
         finally:
@@ -89,8 +92,20 @@ class RunFolder:
         return _read_json(self.config, "a run folder")
 
     def read_best(self) -> dict[str, Any] | None:
-        """Return `best.json`, or None while there is none."""
-        return _read_json(self.best, "a model file") if self.best.exists() else None
+        """Return `best.json`, or None while there is none. Raises: RunError if it is truncated or altered."""
+        if not self.best.exists():
+            return None
+        mend = "delete it, and the search's command writes it again from the ledger."
+        content = _read_json(self.best, "a model file", mend)
+        if content_digest(content) != content.get("digest"):
+            raise RunError(f"{self.best} must be as the search wrote it, but is altered: {mend}")
+        return content
+
+    def has_weights(self, best: Mapping[str, Any]) -> bool:
+        """Whether the weights that `best.json` states lie beside it, whole; a kill between the two leaves others."""
+        stated = best.get("weights", {})
+        file = self.path / str(stated.get("name"))
+        return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == stated.get("sha256")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -144,13 +159,13 @@ def load_run(folder: str | Path) -> RunRecord:
     )
 
 
-def _read_json(path: Path, kind: str) -> dict[str, Any]:
+def _read_json(path: Path, kind: str, mend: str = "restore it, or move the folder away.") -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path.parent} must be {kind} with a {path.name}, but there is none.") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise RunError(f"{path} must be JSON, but is damaged: restore it, or move the folder away.") from None
+        raise RunError(f"{path} must be JSON, but is damaged: {mend}") from None
     if not isinstance(content, dict):
         raise RunError(f"{path} must hold one JSON object, but holds {type(content).__name__}.")
     return content

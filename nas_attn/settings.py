@@ -13,7 +13,7 @@ from nas_attn.backbones.table import site_table
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, validate
 from nas_attn.data import DataFacts, describe
 from nas_attn.data_parts import Progress
-from nas_attn.errors import ConfigError, unknown
+from nas_attn.errors import ConfigError, SpaceError, unknown
 from nas_attn.setting import load_train
 from nas_attn.space import BoundSpace, SearchSpace
 
@@ -95,6 +95,8 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
     train = given.get("train")
     if isinstance(train, str):
         load_train(train)
+    if not space.backbone:
+        raise SpaceError(f"A search needs a backbone, but {space.where} has none: add [backbone] with a name.")
     recipe = {**space.recipe, **_of(space.data, ["augment"]), **_of(given, Recipe.model_fields)}
     brings_data = train is not None and "data" not in given
     if not brings_data:

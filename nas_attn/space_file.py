@@ -171,6 +171,8 @@ def find_space(name_or_path: str | Path) -> Path:
     if path.is_dir():
         raise SpaceError(f"A space is a TOML file, but '{name}' is a folder: name one of its files.")
     siblings = {str(other): other for other in path.parent.glob("*.toml")} if len(path.parts) > 1 else {}
+    if path.suffix == ".toml" and not path.parent.is_dir():
+        raise SpaceError(f"A space file must exist, but there is no folder '{path.parent}' for '{name}'.")
     raise SpaceError(unknown("space", name, {**spaces, **siblings}))
 
 

@@ -18,9 +18,10 @@ from nas_attn.augment import normalised
 from nas_attn.data_parts import resized, with_channels
 from nas_attn.errors import DataError, FileError
 from nas_attn.model import build_model
-from nas_attn.model_file import ModelFile, _digest, load_model, read_model_file, save_model
+from nas_attn.model_file import ModelFile, load_model, read_model_file, save_model
 from nas_attn.placement import Placement
 from nas_attn.preprocess import Preprocess
+from nas_attn.records import content_digest
 
 TINY = {"name": "densenet", "growth_rate": 4, "block_config": [2, 2]}
 SHAPE = {"num_classes": 3, "in_channels": 1, "image_size": 8}
@@ -135,8 +136,7 @@ def _edited(path, edit, *, sign: bool) -> None:
     content = json.loads(path.read_text())
     edit(content)
     if sign:
-        del content["digest"]
-        content["digest"] = _digest(content)
+        content["digest"] = content_digest(content)
     path.write_text(json.dumps(content))
 
 

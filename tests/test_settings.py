@@ -10,6 +10,7 @@ from runs import tiny_space
 
 from nas_attn.config import Recipe, Resources
 from nas_attn.crew import share_out
+from nas_attn.description import describe_run
 from nas_attn.errors import ConfigError
 from nas_attn.settings import bind, read_settings
 from nas_attn.space import available_spaces
@@ -135,3 +136,16 @@ def test_what_is_there_is_shared_out(
 def test_far_more_than_there_is_is_refused(resources: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         share_out(Resources(**resources), n_cores=2, n_gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("/x/nas_attn/__main__.py", "python -m nas_attn search --trials 3"),
+        ("run_search.py", "python run_search.py search --trials 3"),
+        ("/usr/bin/nas-attn", "nas-attn search --trials 3"),
+    ],
+)
+def test_the_command_that_is_kept_can_be_run_again(program: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [program, "search", "--trials", "3"])
+    assert describe_run(bind(read_settings({})))["command"] == words

@@ -1,0 +1,188 @@
+"""Bad input through the command line: code 2, one sentence with rule, value and fix, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from runs import tiny_space
+
+from nas_attn.cli import main
+
+BUDGET = ("--trials", "1", "--epochs", "1", "--seeds", "1", "--top", "1", "--batch-size", "64", "--executor", "local")
+
+SPACE = """
+title = "A space"
+[backbone]
+name = "densenet"
+block_config = [2, 2]
+[[sites]]
+match = ["denseblock*"]
+attentions = ["se"]
+"""
+
+
+def write_images(folder: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = np.full((8, 8), 10 * index, np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that can be wrong with a file that a user names."""
+    root = tmp_path_factory.mktemp("files")
+    tiny_space(root)
+    for name, old, new in (
+        ("attention", '["se"]', '["cbma"]'),
+        ("backbone", '"densenet"', '"densnet"'),
+        ("pattern", "denseblock*", "densblock*"),
+        ("option", 'attentions = ["se"]', 'attentions = ["se"]\n[attentions.se]\nreductoin = 4'),
+        ("value", 'attentions = ["se"]', 'attentions = ["se"]\n[attentions.se]\nreduction = 4096'),
+        ("twice", 'match = ["denseblock*"]', 'match = ["denseblock*"]\nmatch = ["x"]'),
+        ("limit", 'attentions = ["se"]', 'attentions = ["se"]\n[limits]\nmax_params = 5'),
+        ("bare", '[backbone]\nname = "densenet"\nblock_config = [2, 2]\n', ""),
+    ):
+        assert old in SPACE
+        (root / f"{name}.toml").write_text(SPACE.replace(old, new))
+    write_images(root / "few", {"cat": 9, "dog": 2})
+    write_images(root / "damaged", {"cat": 9, "dog": 9})
+    (root / "damaged" / "cat" / "0.png").write_bytes(b"\x89PNG no more")
+    (root / "empty").mkdir()
+    images = np.zeros((12, 8, 8), np.uint8)
+    np.savez(root / "labels.npz", train_images=images, train_labels=np.arange(11) % 2)
+    np.savez(root / "negative.npz", train_images=images, train_labels=np.arange(12) % 2 - 1)
+    (root / "half.npz").write_bytes((root / "labels.npz").read_bytes()[:300])
+    (root / "text.npz").write_text("no arrays")
+    (root / "file").write_text("a file")
+    shutil.copytree(root / "empty", root / "letters")
+    (root / "letters" / "letter.txt").write_text("not a run")
+    (root / "broken_training.py").write_text("def train(:\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--space densnet_attn", "Unknown space 'densnet_attn': did you mean 'densenet_attn'?"),
+        ("--space nowhere/mine.toml", "A space file must exist, but there is no folder 'nowhere'"),
+        ("--space FILES/attention.toml", "Unknown attention 'cbma' in [[sites]] 1 of"),
+        ("--space FILES/backbone.toml", "Unknown backbone 'densnet' in [backbone] of"),
+        ("--space FILES/pattern.toml", "did you mean 'denseblock"),
+        ("--space FILES/option.toml", "did you mean 'reduction'?"),
+        ("--space FILES/value.toml", "reduction <= channels must hold, but got reduction=4096"),
+        ("--space FILES/twice.toml", "must be TOML, but is not: "),
+        ("--space FILES/limit.toml", "No placement of"),
+        ("--space FILES/bare.toml", "A search needs a backbone, but"),
+        ("--max-params 100", "and max_params is 100."),
+        ("--data digts", "Unknown data set 'digts': did you mean 'digits'?"),
+        ("--data FILES/few", "A path must say what it is, but got 'FILES/few': write folder:FILES/few."),
+        ("--data FILES/half.npz", "write npz:FILES/half.npz."),
+        ("--data cifar10", "say where it lies with --data-root, or fetch it with --download."),
+        ("--data folder:FILES/nowhere", "An image folder must exist, but there is none at FILES/nowhere."),
+        ("--data folder:FILES/empty", "must hold one folder a class, two classes or more, but it holds no folder."),
+        ("--data folder:FILES/few", "class 'dog' has 2 where 3 are needed: add images, or leave the class out."),
+        ("--data folder:FILES/damaged --strict-data", "Every file must be an image under --strict-data, but"),
+        ("--data folder:FILES/damaged", "At most 1 % of the files may be no images"),
+        ("--data npz:FILES/labels.npz", "must hold one label an image, but has 11 for 12 images."),
+        ("--data npz:FILES/negative.npz", "must count the classes from 0, but -1 is there."),
+        ("--data npz:FILES/half.npz", "cannot be read as an .npz file, it is damaged or of another kind"),
+        ("--data npz:FILES/text.npz", "damaged or of another kind: it is no archive of plain arrays."),
+        ("--split 0/50/50", "The share of train must be above 0"),
+        ("--trials 0", "'--trials' must be a whole number from 1"),
+        ("--epochs -3", "'--epochs' must be a whole number from 1"),
+        ("--seeds 1e9", "'--seeds' must be a whole number from 1"),
+        ("--executor tune --workers 9999", "--workers must be at most 8 for each of the"),
+        ("--executor tune --cpus-per-trial 1024", "--cpus-per-trial must be at most the"),
+        ("--executor ray", "'--executor' must be one of tune, local, but got 'ray'."),
+        ("--augment crop-flip", "--augment must be none or crop for digits"),
+        ("--num-classes 3", "but got 3 beside data that has its own: leave it out."),
+        ("--train nowhere:train --data digits", "--train names the module 'nowhere', but it cannot be imported"),
+        ("--train broken_training:train --data digits", "must be importable, but it raised SyntaxError"),
+        ("--train os:getcwd", "needs num_classes, in_channels, image_size: give them, or name the data set."),
+        ("--out FILES/file", "A run needs a folder, but FILES/file is a file: give another --out."),
+        ("--out FILES/file/run", "must be writable, but: Not a directory. Give another --out."),
+        ("--out FILES/letters", "holds other files and no config.json, so it is no run: give another --out."),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(words, sentence, files, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(files)
+    before = sorted(files.rglob("*"))
+    given = words.replace("FILES", str(files)).split()
+    space = [] if "--space" in given else ["--space", str(files / "tiny.toml")]
+    assert main(["search", *space, *BUDGET, *given]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert sentence.replace("FILES", str(files)) in err
+    assert list(tmp_path.iterdir()) == []
+    assert sorted(path for path in files.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+@pytest.mark.parametrize("words", ["--gpus-per-trial 1", "--device cuda", "--device mps"])
+def test_a_gpu_that_is_not_there_is_refused(words, files, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    for executor in ("local", "tune"):
+        line = ["search", "--space", str(files / "tiny.toml"), *BUDGET, *words.split(), "--executor", executor]
+        assert main(line) == 2
+        assert "none was found" in (err := capsys.readouterr().err) or "no GPU was found" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def finished(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["search", "--space", str(files / "tiny.toml"), *BUDGET, "--quiet", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A finished run of one's own to damage."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def again(files: Path, run: Path, *words: str) -> int:
+    return main(["search", "--space", str(files / "tiny.toml"), *BUDGET, "--quiet", "--out", str(run), *words])
+
+
+def test_the_folder_of_another_search_is_refused_and_untouched(files, run, capsys) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert again(files, run, "--lr", "0.2") == 2
+    assert "belongs to another search (recipe.lr was 0.1, now 0.2): results would be mixed." in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_a_damaged_best_json_is_refused_and_written_again_once_it_is_deleted(damage, files, run, capsys) -> None:
+    best = run / "best.json"
+    whole = best.read_text()
+    best.write_text(whole[:200] if damage == "truncated" else whole.replace('"n": 1', '"n": 9', 1))
+    for command in (lambda: main(["report", str(run)]), lambda: again(files, run)):
+        assert command() == 2
+        err = capsys.readouterr().err
+        assert "best.json must be " in err
+        assert err.endswith("delete it, and the search's command writes it again from the ledger.\n")
+    best.unlink()
+    assert again(files, run) == 0
+    told = (json.loads(text) for text in (whole, best.read_text()))
+    assert len({json.dumps(record["metrics"], sort_keys=True) for record in told}) == 1
+
+
+def test_damaged_weights_are_written_again_by_the_same_command(files, run) -> None:
+    weights = run / "best.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    assert again(files, run) == 0
+    assert weights.read_bytes() == whole
