@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -57,6 +58,7 @@ kernel_size = [3, 7]
 SETTINGS = {"trials": 5, "epochs": 2, "batch_size": 64, "seeds": 2, "top": 1, "cpus_per_trial": 1}
 FILES = ("best.json", "best.safetensors", "config.json", "report.html", "trials.csv", "arms.csv")
 PATIENCE_SECONDS = 10.0
+HUNG_SECONDS = 120.0
 STOCK_TRIALS = 8
 
 
@@ -72,7 +74,7 @@ def start(folder: Path, executor: str) -> Command:
 def finish(folder: Path, executor: str) -> list[str]:
     """Give the same command once more, to its end; return what is wrong with how it went."""
     command = start(folder, executor)
-    code = command.process.wait()
+    code = _code(command)
     left = command.wait_until_gone(PATIENCE_SECONDS)
     command.end()
     wrong = [f"left behind by the second start: {_names(left)}"] if left else []
@@ -116,7 +118,7 @@ def look_at(run_folder: Path, before: list[Event]) -> list[str]:
 def kill_driver(folder: Path, executor: str, moment: float) -> tuple[str, list[str]]:
     """Kill the driver, go on, and return (where it was, what is wrong)."""
     command = start(folder, executor)
-    with suppress(Exception):
+    with suppress(subprocess.TimeoutExpired):
         command.process.wait(moment)
     command.process.send_signal(signal.SIGKILL)
     command.process.wait()
@@ -131,7 +133,7 @@ def kill_driver(folder: Path, executor: str, moment: float) -> tuple[str, list[s
 def kill_worker(folder: Path, executor: str, moment: float) -> tuple[str, list[str]]:
     """Kill one of Ray's workers as soon as there is one after `moment`; the run must finish by itself."""
     command = start(folder, executor)
-    with suppress(Exception):
+    with suppress(subprocess.TimeoutExpired):
         command.process.wait(moment)
     where = "no worker was there"
     while command.process.poll() is None:
@@ -142,7 +144,7 @@ def kill_worker(folder: Path, executor: str, moment: float) -> tuple[str, list[s
                 workers[0].kill()
             break
         time.sleep(0.05)
-    code = command.process.wait()
+    code = _code(command)
     left = command.wait_until_gone(PATIENCE_SECONDS)
     command.end()
     wrong = [f"ended with code {code}"] if code else []
@@ -177,6 +179,16 @@ def kill_stock(folder: Path, moment: float) -> tuple[str, list[str]]:
     if after["COMPLETE"] != STOCK_TRIALS:
         wrong.append(f"{after['COMPLETE']} trials instead of {STOCK_TRIALS}")
     return f"{states['COMPLETE']} of {STOCK_TRIALS} trials done", wrong
+
+
+def _code(command: Command) -> int | str:
+    """Wait for a command to end; one that hangs is killed."""
+    try:
+        return command.process.wait(HUNG_SECONDS)
+    except subprocess.TimeoutExpired:
+        command.process.kill()
+        command.process.wait()
+        return f"none after {HUNG_SECONDS:.0f} s"
 
 
 def _stock_states(folder: Path) -> Counter[str]:
