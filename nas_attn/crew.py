@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 
 from nas_attn.config import Resources
@@ -65,6 +66,25 @@ def share_out(resources: Resources, *, n_cores: int, n_gpus: int) -> Crew:
     else:
         workers = resources.workers or (1 if device == "mps" else max(1, n_cores // (resources.cpus_per_trial or 1)))
     return Crew(workers, resources.cpus_per_trial or max(1, n_cores // workers), gpus, device)
+
+
+def refuse_silent_address(address: str, seconds: float = 5.0) -> None:
+    """Check that something answers at a cluster's address; Ray itself would wait for minutes, and not quietly.
+
+    Raises: ConfigError if the address is none, or nothing answers there.
+    """
+    if address == "auto":  # the cluster of this machine, which Ray finds by itself
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and host and port.isdigit() and 0 < int(port) < 2**16):
+        raise ConfigError(f"--address must be HOST:PORT of a running Ray cluster, or auto, but got '{address}'.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--address must lead to a running Ray cluster, but nothing answers at '{address}' "
+            f"({error.strerror or error}): start one there with `ray start --head`, or leave --address out."
+        ) from None
 
 
 def _refuse_absurd(resources: Resources, n_cores: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_attn.config import Resources
-from nas_attn.crew import Crew, n_cores, share_out
+from nas_attn.crew import Crew, n_cores, refuse_silent_address, share_out
 from nas_attn.description import describe_run
 from nas_attn.placement import Placement
 from nas_attn.progress import Display, SilentDisplay, terminal_display
@@ -219,6 +219,7 @@ def _setting(request: Request, crew: Crew) -> Setting:
 def _refuse_resources(resources: Resources) -> None:
     """Check what this machine must have, before anything is written; a cluster elsewhere is asked when it is joined."""
     if resources.address is not None:
+        refuse_silent_address(resources.address)
         return
     needs_torch = resources.device in ("cuda", "mps") or bool(resources.gpus_per_trial)
     if needs_torch or resources.executor == "local":

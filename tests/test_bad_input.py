@@ -102,6 +102,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--executor tune --workers 9999", "--workers must be at most 8 for each of the"),
         ("--executor tune --cpus-per-trial 1024", "--cpus-per-trial must be at most the"),
         ("--executor ray", "'--executor' must be one of tune, local, but got 'ray'."),
+        (
+            "--executor tune --address nonsense",
+            "--address must be HOST:PORT of a running Ray cluster, or auto, but got",
+        ),
+        ("--executor tune --address localhost:1", "nothing answers at 'localhost:1' (Connection refused): start one"),
         ("--augment crop-flip", "--augment must be none or crop for digits"),
         ("--num-classes 3", "but got 3 beside data that has its own: leave it out."),
         ("--train nowhere:train --data digits", "--train names the module 'nowhere', but it cannot be imported"),
