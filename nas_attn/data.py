@@ -46,6 +46,15 @@ class DataFacts:
     notes: tuple[str, ...] = ()
 
     @property
+    def in_words(self) -> str:
+        """Return the data in one sentence."""
+        size = f"{self.image_size}x{self.image_size}"
+        return (
+            f"Data: {self.name}, {self.n_train:,} training, {self.n_val:,} validation and {self.n_test:,} test "
+            f"images of {size}, {self.num_classes} classes."
+        )
+
+    @property
     def n_bytes(self) -> int:
         """Return what the images take on the device."""
         return (self.n_train + self.n_val + self.n_test) * self.in_channels * self.image_size**2
@@ -130,6 +139,8 @@ def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, P
     labels = np.concatenate([part.labels for part in parts.values()])
     n_classes = len(source.class_names)
     notes = [*source.notes, *_split_notes(source.parts, parts)]
+    if config.name.startswith("folder:") and config.image_size is None:
+        notes.append(f"The images of the folder are brought to {size}x{size}: --image-size sets another size.")
     if height != width:
         notes.append(f"Images of {height} x {width} are stretched to {size} x {size}.")
     facts = DataFacts(

@@ -141,6 +141,7 @@ def _lines(request: Request, crew: Crew, probes: list[Probe]) -> list[str]:
     lines = ["", f"Space: {settings.space.title}, {request.bound.n_placements:,} placements."]
     if "import" in settings.space.backbone:
         lines.append(f"Network: built by {settings.space.backbone['import']}, which is imported and called.")
+    lines += [facts.in_words] if facts is not None else []
     lines += list(request.notes)
     lines += [f"{name.capitalize()}: {runs} runs of {epochs} epochs." for name, (runs, epochs) in stages.items()]
     lines.append(f"Workers: {crew}.")

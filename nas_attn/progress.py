@@ -199,17 +199,14 @@ class _Watching(SilentDisplay):
             f"the best {settings.budget.top} confirmed, and every arm retrained with {settings.budget.seeds} seeds.",
         ]
         if facts is not None:
-            lines.append(
-                f"Data: {facts.name}, {facts.n_train:,} training, {facts.n_val:,} validation and {facts.n_test:,} test "
-                f"images of {facts.image_size}x{facts.image_size}, {facts.num_classes} classes."
-            )
+            lines.append(facts.in_words)
         lines += request.notes
         lines += [
             f"Run folder: {settings.out} (the same command goes on where it stopped)",
             f"Dashboard: nas-attn dashboard {settings.out}",
         ]
-        for line in lines:
-            self._out.print(Text(line), soft_wrap=True)
+        for line in lines:  # whole words in a terminal, whole lines in a file
+            self._out.print(Text(line), soft_wrap=not self._out.is_terminal)
 
     def crew(self, crew: Crew) -> None:
         """Print who works with what."""

@@ -56,7 +56,8 @@ def test_class_folders_are_split_70_15_15_and_stretched_to_64(root: Path) -> Non
     assert data.facts.class_names == ("a", "b")
     assert data.facts.class_counts == (20, 20)
     assert data.train.pixels.shape == (28, 3, 64, 64)
-    assert data.facts.notes == ()
+    assert data.facts.notes == ("The images of the folder are brought to 64x64: --image-size sets another size.",)
+    assert facts_of(root, image_size=64).notes == ()
 
 
 def test_pixels_and_labels_are_those_of_the_files(root: Path) -> None:

@@ -53,7 +53,13 @@ def test_the_plan_of_a_shipped_network_has_its_cost_time_and_memory(tmp_path, he
     cheapest, dearest = (next(line for line in out.splitlines() if line.startswith(name)).split()
                          for name in ("cheapest", "dearest"))  # fmt: skip
     assert int(cheapest[1].replace(",", "")) < int(dearest[1].replace(",", ""))
-    for line in ("Search: 7 runs of 3 epochs.", "Workers: 2 trials at a time", "Estimated time of training: ", "MiB"):
+    for line in (
+        "Data: digits, 179 training,",
+        "Search: 7 runs of 3 epochs.",
+        "Workers: 2 trials at a time",
+        "Estimated time of training: ",
+        "MiB",
+    ):
         assert line in out
     assert "Nothing was started." in out
     assert list(here.iterdir()) == []
