@@ -13,6 +13,7 @@ from nas_attn.config import Recipe
 from nas_attn.crew import Crew
 from nas_attn.executors.interrupts import Interrupts
 from nas_attn.executors.tune import _raised, run_tune
+from nas_attn.executors.watchdog import of_session
 from nas_attn.records import Outcome, Task
 from nas_attn.setting import Setting
 
@@ -64,3 +65,20 @@ def test_finished_job_does_not_wait_for_tune(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("nas_attn.executors.tune.tune.Tuner", None)
     setting = Setting(backbone={"name": "densenet"}, num_classes=10, in_channels=1, image_size=8, recipe=Recipe())
     run_tune(FinishedJob(), setting, Crew(1, 1, 0.0, "cpu"), Interrupts())
+
+
+SESSION = "--session-dir=/tmp/ray/session_2026-11-21_11-33-09_038594_26834"
+
+
+@pytest.mark.parametrize(
+    ("words", "is_ours"),
+    [
+        (["/ray/core/src/ray/raylet/raylet", SESSION], True),
+        (["python", "-u", "/ray/_private/log_monitor.py", f"{SESSION}/logs"], True),
+        (["/ray/core/src/ray/raylet/raylet", SESSION.replace("26834", "126834")], False),
+        (["tail", "-f", SESSION], False),
+        (["python", "train.py"], False),
+    ],
+)
+def test_watchdog_knows_a_sessions_own_processes(words: list[str], is_ours: bool) -> None:
+    assert of_session(words, 26834) is is_ours
