@@ -2,9 +2,11 @@
 
     python benchmarks/crash_matrix.py [--kills 20] [--worker-kills 5] [--executor tune] [--peer-kills 3] [--seed 0]
 
-First a run is left in peace, to learn how long it takes. Then each row of the table is a new run, killed at a moment
-drawn uniformly from that time: the driver, or (Ray Tune only) one worker. After a driver's kill nothing of the run may
-be left after ten seconds; then the same command is given, and the finished run is looked at. What must hold:
+First a run is left in peace, to learn how long it takes and how many lines its log gets. Then each row of the table is
+a new run, killed at a random moment: the driver, or (Ray Tune only) one worker. Every other moment is uniform over the
+time of the run, the others over the lines of its log, plus up to 0.3 s, since most of a tiny run's time is its start.
+After a driver's kill nothing of the run may be left after ten seconds; then the same command is given, and the finished
+run is looked at. What must hold:
 
 - nothing that was finished before the kill is lost, changed, or done twice (same stage, placement and seed);
 - no row is RUNNING; the budget of distinct placements is exact; every arm has every seed;
@@ -25,6 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -60,6 +63,23 @@ FILES = ("best.json", "best.safetensors", "config.json", "report.html", "trials.
 PATIENCE_SECONDS = 10.0
 HUNG_SECONDS = 120.0
 STOCK_TRIALS = 8
+STOCK_SECONDS = 4.0
+"""Time that the peer's trials of one second take on two workers."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: so many seconds after the log has so many lines that begin or end a trial."""
+
+    n_events: int
+    seconds: float
+
+    def wait(self, command: Command, folder: Path) -> None:
+        """Wait for it, or for the end of the command."""
+        while command.process.poll() is None and len(events(folder / "run" / "log.txt")) < self.n_events:
+            time.sleep(0.005)
+        with suppress(subprocess.TimeoutExpired):
+            command.process.wait(self.seconds)
 
 
 def start(folder: Path, executor: str) -> Command:
@@ -115,11 +135,10 @@ def look_at(run_folder: Path, before: list[Event]) -> list[str]:
     return wrong
 
 
-def kill_driver(folder: Path, executor: str, moment: float) -> tuple[str, list[str]]:
+def kill_driver(folder: Path, executor: str, moment: Moment) -> tuple[str, list[str]]:
     """Kill the driver, go on, and return (where it was, what is wrong)."""
     command = start(folder, executor)
-    with suppress(subprocess.TimeoutExpired):
-        command.process.wait(moment)
+    moment.wait(command, folder)
     command.process.send_signal(signal.SIGKILL)
     command.process.wait()
     left = command.wait_until_gone(PATIENCE_SECONDS)
@@ -130,11 +149,10 @@ def kill_driver(folder: Path, executor: str, moment: float) -> tuple[str, list[s
     return _where(found), wrong + look_at(folder / "run", _completed(found))
 
 
-def kill_worker(folder: Path, executor: str, moment: float) -> tuple[str, list[str]]:
+def kill_worker(folder: Path, executor: str, moment: Moment) -> tuple[str, list[str]]:
     """Kill one of Ray's workers as soon as there is one after `moment`; the run must finish by itself."""
     command = start(folder, executor)
-    with suppress(subprocess.TimeoutExpired):
-        command.process.wait(moment)
+    moment.wait(command, folder)
     where = "no worker was there"
     while command.process.poll() is None:
         workers = [process for process in command.alive() if _is_worker(process)]
@@ -153,7 +171,7 @@ def kill_worker(folder: Path, executor: str, moment: float) -> tuple[str, list[s
     return where, wrong + look_at(folder / "run", _completed(events(folder / "run" / "log.txt")))
 
 
-def kill_stock(folder: Path, moment: float) -> tuple[str, list[str]]:
+def kill_stock(folder: Path, _: str, moment: Moment) -> tuple[str, list[str]]:
     """Kill the peer and restore it; return (where it was, what is wrong by the same rules)."""
     script = str(Path(__file__).with_name("stock.py"))
     words = [sys.executable, script, str(folder), "--trials", str(STOCK_TRIALS), "--seconds", "1"]
@@ -161,7 +179,7 @@ def kill_stock(folder: Path, moment: float) -> tuple[str, list[str]]:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not _stock_states(folder)["COMPLETE"]:
         time.sleep(0.1)
-    time.sleep(moment)
+    time.sleep(moment.seconds % STOCK_SECONDS)
     command.process.kill()
     command.process.wait()
     left = command.wait_until_gone(PATIENCE_SECONDS)
@@ -242,18 +260,21 @@ def main() -> None:
         wrong = finish(Path(name), options.executor)
         length = time.monotonic() - begun
         wrong += look_at(Path(name) / "run", [])
+        n_events = len(events(Path(name) / "run" / "log.txt"))
         print(f"Undisturbed: {length:.1f} s, {'; '.join(wrong) or 'every rule holds'}", flush=True)
     draw = random.Random(options.seed)
     rows = [("driver", kill_driver)] * options.kills
     rows += [("worker", kill_worker)] * (options.worker_kills if options.executor == "tune" else 0)
-    rows += [("stock's driver", lambda folder, _, moment: kill_stock(folder, moment % 4))] * options.peer_kills
+    rows += [("stock's driver", kill_stock)] * options.peer_kills
     broken: Counter[str] = Counter()
     for number, (victim, kill) in enumerate(rows, 1):
-        moment = draw.uniform(0, length)
+        by_time, by_log = Moment(0, draw.uniform(0, length)), Moment(draw.randint(1, n_events), draw.uniform(0, 0.3))
+        moment = by_time if number % 2 else by_log
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             where, wrong = kill(Path(name), options.executor, moment)
         broken[victim] += bool(wrong)
-        print(f"{number:3} {victim:<14} at {moment:5.1f} s  {where:<34} {'; '.join(wrong) or 'ok'}", flush=True)
+        when = f"line {moment.n_events:2} + {moment.seconds:5.2f} s"
+        print(f"{number:3} {victim:<14} {when}  {where:<34} {'; '.join(wrong) or 'ok'}", flush=True)
     for victim, n in Counter(victim for victim, _ in rows).items():
         print(f"{victim}: {n - broken[victim]} of {n} kills left every rule standing")
     sys.exit(1 if broken["driver"] or broken["worker"] else 0)
