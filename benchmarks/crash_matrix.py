@@ -4,11 +4,11 @@
 
 First a run is left in peace, to learn how long it takes and how many lines its log gets. Then each row of the table is
 a new run, killed at a random moment: the driver, or (Ray Tune only) one worker. Every other moment is uniform over the
-time of the run, the others over the lines of its log, plus up to 0.3 s, since most of a tiny run's time is its start.
-After a driver's kill nothing of the run may be left after ten seconds; then the same command is given, and the finished
-run is looked at. What must hold:
+time of the run, the others over the lines of its log, plus up to 0.3 s, since most of a tiny run's time is its start;
+a worker is always killed by the log, while there is one. After a driver's kill nothing of the run may be left after ten
+seconds; then the same command is given, and the finished run is looked at. What must hold:
 
-- nothing that was finished before the kill is lost, changed, or done twice (same stage, placement and seed);
+- nothing that was finished before the kill is lost, or done twice (same stage, placement and seed);
 - no row is RUNNING; the budget of distinct placements is exact; every arm has every seed;
 - `best.json` and its weights load, and the page, the tables and no half-written file are there.
 
@@ -268,8 +268,11 @@ def main() -> None:
     rows += [("stock's driver", kill_stock)] * options.peer_kills
     broken: Counter[str] = Counter()
     for number, (victim, kill) in enumerate(rows, 1):
-        by_time, by_log = Moment(0, draw.uniform(0, length)), Moment(draw.randint(1, n_events), draw.uniform(0, 0.3))
-        moment = by_time if number % 2 else by_log
+        by_time, by_log = (
+            Moment(0, draw.uniform(0, length)),
+            Moment(draw.randint(1, n_events - 1), draw.uniform(0, 0.3)),
+        )
+        moment = by_log if victim == "worker" or number % 2 == 0 else by_time
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
             where, wrong = kill(Path(name), options.executor, moment)
         broken[victim] += bool(wrong)
