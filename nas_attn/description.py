@@ -21,7 +21,7 @@ def describe_run(request: Request) -> dict[str, Any]:
     settings = request.settings
     data: dict[str, Any] | None = None
     if settings.data is not None and request.facts is not None:
-        facts = {name: value for name, value in vars(request.facts).items() if name != "notes"}
+        facts = {name: value for name, value in vars(request.facts).items() if name not in ("notes", "mean", "std")}
         data = {**settings.data.model_dump(exclude={"root", "download", "strict"}), "facts": facts}
     return {
         "space": {"name": settings.space.name, **settings.space.to_dict()},

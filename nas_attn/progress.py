@@ -173,7 +173,7 @@ class SilentDisplay:
         from nas_attn.report.verdict import verdict
 
         self._console.print()
-        self._console.print(Text(verdict(record)))
+        self._console.print(Text(verdict(record)), soft_wrap=not self._console.is_terminal)
         self._console.print()
         for name, about in (("report.html", "the report"), ("best.json", "the model: nas_attn.load_model(...)")):
             if (record.folder / name).exists():
@@ -196,7 +196,8 @@ class _Watching(SilentDisplay):
             self._growth *= (facts.n_train + facts.n_val) / (facts.n_train + facts.n_val / 3)
         lines = [
             f"{settings.space.title}: {settings.budget.trials} of {request.bound.n_placements:,} placements are tried, "
-            f"the best {settings.budget.top} confirmed, and every arm retrained with {settings.budget.seeds} seeds.",
+            f"the best {min(settings.budget.top, settings.budget.trials)} confirmed, "
+            f"and every arm retrained with {settings.budget.seeds} seeds.",
         ]
         if facts is not None:
             lines.append(facts.in_words)
@@ -319,7 +320,10 @@ def _facts(now: Snapshot, workers: int) -> str:
 def _best(best: TrialRecord | None) -> str:
     if best is None or best.value is None:
         return "best so far: none yet"
-    return f"best so far: {100 * best.value:.2f} % on validation, {best.placement}"
+    from nas_attn.report.words import placement_words  # on use: it loads scipy, and the first words need none
+
+    value = f"{100 * best.value:.2f} %" if 0 <= best.value <= 1 else f"{best.value:g}"
+    return f"best so far: {value} on validation, {placement_words(best.placement, None)}"
 
 
 def _line(now: Snapshot) -> str:
