@@ -233,7 +233,7 @@ def _where(found: list[Event]) -> str:
 
 def _is_worker(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return " ".join(process.cmdline()).startswith("ray::Worker")
+        return " ".join(process.cmdline()).startswith(("ray::Worker", "ray::ResourceTrainable"))
     return False
 
 

@@ -47,6 +47,7 @@ class Measured:
     total: float
     memory: int
     n_samples: int
+    largest: list[tuple[int, str]]
     stages: dict[str, float]
     trained: float
     busy: float
@@ -75,7 +76,9 @@ def whole(options: list[str], workers: int) -> Measured:
     names = ("start", "search", "confirm", "retrain", "report")
     stages = {name: spans[index + 1] - spans[index] for index, name in enumerate(names)}
     busy = sum(seconds) / (workers * (moments[-1] - moments[0]))
-    return Measured(total, memory.peak, memory.n_samples, stages, sum(seconds) / workers, busy, len(seconds))
+    return Measured(
+        total, memory.peak, memory.n_samples, memory.largest, stages, sum(seconds) / workers, busy, len(seconds)
+    )
 
 
 def first_epoch(options: list[str]) -> float:
@@ -114,6 +117,7 @@ def print_whole(measured: list[Measured]) -> None:
     peaks = [one.memory / GIGABYTE for one in measured]
     shown = f"{median(peaks):7.2f} GB ({min(peaks):.2f} to {max(peaks):.2f}; {measured[0].n_samples} samples a run)"
     print(f"  memory   {shown}; goal: 3 GB")
+    print("           of which", ", ".join(f"{name} {size / GIGABYTE:.2f}" for size, name in measured[0].largest))
     busy = [one.busy for one in measured]
     print(f"  busy     {median(busy):7.1%} ({min(busy):.1%} to {max(busy):.1%})")
     for name in measured[0].stages:

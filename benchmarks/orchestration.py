@@ -24,10 +24,10 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
-from run_log import ends
+from run_log import events
 
 from nas_attn import search
 from nas_attn.space import SearchSpace
@@ -79,8 +79,9 @@ def ours(n_trials: int, seconds: float) -> Cost:
             workers=WORKERS,
             cpus_per_trial=1,
         )
-        moments = ends(out / "log.txt", "search")
-    return _cost(moments, mean(row.seconds for row in record.search if row.answered_from is None))
+        seconds_of = {row.number: row.seconds for row in record.search}
+        found = [event for event in events(out / "log.txt") if (event.kind, event.stage) == ("end", "search")]
+    return _cost([(event.moment, seconds_of[event.number]) for event in found])
 
 
 def stock(n_trials: int, seconds: float, *options: str) -> Cost:
@@ -89,13 +90,15 @@ def stock(n_trials: int, seconds: float, *options: str) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(script), folder, "--trials", str(n_trials), "--seconds", str(seconds), *options]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return _cost(json.loads(done.stdout.splitlines()[-1])["ends"], seconds)
+    return _cost([(moment, seconds) for moment in json.loads(done.stdout.splitlines()[-1])["ends"]])
 
 
-def _cost(moments: list[float], seconds: float) -> Cost:
-    """Return the time between ends, and the share of the workers' time that trials of `seconds` filled."""
-    per_trial = (moments[-1] - moments[WARM - 1]) / (len(moments) - WARM)
-    return Cost(1000 * per_trial, seconds / (WORKERS * per_trial))
+def _cost(trials: list[tuple[float, float]]) -> Cost:
+    """Return what trials of (moment of the end, seconds) cost, from the end of the warm ones to the last end."""
+    moments = [moment for moment, _ in trials]
+    start, window = moments[WARM - 1], moments[-1] - moments[WARM - 1]
+    busy = sum(max(0.0, moment - max(start, moment - seconds)) for moment, seconds in trials)
+    return Cost(1000 * window / (len(trials) - WARM), busy / (WORKERS * window))
 
 
 def main() -> None:

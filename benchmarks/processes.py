@@ -65,21 +65,34 @@ class Command:
 
 
 class Memory:
-    """The largest sum of the proportional set sizes (PSS: shared pages counted once) over all samples, in bytes."""
+    """The largest sum of the proportional set sizes (PSS: shared pages counted once) over all samples, in bytes.
+
+    `largest` are the greatest processes of that sample, by name.
+    """
 
     def __init__(self) -> None:
         self.peak = 0
         self.n_samples = 0
+        self.largest: list[tuple[int, str]] = []
 
     def sample(self, command: Command) -> None:
         """Take one sample; a process that ends meanwhile counts nothing."""
-        total = 0
+        sizes = []
         for process in command.alive():
             with suppress(psutil.Error):
                 memory = process.memory_full_info()
-                total += getattr(memory, "pss", memory.rss)
-        self.peak = max(self.peak, total)
+                sizes.append((getattr(memory, "pss", memory.rss), short_name(process)))
+        total = sum(size for size, _ in sizes)
+        if total > self.peak:
+            self.peak, self.largest = total, sorted(sizes, reverse=True)[:5]
         self.n_samples += 1
+
+
+def short_name(process: psutil.Process) -> str:
+    """Return the last part of the first word of the command line that is no option and no interpreter."""
+    words = [word for word in process.cmdline() if not word.startswith("-")]
+    names = [Path(word).name for word in words if "python" not in Path(word).name] or [process.name()]
+    return names[0]
 
 
 @contextmanager
