@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what editors and type checkers see
-    from nas_attn.attention.catalog import ATTENTIONS
+    from nas_attn.attention.catalog import ATTENTIONS, register_attention
     from nas_attn.attention.create import auxiliary_loss, create_attention
+    from nas_attn.attention.entry import Context, Entry, Option
     from nas_attn.backbones.catalog import BACKBONES
     from nas_attn.errors import NasAttnError
     from nas_attn.job import search
@@ -25,7 +26,10 @@ __all__ = [
     "ATTENTIONS",
     "BACKBONES",
     "Attention",
+    "Context",
+    "Entry",
     "NasAttnError",
+    "Option",
     "Placement",
     "SearchSpace",
     "Site",
@@ -35,6 +39,7 @@ __all__ = [
     "create_attention",
     "load_model",
     "load_run",
+    "register_attention",
     "save_model",
     "search",
 ]
@@ -43,7 +48,10 @@ _HOMES = {
     "ATTENTIONS": "nas_attn.attention.catalog",
     "BACKBONES": "nas_attn.backbones.catalog",
     "Attention": "nas_attn.placement",
+    "Context": "nas_attn.attention.entry",
+    "Entry": "nas_attn.attention.entry",
     "NasAttnError": "nas_attn.errors",
+    "Option": "nas_attn.attention.entry",
     "Placement": "nas_attn.placement",
     "SearchSpace": "nas_attn.space",
     "Site": "nas_attn.placement",
@@ -52,6 +60,7 @@ _HOMES = {
     "create_attention": "nas_attn.attention.create",
     "load_model": "nas_attn.model_file",
     "load_run": "nas_attn.run_folder",
+    "register_attention": "nas_attn.attention.catalog",
     "save_model": "nas_attn.model_file",
     "search": "nas_attn.job",
 }

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
 
-from nas_attn.attention.catalog import Context, attention_entry, resolve_options
+from nas_attn.attention.catalog import attention_entry
+from nas_attn.attention.options import resolve_options
 from nas_attn.errors import SpaceError, nearest, unknown
-from nas_attn.fitting import Cost, cost_at, misfit, resolve_at
+from nas_attn.fitting import Cost, cost_at, is_neutral, misfit, resolve_at
 from nas_attn.placement import Attention, Site, SiteTable, Value
 from nas_attn.space_file import SiteRule, place_of_rule
 
@@ -127,12 +128,11 @@ def make_decisions(
     """
     groups = [_groups(rule, sites) for rule, sites in zip(rules, _match_all(rules, table, where), strict=True)]
     names = Counter(name for group in groups for name in group)
-    context = Context(num_classes=table.num_classes)
     decisions = []
     for number, (rule, group) in enumerate(zip(rules, groups, strict=True), 1):
         for name, sites in group.items():
             own = name if rule.share == "site" or names[name] == 1 else f"{name}_{number}"
-            decisions.append(_decide(own, rule, sites, options, context, place_of_rule(number, where)))
+            decisions.append(_decide(own, rule, sites, options, table.num_classes, place_of_rule(number, where)))
     return tuple(decisions)
 
 
@@ -141,7 +141,7 @@ def _decide(
     rule: SiteRule,
     sites: Sequence[Site],
     options: Mapping[str, Mapping[str, tuple[Value, ...]]],
-    context: Context,
+    num_classes: int,
     place: str,
 ) -> Decision:
     """Return one decision with every alternative. Raises: SpaceError if one does not fit one of its sites."""
@@ -152,9 +152,10 @@ def _decide(
         searched[attention] = {option: listed for option, listed in values.items() if len(listed) > 1}
         for combination in product(*values.values()):
             chosen = dict(zip(values, combination, strict=True))
-            wired = Attention(attention, {option: _read(value) for option, value in chosen.items()}, rule.wiring)
+            read = {option: _read(value) for option, value in chosen.items()}
+            wired = Attention(attention, read, rule.wiring, rule.start)
             alternative = (attention, *[chosen[option] for option in searched[attention]])
-            fragments[alternative] = _fragment(sites, wired, context, place)
+            fragments[alternative] = _fragment(sites, wired, num_classes, place)
     return Decision(name, tuple(sites), searched, fragments)
 
 
@@ -228,7 +229,7 @@ def _read(value: Value) -> Value:
     return None if value == "auto" else value
 
 
-def _fragment(sites: Sequence[Site], attention: Attention, context: Context, place: str) -> Fragment:
+def _fragment(sites: Sequence[Site], attention: Attention, num_classes: int, place: str) -> Fragment:
     """Return `attention` at all `sites`. Raises: SpaceError if it does not fit one of them."""
     placed = []
     total = Cost(0, 0)
@@ -236,9 +237,11 @@ def _fragment(sites: Sequence[Site], attention: Attention, context: Context, pla
         reason = misfit(site, attention)
         if reason:
             raise SpaceError(f"In {place}: {reason}")
+        if is_neutral(attention):
+            continue
         resolved = resolve_at(site, attention)
         placed.append((site.name, resolved))
-        total += cost_at(site, resolved, context)
+        total += cost_at(site, resolved, num_classes)
     return Fragment(tuple(placed), total)
 
 

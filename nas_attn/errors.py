@@ -71,5 +71,13 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> str:
     names = sorted(known)
     close = nearest(name, names)
     hint = f": did you mean {close!r}?" if close else "."
-    place = f" at {where}" if where.startswith("site ") else f" in {where}" if where else ""
-    return f"Unknown {kind} {name!r}{place}{hint} Known: {', '.join(names)}."
+    return f"Unknown {kind} {name!r}{placed(where)}{hint} Known: {', '.join(names)}."
+
+
+def placed(where: str) -> str:
+    """Return how a sentence says where something stands.
+
+    >>> placed("site 'denseblock2'"), placed("x.toml"), placed("")
+    (" at site 'denseblock2'", ' in x.toml', '')
+    """
+    return f" at {where}" if where.startswith("site ") else f" in {where}" if where else ""

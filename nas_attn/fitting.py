@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 
-from nas_attn.attention.catalog import SHAPE_KEEPING, Context, attention_entry, check_options, resolve_options, why_not
+from nas_attn.attention.catalog import attention_entry
+from nas_attn.attention.entry import SHAPE_KEEPING, Entry
+from nas_attn.attention.options import check_options, context_at, resolve_options, why_not
 from nas_attn.errors import SpaceError
-from nas_attn.placement import KINDS, Attention, Placement, Site, SiteTable
+from nas_attn.placement import KINDS, Attention, Convolution, Placement, Site, SiteTable, Value
 
 _KINDS_OF_WIRING = {"gate": KINDS, "residual": SHAPE_KEEPING, "concat": SHAPE_KEEPING, "addend": ("shortcut",)}
+_KINDS_OF_IDENTITY = (*SHAPE_KEEPING, "merge")
+_MEASURE = "nas_attn.attention.measure:measured_cost"
+"""Counts a built module; named, not imported, since it lies on a higher floor and loads torch."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,9 @@ class Cost:
 def misfit(site: Site, attention: Attention) -> str | None:
     """Return why `attention` cannot sit at `site` in its wiring, in one sentence, or None if it can."""
     entry = attention_entry(attention.name, f"site '{site.name}'")
+    reason = why_not(entry, site, attention.options)
+    if reason:
+        return reason
     kinds = _KINDS_OF_WIRING[attention.wiring]
     if site.kind not in kinds:
         works = [wiring for wiring, fitting in _KINDS_OF_WIRING.items() if site.kind in fitting]
@@ -36,7 +46,12 @@ def misfit(site: Site, attention: Attention) -> str | None:
             f"Wiring '{attention.wiring}' does not fit site '{site.name}': the site must be of kind "
             f"{' or '.join(kinds)}, but is of kind '{site.kind}'; wirings that fit: {', '.join(works)}."
         )
-    return why_not(entry, site, attention.options)
+    if attention.start == "identity" and site.kind not in _KINDS_OF_IDENTITY:
+        return (
+            f"Start 'identity' does not fit site '{site.name}': the site must be of kind "
+            f"{' or '.join(_KINDS_OF_IDENTITY)}, but is of kind '{site.kind}'; the start that fits: own."
+        )
+    return None
 
 
 def resolve_at(site: Site, attention: Attention) -> Attention:
@@ -54,31 +69,60 @@ def resolve_at(site: Site, attention: Attention) -> Attention:
     if reason:
         raise SpaceError(reason)
     wiring = "residual" if attention.wiring == "addend" else attention.wiring
-    return Attention(attention.name, resolve_options(entry, site.channels, attention.options), wiring)
+    options = resolve_options(entry, site.channels, attention.options, context_at(site))
+    return Attention(attention.name, options, wiring, attention.start)
 
 
-def cost_at(site: Site, attention: Attention, context: Context) -> Cost:
-    """Return what a resolved attention adds at `site`; the wiring `concat` adds a 1x1 convolution 2C -> C with bias."""
-    entry = attention_entry(attention.name, f"site '{site.name}'")
-    channels, height, width = site.channels, site.height, site.width
-    cost = Cost(
-        entry.n_parameters(channels, attention.options, context),
-        entry.n_macs(channels, height, width, attention.options, context),
-    )
+def is_neutral(attention: Attention) -> bool:
+    """Tell whether this attention is what the plain network does anyway, so that choosing it places nothing."""
+    return attention_entry(attention.name).neutral
+
+
+def cost_at(site: Site, attention: Attention, num_classes: int) -> Cost:
+    """Return what a resolved attention adds at `site`, less what it replaces there.
+
+    The wiring `concat` adds a 1x1 convolution 2C -> C with bias, the start `identity` one parameter.
+    """
+    cost = _own_cost(attention_entry(attention.name, f"site '{site.name}'"), site, attention.options, num_classes)
+    if attention.start == "identity":
+        cost += Cost(1, 0)
     if attention.wiring != "concat":
         return cost
-    weights = 2 * channels * channels
-    return cost + Cost(weights + channels, weights * height * width)
+    weights = 2 * site.channels * site.channels
+    return cost + Cost(weights + site.channels, weights * site.height * site.width)
+
+
+def _own_cost(entry: Entry, site: Site, options: Mapping[str, Value], num_classes: int) -> Cost:
+    """Return what the module itself costs, less what it replaces."""
+    context, channels = context_at(site, num_classes), site.channels
+    if entry.n_parameters is None or entry.n_macs is None:
+        module, _, name = _MEASURE.partition(":")
+        counted: tuple[int, int] = getattr(import_module(module), name)(entry, channels, options, context)
+    else:
+        counted = (
+            entry.n_parameters(channels, options, context),
+            entry.n_macs(channels, site.height, site.width, options, context),
+        )
+    gone = Cost(0, 0) if site.replaced is None else _cost_of(site.replaced, site, entry.replaces_norm)
+    return Cost(counted[0] - gone.n_parameters, counted[1] - gone.n_macs)
+
+
+def _cost_of(conv: Convolution, site: Site, with_norm: bool) -> Cost:
+    """Return what a convolution costs, and the norm behind it if that goes too."""
+    weights = conv.kernel_size**2 * conv.in_channels * conv.out_channels // conv.groups
+    biases = (conv.out_channels if conv.bias else 0) + (2 * conv.out_channels if conv.norm and with_norm else 0)
+    return Cost(weights + biases, weights * -(-site.height // conv.stride) * -(-site.width // conv.stride))
 
 
 def resolve_placement(table: SiteTable, placement: Placement) -> Placement:
     """Return the placement with every attention resolved at its site: equal models have equal keys.
 
+    An attention that is what the plain network does anyway (`daf` at a merge) is left out.
+
     Raises: SpaceError if a site is unknown, or an attention does not fit.
     """
-    return Placement(
-        {name: resolve_at(table.site(name), attention) for name, attention in placement.attentions.items()}
-    )
+    resolved = {name: resolve_at(table.site(name), attention) for name, attention in placement.attentions.items()}
+    return Placement({name: attention for name, attention in resolved.items() if not is_neutral(attention)})
 
 
 def placement_cost(table: SiteTable, placement: Placement) -> Cost:
@@ -86,9 +130,7 @@ def placement_cost(table: SiteTable, placement: Placement) -> Cost:
 
     Raises: SpaceError if a site is unknown, or an attention does not fit.
     """
-    context = Context(num_classes=table.num_classes)
     total = Cost(table.n_parameters, table.n_macs)
-    for name, attention in placement.attentions.items():
-        site = table.site(name)
-        total += cost_at(site, resolve_at(site, attention), context)
+    for name, attention in resolve_placement(table, placement).attentions.items():
+        total += cost_at(table.site(name), attention, table.num_classes)
     return total

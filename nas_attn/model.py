@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from nas_attn.attention.catalog import Context
 from nas_attn.attention.create import create_attention
+from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone, seeded
 from nas_attn.backbones.catalog import check_backbone, check_shape
 from nas_attn.backbones.own import Survey, copy_network, survey
@@ -18,7 +18,7 @@ from nas_attn.backbones.seams import SEAM_KINDS
 from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.table import site_table
 from nas_attn.errors import SpaceError
-from nas_attn.fitting import resolve_at
+from nas_attn.fitting import is_neutral, resolve_at
 from nas_attn.placement import Attention, Placement, Site
 
 Maker = Callable[[], nn.Module]
@@ -26,20 +26,27 @@ BackboneLike = str | Mapping[str, Any] | nn.Module | Maker
 
 
 class Insert(nn.Module):
-    """One attention, and how it joins at its site.
+    """One attention A, how it joins at its site, and how it starts.
 
-    The attention is the child that bears its name (`cbam`); the wiring `concat` adds the convolution `join`. Sites
-    whose names continue this one's hang below as further children, which `forward` never runs.
+    Wirings: `gate` y = A(x); `residual` y = x + A(x); `concat` y = conv1x1([x, A(x)]); `addend`, at a block's shortcut,
+    y = shortcut + A(shortcut) + branch, which is `residual` there. With the start `identity` the site's tensor is
+    x + g * (y - x) with a learned g that starts at 0.
+
+    The attention is the child that bears its name (`cbam`); `concat` adds the convolution `join`, the start `identity`
+    the parameter `share`. Sites whose names continue this one's hang below as further children, which `forward` never
+    runs.
 
     Shape: (N, C, H, W) -> the same.
     """
 
-    def __init__(self, name: str, attention: nn.Module, wiring: str, channels: int) -> None:
+    def __init__(self, placed: Attention, attention: nn.Module, channels: int) -> None:
         super().__init__()
-        self.attention_name, self.wiring = name, wiring
-        self.add_module(name, attention)
-        if wiring == "concat":
+        self.attention_name, self.wiring, self.start = placed.name, placed.wiring, placed.start
+        self.add_module(placed.name, attention)
+        if self.wiring == "concat":
             self.join = nn.Conv2d(2 * channels, channels, 1)
+        if self.start == "identity":
+            self.share = nn.Parameter(torch.zeros(()))
 
     @property
     def attention(self) -> nn.Module:
@@ -50,12 +57,11 @@ class Insert(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the site's new tensor."""
         attended: Tensor = self.attention(x)
-        if self.wiring == "gate":
-            return attended
         if self.wiring == "concat":
-            joined: Tensor = self.join(torch.cat([x, attended], dim=1))  # (N, 2C, H, W) -> (N, C, H, W)
-            return joined
-        return x + attended  # residual; addend resolves to this, at a shortcut
+            attended = self.join(torch.cat([x, attended], dim=1))  # (N, 2C, H, W) -> (N, C, H, W)
+        elif self.wiring == "residual":  # addend resolves to this, at a shortcut
+            attended = x + attended
+        return torch.lerp(x, attended, self.share) if self.start == "identity" else attended
 
 
 class Tap:
@@ -148,6 +154,7 @@ def build_model(
     sites = {name: _site(found, name) for name in placement}
     _refuse_doubles(sites)
     resolved = {name: resolve_at(site, placement[name]) for name, site in sites.items()}
+    resolved = {name: attention for name, attention in resolved.items() if not is_neutral(attention)}
     inserts = {name: _insert(site, resolved[name], table.num_classes, seed) for name, site in sites.items()}
     open_blocks(net, {site.module for site in sites.values() if site.kind in SEAM_KINDS})
     _move_beside(net, inserts)
@@ -205,9 +212,9 @@ def _refuse_doubles(sites: Mapping[str, Site]) -> None:
 
 def _insert(site: Site, attention: Attention, num_classes: int, seed: int) -> Insert:
     with seeded(seed, f"attention.{site.name}"):
-        context = Context(num_classes=num_classes)
+        context = context_at(site, num_classes)
         module = create_attention(attention.name, site.channels, context=context, **attention.options)
-        return Insert(attention.name, module, attention.wiring, site.channels)
+        return Insert(attention, module, site.channels)
 
 
 def _nested(inserts: Mapping[str, Insert]) -> nn.Module:

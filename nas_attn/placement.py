@@ -15,6 +15,28 @@ Value = int | float | bool | str | None
 
 KINDS = ("output", "pre", "branch", "shortcut", "hidden", "conv", "merge", "head")
 WIRINGS = ("gate", "residual", "concat", "addend")
+STARTS = ("own", "identity")
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution that an attention may take the place of; padding keeps the map, but for the stride.
+
+    Args:
+        in_channels, out_channels: Channels that enter and leave.
+        kernel_size, stride, dilation, groups: The same in both directions.
+        bias: Whether it has one.
+        norm: Whether a batch norm follows that an attention with a norm of its own replaces too.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int = 3
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+    bias: bool = True
+    norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,6 +49,8 @@ class Site:
         module: Path of the module that is tapped, opened or swapped, under the backbone's own names.
         channels, height, width: Shape (N, channels, height, width) of the tensor that passes the site.
         stage: The site's stage, e.g. `stage3`; sites that share a stage have maps of one size in most networks.
+        replaced: The convolution in whose place an attention goes, at a site of kind `conv`; the map is then the one
+            that enters, the channels those that leave.
     """
 
     name: str
@@ -36,6 +60,13 @@ class Site:
     height: int
     width: int
     stage: str
+    replaced: Convolution | None = None
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Site:
+        """Read what `dataclasses.asdict` wrote."""
+        replaced = record.get("replaced")
+        return cls(**{**record, "replaced": Convolution(**replaced) if replaced else None})
 
 
 @dataclass(frozen=True)
@@ -64,42 +95,53 @@ class SiteTable:
 
 @dataclass(frozen=True)
 class Attention:
-    """One entry of the catalogue with its options, and how it joins at its site."""
+    """One entry of the catalogue with its options, how it joins at its site, and how it starts.
+
+    Args:
+        wiring: `gate`, `residual`, `concat` or `addend`, see `nas_attn.model.Insert`.
+        start: `own`, as its authors initialise it, or `identity`: the network computes at first what it did without it.
+    """
 
     name: str
     options: Mapping[str, Value] = field(default_factory=dict)
     wiring: str = "gate"
+    start: str = "own"
 
     def __post_init__(self) -> None:
-        if self.wiring not in WIRINGS:
-            raise SpaceError(unknown("wiring", self.wiring, WIRINGS))
+        for noun, word, words in (("wiring", self.wiring, WIRINGS), ("start", self.start, STARTS)):
+            if word not in words:
+                raise SpaceError(unknown(noun, word, words))
         object.__setattr__(self, "options", dict(sorted(self.options.items())))
 
     def __hash__(self) -> int:
-        return hash((self.name, tuple(self.options.items()), self.wiring))
+        return hash((self.name, tuple(self.options.items()), self.wiring, self.start))
 
     def __str__(self) -> str:
         shown = [f"{name}={value}" for name, value in self.options.items()]
-        shown += [f"wiring={self.wiring}"] if self.wiring != "gate" else []
+        shown += [f"{word}={value}" for word, value in self._joining().items()]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
     def to_dict(self) -> dict[str, Value]:
-        """Return `{"name": ..., option: value, ...}`; the default wiring is left out."""
-        wiring: dict[str, Value] = {} if self.wiring == "gate" else {"wiring": self.wiring}
-        return {"name": self.name, **self.options, **wiring}
+        """Return `{"name": ..., option: value, ...}`; the default wiring and the own start are left out."""
+        return {"name": self.name, **self.options, **self._joining()}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Attention:
         """Read what `to_dict` wrote. Raises: SpaceError if there is no name, or a value is not a single value."""
         options = dict(record)
         name = options.pop("name", None)
-        wiring = options.pop("wiring", "gate")
+        wiring, start = options.pop("wiring", "gate"), options.pop("start", "own")
         if not isinstance(name, str):
             raise SpaceError(f"An attention must have a name, but got {dict(record)!r}: write {{'name': 'cbam'}}.")
         for option, value in options.items():
             if not isinstance(value, int | float | bool | str | None):
                 raise SpaceError(f"Option '{option}' of '{name}' must be a single value, but got {value!r}.")
-        return cls(name, options, wiring)
+        return cls(name, options, wiring, start)
+
+    def _joining(self) -> dict[str, Value]:
+        """Return wiring and start where they are not the usual ones."""
+        usual = {"wiring": "gate", "start": "own"}
+        return {word: getattr(self, word) for word in usual if getattr(self, word) != usual[word]}
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def table_to_dict(table: SiteTable) -> dict[str, Any]:
 
 def table_from_dict(record: Mapping[str, Any]) -> SiteTable:
     """Read what `table_to_dict` wrote."""
-    return SiteTable(**{**record, "sites": tuple(Site(**site) for site in record["sites"])})
+    return SiteTable(**{**record, "sites": tuple(Site.from_dict(site) for site in record["sites"])})
 
 
 def load_run(folder: str | Path) -> RunRecord:

@@ -13,7 +13,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
-from nas_attn.attention.catalog import Context
 from nas_attn.decision import Decision, make_decisions
 from nas_attn.errors import SpaceError, unknown
 from nas_attn.fitting import Cost, cost_at, resolve_at, resolve_placement
@@ -336,7 +335,7 @@ class BoundSpace:
 
     def _cost_at(self, name: str, attention: Attention) -> Cost:
         site = self.table.site(name)
-        return cost_at(site, resolve_at(site, attention), Context(num_classes=self.table.num_classes))
+        return cost_at(site, resolve_at(site, attention), self.table.num_classes)
 
     def _extreme(self, sign: int) -> Placement:
         """Return the cheapest (1) or dearest (-1) placement: costs add up, so each decision stands alone."""

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from nas_attn.attention.catalog import attention_entry, check_options
+from nas_attn.attention.catalog import attention_entry
+from nas_attn.attention.options import check_options
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.config import Fraction, Strict
 from nas_attn.errors import SpaceError, unknown
@@ -31,6 +32,11 @@ class SiteRule(Strict):
         default="gate",
         description="gate: A(x). residual: x + A(x). concat: conv1x1([x, A(x)]). "
         "addend: shortcut + A(shortcut) + branch, at a block's shortcut.",
+    )
+    start: Literal["own", "identity"] = Field(
+        default="own",
+        description="own: as the attention's authors initialise it. identity: x + g * (A(x) - x) with a learned g that "
+        "starts at 0, so that the network computes at first what it does without.",
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from nas_attn.attention.catalog import ATTENTIONS, Option
+from nas_attn.attention.catalog import ATTENTIONS
+from nas_attn.attention.entry import Option
 from nas_attn.backbones.catalog import BACKBONES, BackboneOption
 from nas_attn.space_file import SpaceFile
 
@@ -17,9 +18,11 @@ def space_schema() -> dict[str, Any]:
     schema = SpaceFile.model_json_schema() | {"$schema": "http://json-schema.org/draft-07/schema#"}
     properties = schema["properties"]
     properties["backbone"] = _backbone_schema() | {"description": properties["backbone"]["description"]}
-    tables = {entry.name: _searched(entry.options) | {"description": entry.summary} for entry in ATTENTIONS.values()}
+    tables = {entry.name: _searched(entry.options) | {"description": entry.summary} for entry in ATTENTIONS.loadable()}
     properties["attentions"] |= {"additionalProperties": False, "properties": tables}
-    schema["$defs"]["SiteRule"]["properties"]["attentions"]["items"] |= {"enum": list(ATTENTIONS)}
+    schema["$defs"]["SiteRule"]["properties"]["attentions"]["items"] |= {
+        "enum": [entry.name for entry in ATTENTIONS.loadable()]
+    }
     return schema
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas_attn.attention.catalog import ATTENTIONS, Context, Entry
+from nas_attn.attention.catalog import ATTENTIONS
+from nas_attn.attention.entry import Context, Entry
 from nas_attn.attention.create import create_attention
 
 CHANNELS = 16

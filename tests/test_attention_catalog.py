@@ -14,15 +14,10 @@ from attention_cases import CONTEXT, base_options, build, images, other_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_attn.attention.catalog import (
-    ATTENTIONS,
-    Entry,
-    attention_entry,
-    check_options,
-    load_class,
-    resolve_options,
-    why_not,
-)
+from nas_attn.attention.catalog import ATTENTIONS, attention_entry
+from nas_attn.attention.entry import Entry
+from nas_attn.attention.options import check_options, resolve_options, why_not
+from nas_attn.attention.registry import load_class
 from nas_attn.attention.create import auxiliary_loss
 from nas_attn.errors import SpaceError
 from nas_attn.placement import KINDS, Site

@@ -24,7 +24,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas_attn.attention.catalog import ATTENTIONS, Context, load_class, resolve_options
+from nas_attn.attention.catalog import ATTENTIONS
+from nas_attn.attention.entry import Context
+from nas_attn.attention.options import resolve_options
+from nas_attn.attention.registry import load_class
 from nas_attn.attention.create import auxiliary_loss, create_attention
 from nas_attn.errors import SpaceError
 

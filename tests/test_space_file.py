@@ -235,7 +235,7 @@ def test_every_value_must_fit_every_site_that_shares_it():
         "attentions": {"gam": {"reduction": 4, "groups": [1, 4]}},
     }
     with pytest.raises(
-        SpaceError, match=r"site 'denseblock1\.layer1': groups must divide .* the nearest that work: groups=2"
+        SpaceError, match=r"site 'denseblock1\.layer1': groups must divide .* the nearest that works: groups=2"
     ):
         SearchSpace.from_dict(record).bind(densenet_table())
 

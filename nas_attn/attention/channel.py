@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nas_attn.attention.catalog import require_fit
+from nas_attn.attention.options import require_fit
 
 
 class Bottleneck(nn.Module):

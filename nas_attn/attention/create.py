@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_attn.attention.catalog import Context, attention_entry, load_class, require_fit, resolve_options
+from nas_attn.attention.catalog import attention_entry
+from nas_attn.attention.entry import Context
+from nas_attn.attention.options import NO_CONTEXT, require_fit, resolve_options
+from nas_attn.attention.registry import load_class
 from nas_attn.attention.triple import AuxiliaryLogits
 from nas_attn.placement import Value
 
@@ -20,16 +23,19 @@ def create_attention(name: str, channels: int, *, context: Context | None = None
     Linear(in_features=64, out_features=16, bias=True)
 
     Args:
-        context: What it needs to know beyond its channels; `triple` needs the number of classes.
+        context: What it needs to know beyond its channels: `triple` needs the number of classes, `sk` and `deform` take
+            the place of the convolution that it names, or of a plain 3x3 that keeps the channels.
         options: As `ATTENTIONS[name].options` lists them; "auto" and None are the same.
 
-    Shape: of the module: (N, channels, H, W) -> the same.
+    Shape: of the module: (N, channels, H, W) -> the same; a merge takes two such maps, a pooling gives
+        (N, channels, 1, 1), and what replaces a convolution gives what that gives.
     Raises: SpaceError that names the nearest attention, option or value that works.
     """
     entry = attention_entry(name)
-    require_fit(name, channels, **options)
+    require_fit(name, channels, context=context, **options)
     given = {"context": context} if entry.needs_context else {}
-    module: nn.Module = load_class(entry.cls)(channels, **resolve_options(entry, channels, options), **given)
+    resolved = resolve_options(entry, channels, options, context or NO_CONTEXT)
+    module: nn.Module = load_class(entry.cls)(channels, **resolved, **given)
     return module
 
 

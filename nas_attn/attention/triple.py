@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_attn.attention.catalog import Context, require_fit
 from nas_attn.attention.channel import SE
+from nas_attn.attention.entry import Context
+from nas_attn.attention.options import require_fit
 from nas_attn.errors import SpaceError
 
 SCALES = (1, 2, 4)

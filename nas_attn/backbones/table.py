@@ -112,7 +112,7 @@ def _read(path: Path) -> SiteTable | None:
         record = kept["table"]
         if kept["digest"] != _digest(record):
             raise ValueError("its digest does not fit")
-        sites = tuple(Site(**site) for site in record.pop("sites"))
+        sites = tuple(Site.from_dict(site) for site in record.pop("sites"))
         return SiteTable(sites=sites, **record)
     except FileNotFoundError:
         return None

@@ -1,60 +1,35 @@
-"""What the options of an attention do to its widths and its cost, as closed forms: no torch.
-
-Functions by entry: `NAME_parameters` and `NAME_macs` as `Entry` states them, `NAME_idle` for options without effect;
-`misfit_...` say why options cannot hold.
-"""
+"""Attentions that gate by pooling or at every element: se, cbam, gam, triple."""
 
 from __future__ import annotations
 
 from math import gcd
 
 from nas_attn.attention.entry import Context, Options
+from nas_attn.attention.forms.widths import (
+    hidden_width,
+    near,
+    nearest_divisors,
+    reduction_misfit,
+    refused_reduction,
+    whole,
+)
 
 
-def whole(options: Options, name: str) -> int:
-    """Return an option that is a whole number."""
-    value = options[name]
-    assert isinstance(value, int), f"option '{name}' must be a whole number here, but is {value!r}"
-    return value
-
-
-def hidden_width(channels: int, options: Options) -> int:
-    """Return the hidden width of a bottleneck."""
-    floor = whole(options, "min_hidden") if "min_hidden" in options else 1
-    return max(floor, channels // whole(options, "reduction"))
-
-
-def misfit_reduction(channels: int, options: Options) -> str | None:
-    """Return why a reduction is too large for the channels, or None."""
-    if "reduction" not in options or whole(options, "reduction") <= channels:
-        return None
-    return _sentence(channels, whole(options, "reduction"), f"reduction={channels}")
-
-
-def _sentence(channels: int, reduction: int, works: str) -> str:
-    return (
-        f"reduction <= channels must hold, but got reduction={reduction}, channels={channels}; "
-        f"the nearest that works: {works}."
-    )
-
-
-def gam_misfit(channels: int, options: Options) -> str | None:
+def gam_misfit(channels: int, options: Options, context: Context) -> str | None:
     """Return why the reduction or the groups cannot hold, or None."""
     if options["branches"] == "channel":
-        return misfit_reduction(channels, options)
+        return reduction_misfit(channels, options, context)
     groups, reduction = whole(options, "groups"), whole(options, "reduction")
     if reduction > channels:
         works = f"reduction={channels // groups}" if channels % groups == 0 else f"reduction={channels} with groups=1"
-        return _sentence(channels, reduction, works)
+        return refused_reduction(channels, reduction, works)
     hidden = channels // reduction
     common = gcd(channels, hidden)
     if common % groups == 0:
         return None
-    divisors = [n for n in range(1, common + 1) if common % n == 0]
-    near = [max(n for n in divisors if n < groups), *[n for n in divisors if n > groups][:1]]
     return (
         f"groups must divide the channels and the hidden width, but got groups={groups}, channels={channels}, "
-        f"hidden width {hidden}; the nearest that work: groups={' or '.join(map(str, near))}."
+        f"hidden width {hidden}; {near('groups', nearest_divisors(common, groups))}."
     )
 
 

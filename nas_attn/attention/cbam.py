@@ -1,0 +1,121 @@
+"""CBAM: attention over channels, then over pixels, each from means and maxima over the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_attn.attention.channel import Bottleneck
+from nas_attn.attention.norm import BatchNorm
+from nas_attn.attention.options import require_fit
+
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "hard_sigmoid": functional.hardsigmoid}
+ORDERS = {
+    "channel_first": ("channel", "spatial"),
+    "spatial_first": ("spatial", "channel"),
+    "parallel": ("channel", "spatial"),
+}
+
+
+class PooledChannel(nn.Module):
+    """CBAM's channel branch: one bottleneck over the means and over the maxima, added up, without the squashing."""
+
+    def __init__(self, channels: int, *, reduction: int) -> None:
+        super().__init__()
+        self.bottleneck = Bottleneck(channels, hidden=channels // reduction)
+        nn.init.zeros_(self.bottleneck.reduce.bias)
+        nn.init.zeros_(self.bottleneck.expand.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> (N, C, 1, 1)."""
+        pooled = torch.stack([x.mean((2, 3)), functional.adaptive_max_pool2d(x, 1).flatten(1)])  # (2, N, C)
+        logits: Tensor = self.bottleneck(pooled).sum(0)
+        return logits[:, :, None, None]
+
+
+class PooledSpatial(nn.Module):
+    """CBAM's spatial branch: a convolution over the maximum and the mean of the channels, without the squashing.
+
+    Source: Woo et al., ECCV 2018, arXiv:1807.06521, and the authors' code: order [max, mean], no bias, batch norm with
+    momentum 0.01 that starts at 0, so that the gate starts flat.
+    """
+
+    def __init__(self, *, kernel_size: int, norm: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out")
+        self.norm: nn.Module = nn.Identity()
+        if norm:
+            batch_norm = BatchNorm(1, momentum=0.01)
+            nn.init.zeros_(batch_norm.weight)
+            self.norm = batch_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> (N, 1, H, W)."""
+        pooled = torch.cat([x.max(1, keepdim=True).values, x.mean(1, keepdim=True)], 1)
+        logits: Tensor = self.norm(self.conv(pooled))
+        return logits
+
+
+class CBAM(nn.Module):
+    """Gate the channels, then the pixels, each by means and maxima over the other.
+
+    Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv:1807.06521, and the authors' code
+    (layers, biases, the norm behind the spatial convolution, and how they start).
+    Departs: the paper names an ablation "parallel" and gives no formula: here both gates see the input and
+    multiply it. `spatial_norm=False` follows the paper's formula, which shows no norm. `gate="hard_sigmoid"`,
+    relu6(x + 3) / 6, is not in the paper.
+
+    Args:
+        reduction: Channels over the hidden width of the channel branch.
+        kernel_size: Kernel of the spatial branch, odd.
+        order: `channel_first` (the paper's best), `spatial_first` or `parallel`.
+        branches: `both`, `channel` or `spatial`.
+        gate: `sigmoid` or `hard_sigmoid`.
+        spatial_norm: Whether a batch norm follows the spatial convolution.
+
+    Shape: (N, C, H, W) -> the same; H and W are free.
+    Cost: 2*C*h + C + h + 2*k*k (+ 2) weights, 4*C*h + 2*k*k*H*W multiply-adds, h = C // reduction.
+    Raises: SpaceError unless 1 <= reduction <= channels, for an even kernel size, or for an unknown word.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        kernel_size: int = 7,
+        order: str = "channel_first",
+        branches: str = "both",
+        gate: str = "sigmoid",
+        spatial_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        require_fit(
+            "cbam",
+            channels,
+            reduction=reduction,
+            kernel_size=kernel_size,
+            order=order,
+            branches=branches,
+            gate=gate,
+            spatial_norm=spatial_norm,
+        )
+        self.gate = gate
+        self.parallel = order == "parallel"
+        for name in [name for name in ORDERS[order] if branches in ("both", name)]:
+            if name == "channel":
+                self.channel = PooledChannel(channels, reduction=reduction)
+            else:
+                self.spatial = PooledSpatial(kernel_size=kernel_size, norm=spatial_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        squash = GATES[self.gate]
+        gated = x
+        for branch in self.children():
+            gated = gated * squash(branch(x if self.parallel else gated))
+        return gated

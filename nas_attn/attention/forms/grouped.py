@@ -1,0 +1,48 @@
+"""Attentions over groups of channels, and over large kernels: shuffle, ema, lska."""
+
+from __future__ import annotations
+
+from nas_attn.attention.entry import Context, Options
+from nas_attn.attention.forms.widths import largest_divisor, whole
+
+LSKA_KERNELS = {7: (3, 3, 2), 11: (3, 5, 2), 23: (5, 7, 3), 35: (5, 11, 3), 41: (5, 13, 3), 53: (5, 17, 3)}
+"""Kernel size -> the local kernel, the dilated kernel, and its dilation, as the authors chose them."""
+
+
+def shuffle_groups(channels: int, context: Context) -> int:
+    """Return the authors' 64 groups, or the most below that two times divide the channels."""
+    return largest_divisor(channels // 2, 64)
+
+
+def shuffle_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of six vectors over half a group."""
+    return 3 * channels // whole(options, "groups")
+
+
+def ema_factor(channels: int, context: Context) -> int:
+    """Return the authors' 32 groups, or the most below that divide the channels."""
+    return largest_divisor(channels, 32)
+
+
+def ema_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of a 1x1 and a 3x3 convolution and a norm, which all groups share."""
+    group = channels // whole(options, "factor")
+    return 10 * group**2 + 4 * group
+
+
+def ema_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds along the axes, at every pixel, and of two products of a vector with the map."""
+    group = channels // whole(options, "factor")
+    return channels * group * (height + width) + (9 * channels * group + 2 * channels) * height * width
+
+
+def lska_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of four depthwise convolutions in one direction each, and of a 1x1 convolution."""
+    local, dilated, _ = LSKA_KERNELS[whole(options, "kernel_size")]
+    return channels**2 + channels + 2 * channels * (local + dilated + 2)
+
+
+def lska_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds at every pixel."""
+    local, dilated, _ = LSKA_KERNELS[whole(options, "kernel_size")]
+    return (channels**2 + 2 * channels * (local + dilated)) * height * width

@@ -1,0 +1,108 @@
+"""GAM: attention for every element, by two branches that pool nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nas_attn.attention.channel import Bottleneck
+from nas_attn.attention.norm import BatchNorm
+from nas_attn.attention.options import require_fit
+
+Padding = Literal["zeros", "replicate"]
+
+
+class DenseSpatial(nn.Module):
+    """GAM's spatial branch: two large convolutions, C to hidden to C, that end in a gate for every element.
+
+    Source: Liu et al., 2021, arXiv:2112.05561; see `GAM` for what is known of it.
+    """
+
+    def __init__(self, channels: int, *, hidden: int, kernel_size: int, groups: int, padding_mode: Padding) -> None:
+        super().__init__()
+        self.groups = groups
+        padding = kernel_size // 2
+        self.conv1 = nn.Conv2d(channels, hidden, kernel_size, padding=padding, groups=groups, padding_mode=padding_mode)
+        self.norm1 = BatchNorm(hidden)
+        self.conv2 = nn.Conv2d(hidden, channels, kernel_size, padding=padding, groups=groups, padding_mode=padding_mode)
+        self.norm2 = BatchNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        gate = torch.sigmoid(self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x))))))
+        return shuffle_channels(gate, self.groups) if self.groups > 1 else gate
+
+
+def shuffle_channels(x: Tensor, groups: int) -> Tensor:
+    """Deal the channels of `groups` groups out in turn: a1 a2 b1 b2 becomes a1 b1 a2 b2.
+
+    Shape: (N, C, H, W) -> the same; `groups` divides C.
+    """
+    n_images, channels, height, width = x.shape
+    dealt = x.reshape(n_images, groups, channels // groups, height, width).transpose(1, 2)
+    return dealt.reshape(x.shape)
+
+
+class GAM(nn.Module):
+    """Gate every element by a bottleneck over its channels, then by two large convolutions; nothing is pooled.
+
+    Source: Liu et al., "Global Attention Mechanism", 2021, arXiv:2112.05561. No authors' code is known; the layers
+    follow the widespread reimplementation dengbuqi/GAM_Pytorch.
+    Departs: that code reduces by 4; the paper's parameter counts fit 16, the default here. It pads by replication,
+    others by zeros, the default here. The paper's figure shows a sigmoid behind the channel branch, popular code has
+    none: `channel_gate`. With `groups` above 1 both convolutions are grouped and the gate's channels are shuffled just
+    before it multiplies, as the widespread variant does; the paper does not say where.
+
+    Args:
+        reduction: Channels over the hidden width of both branches.
+        kernel_size: Kernel of both convolutions, odd.
+        groups: Groups of both convolutions; divides the channels and the hidden width.
+        branches: `both`, `channel` or `spatial`.
+        padding_mode: `zeros` or `replicate`.
+        channel_gate: Whether a sigmoid squashes the channel branch.
+
+    Shape: (N, C, H, W) -> the same; H and W are free.
+    Cost: 2*C*h + 2*k*k*C*h / groups multiply-adds a pixel and as many weights, h = C // reduction.
+    Raises: SpaceError unless 1 <= reduction <= channels, for groups that do not divide, an even kernel size, or an
+        unknown word.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        kernel_size: int = 7,
+        groups: int = 1,
+        branches: str = "both",
+        padding_mode: Padding = "zeros",
+        channel_gate: bool = False,
+    ) -> None:
+        super().__init__()
+        require_fit(
+            "gam",
+            channels,
+            reduction=reduction,
+            kernel_size=kernel_size,
+            groups=groups,
+            branches=branches,
+            padding_mode=padding_mode,
+            channel_gate=channel_gate,
+        )
+        hidden = channels // reduction
+        self.channel_gate = channel_gate
+        self.channel = Bottleneck(channels, hidden=hidden) if branches != "spatial" else None
+        self.spatial = None
+        if branches != "channel":
+            self.spatial = DenseSpatial(
+                channels, hidden=hidden, kernel_size=kernel_size, groups=groups, padding_mode=padding_mode
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        if self.channel is not None:
+            gate = self.channel(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # by way of (N, H, W, C)
+            x = x * (torch.sigmoid(gate) if self.channel_gate else gate)
+        return x if self.spatial is None else x * self.spatial(x)

@@ -1,0 +1,142 @@
+"""What the options of an attention may be, what they stand for at given channels, and whether they fit; no torch."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from nas_attn.attention.catalog import attention_entry
+from nas_attn.attention.entry import Context, Entry, Option, Options
+from nas_attn.attention.forms.widths import hidden_width, whole
+from nas_attn.errors import SpaceError, nearest, placed, unknown
+from nas_attn.placement import Site, Value
+
+NO_CONTEXT = Context()
+
+
+def context_at(site: Site, num_classes: int = 1) -> Context:
+    """Return what an attention may need to know at a site."""
+    return Context(num_classes, site.height, site.width, site.replaced)
+
+
+def check_options(entry: Entry, options: Options, where: str) -> None:
+    """Check names, types and ranges; what depends on the channels is `why_not`'s.
+
+    Raises: SpaceError that names the option, the rule, the value, and the nearest that is known.
+    """
+    known = {option.name: option for option in entry.options}
+    for name, value in options.items():
+        if name not in known:
+            raise SpaceError(unknown(f"option of '{entry.name}'", name, known, where))
+        rule = _broken_rule(known[name], value)
+        if rule:
+            raise SpaceError(f"Option '{name}' of '{entry.name}'{placed(where)} must be {rule}, but got {value!r}.")
+
+
+def resolve_options(entry: Entry, channels: int, options: Options, context: Context = NO_CONTEXT) -> dict[str, Value]:
+    """Fill in defaults, resolve None by the channels, and write equal models in one way.
+
+    Options without effect are dropped. Reductions that give one hidden width become one value: the power of two among
+    them if there is one, else the largest. Options that do not fit (see `why_not`) keep the value that they have.
+
+    >>> resolve_options(attention_entry("cbam"), 24, {"reduction": 20, "branches": "channel"})
+    {'reduction': 16, 'branches': 'channel', 'gate': 'sigmoid'}
+    """
+    active = _active(entry, options)
+    resolved = {name: _resolved(entry, channels, context, name, value) for name, value in active.items()}
+    return _canonical_width(channels, resolved) if "reduction" in resolved else resolved
+
+
+def why_not(entry: Entry, site: Site, options: Options) -> str | None:
+    """Return why this attention cannot sit at this site, with the nearest that can, or None if it can.
+
+    `options` are valid by `check_options`; those left out have their defaults.
+    """
+    place = f"Attention '{entry.name}' does not fit site '{site.name}'"
+    if site.kind not in entry.kinds:
+        return f"{place}: a site of kind '{site.kind}' is not among its kinds ({', '.join(entry.kinds)})."
+    if min(site.height, site.width) < entry.smallest_map:
+        size = entry.smallest_map
+        return f"{place}: a map of at least {size}x{size} must hold, but the map is {site.height}x{site.width}."
+    misfit = entry.fits(site.channels, _active(entry, options), context_at(site))
+    return f"{place}: {misfit}" if misfit else None
+
+
+def require_fit(name: str, channels: int, /, *, context: Context | None = None, **options: Value) -> None:
+    """Refuse options that are unknown, out of range, or that cannot hold at these channels.
+
+    Raises: SpaceError, in one sentence with the nearest that works.
+    """
+    entry = attention_entry(name)
+    check_options(entry, options, "")
+    if channels < 1:
+        raise SpaceError(f"channels >= 1 must hold for attention '{name}', but got channels={channels}.")
+    misfit = entry.fits(channels, _active(entry, options), context or NO_CONTEXT)
+    if misfit:
+        raise SpaceError(f"Attention '{name}' does not fit {channels} channels: {misfit}")
+
+
+def _active(entry: Entry, options: Options) -> dict[str, Value]:
+    """Return the options with defaults, without those that have no effect."""
+    complete = {option.name: options.get(option.name, option.default) for option in entry.options}
+    idle = entry.idle(complete)
+    return {name: value for name, value in complete.items() if name not in idle}
+
+
+def _resolved(entry: Entry, channels: int, context: Context, name: str, value: Value) -> Value:
+    """Return what None or "auto" stands for, and a number of a `float` option as a float."""
+    if name in entry.auto and value in (None, "auto"):
+        return entry.auto[name](channels, context)
+    if value == "auto" and any(option.name == name and option.optional for option in entry.options):
+        return None
+    is_float = any(option.name == name and option.type == "float" for option in entry.options)
+    return float(value) + 0.0 if is_float and isinstance(value, int | float) else value  # -0.0 becomes 0.0
+
+
+def _canonical_width(channels: int, options: dict[str, Value]) -> dict[str, Value]:
+    """Write the hidden width max(min_hidden, channels // reduction) in one way."""
+    if whole(options, "reduction") > channels and options.get("min_hidden", 1) == 1:
+        return options
+    hidden = hidden_width(channels, options)
+    largest = channels // hidden
+    if largest == 0 or channels // largest != hidden:  # no reduction gives this width: only `min_hidden` does
+        return options | {"reduction": largest + 1}
+    power = 1 << (largest.bit_length() - 1)
+    reduction = power if channels // power == hidden else largest
+    kept = {name: value for name, value in options.items() if name != "min_hidden"}
+    return kept | {"reduction": reduction}
+
+
+def _broken_rule(option: Option, value: Value) -> str | None:
+    """Return the rule that `value` breaks, with the nearest word, or None."""
+    if option.optional and (value is None or value == "auto"):
+        return None
+    if option.choices:
+        return _broken_choice(option, value)
+    check = {"int": _broken_number, "float": _broken_number, "bool": _broken_bool}[option.type]
+    rule = check(option, value)
+    return f"{rule} or auto" if rule and option.optional else rule
+
+
+def _broken_bool(option: Option, value: Value) -> str | None:
+    return None if isinstance(value, bool) else "true or false"
+
+
+def _broken_choice(option: Option, value: Value) -> str | None:
+    if any(value == choice and type(value) is type(choice) for choice in option.choices):
+        return None
+    words = [str(choice) for choice in option.choices]
+    close = nearest(value, words) if isinstance(value, str) else None
+    return f"one of {', '.join(words)}" + (f" (did you mean '{close}'?)" if close else "")
+
+
+def _broken_number(option: Option, value: Value) -> str | None:
+    fits_type = isinstance(value, int if option.type == "int" else int | float) and not isinstance(value, bool)
+    if fits_type and isinstance(value, int | float) and isfinite(value):
+        in_range = (option.low is None or value >= option.low) and (option.high is None or value <= option.high)
+        if in_range and not (option.odd and value % 2 == 0):
+            return None
+    noun = {(True, False): "a whole number", (True, True): "an odd number"}.get(
+        (option.type == "int", option.odd), "a number"
+    )
+    low = "" if option.low is None else f" from {option.low:g}"
+    return noun + low + ("" if option.high is None else f" to {option.high:g}")
