@@ -238,6 +238,17 @@ def spaces(debug: Debug = False) -> None:
 
 
 @app.command(rich_help_panel="Commands")
+def attentions(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One attention, in full.")] = None,
+    debug: Debug = False,
+) -> None:
+    """List the attentions that a space may name, or show one in full with its formula."""
+    from nas_attn.listing import print_attention, print_attentions
+
+    print_attentions() if name is None else print_attention(name)
+
+
+@app.command(rich_help_panel="Commands")
 def schema(
     record: Annotated[str, typer.Argument(metavar="space", help="What to describe.")] = "space",
     debug: Debug = False,

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.config import DataConfig
 from nas_attn.data import Data, load_data
 from nas_attn.errors import TrialFailed
@@ -72,6 +73,8 @@ def evaluate(task: Task, setting: Setting, report: Report) -> Outcome:
 
 def prepare(setting: Setting) -> None:
     """Load the data, pin torch's threads and bound its memory, so that the first trial starts at once."""
+    for entry in setting.attentions:
+        ATTENTIONS.register(entry)
     if setting.n_threads is not None:
         torch.set_num_threads(setting.n_threads)
     if setting.device == "cuda" and 0 < setting.gpus < 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from nas_attn.attention.catalog import attention_entry
-from nas_attn.attention.entry import SHAPE_KEEPING, Entry
+from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry
 from nas_attn.attention.options import check_options, context_at, resolve_options, why_not
 from nas_attn.errors import SpaceError
 from nas_attn.placement import KINDS, Attention, Convolution, Placement, Site, SiteTable, Value
@@ -31,6 +31,9 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.n_parameters + other.n_parameters, self.n_macs + other.n_macs)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.n_parameters - other.n_parameters, self.n_macs - other.n_macs)
 
 
 def misfit(site: Site, attention: Attention) -> str | None:
@@ -83,7 +86,10 @@ def cost_at(site: Site, attention: Attention, num_classes: int) -> Cost:
 
     The wiring `concat` adds a 1x1 convolution 2C -> C with bias, the start `identity` one parameter.
     """
-    cost = _own_cost(attention_entry(attention.name, f"site '{site.name}'"), site, attention.options, num_classes)
+    entry = attention_entry(attention.name, f"site '{site.name}'")
+    cost = entry_cost(entry, site.channels, attention.options, context_at(site, num_classes))
+    if site.replaced is not None:
+        cost -= _cost_of(site.replaced, site, entry.replaces_norm)
     if attention.start == "identity":
         cost += Cost(1, 0)
     if attention.wiring != "concat":
@@ -92,19 +98,19 @@ def cost_at(site: Site, attention: Attention, num_classes: int) -> Cost:
     return cost + Cost(weights + site.channels, weights * site.height * site.width)
 
 
-def _own_cost(entry: Entry, site: Site, options: Mapping[str, Value], num_classes: int) -> Cost:
-    """Return what the module itself costs, less what it replaces."""
-    context, channels = context_at(site, num_classes), site.channels
+def entry_cost(entry: Entry, channels: int, options: Mapping[str, Value], context: Context) -> Cost:
+    """Return what the module itself costs with resolved options, by its closed forms, else counted on a built one.
+
+    Args:
+        context: Gives the map that enters.
+    """
+    assert context.height is not None, f"no map is known: {context}"
+    assert context.width is not None, f"no map is known: {context}"
     if entry.n_parameters is None or entry.n_macs is None:
         module, _, name = _MEASURE.partition(":")
-        counted: tuple[int, int] = getattr(import_module(module), name)(entry, channels, options, context)
-    else:
-        counted = (
-            entry.n_parameters(channels, options, context),
-            entry.n_macs(channels, site.height, site.width, options, context),
-        )
-    gone = Cost(0, 0) if site.replaced is None else _cost_of(site.replaced, site, entry.replaces_norm)
-    return Cost(counted[0] - gone.n_parameters, counted[1] - gone.n_macs)
+        return Cost(*getattr(import_module(module), name)(entry, channels, options, context))
+    n_macs = entry.n_macs(channels, context.height, context.width, options, context)
+    return Cost(entry.n_parameters(channels, options, context), n_macs)
 
 
 def _cost_of(conv: Convolution, site: Site, with_norm: bool) -> Cost:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.config import Resources
 from nas_attn.crew import Crew, n_cores, refuse_silent_address, share_out
 from nas_attn.description import describe_run
@@ -213,6 +214,7 @@ def _setting(request: Request, crew: Crew) -> Setting:
         train=request.settings.train,
         gpus=crew.gpus,
         n_threads=crew.cpus,
+        attentions=ATTENTIONS.registered,
     )
 
 

@@ -1,4 +1,4 @@
-"""What `nas-attn spaces` and `nas-attn schema` print."""
+"""What `nas-attn spaces`, `nas-attn attentions` and `nas-attn schema` print."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nas_attn.attention.catalog import ATTENTIONS, attention_entry
+from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry, Option
+from nas_attn.attention.options import resolve_options
 from nas_attn.errors import ConfigError, unknown
+from nas_attn.fitting import Cost, entry_cost
+from nas_attn.placement import Value
 from nas_attn.space import SearchSpace, available_spaces, space_schema
+
+CHANNELS, CONTEXT = 64, Context(num_classes=10, height=14, width=14)
+"""Where the lists count what an attention costs."""
 
 SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {"space": space_schema}
 
@@ -22,7 +30,7 @@ def print_spaces() -> None:
     Raises: SpaceError if a file of them is broken.
     """
     spaces = [SearchSpace.load(name) for name in sorted(available_spaces())]
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = _table()
     table.add_column("space", no_wrap=True)
     table.add_column("what it is")
     table.add_column("backbone", no_wrap=True)
@@ -30,15 +38,56 @@ def print_spaces() -> None:
     table.add_column("parameters", justify="right", no_wrap=True)
     for space in spaces:
         table.add_row(*map(Text, _row(space)))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 200  # a pipe gets one line for each space
+    console = _console(200)
     console.print(table)
     if spaces:
         sites = spaces[0].bound.table
         shape = f"{sites.num_classes} classes and {sites.in_channels} channels"
         console.print(f"\nParameters: of the cheapest and the dearest network within the space's limits, for {shape}.")
     console.print("Search one with: nas-attn search --space NAME")
+
+
+def print_attentions() -> None:
+    """Print the attentions that a space may name, and the installed ones that cannot be had, each with the reason."""
+    table = _table()
+    table.add_column("attention", no_wrap=True)
+    table.add_column("what it does", ratio=4)
+    table.add_column("options", ratio=3)
+    table.add_column("kinds of site", no_wrap=True)
+    table.add_column(f"parameters, C={CHANNELS}", justify="right")
+    table.add_column("source", ratio=3)
+    for entry in ATTENTIONS.loadable():
+        options = ", ".join(f"{option.name}={_shown(option.default)}" for option in entry.options)
+        kinds = "shape-keeping" if entry.keeps_shape else ", ".join(entry.kinds)
+        cost = _cost(entry)
+        count = "does not fit" if cost is None else f"{cost.n_parameters:,}"
+        table.add_row(*map(Text, (entry.name, entry.summary, options, kinds, count, entry.source)))
+    console = _console(320)
+    console.print(table)
+    console.print(f"\nshape-keeping: {', '.join(SHAPE_KEEPING)}. Parameters: with the options shown, for 10 classes.")
+    for problem in ATTENTIONS.problems().values():
+        console.print(Text(f"Left out: {problem}"))
+    console.print("One in full: nas-attn attentions NAME")
+
+
+def print_attention(name: str) -> None:
+    """Print one attention in full. Raises: SpaceError that names the nearest."""
+    entry = attention_entry(name)
+    console = _console(120)
+    console.print(Text(f"{entry.name}: {entry.summary}"), soft_wrap=True)
+    facts = _table(show_header=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column()
+    for fact, value in _facts(entry):
+        facts.add_row(Text(fact), Text(value))
+    console.print(facts)
+    if entry.options:
+        options = _table(title="\nOptions", title_justify="left", title_style="bold")
+        for column in ("option", "default", "values", "what it is"):
+            options.add_column(column)
+        for option in entry.options:
+            options.add_row(*map(Text, (option.name, _shown(option.default), _values(option), option.about)))
+        console.print(options)
 
 
 def print_schema(record: str) -> None:
@@ -64,3 +113,62 @@ def _row(space: SearchSpace) -> tuple[str, str, str, str, str]:
 def _count(number: int) -> str:
     """Return a count as people read it: in full below a billion, else as a power of ten."""
     return f"{number:,}" if number < 10**9 else f"{number:.1e}".replace("e+", " x 10^").replace("^0", "^")
+
+
+def _table(**looks: Any) -> Table:
+    return Table(box=None, pad_edge=False, **({"header_style": "bold"} | looks))
+
+
+def _console(pipe_width: int) -> Console:
+    """Return a console; in a pipe, one wide enough for a row on one line."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = pipe_width
+    return console
+
+
+def _facts(entry: Entry) -> list[tuple[str, str]]:
+    """Return what is to be known of an attention beside its options."""
+    cost = _cost(entry)
+    facts = [
+        ("formula", entry.formula),
+        ("source", entry.source),
+        ("kinds of site", ", ".join(entry.kinds)),
+        ("smallest map", f"{entry.smallest_map}x{entry.smallest_map}"),
+        ("class", entry.cls if isinstance(entry.cls, str) else f"{entry.cls.__module__}:{entry.cls.__qualname__}"),
+    ]
+    if cost is not None:
+        size = f"{CHANNELS} channels, {CONTEXT.height}x{CONTEXT.width}"
+        facts.append(("cost", f"{cost.n_parameters:,} parameters, {cost.n_macs:,} multiply-adds ({size}, defaults)"))
+    notes = {
+        "leaves auxiliary logits for the loss in training": entry.auxiliary,
+        "computes at the start what the network does without it": entry.identity_start,
+        "choosing it places nothing": entry.neutral,
+    }
+    said = [note for note, holds in notes.items() if holds]
+    return [*facts, ("also", "; ".join(said))] if said else facts
+
+
+def _cost(entry: Entry) -> Cost | None:
+    """Return what an attention costs with its defaults, or None if those do not fit the lists' channels."""
+    if entry.fits(CHANNELS, {option.name: option.default for option in entry.options}, CONTEXT):
+        return None
+    return entry_cost(entry, CHANNELS, resolve_options(entry, CHANNELS, {}, CONTEXT), CONTEXT)
+
+
+def _values(option: Option) -> str:
+    """Return what values an option takes."""
+    if option.type == "bool":
+        return "true, false"
+    if option.choices:
+        words = ", ".join(map(str, option.choices))
+    else:
+        noun = "odd " if option.odd else "whole " if option.type == "int" else ""
+        low = "" if option.low is None else f"{option.low:g}"
+        words = f"{noun}{low} to {option.high:g}" if option.high is not None else f"{noun}from {low}"
+    return f"{words}, auto" if option.optional else words
+
+
+def _shown(value: Value) -> str:
+    """Return a value as a space file writes it."""
+    return "auto" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

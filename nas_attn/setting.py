@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nas_attn.attention.entry import Entry
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.errors import ConfigError, unknown
 
@@ -24,6 +25,7 @@ class Setting:
         device: torch's name of the device that a trial sees.
         gpus: GPUs of a trial; below 1, a trial may take no more than that share of the memory of its GPU.
         n_threads: Threads that torch may use; None leaves torch's own choice.
+        attentions: What the driver's process registered beside the catalogue; a worker registers it too.
     """
 
     backbone: Mapping[str, Any] | Callable[[], Any]
@@ -36,6 +38,7 @@ class Setting:
     train: Callable[..., float] | str | None = None
     gpus: float = 0.0
     n_threads: int | None = None
+    attentions: tuple[Entry, ...] = ()
 
 
 def load_train(path: str) -> Callable[..., float]:

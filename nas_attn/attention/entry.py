@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 from nas_attn.placement import Convolution, Value
@@ -113,7 +112,7 @@ class Entry:
     identity_start: bool = False
     replaces_norm: bool = False
     neutral: bool = False
-    exceptions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    exceptions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def keeps_shape(self) -> bool:

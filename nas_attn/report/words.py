@@ -122,9 +122,10 @@ def listed(words: Iterable[str]) -> str:
 
 
 def options_of(attention: Attention) -> tuple[str, ...]:
-    """Return the options, each as `name value`, and the wiring when it is not the gate."""
+    """Return the options, each as `name value`, and wiring and start when they are not the usual ones."""
     shown = [f"{name} {'auto' if value is None else value}" for name, value in attention.options.items()]
-    return (*shown, *([f"wiring {attention.wiring}"] if attention.wiring != "gate" else []))
+    shown += [f"wiring {attention.wiring}"] if attention.wiring != "gate" else []
+    return (*shown, *([f"start {attention.start}"] if attention.start != "own" else []))
 
 
 def placement_words(placement: Placement, table: SiteTable | None, n_sites: int = 0) -> str:

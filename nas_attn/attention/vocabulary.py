@@ -1,0 +1,147 @@
+"""The options that attentions take, by name; the table of attentions says which takes which."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from nas_attn.attention.entry import Option
+from nas_attn.attention.forms.grouped import LSKA_KERNELS
+
+_WORDS = ("channel", "element", "scale")
+_PARTS = tuple("+".join(words) for count in (3, 2, 1) for words in combinations(_WORDS, count))
+
+BIAS = Option("bias", True, "bool", "Whether the bottleneck has biases.")
+BRANCHES = Option("branches", "both", "str", "Which gates there are.", choices=("both", "channel", "spatial"))
+KERNEL = Option("kernel_size", 7, "int", "Kernel of the spatial convolutions.", low=1, high=63, odd=True)
+HEADS = Option("heads", 4, "int", "Heads, each over its share of the channels; divides them.", low=1)
+SCORE = Option("score", "dot", "str", "How well a query fits a key.", choices=("dot", "general", "concat"))
+
+
+def reduction(default: int) -> Option:
+    """Return the reduction of a bottleneck."""
+    return Option("reduction", default, "int", "Channels over the hidden width of the bottleneck.", low=1)
+
+
+def min_hidden(default: int) -> Option:
+    """Return the floor of a bottleneck's hidden width."""
+    return Option("min_hidden", default, "int", "Floor of the hidden width.", low=1, high=4096)
+
+
+SE_BN = (
+    reduction(16),
+    Option("dropout", 0.5, "float", "Share of hidden and gate values dropped in training.", low=0.0, high=0.95),
+)
+SCSE = (reduction(2), Option("merge", "max", "str", "How both gated maps merge.", choices=("max", "add")))
+CBAM = (
+    reduction(16),
+    KERNEL,
+    Option(
+        "order",
+        "channel_first",
+        "str",
+        "Which gate acts first.",
+        choices=("channel_first", "spatial_first", "parallel"),
+    ),
+    BRANCHES,
+    Option("gate", "sigmoid", "str", "What squashes both gates.", choices=("sigmoid", "hard_sigmoid")),
+    Option("spatial_norm", True, "bool", "Whether a batch norm follows the spatial convolution."),
+)
+BAM = (
+    reduction(16),
+    Option("dilation", 4, "int", "Dilation of the two 3x3 convolutions.", low=1, high=32),
+    Option("merge", "product", "str", "How both branches merge.", choices=("product", "sum")),
+)
+GAM = (
+    reduction(16),
+    KERNEL,
+    Option("groups", 1, "int", "Groups of both spatial convolutions; above 1 with a channel shuffle.", low=1),
+    BRANCHES,
+    Option("padding_mode", "zeros", "str", "What lies outside the map.", choices=("zeros", "replicate")),
+    Option("channel_gate", False, "bool", "Whether a sigmoid squashes the channel branch."),
+)
+TRIPLE = (
+    Option("parts", _PARTS[0], "str", "Which of the three parts there are.", choices=_PARTS),
+    reduction(16),
+    Option(
+        "hidden",
+        None,
+        "int",
+        "Width of the class attention; auto is min(512, channels).",
+        low=1,
+        high=4096,
+        optional=True,
+    ),
+    Option("softmax", "spatial", "str", "Axis of the class attention.", choices=("spatial", "channel")),
+    Option("aux_weight", 0.1, "float", "Weight of the auxiliary loss.", low=0.0, high=100.0),
+)
+TRIPLET = (KERNEL, Option("spatial", True, "bool", "Whether the plane (H, W) is among the three."))
+SK = (
+    Option("groups", 32, "int", "Groups of the convolutions; auto: as in the one replaced.", low=1, optional=True),
+    reduction(16),
+    min_hidden(32),
+    Option("n_branches", 2, "int", "Convolutions to select from, dilated by 1, 2, ...", low=2, high=8),
+    Option("bias", False, "bool", "Whether convolutions and the bottleneck have biases."),
+)
+GCT = (
+    Option("mode", "l2", "str", "Norm of a channel's map.", choices=("l2", "l1")),
+    Option("eps", 1e-5, "float", "Added below roots, or to the divisor.", low=1e-12, high=1.0),
+)
+ECA = (
+    Option(
+        "kernel_size",
+        None,
+        "int",
+        "Channels that a gate sees; auto is the paper's rule.",
+        low=1,
+        high=63,
+        odd=True,
+        optional=True,
+    ),
+)
+SIMAM = (Option("lam", 1e-4, "float", "Added to the variance of a channel.", low=1e-12, high=100.0),)
+NON_LOCAL = (
+    reduction(2),
+    Option("scale", False, "bool", "Whether likeness is divided by the root of the hidden width."),
+    Option("subsample", False, "bool", "Whether keys and values are max-pooled by 2."),
+)
+SELF_ATTENTION = (
+    HEADS,
+    SCORE,
+    Option(
+        "window",
+        None,
+        "int",
+        "Height and width of what a pixel sees, around it; auto: the whole map.",
+        low=3,
+        high=63,
+        odd=True,
+        optional=True,
+    ),
+    Option("residual", True, "bool", "Whether the map is added; it then starts as the identity."),
+)
+SHUFFLE = (
+    Option(
+        "groups",
+        None,
+        "int",
+        "Groups; auto: the authors' 64, or fewer where twice as many do not divide the channels.",
+        low=1,
+        optional=True,
+    ),
+)
+EMA = (
+    Option(
+        "factor",
+        None,
+        "int",
+        "Groups; auto: the authors' 32, or fewer where those do not divide the channels.",
+        low=1,
+        optional=True,
+    ),
+)
+LSKA = (Option("kernel_size", 7, "int", "Size of the whole kernel.", choices=tuple(LSKA_KERNELS)),)
+DEFORM = (
+    Option("modulated", False, "bool", "Whether each tap is also weighed by 2 * sigmoid of a learned map."),
+    Option("groups", 1, "int", "Groups of channels with offsets of their own.", low=1),
+    Option("offsets", "kernel", "str", "What is moved.", choices=("kernel", "channel")),
+)
