@@ -1,0 +1,100 @@
+"""Attention that adds to each pixel a mean of all pixels: GC with one weighing for all, non-local with one for each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_attn.attention.norm import BatchNorm
+from nas_attn.attention.options import require_fit
+
+
+class GC(nn.Module):
+    """Add one vector to every pixel, made by a bottleneck from a weighted mean of all pixels.
+
+    Source: Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", ICCVW 2019,
+    arXiv:1904.11492, and the authors' code (attention pooling, fusion by addition): the scores' weights start as
+    Kaiming normal by fan in, their bias and the last layer at 0, so that the module starts as the identity.
+    Departs: none. The bias of the scores has no effect, since a softmax does not see it; it is kept for the authors'
+    weights.
+
+    Args:
+        reduction: Channels over the hidden width. A hidden width of 1 leaves the layer norm nothing but its bias.
+
+    Shape: (N, C, H, W) -> the same; H and W are free.
+    Cost: 2*C*h + 3*h + 2*C + 1 weights, 2*C*H*W + 2*C*h multiply-adds, h = C // reduction.
+    Raises: SpaceError unless 1 <= reduction <= channels.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        require_fit("gc", channels, reduction=reduction)
+        hidden = channels // reduction
+        self.score = nn.Conv2d(channels, 1, 1)
+        self.reduce = nn.Linear(channels, hidden)
+        self.norm = nn.LayerNorm([hidden, 1, 1])
+        self.expand = nn.Linear(hidden, channels)
+        nn.init.kaiming_normal_(self.score.weight, mode="fan_in")
+        nn.init.zeros_(self.score.get_parameter("bias"))
+        nn.init.zeros_(self.expand.weight)
+        nn.init.zeros_(self.expand.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        weights = self.score(x).flatten(2).softmax(2)  # (N, 1, H*W)
+        context = x.flatten(2) @ weights.transpose(1, 2)  # (N, C, 1)
+        hidden = self.norm(self.reduce(context.flatten(1))[:, :, None, None]).relu()
+        added: Tensor = self.expand(hidden.flatten(1))
+        return x + added[:, :, None, None]
+
+
+class NonLocal(nn.Module):
+    """Add to each pixel a projected mean of all pixels, weighed by how alike their embeddings are.
+
+    Source: Wang et al., "Non-local Neural Networks", CVPR 2018, arXiv:1711.07971, the embedded Gaussian version, as a
+    widely used PyTorch port computes it: no scale, no subsampling. `scale=True` and `subsample=True` together are the
+    authors' own. The last norm starts at 0, weight and bias, so that the module starts as the identity; the
+    projections start as torch has them.
+    Departs: the weights of all pairs are never kept: a fused kernel takes the softmax and the mean in one go.
+
+    Args:
+        reduction: Channels over the hidden width.
+        scale: Whether likeness is divided by the root of the hidden width.
+        subsample: Whether what a pixel is compared with, and what it collects, is max-pooled by 2.
+
+    Shape: (N, C, H, W) -> the same; `subsample` needs a map of 2x2 or more.
+    Cost: 4*C*h + 3*h + 3*C weights, h*(4*C*H*W + 2*H*W*K) multiply-adds, h = C // reduction, K = H*W keys, or
+        (H//2)*(W//2) with `subsample`; memory linear in the map.
+    Raises: SpaceError unless 1 <= reduction <= channels.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 2, scale: bool = False, subsample: bool = False) -> None:
+        super().__init__()
+        require_fit("non_local", channels, reduction=reduction, scale=scale, subsample=subsample)
+        hidden = channels // reduction
+        self.scale = hidden**-0.5 if scale else 1.0
+        self.subsample = subsample
+        self.theta = nn.Linear(channels, hidden)
+        self.phi = nn.Linear(channels, hidden)
+        self.g = nn.Linear(channels, hidden)
+        self.out = nn.Linear(hidden, channels)
+        self.norm = BatchNorm(channels)
+        nn.init.zeros_(self.norm.weight)
+        nn.init.zeros_(self.norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        last = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)  # (N, H, W, C)
+        query, key, value = self.theta(last), self._pooled(self.phi(last)), self._pooled(self.g(last))
+        query, key, value = (part.flatten(1, 2).unsqueeze(1) for part in (query, key, value))  # (N, 1, pixels, h)
+        mean = functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        added = self.out(mean.view(*last.shape[:3], -1)).permute(0, 3, 1, 2)
+        normed: Tensor = self.norm(added)
+        return x + normed
+
+    def _pooled(self, last: Tensor) -> Tensor:
+        """Shape: (N, H, W, h) -> (N, H//2, W//2, h) with `subsample`, else the same."""
+        if not self.subsample:
+            return last
+        return functional.max_pool2d(last.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)

@@ -1,0 +1,237 @@
+"""Attention in several heads by queries, keys and values: from pixel to pixel, and as a pooling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_attn.attention.forms.pairwise import window_blocks
+from nas_attn.attention.options import require_fit
+
+
+class Dot(nn.Module):
+    """Collect values by q.k / sqrt(d)."""
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Shape: (B, G, Q, d), (B, G, K, d), (B, G, K, d), mask broadcast to (B, G, Q, K) -> (B, G, Q, d).
+
+        G counts the heads of one image, or of several one after the other.
+        """
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+class General(nn.Module):
+    """Collect values by q.W k / sqrt(d), with a matrix W a head that starts at the identity."""
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(width).repeat(heads, 1, 1))
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Shape: as `Dot`."""
+        weight = self.weight.repeat(query.shape[1] // len(self.weight), 1, 1)  # (G, d, d)
+        return functional.scaled_dot_product_attention(query @ weight, key, value, attn_mask=mask)
+
+
+class Concat(nn.Module):
+    """Collect values by u.tanh(q + k), with a vector u a head."""
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(heads, width).uniform_(-(width**-0.5), width**-0.5))
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Shape: as `Dot`; each pair keeps its d values of tanh."""
+        weight = self.weight.repeat(query.shape[1] // len(self.weight), 1).unsqueeze(2)  # (G, d, 1)
+        pairs = torch.tanh(query.unsqueeze(3) + key.unsqueeze(2))  # (B, G, Q, K, d)
+        scores = (pairs.flatten(2, 3) @ weight).view(pairs.shape[:4])
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(3) @ value
+
+
+SCORES: dict[str, type[nn.Module]] = {"dot": Dot, "general": General, "concat": Concat}
+
+
+class SelfAttention(nn.Module):
+    """Let each pixel collect values from all pixels, or from a window around it, in several heads.
+
+    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762; the other scores and the
+    window: Luong et al., EMNLP 2015, arXiv:1508.04025; the additive score: Bahdanau et al., ICLR 2015,
+    arXiv:1409.0473.
+    Departs: pixels have no code of their position, so that any map fits. `general` divides by sqrt(d) as `dot` does,
+    and starts as `dot`. `concat` takes projected queries and keys, which is a layer over both side by side. A window is
+    a square of pixels and weighs by the score alone. The bias of the keys has no effect but in `concat`, since a softmax
+    does not see it. With `residual` the last projection starts at 0, so that the module starts as the identity; all else
+    starts as torch's linear layers do.
+
+    Args:
+        heads: Heads, each over d = C / heads channels.
+        score: How well a query fits a key: `dot`, `general` or `concat`.
+        window: Height and width, odd, of what a pixel sees around it, cut at the border; None is the whole map.
+        residual: Whether the map is added.
+
+    Shape: (N, C, H, W) -> the same; H and W are free.
+    Cost: 4*C*C + 4*C weights, and C*d for `general`, C for `concat`; 4*C*C*H*W + 2*C*(H*W)^2 multiply-adds for the
+        whole map, and C*d*H*W for `general`. Windows are computed in blocks: `self_attention_macs` counts those. Memory
+        is linear in the map where torch has a fused kernel, and for every window; `concat` over the whole map keeps
+        C*(H*W)^2 values by nature.
+    Raises: SpaceError unless the heads divide the channels, for an even window, or for an unknown score.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int = 4,
+        score: str = "dot",
+        window: int | None = None,
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        require_fit("self_attention", channels, heads=heads, score=score, window=window, residual=residual)
+        self.heads = heads
+        self.window = window
+        self.residual = residual
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.score = SCORES[score](heads, channels // heads)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+        if residual:
+            _start_at_zero(self.out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        height, width = x.shape[2:]
+        blocks = Blocks(height, width, self.window, self.heads, x.device)
+        pixels = _pixels(x)
+        query = blocks.cut(self.query(pixels), blocks.queries)
+        key, value = (blocks.cut(layer(pixels), blocks.keys) for layer in (self.key, self.value))
+        collected = blocks.join(self.score(query, key, value, blocks.mask))
+        y: Tensor = self.out(collected).transpose(1, 2).unflatten(2, (height, width))
+        return x + y if self.residual else y
+
+
+class AttentionPool(nn.Module):
+    """Pool the map by a weighted mean of its pixels in several heads, the query being their plain mean.
+
+    Source: the attention pooling of Radford et al. (CLIP), ICML 2021, arXiv:2103.00020; scores as in `SelfAttention`.
+    Departs: no code of positions, so that any map fits; the mean is not among the keys; the result is added to the
+    mean, and the last projection starts at 0, so that the module starts as global average pooling. All else starts as
+    torch's linear layers do.
+
+    Args:
+        heads: Heads, each over d = C / heads channels.
+        score: How well the query fits a pixel: `dot`, `general` or `concat`.
+
+    Shape: (N, C, H, W) -> (N, C, 1, 1); H and W are free.
+    Cost: 4*C*C + 4*C weights, and C*d for `general`, C for `concat`; 2*C*(C + 1)*H*W + 2*C*C multiply-adds, and C*d for
+        `general`.
+    Raises: SpaceError unless the heads divide the channels, or for an unknown score.
+    """
+
+    def __init__(self, channels: int, *, heads: int = 4, score: str = "dot") -> None:
+        super().__init__()
+        require_fit("attention_pool", channels, heads=heads, score=score)
+        self.heads = heads
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.score = SCORES[score](heads, channels // heads)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+        _start_at_zero(self.out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> (N, C, 1, 1)."""
+        pixels = _pixels(x)
+        mean = x.mean((2, 3)).unsqueeze(1)  # (N, 1, C)
+        parts = self.query(mean), self.key(pixels), self.value(pixels)
+        collected = self.score(*(_split_heads(part, self.heads) for part in parts), None)
+        y: Tensor = mean + self.out(_join_heads(collected))
+        return y.transpose(1, 2).unsqueeze(3)
+
+
+class Blocks:
+    """The blocks of pixels that look together, each with the keys that one of its windows covers.
+
+    Each axis is cut into equal blocks (the last may reach over the border, where it repeats the last row), and each
+    block sees as many rows as its windows cover, moved inward at the border: no key lies outside the map. The mask then
+    cuts every pixel's own window out. Without a window, or with few pixels, there is one block, and no index.
+
+    Args:
+        window: Height and width of what a pixel sees; None is the whole map.
+    """
+
+    def __init__(self, height: int, width: int, window: int | None, heads: int, device: torch.device) -> None:
+        self.heads = heads
+        self.size = height, width
+        self.queries: Tensor | None = None
+        self.keys: Tensor | None = None
+        self.mask: Tensor | None = None
+        if window is None or window // 2 >= max(height, width) - 1:
+            return
+        rows, columns = _Axis(height, window, device), _Axis(width, window, device)
+        near = rows.near[:, None, :, None, :, None] & columns.near[None, :, None, :, None, :]
+        self.mask = near.flatten(4).flatten(2, 3).flatten(0, 1).unsqueeze(1)  # (blocks, 1, Q, K)
+        self.grid = rows.queries.shape + columns.queries.shape
+        if len(self.mask) > 1:
+            self.queries = _crossed(rows.queries, columns.queries, width)
+            self.keys = _crossed(rows.keys, columns.keys, width)
+
+    def cut(self, pixels: Tensor, index: Tensor | None) -> Tensor:
+        """Shape: (N, H*W, C), (blocks, P) -> (blocks, N * heads, P, d), or (N, heads, H*W, d) for one block."""
+        if index is None:
+            return _split_heads(pixels, self.heads)
+        taken = pixels.index_select(1, index.flatten())
+        return taken.view(len(pixels), *index.shape, self.heads, -1).permute(1, 0, 3, 2, 4).flatten(1, 2)
+
+    def join(self, collected: Tensor) -> Tensor:
+        """Shape: as `cut` returns -> (N, H*W, C)."""
+        if self.queries is None:
+            return _join_heads(collected)
+        (height, width), (n_rows, block_height, n_columns, block_width) = self.size, self.grid
+        parts = collected.view(n_rows, n_columns, -1, self.heads, block_height, block_width, collected.shape[3])
+        whole = parts.permute(2, 0, 4, 1, 5, 3, 6).flatten(5).flatten(3, 4).flatten(1, 2)
+        return whole[:, :height, :width].flatten(1, 2)
+
+
+class _Axis:
+    """Blocks along one axis: positions of queries (n, Q) and keys (n, K), and which are near: (n, Q, K)."""
+
+    def __init__(self, size: int, window: int, device: torch.device) -> None:
+        n_blocks, block, region = window_blocks(size, window)
+        first = torch.arange(n_blocks, device=device).unsqueeze(1) * block
+        self.queries = (first + torch.arange(block, device=device)).clamp(max=size - 1)
+        self.keys = (first - window // 2).clamp(0, size - region) + torch.arange(region, device=device)
+        self.near = (self.queries.unsqueeze(2) - self.keys.unsqueeze(1)).abs() <= window // 2
+
+
+def _crossed(rows: Tensor, columns: Tensor, width: int) -> Tensor:
+    """Return the pixels of every block: (n, P), (m, R) -> (n * m, P * R)."""
+    pixels = rows[:, None, :, None] * width + columns[None, :, None, :]
+    return pixels.flatten(2).flatten(0, 1)
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """Shape: (N, C, H, W) -> (N, H*W, C), a view where `x` is in channels_last."""
+    return x.contiguous(memory_format=torch.channels_last).flatten(2).transpose(1, 2)
+
+
+def _split_heads(pixels: Tensor, heads: int) -> Tensor:
+    """Shape: (N, P, C) -> (N, heads, P, d)."""
+    return pixels.view(*pixels.shape[:2], heads, -1).transpose(1, 2)
+
+
+def _join_heads(collected: Tensor) -> Tensor:
+    """Shape: (N, heads, P, d) -> (N, P, C)."""
+    return collected.transpose(1, 2).flatten(2)
+
+
+def _start_at_zero(layer: nn.Linear) -> None:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
