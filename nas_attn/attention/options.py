@@ -43,7 +43,7 @@ def resolve_options(entry: Entry, channels: int, options: Options, context: Cont
     """
     active = _active(entry, options)
     resolved = {name: _resolved(entry, channels, context, name, value) for name, value in active.items()}
-    return _canonical_width(channels, resolved) if "reduction" in resolved else resolved
+    return _canonical_width(entry, channels, resolved) if "reduction" in resolved else resolved
 
 
 def why_not(entry: Entry, site: Site, options: Options) -> str | None:
@@ -92,8 +92,8 @@ def _resolved(entry: Entry, channels: int, context: Context, name: str, value: V
     return float(value) + 0.0 if is_float and isinstance(value, int | float) else value  # -0.0 becomes 0.0
 
 
-def _canonical_width(channels: int, options: dict[str, Value]) -> dict[str, Value]:
-    """Write the hidden width max(min_hidden, channels // reduction) in one way."""
+def _canonical_width(entry: Entry, channels: int, options: dict[str, Value]) -> dict[str, Value]:
+    """Write the hidden width max(min_hidden, channels // reduction) in one way; a floor below it is the default or 1."""
     if whole(options, "reduction") > channels and options.get("min_hidden", 1) == 1:
         return options
     hidden = hidden_width(channels, options)
@@ -102,8 +102,14 @@ def _canonical_width(channels: int, options: dict[str, Value]) -> dict[str, Valu
         return options | {"reduction": largest + 1}
     power = 1 << (largest.bit_length() - 1)
     reduction = power if channels // power == hidden else largest
-    kept = {name: value for name, value in options.items() if name != "min_hidden"}
-    return kept | {"reduction": reduction}
+    written = options | {"reduction": reduction}
+    if "min_hidden" in written:
+        floor = next(option.default for option in entry.options if option.name == "min_hidden")
+        if isinstance(floor, int) and floor <= hidden:
+            del written["min_hidden"]
+        else:
+            written["min_hidden"] = 1
+    return written
 
 
 def _broken_rule(option: Option, value: Value) -> str | None:

@@ -1,0 +1,119 @@
+"""The contract of attention modules, for the authors of plug-ins too: every check as a record that runs.
+
+A plug-in's test file needs no more than this:
+
+    from nas_attn.testing import attention_checks
+
+    @pytest.mark.parametrize("check", attention_checks(MY_ENTRY), ids=str)
+    def test_my_gate(check):
+        check.run()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from nas_attn import testing_checks as checks
+from nas_attn.attention.catalog import attention_entry
+from nas_attn.attention.entry import Entry
+from nas_attn.errors import SpaceError, unknown
+from nas_attn.testing_cases import Case, cases_of
+
+Law = Callable[[Case], None]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one entry.
+
+    Args:
+        name: The check's name in `CHECKS`, which `Entry.exceptions` may name.
+        entry: The entry's name.
+        variant: What is not the base, e.g. `cbam-order=parallel`; the entry's name for the base.
+        run: Raises AssertionError, in one sentence, unless the check holds.
+    """
+
+    name: str
+    entry: str
+    variant: str
+    run: Callable[[], None]
+
+    def __str__(self) -> str:
+        return f"{self.variant}-{self.name}"
+
+
+CHECKS: dict[str, tuple[Law, Literal["entry", "variants", "options"]]] = {
+    "record": (checks.record, "entry"),
+    "shape": (checks.shape, "variants"),
+    "finite": (checks.finite, "variants"),
+    "gradient": (checks.gradient, "variants"),
+    "training": (checks.training, "variants"),
+    "smallest_map": (checks.smallest_map, "entry"),
+    "one_image": (checks.one_image, "variants"),
+    "dtype": (checks.dtype, "variants"),
+    "channels_last": (checks.channels_last, "variants"),
+    "transposed": (checks.transposed, "variants"),
+    "input_untouched": (checks.input_untouched, "variants"),
+    "independent": (checks.independent, "variants"),
+    "repeatable": (checks.repeatable, "variants"),
+    "seeded": (checks.seeded, "variants"),
+    "deepcopy": (checks.copied, "variants"),
+    "pickle": (checks.pickled, "variants"),
+    "state_dict": (checks.state_dict, "variants"),
+    "compile": (checks.compiled, "entry"),
+    "export": (checks.exported, "entry"),
+    "option": (checks.option, "options"),
+    "idle": (checks.idle, "variants"),
+    "resolve": (checks.resolved, "variants"),
+    "auto": (checks.auto, "entry"),
+    "cost": (checks.cost, "variants"),
+    "auxiliary": (checks.auxiliary, "entry"),
+    "identity_start": (checks.identity_start, "entry"),
+}
+"""Every check: its law, and whether it is run once an entry, for each variant, or for each changed option."""
+
+
+def attention_checks(entry: Entry | str, *, channels: int | None = None) -> list[Check]:
+    """Return every check of an entry, over its base options and each other value of each option.
+
+    Args:
+        entry: A record, which need not be registered, or a name of the catalogue.
+        channels: Width to build at; None takes the first of 16, 32, ..., 256 at which options fit.
+    Raises: SpaceError if no options fit, or if the entry excepts a check that there is not.
+    """
+    entry = attention_entry(entry) if isinstance(entry, str) else entry
+    for name in entry.exceptions:
+        if name not in CHECKS:
+            raise SpaceError(unknown("check", name, CHECKS, f"the exceptions of '{entry.name}'"))
+    cases = cases_of(entry, channels)
+    found: list[Check] = []
+    for name, (law, over) in CHECKS.items():
+        chosen = {"entry": cases[:1], "variants": cases, "options": [case for case in cases if case.changed]}[over]
+        if name in entry.exceptions:
+            found.append(Check(name, entry.name, entry.name, partial(_must_fail, name, law, chosen)))
+        else:
+            found += [Check(name, entry.name, str(case), partial(_run, law, case)) for case in chosen]
+    return found
+
+
+def _run(law: Law, case: Case) -> None:
+    """Run a check. Raises: AssertionError, also for whatever else the module raises."""
+    try:
+        law(case)
+    except AssertionError as error:
+        raise AssertionError(f"{case}: {error}.") from error
+    except Exception as error:  # somebody else's code, which may raise anything
+        raise AssertionError(f"{case}: {type(error).__name__}: {error}") from error
+
+
+def _must_fail(name: str, law: Law, cases: Sequence[Case]) -> None:
+    """Run a check that the entry excepts: it must fail for one case at least."""
+    for case in cases:
+        try:
+            _run(law, case)
+        except AssertionError:
+            return
+    raise AssertionError(f"'{name}' must fail, since the entry excepts it, but it passes: remove the exception.")

@@ -1,0 +1,219 @@
+"""What `nas_attn.testing` builds: each entry with options that fit, each other value of each option, random weights."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice, product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_attn.attention.entry import Context, Entry, Option, Options
+from nas_attn.attention.options import check_options, context_at, resolve_options, why_not
+from nas_attn.attention.registry import load_class
+from nas_attn.errors import SpaceError
+from nas_attn.placement import Convolution, Site, Value
+
+Size = tuple[int, int]
+
+NUM_CLASSES = 3
+_MAP = (6, 5)
+_CHANNELS = (16, 32, 64, 128, 256)
+_FEW = {
+    "reduction": 4
+}  # instead of defaults for wide networks: a hidden width of 1 may be dead, and hides all behind it
+_INTS = (2, 8, 3, 5, 4, 12, 1)
+_FLOATS = (0.5, 1.0, 0.0, 0.1, 2.0)  # an eps or a floor of this size bites
+
+
+@dataclass(frozen=True)
+class Case:
+    """One entry with options that fit.
+
+    Args:
+        options: Those that are not the default, as a user would write them.
+        changed: The option under test; empty where there is none.
+        reference: The same options but for the one under test.
+        replaced: The convolution in whose place the attention goes.
+    """
+
+    entry: Entry
+    channels: int
+    options: Options = field(default_factory=dict)
+    changed: str = ""
+    reference: Options = field(default_factory=dict)
+    replaced: Convolution | None = None
+
+    def __str__(self) -> str:
+        options = ",".join(f"{name}={value}" for name, value in self.options.items() if name == self.changed)
+        conv = self.replaced
+        plain = conv is None or conv == plain_convolution(self.channels)
+        place = "" if plain or conv is None else f"{conv.in_channels}to{conv.out_channels},stride={conv.stride}"
+        return "-".join(filter(None, (self.entry.name, place, options)))
+
+    @property
+    def map(self) -> Size:
+        """A rectangular map that is large enough."""
+        least = self.entry.smallest_map
+        return max(_MAP[0], least + 1), max(_MAP[1], least)
+
+    def site(self, size: Size | None = None) -> Site:
+        """Return a site of the entry's first kind."""
+        return Site("here", self.entry.kinds[0], "here", self.channels, *(size or self.map), "stage1", self.replaced)
+
+    def context(self, size: Size | None = None) -> Context:
+        """Return what the model builder would tell the module."""
+        return context_at(self.site(size), NUM_CLASSES)
+
+    @cached_property
+    def resolved(self) -> dict[str, Value]:
+        """The options as a model builder would give them."""
+        return resolve_options(self.entry, self.channels, self.options, self.context())
+
+    def fits(self, size: Size | None = None) -> bool:
+        """Tell whether the options are valid, and hold at these channels and this map."""
+        try:
+            check_options(self.entry, self.options, "")
+        except SpaceError:
+            return False
+        return why_not(self.entry, self.site(size), self.options) is None
+
+    def construct(self, options: Options, size: Size | None = None) -> nn.Module:
+        """Return the module with exactly these options, as its authors start it, in train mode."""
+        given = {"context": self.context(size)} if self.entry.needs_context else {}
+        module: nn.Module = load_class(self.entry.cls)(self.channels, **options, **given)
+        return module
+
+    def fresh(self, size: Size | None = None) -> nn.Module:
+        """Return the module as its authors start it, in train mode, seeded."""
+        torch.manual_seed(0)
+        return self.construct(self.resolved, size)
+
+    def build(self, size: Size | None = None) -> nn.Module:
+        """Return the module with random parameters and buffers, in eval mode."""
+        return randomised(self.construct(self.resolved, size)).eval()
+
+    def inputs(self, n: int = 2, size: Size | None = None) -> list[Tensor]:
+        """Return the maps that enter, random and seeded."""
+        channels = self.channels if self.replaced is None else self.replaced.in_channels
+        return [_random(f"input {index}", (n, channels, *(size or self.map))) for index in range(self.entry.n_inputs)]
+
+    def shape_out(self, n: int, size: Size) -> tuple[int, ...]:
+        """Return the shape that must leave."""
+        if "head" in self.entry.kinds:
+            return (n, self.channels, 1, 1)
+        stride = 1 if self.replaced is None else self.replaced.stride
+        return (n, self.channels, *(-(-length // stride) for length in size))
+
+    def sizes(self) -> tuple[Size, ...]:
+        """Return maps from the entry's smallest on: square, rectangular both ways, odd."""
+        least = self.entry.smallest_map
+        return ((least, least), (least, least + 2), (least + 3, least), (least + 4, least + 2))
+
+
+def cases_of(entry: Entry, channels: int | None = None) -> list[Case]:
+    """Return the base (the options that fit), then other convolutions, then each other value of each option alone.
+
+    An option that the base's others leave without effect gets one other option beside it that gives it one.
+
+    Raises: SpaceError if no options fit.
+    """
+    base = _base(entry, channels)
+    return [base, *_other_convolutions(base), *(case for option in entry.options for case in _changes(base, option))]
+
+
+def randomised(module: nn.Module, salt: int = 0) -> nn.Module:
+    """Fill parameters and buffers with random numbers, seeded by names, shapes and `salt`; return the module.
+
+    Vectors are positive, so that no variance is negative and no ReLU is dead; weights keep the scale of what passes.
+    """
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            values = _random(f"{name} {salt}", tuple(tensor.shape))
+            scaled = values if tensor.dim() == 0 else values.abs() + 0.1
+            tensor.copy_(scaled if tensor.dim() < 2 else values * 2.0 / tensor[0].numel() ** 0.5)
+    return module
+
+
+def plain_convolution(channels: int) -> Convolution:
+    """Return the convolution that most networks have: 3x3, without bias, a batch norm behind it."""
+    return Convolution(channels, channels, bias=False, norm=True)
+
+
+def candidates(option: Option) -> Iterator[Value]:
+    """Return values worth a test, not all of which are valid."""
+    yield from {"bool": (True, False), "int": _INTS, "float": _FLOATS, "str": ()}[option.type]
+    yield from option.choices
+    yield from (None,) if option.optional else ()
+    for end in (option.low, option.high):
+        if end is not None:
+            yield int(end) if option.type == "int" else end
+
+
+def _base(entry: Entry, channels: int | None) -> Case:
+    """Return the case nearest to the defaults that fits, at the fewest channels."""
+    for width in _CHANNELS if channels is None else (channels,):
+        replaced = plain_convolution(width) if "conv" in entry.kinds else None
+        for options in _near_defaults(entry):
+            case = Case(entry, width, options, replaced=replaced)
+            if case.fits():
+                return case
+    raise SpaceError(f"No options of '{entry.name}' fit {channels or _CHANNELS[-1]} channels: pass others.")
+
+
+def _near_defaults(entry: Entry) -> Iterator[dict[str, Value]]:
+    """Yield the defaults, then whole numbers halved, the fewest halvings first."""
+    starts = {option.name: _start(option) for option in entry.options}
+    numbers = {name: value for name, value in starts.items() if isinstance(value, int) and not isinstance(value, bool)}
+    halvings = product(*(range(max(value, 1).bit_length()) for value in numbers.values()))
+    for counts in sorted(islice(halvings, 10_000), key=sum):
+        halved = {name: max(value >> n, 1) for (name, value), n in zip(numbers.items(), counts, strict=True)}
+        yield starts | halved
+
+
+def _start(option: Option) -> Value:
+    few = _FEW.get(option.name, option.default)
+    return few if option.type == "int" and not option.choices and option.default is not None else option.default
+
+
+def _other_convolutions(base: Case) -> list[Case]:
+    """Return the base in place of a strided convolution that doubles the channels, and of a grouped one with a bias."""
+    if base.replaced is None:
+        return []
+    half = max(base.channels // 2, 1)
+    others = (Convolution(half, base.channels, stride=2), Convolution(base.channels, base.channels, groups=2))
+    return [case for conv in others if (case := replace(base, replaced=conv)).fits()]
+
+
+def _changes(base: Case, option: Option) -> list[Case]:
+    """Return the base with other values of one option; if none matters there, beside another option."""
+    for reference in (base, *_companions(base, option)):
+        found = [case for value in candidates(option) if (case := _changed(reference, option, value))]
+        unique = list({repr(case.options[option.name]): case for case in found}.values())
+        if unique:
+            return unique if option.choices or option.type == "bool" else unique[:2]
+    return [replace(base, changed=option.name, reference=base.options)]  # the check `option` says that nothing changes
+
+
+def _companions(base: Case, option: Option) -> Iterator[Case]:
+    for other in base.entry.options:
+        for value in candidates(other):
+            case = replace(base, options={**base.options, other.name: value})
+            if other.name != option.name and case.fits():
+                yield case
+
+
+def _changed(reference: Case, option: Option, value: Any) -> Case | None:
+    """Return the case with one value changed, or None if it does not fit, or is written as the same model."""
+    options = {**reference.options, option.name: value}
+    case = replace(reference, options=options, changed=option.name, reference=reference.options)
+    return case if case.fits() and case.resolved != reference.resolved else None
+
+
+def _random(name: str, shape: tuple[int, ...]) -> Tensor:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {shape}".encode()))
+    return torch.randn(shape, generator=generator)

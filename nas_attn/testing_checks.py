@@ -1,0 +1,363 @@
+"""What must hold for every attention, one short function a law; each takes a case, and raises AssertionError."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas_attn.attention.create import auxiliary_loss
+from nas_attn.attention.measure import measured_cost
+from nas_attn.attention.options import check_options, resolve_options, why_not
+from nas_attn.attention.registry import load_class
+from nas_attn.placement import KINDS
+from nas_attn.testing_cases import NUM_CLASSES, Case, Size, candidates, randomised
+
+
+def record(case: Case) -> None:
+    """The record is true: known kinds, options once each with valid defaults, and the class takes just these."""
+    entry = case.entry
+    demand(set(entry.kinds) <= set(KINDS), f"kinds must be among {KINDS}, but got {entry.kinds}")
+    names = [option.name for option in entry.options]
+    demand(len(set(names)) == len(names), f"options must be named once each, but got {names}")
+    check_options(entry, {option.name: option.default for option in entry.options}, "")
+    taken = dict(inspect.signature(load_class(entry.cls)).parameters)
+    taken.pop(next(iter(taken)))
+    defaults = {name: parameter.default for name, parameter in taken.items() if name != "context"}
+    stated = {option.name: option.default for option in entry.options}
+    demand(defaults == stated, f"the class's options must have the record's defaults {stated}, but got {defaults}")
+    demand(("context" in taken) == entry.needs_context, "needs_context must say whether the class takes a context")
+
+
+def shape(case: Case) -> None:
+    """What leaves has the shape that the kind of site asks for, on odd and rectangular maps too."""
+    for size in case.sizes():
+        for module in (case.build(size), case.build(size).train()):
+            got, expected = module(*case.inputs(3, size)).shape, case.shape_out(3, size)
+            demand(tuple(got) == expected, f"the shape must be {expected}, but is {tuple(got)} for a map of {size}")
+
+
+def finite(case: Case) -> None:
+    """Every value is finite, in both modes, on small maps too, and on a map of zeros and of one large value."""
+    for size in case.sizes():
+        for module in (case.build(size), case.build(size).train(), case.fresh(size)):
+            for maps in (
+                case.inputs(3, size),
+                *[[torch.full_like(x, c) for x in case.inputs(2, size)] for c in (0, 50)],
+            ):
+                demand(bool(module(*maps).isfinite().all()), f"a value is not finite on a map of {size}")
+
+
+def gradient(case: Case) -> None:
+    """Every parameter and every input gets a finite gradient that is not zero, in eval mode."""
+    _check_gradients(case.build(), case.inputs(4), nonzero=True)
+
+
+def training(case: Case) -> None:
+    """Every parameter and every input gets a finite gradient in train mode, also before any training."""
+    for module in (case.build().train(), case.fresh()):
+        _check_gradients(module, case.inputs(4), nonzero=False)
+
+
+def smallest_map(case: Case) -> None:
+    """On the smallest map every parameter matters, with the base options; smaller maps are refused."""
+    least = case.entry.smallest_map
+    for size in ((least, least), (least, least + 1)):
+        demand(case.fits(size), f"a map of {size} must fit: {why_not(case.entry, case.site(size), case.options)}")
+        _check_gradients(case.build(size), case.inputs(4, size), nonzero=True)
+    demand(not case.fits((least - 1, least + 4)), f"a map lower than smallest_map={least} must be refused")
+
+
+def one_image(case: Case) -> None:
+    """A batch of one image trains, on the smallest map too."""
+    for size in case.sizes():
+        _check_gradients(case.build(size).train(), case.inputs(1, size), nonzero=False)
+
+
+def dtype(case: Case) -> None:
+    """The type of the numbers is kept, and the values are close to those of float32."""
+    expected = case.build()(*case.inputs()).detach()
+    demand(expected.dtype == torch.float32, f"float32 must stay so, but became {expected.dtype}")
+    for kind, tolerance in ((torch.float64, 1e-4), (torch.bfloat16, 0.05)):
+        got = case.build().to(kind)(*(x.to(kind) for x in case.inputs())).detach()
+        demand(got.dtype == kind, f"{kind} must stay so, but became {got.dtype}")
+        distance = ((got.double() - expected.double()).norm() / expected.double().norm()).item()
+        demand(distance <= tolerance, f"{kind} must be within {tolerance} of float32, but is {distance:.3g} away")
+
+
+def channels_last(case: Case) -> None:
+    """A channels_last map stays so, with the same values, whether or not the weights are channels_last."""
+    module, maps = case.build(), case.inputs()
+    expected = module(*maps)
+    for one in (module, copy.deepcopy(module).to(memory_format=torch.channels_last)):
+        got = one(*(x.contiguous(memory_format=torch.channels_last) for x in maps))
+        demand(
+            got.is_contiguous(memory_format=torch.channels_last), "what leaves must be channels_last like what enters"
+        )
+        demand_close(got, expected, "the values on a channels_last map")
+
+
+def transposed(case: Case) -> None:
+    """A map whose axes lie transposed in memory gives the same values."""
+    module, maps = case.build(), case.inputs()
+    turned = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in maps]
+    demand_close(module(*turned), module(*maps), "the values on a map that lies transposed in memory")
+
+
+def input_untouched(case: Case) -> None:
+    """What enters is not written over."""
+    for module in (case.build(), case.build().train()):
+        maps = case.inputs()
+        module(*maps)
+        for x, before in zip(maps, case.inputs(), strict=True):
+            demand(torch.equal(x, before), "what enters must not be changed in place")
+
+
+def independent(case: Case) -> None:
+    """In eval mode an image's result depends on no other image of the batch."""
+    module, maps = case.build(), case.inputs(3)
+    demand_close(module(*(x[1:2] for x in maps)), module(*maps)[1:2], "an image alone")
+
+
+def repeatable(case: Case) -> None:
+    """In eval mode a second pass gives the same, and leaves parameters and buffers alone."""
+    module, maps = case.build(), case.inputs()
+    before = copy.deepcopy(module.state_dict())
+    demand(torch.equal(module(*maps), module(*maps)), "a second pass in eval mode must give the same")
+    demand_equal_states(before, module.state_dict(), "a pass in eval mode")
+
+
+def seeded(case: Case) -> None:
+    """One seed of torch gives one module."""
+    demand_equal_states(case.fresh().state_dict(), case.fresh().state_dict(), "the same seed")
+
+
+def copied(case: Case) -> None:
+    """A deepcopy computes the same, also after a pass in train mode."""
+    module = case.build()
+    _train_once(module, case)
+    demand_same(copy.deepcopy(module), module, case, "a deepcopy")
+
+
+def pickled(case: Case) -> None:
+    """A pickle computes the same, also after a pass in train mode."""
+    module = case.build()
+    _train_once(module, case)
+    demand_same(pickle.loads(pickle.dumps(module)), module, case, "what was pickled")
+
+
+def state_dict(case: Case) -> None:
+    """All that is learned, and every statistic, is in the state dict."""
+    module, file = case.build(), io.BytesIO()
+    _train_once(module, case)
+    torch.save(module.state_dict(), file)
+    file.seek(0)
+    loaded = case.fresh()
+    loaded.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    demand_same(loaded, module, case, "a module with the same state dict")
+
+
+def compiled(case: Case) -> None:
+    """It compiles into one graph, in both modes, and computes the same."""
+    for module in (case.build(), case.build().train()):
+        torch.manual_seed(0)
+        expected = copy.deepcopy(module)(*case.inputs())
+        torch.manual_seed(0)
+        try:
+            got = torch.compile(module, backend="eager", fullgraph=True)(*case.inputs())
+        finally:
+            torch.compiler.reset()
+        demand_close(got, expected, "the compiled module")
+
+
+def exported(case: Case) -> None:
+    """It can be exported, with a batch of any size."""
+    module, maps = case.build(), case.inputs()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    for shapes, n in ((None, 2), (tuple({0: batch} for _ in maps), 3)):
+        program = torch.export.export(module, tuple(maps), dynamic_shapes=shapes)
+        demand_close(program.module()(*case.inputs(n)), module(*case.inputs(n)), "the exported module")
+
+
+def option(case: Case) -> None:
+    """The option under test changes the model, what it computes in train mode, or the loss."""
+    one, other = (_outcome(case, replace(case, options=options)) for options in (case.options, case.reference))
+    same = all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=1e-6, atol=1e-9) for a, b in zip(one, other, strict=True)
+    )
+    demand(not same, f"option '{case.changed}' must change what is computed, but {_shown(case)} changes nothing")
+
+
+def idle(case: Case) -> None:
+    """An option that the record calls idle beside the others changes nothing."""
+    complete = {option.name: option.default for option in case.entry.options} | dict(case.options)
+    for option in case.entry.options:
+        if option.name not in case.entry.idle(complete):
+            continue
+        for value in candidates(option):
+            other = replace(case, options={**case.options, option.name: value})
+            if other.fits():
+                what = f"option '{option.name}', idle beside {_shown(case)},"
+                demand_same(_raw(other, other.options), _raw(case, case.options), case, what)
+
+
+def resolved(case: Case) -> None:
+    """Resolved options stay as they are when resolved again, and build what the written ones build."""
+    again = resolve_options(case.entry, case.channels, case.resolved, case.context())
+    demand(again == case.resolved, f"resolving {case.resolved} again must change nothing, but gives {again}")
+    demand_same(_raw(case, case.options), case.build(), case, "the module with options as written")
+
+
+def auto(case: Case) -> None:
+    """None, "auto" and what they stand for are one model with one key."""
+    for option in case.entry.options:
+        if option.name not in case.entry.auto:
+            continue
+        value = case.entry.auto[option.name](case.channels, case.context())
+        check_options(case.entry, {option.name: value}, "")
+        written = [{**case.options, option.name: word} for word in (value, None, "auto")]
+        keys = [resolve_options(case.entry, case.channels, options, case.context()) for options in written]
+        demand(keys[0] == keys[1] == keys[2], f"'{option.name}' auto must resolve like {value!r}, but {keys} differ")
+        if replace(case, options=written[0]).fits():
+            demand_same(_raw(case, written[1]), _raw(case, written[0]), case, f"'{option.name}' left to the module")
+
+
+def cost(case: Case) -> None:
+    """The closed forms, or what is counted in their place, equal what the built module has, on several maps."""
+    for channels, size in ((case.channels, case.map), (case.channels, case.sizes()[2]), (2 * case.channels, (8, 9))):
+        conv = case.replaced and replace(case.replaced, out_channels=channels)
+        wider = replace(case, channels=channels, replaced=conv)
+        if wider.fits(size):
+            stated, built = _stated_cost(wider, size), _built_cost(wider, size)
+            where = f"at {channels} channels on a map of {size}"
+            demand(stated == built, f"parameters and MACs must be {built} {where}, but the record says {stated}")
+
+
+def auxiliary(case: Case) -> None:
+    """Auxiliary logits are left in train mode if the record says so, and never in eval mode."""
+    target = torch.tensor([0, NUM_CLASSES - 1])
+    for module, due in ((case.build().train(), case.entry.auxiliary), (case.build(), False)):
+        module(*case.inputs())
+        left = bool(auxiliary_loss(module, target) != 0)
+        mode = "train" if module.training else "eval"
+        demand(left == due, f"auxiliary logits must {'' if due else 'not '}be left in {mode} mode")
+
+
+def identity_start(case: Case) -> None:
+    """What starts as the identity computes, before it is trained, what the network computes without it."""
+    start = replace(case, options={})
+    if not case.entry.identity_start:
+        return
+    if not start.fits():
+        start = case
+    for module in (start.fresh(), start.fresh().eval()):
+        maps = start.inputs()
+        expected = _without(module, start, maps)
+        demand_close(module(*maps), expected, "a fresh module and the network without it")
+
+
+def demand(condition: bool, sentence: str) -> None:
+    """Raise AssertionError with the sentence unless the condition holds."""
+    if not condition:
+        raise AssertionError(sentence)
+
+
+def demand_close(got: Tensor, expected: Tensor, what: str) -> None:
+    """Raise AssertionError unless both are equal within float32's rounding."""
+    demand(got.shape == expected.shape, f"{what} must have shape {tuple(expected.shape)}, but has {tuple(got.shape)}")
+    if not torch.allclose(got, expected, rtol=1e-4, atol=1e-5, equal_nan=True):
+        distance = float((got - expected).abs().max().detach())
+        raise AssertionError(f"{what} must be equal, but differ by up to {distance:.3g}")
+
+
+def demand_equal_states(one: dict[str, Tensor], other: dict[str, Tensor], what: str) -> None:
+    """Raise AssertionError unless both state dicts hold the same, bit for bit."""
+    demand(list(one) == list(other), f"{what} must give the same names, but gives {list(one)} and {list(other)}")
+    changed = [name for name in one if not torch.equal(one[name], other[name])]
+    demand(not changed, f"{what} must give the same state, but {', '.join(changed)} differ")
+
+
+def demand_same(one: nn.Module, other: nn.Module, case: Case, what: str) -> None:
+    """Raise AssertionError unless both modules have one state dict and compute the same in eval mode."""
+    demand_equal_states(one.state_dict(), other.state_dict(), what)
+    demand(torch.equal(one.eval()(*case.inputs()), other.eval()(*case.inputs())), f"{what} must compute the same")
+
+
+def _check_gradients(module: nn.Module, maps: Sequence[Tensor], *, nonzero: bool) -> None:
+    maps = [x.requires_grad_() for x in maps]
+    torch.manual_seed(0)
+    output = module(*maps)
+    (
+        (output * torch.randn_like(output)).sum() + auxiliary_loss(module, torch.arange(len(output)) % NUM_CLASSES)
+    ).backward()
+    leaves = [*module.named_parameters(), *((f"input {index}", x) for index, x in enumerate(maps))]
+    for name, leaf in leaves:
+        demand(leaf.grad is not None, f"{name} must get a gradient, but gets none")
+        assert leaf.grad is not None
+        demand(bool(leaf.grad.isfinite().all()), f"{name} must get a finite gradient")
+        demand(not nonzero or bool(leaf.grad.any()), f"{name} must get a gradient that is not zero")
+
+
+def _outcome(case: Case, other: Case) -> Iterable[Tensor]:
+    """Return the weights, the output and the loss in train mode, in double precision so that little shows."""
+    module = other.build().double().train()
+    torch.manual_seed(0)
+    output = module(*(x.double() for x in case.inputs(4)))
+    loss = auxiliary_loss(module, torch.arange(len(output)) % NUM_CLASSES)
+    return output, loss
+
+
+def _raw(case: Case, options: Any) -> nn.Module:
+    return randomised(case.construct(options)).eval()
+
+
+def _shown(case: Case) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in case.options.items())
+
+
+def _stated_cost(case: Case, size: Size) -> tuple[int, int]:
+    entry, options, context = case.entry, case.resolved, case.context(size)
+    if entry.n_parameters is None or entry.n_macs is None:
+        counted = measured_cost(entry, case.channels, options, context)
+    else:
+        counted = (0, 0)
+    return (
+        counted[0] if entry.n_parameters is None else entry.n_parameters(case.channels, options, context),
+        counted[1] if entry.n_macs is None else entry.n_macs(case.channels, *size, options, context),
+    )
+
+
+def _built_cost(case: Case, size: Size) -> tuple[int, int]:
+    module = case.build(size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*case.inputs(1, size))
+    n_parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return n_parameters, int(counter.get_total_flops()) // 2
+
+
+def _train_once(module: nn.Module, case: Case) -> None:
+    """Let the module keep what it keeps in training."""
+    module.train()(*case.inputs(4))
+
+
+def _without(module: nn.Module, case: Case, maps: Sequence[Tensor]) -> Tensor:
+    """Return what the network computes where the attention is not."""
+    if "head" in case.entry.kinds:
+        return maps[0].mean((2, 3), keepdim=True)
+    if case.replaced is None:
+        return torch.stack(list(maps)).sum(0)
+    conv = case.replaced
+    plain = nn.Conv2d(
+        conv.in_channels, conv.out_channels, 3, conv.stride, conv.dilation, conv.dilation, conv.groups, conv.bias
+    )
+    module.take_over(plain)  # type: ignore[operator]
+    result: Tensor = plain(*maps)
+    return result
