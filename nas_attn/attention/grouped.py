@@ -1,0 +1,118 @@
+"""Attention in groups of channels that share their layers: Shuffle and EMA."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_attn.attention.forms.grouped import ema_factor, shuffle_groups
+from nas_attn.attention.options import NO_CONTEXT, require_fit
+
+
+class Affine(nn.Module):
+    """A weight and a bias for each number of a vector."""
+
+    def __init__(self, size: int, *, weight: float, bias: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((size,), weight))
+        self.bias = nn.Parameter(torch.full((size,), bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (..., size) -> the same."""
+        return torch.addcmul(self.bias, self.weight, x)
+
+
+class Shuffle(nn.Module):
+    """Gate half of each group's channels by their means and half by their normalised elements, then shuffle.
+
+    Source: Zhang and Yang, "SA-Net: Shuffle Attention", ICASSP 2021, arXiv:2102.00240, and the authors' code: weights
+    start at 0 and biases at 1, so that every gate starts at sigmoid(1); the channels of both halves of the map, not of
+    the groups, are dealt out in turn.
+    Departs: none; the authors' 64 groups need 128 channels or more, `groups=None` takes fewer where they do not fit.
+
+    Args:
+        groups: Groups; twice as many divide the channels. None is 64, or the most below that fit.
+
+    Shape: (N, C, H, W) -> the same; H and W are free, but on a map of one pixel the norm leaves nothing.
+    Cost: 3*C / groups weights, no matrix product.
+    Raises: SpaceError unless 2 * groups divides the channels.
+    """
+
+    def __init__(self, channels: int, *, groups: int | None = None) -> None:
+        super().__init__()
+        require_fit("shuffle", channels, groups=groups)
+        self.groups = shuffle_groups(channels, NO_CONTEXT) if groups is None else groups
+        half = channels // (2 * self.groups)
+        self.channel = Affine(half, weight=0.0, bias=1.0)
+        self.norm = Affine(half, weight=1.0, bias=0.0)
+        self.spatial = Affine(half, weight=0.0, bias=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        mean = x.mean((2, 3), keepdim=True)
+        centred = x - mean
+        scale = torch.rsqrt(centred.square().mean((2, 3)) + 1e-5)
+        slope, offset = self._gate_line(mean.flatten(1), scale)
+        gate = torch.sigmoid(torch.addcmul(offset[:, :, None, None], slope[:, :, None, None], centred))
+        return functional.channel_shuffle(x * gate, 2)
+
+    def _gate_line(self, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each channel's gate, before it is squashed, as a line over its centred elements.
+
+        The channel half's is flat; the spatial half's is its affine of its norm, which has a group for each channel.
+
+        Shape: (N, C), (N, C) -> (N, C), (N, C).
+        """
+        halves = (mean.shape[0], self.groups, 2, -1)
+        mean, scale = mean.reshape(halves)[:, :, 0], scale.reshape(halves)[:, :, 1]  # (N, groups, half a group)
+        slopes = torch.zeros_like(mean), scale * (self.norm.weight * self.spatial.weight)
+        offsets = self.channel(mean), self.spatial(self.norm.bias).expand_as(mean)
+        return torch.stack(slopes, 2).flatten(1), torch.stack(offsets, 2).flatten(1)
+
+
+class EMA(nn.Module):
+    """Gate each group's pixels by two branches, coordinate gates and a 3x3 convolution, which weigh each other.
+
+    Source: Ouyang et al., "Efficient Multi-Scale Attention Module with Cross-Spatial Learning", ICASSP 2023,
+    arXiv:2305.13563, and the authors' code. Layers start as torch has them, as there.
+    Departs: none; the authors' 32 groups need channels that 32 divides, `factor=None` takes fewer where it does not.
+    The first branch ends in a norm of each channel, whose mean is the norm's bias: that is used, not measured again.
+
+    Args:
+        factor: Groups; divides the channels. None is 32, or the most below that divide them.
+
+    Shape: (N, C, H, W) -> the same; H and W are free, but on a map of one pixel the norm leaves nothing.
+    Cost: 10*g*g + 4*g weights, g = C / factor; C*g multiply-adds a row and column, C*(9*g + 2) a pixel.
+    Raises: SpaceError unless `factor` divides the channels.
+    """
+
+    def __init__(self, channels: int, *, factor: int | None = None) -> None:
+        super().__init__()
+        require_fit("ema", channels, factor=factor)
+        self.groups = ema_factor(channels, NO_CONTEXT) if factor is None else factor
+        width = channels // self.groups
+        self.axes = nn.Conv2d(width, width, 1)
+        self.norm = nn.GroupNorm(width, width)
+        self.local = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        n_images, channels, height, width = x.shape
+        folded = x.reshape(n_images * self.groups, channels // self.groups, height, width)
+        gated, local = self._gate_axes(folded), self.local(folded)
+        gated_share = torch.softmax(self.norm.bias, 0).expand(folded.shape[0], 1, -1)  # (N * groups, 1, C / groups)
+        local_share = torch.softmax(local.mean((2, 3)), 1)[:, None]
+        gate = gated_share @ local.flatten(2) + local_share @ gated.flatten(2)  # (N * groups, 1, H * W)
+        gate = torch.sigmoid(gate).view(n_images, self.groups, 1, height, width)
+        return (x.reshape(n_images, self.groups, -1, height, width) * gate).flatten(1, 2)
+
+    def _gate_axes(self, x: Tensor) -> Tensor:
+        """Gate rows and columns by a 1x1 convolution over their means, and normalise.
+
+        Shape: (N * groups, C / groups, H, W) -> the same.
+        """
+        means = torch.cat([x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)], 2)  # (..., H + W, 1)
+        rows, columns = torch.split(torch.sigmoid(self.axes(means)), [x.shape[2], x.shape[3]], 2)
+        gated: Tensor = self.norm(x * rows * columns.transpose(2, 3))
+        return gated
