@@ -50,25 +50,18 @@ class Shuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        mean = x.mean((2, 3), keepdim=True)
-        centred = x - mean
-        scale = torch.rsqrt(centred.square().mean((2, 3)) + 1e-5)
-        slope, offset = self._gate_line(mean.flatten(1), scale)
-        gate = torch.sigmoid(torch.addcmul(offset[:, :, None, None], slope[:, :, None, None], centred))
-        return functional.channel_shuffle(x * gate, 2)
+        n_images, channels, height, width = x.shape
+        pooled, normed = torch.unbind(x.reshape(n_images, self.groups, 2, -1, height, width), 2)
+        channel_gate = torch.sigmoid(self.channel(pooled.mean((3, 4))))[..., None, None]
+        spatial_gate = self._spatial_gate(normed.reshape(n_images, channels // 2, height, width))
+        gate = torch.stack([channel_gate.expand_as(pooled), spatial_gate.view(normed.shape)], 2)
+        return functional.channel_shuffle(x * gate.view(x.shape), 2)
 
-    def _gate_line(self, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each channel's gate, before it is squashed, as a line over its centred elements.
-
-        The channel half's is flat; the spatial half's is its affine of its norm, which has a group for each channel.
-
-        Shape: (N, C), (N, C) -> (N, C), (N, C).
-        """
-        halves = (mean.shape[0], self.groups, 2, -1)
-        mean, scale = mean.reshape(halves)[:, :, 0], scale.reshape(halves)[:, :, 1]  # (N, groups, half a group)
-        slopes = torch.zeros_like(mean), scale * (self.norm.weight * self.spatial.weight)
-        offsets = self.channel(mean), self.spatial(self.norm.bias).expand_as(mean)
-        return torch.stack(slopes, 2).flatten(1), torch.stack(offsets, 2).flatten(1)
+    def _spatial_gate(self, x: Tensor) -> Tensor:
+        """Shape: (N, C / 2, H, W) -> the same, with a group of the norm for each channel: both affines are one."""
+        weight, bias = self.norm.weight * self.spatial.weight, self.spatial(self.norm.bias)
+        normed = torch.group_norm(x.contiguous(), x.shape[1], weight.repeat(self.groups), bias.repeat(self.groups))
+        return torch.sigmoid(normed)
 
 
 class EMA(nn.Module):
