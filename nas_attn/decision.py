@@ -13,7 +13,7 @@ from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.options import resolve_options
 from nas_attn.errors import SpaceError, nearest, unknown
 from nas_attn.fitting import Cost, cost_at, is_neutral, misfit, resolve_at
-from nas_attn.placement import Attention, Site, SiteTable, Value
+from nas_attn.placement import KINDS, Attention, Site, SiteTable, Value
 from nas_attn.space_file import SiteRule, place_of_rule
 
 Alternative = tuple[Value, ...]
@@ -180,9 +180,9 @@ def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str) -> list[
     for number, rule in enumerate(rules, 1):
         place = place_of_rule(number, where)
         for pattern in rule.match:
-            found = [site.name for site in table.sites if matches(pattern, site.name)]
+            found = [site.name for site in table.sites if _covers(pattern, site, rule)]
             if not found:
-                raise SpaceError(_no_match(pattern, table, place))
+                raise SpaceError(_no_match(pattern, table, rule, place))
             for name in found:
                 owner = f"'{pattern}' in [[sites]] {number}"
                 if name in owners:
@@ -192,7 +192,7 @@ def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str) -> list[
                     )
                 owners[name] = owner
     _refuse_one_place_twice([site for site in table.sites if site.name in owners], where)
-    return [[site for site in table.sites if any(matches(p, site.name) for p in rule.match)] for rule in rules]
+    return [[site for site in table.sites if any(_covers(p, site, rule) for p in rule.match)] for rule in rules]
 
 
 def _refuse_one_place_twice(sites: Sequence[Site], where: str) -> None:
@@ -207,8 +207,25 @@ def _refuse_one_place_twice(sites: Sequence[Site], where: str) -> None:
             )
 
 
-def _no_match(pattern: str, table: SiteTable, place: str) -> str:
+def _covers(pattern: str, site: Site, rule: SiteRule) -> bool:
+    """Tell whether a rule's pattern covers a site; one with "*" passes over kinds that none of its attentions fits."""
+    return matches(pattern, site.name) and ("*" not in pattern or site.kind in _kinds(rule))
+
+
+def _kinds(rule: SiteRule) -> list[str]:
+    """Return the kinds of site that an attention of the rule fits."""
+    fitting = {kind for name in rule.attentions for kind in attention_entry(name).kinds}
+    return [kind for kind in KINDS if kind in fitting]
+
+
+def _no_match(pattern: str, table: SiteTable, rule: SiteRule, place: str) -> str:
     """Return the sentence for a pattern that covers no site."""
+    kinds = sorted({site.kind for site in table.sites if matches(pattern, site.name)})
+    if kinds:
+        return (
+            f"Pattern '{pattern}' in {place} matches only sites of kind {', '.join(kinds)}, which none of its "
+            f"attentions fits: they fit {', '.join(_kinds(rule))}."
+        )
     names = [site.name for site in table.sites]
     close = nearest(pattern, names) or nearest(pattern.replace("*", ""), names)
     hint = f"did you mean '{close}'? " if close else ""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MOST_NAMES, MOST_NEAR = 40, 12
+"""How many known names a sentence lists, and how many of them, the nearest, when there are more."""
+
 
 class NasAttnError(Exception):
     """Root of all errors of this package; `exit_code` is what the command line ends with."""
@@ -71,7 +74,9 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> str:
     names = sorted(known)
     close = nearest(name, names)
     hint = f": did you mean {close!r}?" if close else "."
-    return f"Unknown {kind} {name!r}{placed(where)}{hint} Known: {', '.join(names)}."
+    shown = names if len(names) <= MOST_NAMES else get_close_matches(name, names, n=MOST_NEAR, cutoff=0.0)
+    more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
+    return f"Unknown {kind} {name!r}{placed(where)}{hint} Known: {', '.join(shown)}{more}."
 
 
 def placed(where: str) -> str:

@@ -7,79 +7,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone, seeded
 from nas_attn.backbones.catalog import check_backbone, check_shape
 from nas_attn.backbones.own import Survey, copy_network, survey
-from nas_attn.backbones.seams import SEAM_KINDS
 from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.table import site_table
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import is_neutral, resolve_at
-from nas_attn.placement import Attention, Placement, Site
+from nas_attn.insert import Held, Insert, Tap
+from nas_attn.placement import SWAPPED, Attention, Placement, Site
 
 Maker = Callable[[], nn.Module]
 BackboneLike = str | Mapping[str, Any] | nn.Module | Maker
-
-
-class Insert(nn.Module):
-    """One attention A, how it joins at its site, and how it starts.
-
-    Wirings: `gate` y = A(x); `residual` y = x + A(x); `concat` y = conv1x1([x, A(x)]); `addend`, at a block's shortcut,
-    y = shortcut + A(shortcut) + branch, which is `residual` there. With the start `identity` the site's tensor is
-    x + g * (y - x) with a learned g that starts at 0.
-
-    The attention is the child that bears its name (`cbam`); `concat` adds the convolution `join`, the start `identity`
-    the parameter `share`. Sites whose names continue this one's hang below as further children, which `forward` never
-    runs.
-
-    Shape: (N, C, H, W) -> the same.
-    """
-
-    def __init__(self, placed: Attention, attention: nn.Module, channels: int) -> None:
-        super().__init__()
-        self.attention_name, self.wiring, self.start = placed.name, placed.wiring, placed.start
-        self.add_module(placed.name, attention)
-        if self.wiring == "concat":
-            self.join = nn.Conv2d(2 * channels, channels, 1)
-        if self.start == "identity":
-            self.share = nn.Parameter(torch.zeros(()))
-
-    @property
-    def attention(self) -> nn.Module:
-        """The attention module itself."""
-        attention: nn.Module = getattr(self, self.attention_name)
-        return attention
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the site's new tensor."""
-        attended: Tensor = self.attention(x)
-        if self.wiring == "concat":
-            attended = self.join(torch.cat([x, attended], dim=1))  # (N, 2C, H, W) -> (N, C, H, W)
-        elif self.wiring == "residual":  # addend resolves to this, at a shortcut
-            attended = x + attended
-        return torch.lerp(x, attended, self.share) if self.start == "identity" else attended
-
-
-class Tap:
-    """A forward hook that hands a module's output through an insert; an object, so that copies and pickles follow it.
-
-    Args:
-        copies: Whether the network writes over what passes here: the insert then works on copies, since attention may
-            need its input and its output for the gradient.
-    """
-
-    def __init__(self, insert: Insert, copies: bool) -> None:
-        self.insert, self.copies = insert, copies
-        self.handle: RemovableHandle | None = None  # unpickling it keeps later hooks from taking this one's number
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Return what the network shall see instead of `output`."""
-        inserted: Tensor = self.insert(output.clone() if self.copies else output)
-        return inserted.clone() if self.copies else inserted
 
 
 class AttentionModel(nn.Module):
@@ -155,12 +97,13 @@ def build_model(
     _refuse_doubles(sites)
     resolved = {name: resolve_at(site, placement[name]) for name, site in sites.items()}
     resolved = {name: attention for name, attention in resolved.items() if not is_neutral(attention)}
+    placement = Placement({name: placement[name] for name in resolved})
+    sites = {name: sites[name] for name in resolved}
     inserts = {name: _insert(site, resolved[name], table.num_classes, seed) for name, site in sites.items()}
-    open_blocks(net, {site.module for site in sites.values() if site.kind in SEAM_KINDS})
+    open_blocks(net, ((site.kind, site.module) for site in sites.values()))
     _move_beside(net, inserts)
-    for name, site in sites.items():
-        tap = Tap(inserts[name], name in found.copied)
-        tap.handle = net.get_submodule(tap_path(net, site.kind, site.module)).register_forward_hook(tap)
+    for name, insert in inserts.items():
+        _join(net, sites[name], insert, name in found.copied)
     model = AttentionModel(net, inserts, placement, spec)
     model.num_classes, model.in_channels, model.image_size = table.num_classes, table.in_channels, table.image_size
     model.attention.train(net.training)
@@ -215,6 +158,24 @@ def _insert(site: Site, attention: Attention, num_classes: int, seed: int) -> In
         context = context_at(site, num_classes)
         module = create_attention(attention.name, site.channels, context=context, **attention.options)
         return Insert(attention, module, site.channels)
+
+
+def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
+    """Let what passes the site run through the insert, which is tapped in, or held in the place of a module."""
+    path = tap_path(net, site.kind, site.module)
+    if site.kind not in SWAPPED:
+        tap = Tap(insert, copies)
+        tap.handle = net.get_submodule(path).register_forward_hook(tap)
+        return
+    replaced = net.get_submodule(path)
+    held = Held(insert)
+    take_over = getattr(insert.attention, "take_over", None)
+    if take_over is not None:
+        held.keep(replaced)
+        take_over(held)
+    elif site.replaced is not None and site.replaced.norm:
+        net.set_submodule(site.replaced.norm, nn.Identity())
+    net.set_submodule(path, held)
 
 
 def _nested(inserts: Mapping[str, Insert]) -> nn.Module:

@@ -14,6 +14,9 @@ from nas_attn.errors import SpaceError, unknown
 Value = int | float | bool | str | None
 
 KINDS = ("output", "pre", "branch", "shortcut", "hidden", "conv", "merge", "head")
+SWAPPED = ("conv", "merge", "head")
+"""Kinds of site where an attention takes the place of a module."""
+
 WIRINGS = ("gate", "residual", "concat", "addend")
 STARTS = ("own", "identity")
 
@@ -26,7 +29,8 @@ class Convolution:
         in_channels, out_channels: Channels that enter and leave.
         kernel_size, stride, dilation, groups: The same in both directions.
         bias: Whether it has one.
-        norm: Whether a batch norm follows that an attention with a norm of its own replaces too.
+        norm: Path of the batch norm behind it, which an attention with a norm of its own replaces too.
+        relu: Whether a ReLU follows.
     """
 
     in_channels: int
@@ -36,7 +40,8 @@ class Convolution:
     dilation: int = 1
     groups: int = 1
     bias: bool = True
-    norm: bool = False
+    norm: str | None = None
+    relu: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,11 @@ class Site:
         name: Unique in its backbone, counted from 1: `denseblock2`, `stage3.block2.branch`.
         kind: One of `KINDS`.
         module: Path of the module that is tapped, opened or swapped, under the backbone's own names.
-        channels, height, width: Shape (N, channels, height, width) of the tensor that passes the site.
+        channels, height, width: Shape (N, channels, height, width) of the tensor that passes the site; at a `head`, of
+            the one that enters the pooling.
         stage: The site's stage, e.g. `stage3`; sites that share a stage have maps of one size in most networks.
-        replaced: The convolution in whose place an attention goes, at a site of kind `conv`; the map is then the one
-            that enters, the channels those that leave.
+        replaced: The convolution in whose place an attention goes, at a site of kind `conv`, where the map is the one
+            that enters and the channels are those that leave.
     """
 
     name: str

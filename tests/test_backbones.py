@@ -16,7 +16,7 @@ from nas_attn.backbones.catalog import BACKBONES, check_backbone, image_sizes
 from nas_attn.backbones.table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
-from nas_attn.placement import KINDS, Site
+from nas_attn.placement import KINDS, Convolution, Site
 
 TINY = {"name": "densenet", "growth_rate": 4, "block_config": [2, 2]}
 SHAPE = {"num_classes": 5, "in_channels": 1}
@@ -156,13 +156,19 @@ def test_the_sites_of_a_densenet_in_the_order_of_the_data():
 
 def test_the_sites_of_a_resnet_in_the_order_of_the_data():
     table = site_table({"name": "resnet18", "stem": "small"}, **SHAPE, image_size=9)
-    assert len(table.sites) == 8 * 4
-    assert table.sites[8:12] == (
+    assert len(table.sites) == 8 * 7 + 1
+    first = Convolution(64, 128, stride=2, bias=False, norm="layer2.0.bn1")
+    second = Convolution(128, 128, bias=False, norm="layer2.0.bn2", relu=False)
+    assert table.sites[14:21] == (
         Site("stage2.block1.pre", "pre", "layer2.0", 64, 9, 9, "stage2"),
+        Site("stage2.block1.conv1", "conv", "layer2.0.conv1", 128, 9, 9, "stage2", first),
+        Site("stage2.block1.conv2", "conv", "layer2.0.conv2", 128, 5, 5, "stage2", second),
         Site("stage2.block1.branch", "branch", "layer2.0", 128, 5, 5, "stage2"),
         Site("stage2.block1.shortcut", "shortcut", "layer2.0", 128, 5, 5, "stage2"),
+        Site("stage2.block1.merge", "merge", "layer2.0", 128, 5, 5, "stage2"),
         Site("stage2.block1.output", "output", "layer2.0", 128, 5, 5, "stage2"),
     )
+    assert table.sites[-1] == Site("head", "head", "avgpool", 512, 2, 2, "stage4")
 
 
 @pytest.mark.parametrize("spec", SPECS[:1] + SPECS[2:3], ids=str)

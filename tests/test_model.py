@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from nas_attn.attention.create import auxiliary_loss
+from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import image_sizes
 from nas_attn.backbones.seams import SEAMS
@@ -20,7 +21,7 @@ from nas_attn.cost import count_macs, count_parameters, latency_ms
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import placement_cost, resolve_placement
 from nas_attn.model import AttentionModel, Insert, build_model
-from nas_attn.placement import WIRINGS, Placement
+from nas_attn.placement import WIRINGS, Placement, Site
 
 TINY = {"name": "densenet", "growth_rate": 4, "block_config": [2, 2]}
 RESNET = {"name": "resnet18", "stem": "small"}
@@ -33,6 +34,11 @@ OPTIONS = {
     "triple": {"reduction": 4, "hidden": 3},
 }
 NOTHING = Placement()
+
+
+def _keeping(spec) -> list[Site]:
+    """The sites where a map keeps its shape; the others have tests of their own (test_model_swaps.py)."""
+    return [site for site in site_table(spec, **SHAPE, image_size=_size(spec)).sites if site.kind in SHAPE_KEEPING]
 
 
 def _size(spec) -> int:
@@ -80,7 +86,7 @@ def test_every_site_of_every_backbone_takes_an_attention_forward_and_backward(ba
     spec = bare[0]
     if spec in ("densenet121", "resnet50") and name != "se":
         return  # once each is enough of the large ones
-    sites = site_table(spec, **SHAPE, image_size=_size(spec)).sites
+    sites = _keeping(spec)
     model = _build(spec, Placement.from_dict({site.name: _entry(name) for site in sites}))
     logits = model(_images(spec))
     assert logits.shape == (2, 5)
@@ -98,7 +104,7 @@ def test_every_site_of_every_backbone_takes_an_attention_forward_and_backward(ba
 def test_each_site_alone_changes_the_output(spec, name):
     images = _images(spec)
     plain = _build(spec, NOTHING).eval()(images)
-    for site in site_table(spec, **SHAPE, image_size=_size(spec)).sites[-4:]:
+    for site in _keeping(spec)[-4:]:
         model = _build(spec, Placement.from_dict({site.name: _entry(name)})).eval()
         _randomise(model.attention)
         assert not torch.equal(model(images), plain), site.name
@@ -250,7 +256,7 @@ def test_the_closed_forms_count_what_is_built(spec):
     table = site_table(spec, **SHAPE, image_size=_size(spec))
     dice = random.Random(5)
     for _ in range(3):
-        chosen = dice.sample(table.sites, 4)
+        chosen = dice.sample(_keeping(spec), 4)
         entries = {site.name: _entry(dice.choice(list(OPTIONS)), wiring=dice.choice(WIRINGS[:3])) for site in chosen}
         placement = Placement.from_dict(entries)
         model = _build(spec, placement)

@@ -12,6 +12,7 @@ from torch import nn
 
 from nas_attn.attention.create import auxiliary_loss
 from nas_attn.backbones.own import survey
+from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones.table import own_table, site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
@@ -32,8 +33,9 @@ def _at(*sites: str, name: str = "se", **options) -> Placement:
 
 
 def _places(net: nn.Module) -> list[str]:
-    """One name for every place that takes attention."""
-    places = {(site.module, site.kind): site.name for site in own_table(net, **SHAPE).sites}
+    """One name for every place where a map keeps its shape."""
+    sites = own_table(net, **SHAPE).sites
+    places = {(site.module, site.kind): site.name for site in sites if site.kind in SHAPE_KEEPING}
     return list(places.values())
 
 

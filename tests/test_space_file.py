@@ -222,10 +222,21 @@ def test_an_attention_must_fit_the_map():
 
 
 def test_an_attention_must_fit_the_kind_of_site():
-    record = {"title": "t", "sites": [{"match": ["*"], "attentions": ["se"]}]}
     table = make_table(make_site("block1", 64, 4, "stage1", kind="merge"))
-    with pytest.raises(SpaceError, match=r"does not fit site 'block1': a site of kind 'merge' is not among its kinds"):
-        SearchSpace.from_dict(record).bind(table)
+    for pattern, sentence in [
+        ("block1", r"does not fit site 'block1': a site of kind 'merge' is not among its kinds"),
+        ("*", r"Pattern '\*' in \[\[sites\]\] 1 .* matches only sites of kind merge, which none of its attentions fits"),
+    ]:
+        record = {"title": "t", "sites": [{"match": [pattern], "attentions": ["se"]}]}
+        with pytest.raises(SpaceError, match=sentence):
+            SearchSpace.from_dict(record).bind(table)
+
+
+def test_a_wide_pattern_passes_over_kinds_that_none_of_its_attentions_fits():
+    table = make_table(make_site("block1", 64, 4, "stage1", kind="merge"), make_site("block2", 64, 4, "stage1"))
+    for attentions, sites in [(["se"], ["block2"]), (["aff"], ["block1"])]:
+        record = {"title": "t", "sites": [{"match": ["*"], "attentions": attentions}]}
+        assert [d.name for d in SearchSpace.from_dict(record).bind(table).decisions] == sites
 
 
 def test_every_value_must_fit_every_site_that_shares_it():
@@ -251,7 +262,7 @@ def test_a_pattern_that_crosses_into_layers_by_mistake_is_a_double():
 @pytest.mark.parametrize(("name", "table"), [("densenet_attn", densenet_table()), ("resnet18_attn", resnet_table())])
 def test_a_shipped_space_binds(name, table):
     bound = SearchSpace.load(name).bind(table)
-    assert set(bound.attentions) == set(ATTENTIONS)
+    assert set(bound.attentions) == {"se", "cbam", "gam", "triple"}
     assert [label for label, _ in bound.priors()][:2] == ["none", "se everywhere"]
     assert bound.n_placements > 10_000
 

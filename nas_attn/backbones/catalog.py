@@ -83,7 +83,7 @@ _DROP_RATE = BackboneOption("drop_rate", 0.0, "float", "dropout after each dense
 
 _DENSENET_SOURCE = "Huang et al., CVPR 2017, arXiv:1608.06993"
 _RESNET_SOURCE = "He et al., CVPR 2016, arXiv:1512.03385"
-_RESIDUAL_KINDS = ("output", "pre", "branch", "shortcut")
+_RESIDUAL_KINDS = ("output", "pre", "branch", "shortcut", "conv", "merge", "head")
 
 _ENTRIES = (
     Backbone(

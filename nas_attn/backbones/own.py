@@ -73,7 +73,7 @@ def survey(net: nn.Module, *, num_classes: int, in_channels: int, image_size: in
     taps = {place.name: tap_path(trial, place.kind, place.module) for place in places}
     seen = dry_pass(trial, images, taps.values())
     places.sort(key=lambda place: (seen[taps[place.name]].order, -len(place.name)))
-    sites = _with_stages(measured(place, seen[taps[place.name]]) for place in places)
+    sites = _with_stages(measured(trial, place, seen[taps[place.name]]) for place in places)
     copied = {name for name, path in taps.items() if seen[path].overwritten}
     copied |= {place.name for place in places if place.kind == "output" and passages[place.name].overwritten}
     table = SiteTable(type(net).__name__, **shape, n_parameters=n_parameters, n_macs=n_macs, sites=sites)

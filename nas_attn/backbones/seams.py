@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from nas_attn.errors import SpaceError
 
 SEAMS = "attention_seams"
-SEAM_KINDS = ("pre", "branch", "shortcut")
+SEAM_KINDS = ("pre", "branch", "shortcut", "merge")
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _DROPPED_BRANCHES = ("StochasticDepth", "DropPath")

@@ -14,17 +14,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas_attn.backbones.build import build_backbone, load_object
 from nas_attn.backbones.catalog import Spec, backbone_entry
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, open_block, seam_path
-from nas_attn.placement import Site, SiteTable
+from nas_attn.placement import SWAPPED, Convolution, Site, SiteTable
 
 
 @dataclass(frozen=True)
 class Place:
-    """A site before it was measured; a seam's `module` is the block that must be opened."""
+    """A site before it was measured; a seam's `module` is the block that must be opened.
+
+    Args:
+        norm: Path of the batch norm behind a convolution, if there is one.
+        relu: Whether a ReLU follows it.
+    """
 
     name: str
     kind: str
     module: str
     stage: str
+    norm: str | None = None
+    relu: bool = True
 
 
 @dataclass
@@ -37,6 +44,7 @@ class Passage:
         calls: How often the module ran.
         order: Its rank among all modules by the end of its run.
         tensor, version: The tensor that it gave, and how often that had been written over by then.
+        entered: Shape of the first tensor that it was given.
         given: A copy of the tensor that it was given, if it was one and copies are kept.
     """
 
@@ -46,10 +54,13 @@ class Passage:
     order: int = -1
     tensor: Tensor | None = None
     version: int = 0
+    entered: tuple[int, ...] = ()
     given: Tensor | None = None
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """See what goes in."""
+        if args and isinstance(args[0], Tensor):
+            self.entered = tuple(args[0].shape)
         if self.copy_input and len(args) == 1 and isinstance(args[0], Tensor):
             self.given = args[0].clone()
 
@@ -80,9 +91,9 @@ def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: in
     image = torch.zeros(1, in_channels, image_size, image_size, device="meta")
     net = net.eval().to("meta")
     n_macs = forward_macs(net, image)
-    open_blocks(net, {place.module for place in places if place.kind in SEAM_KINDS})
+    open_blocks(net, ((place.kind, place.module) for place in places))
     passages = dry_pass(net, image, [tap_path(net, place.kind, place.module) for place in places])
-    sites = [measured(place, passages[tap_path(net, place.kind, place.module)]) for place in places]
+    sites = [measured(net, place, passages[tap_path(net, place.kind, place.module)]) for place in places]
     return SiteTable(spec["name"], **shape, n_parameters=n_parameters, n_macs=n_macs, sites=tuple(sites))
 
 
@@ -103,18 +114,30 @@ def densenet_places(net: nn.Module) -> list[Place]:
 
 
 def resnet_places(net: nn.Module) -> list[Place]:
-    """Name the edges of a ResNet's blocks in the order of the data flow, both counted from 1."""
+    """Name the edges and 3x3 convolutions of a ResNet's blocks, both counted from 1, and its pooling."""
+    places = []
+    for stage in range(1, 5):
+        for number, block in enumerate(net.get_submodule(f"layer{stage}").children()):
+            name, path = f"stage{stage}.block{number + 1}", f"layer{stage}.{number}"
+            places.append(Place(f"{name}.pre", "pre", path, f"stage{stage}"))
+            places += _resnet_convolutions(name, path, block, f"stage{stage}")
+            kinds = ("branch", "shortcut", "merge", "output")
+            places += [Place(f"{name}.{kind}", kind, path, f"stage{stage}") for kind in kinds]
+    return [*places, Place("head", "head", "avgpool", "stage4")]
+
+
+def _resnet_convolutions(name: str, path: str, block: nn.Module, stage: str) -> list[Place]:
+    """Name the 3x3 convolutions of a block: `conv`, or `conv1` and `conv2`; no ReLU follows a basic block's last."""
+    if hasattr(block, "conv3"):
+        return [Place(f"{name}.conv", "conv", f"{path}.conv2", stage, norm=f"{path}.bn2")]
     return [
-        Place(f"stage{stage}.block{block + 1}.{kind}", kind, f"layer{stage}.{block}", f"stage{stage}")
-        for stage in range(1, 5)
-        for block in range(len(list(net.get_submodule(f"layer{stage}").children())))
-        for kind in ("pre", "branch", "shortcut", "output")
+        Place(f"{name}.conv{k}", "conv", f"{path}.conv{k}", stage, norm=f"{path}.bn{k}", relu=k == 1) for k in (1, 2)
     ]
 
 
-def open_blocks(net: nn.Module, paths: Iterable[str]) -> None:
-    """Open the residual blocks at these paths. Raises: SpaceError for a block that cannot be opened."""
-    for path in sorted(paths):
+def open_blocks(net: nn.Module, places: Iterable[tuple[str, str]]) -> None:
+    """Open the residual blocks that these sites (kind, module) need. Raises: SpaceError if one cannot be opened."""
+    for path in sorted({module for kind, module in places if kind in SEAM_KINDS}):
         net.set_submodule(path, open_block(net.get_submodule(path), path))
 
 
@@ -145,11 +168,27 @@ def dry_pass(
     return passages
 
 
-def measured(place: Place, passage: Passage) -> Site:
-    """Return the site with the shape of what passed it."""
+def measured(net: nn.Module, place: Place, passage: Passage) -> Site:
+    """Return the site with the shape of what passed it; in place of a module, of what entered that."""
     assert passage.tensor is not None, f"no tensor passed site '{place.name}'"
-    _, channels, height, width = passage.tensor.shape
-    return Site(place.name, place.kind, place.module, channels, height, width, place.stage)
+    shape = passage.entered if place.kind in SWAPPED else tuple(passage.tensor.shape)
+    _, channels, height, width = shape
+    if place.kind != "conv":
+        return Site(place.name, place.kind, place.module, channels, height, width, place.stage)
+    conv = net.get_submodule(place.module)
+    assert isinstance(conv, nn.Conv2d), f"{place.module} is no convolution"
+    replaced = Convolution(
+        in_channels=channels,
+        out_channels=conv.out_channels,
+        kernel_size=conv.kernel_size[0],
+        stride=conv.stride[0],
+        dilation=conv.dilation[0],
+        groups=conv.groups,
+        bias=conv.bias is not None,
+        norm=place.norm,
+        relu=place.relu,
+    )
+    return Site(place.name, place.kind, place.module, conv.out_channels, height, width, place.stage, replaced)
 
 
 def count_parameters(net: nn.Module) -> int:

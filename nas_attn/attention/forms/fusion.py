@@ -39,10 +39,13 @@ def sk_groups(channels: int, context: Context) -> int:
 
 
 def sk_misfit(channels: int, options: Options, context: Context) -> str | None:
-    """Return why the groups do not divide what enters and what leaves, or None."""
+    """Return why the groups do not divide what enters and what leaves, or why no ReLU may end it, or None."""
+    conv = replaced_by(channels, context)
+    if not conv.relu:
+        return "it ends in a ReLU, but none follows the convolution whose place it would take."
     if options["groups"] is None:
         return None
-    conv, groups = replaced_by(channels, context), whole(options, "groups")
+    groups = whole(options, "groups")
     if conv.in_channels % groups == 0 and conv.out_channels % groups == 0:
         return None
     works = [n for n in nearest_divisors(conv.out_channels, groups) if conv.in_channels % n == 0] or [1]

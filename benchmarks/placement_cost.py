@@ -1,0 +1,83 @@
+"""What a placement's cost takes on ResNet-50, without building it, beside building and counting it; goal: at most 5 ms.
+
+Run: `python benchmarks/placement_cost.py [--rounds 30] [--built 3]`. Placements are random: an attention at each site
+with probability one half, any that keeps the shape, with its defaults. "first" is a placement that a fresh process has
+not seen before, "bound" one of a space whose costs are known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from nas_attn import ATTENTIONS, Attention, Placement, build_model
+from nas_attn.backbones.table import site_table
+from nas_attn.cost import count_macs, count_parameters
+from nas_attn.fitting import Cost, placement_cost
+from nas_attn.placement import SiteTable
+from nas_attn.space import SearchSpace
+
+SHAPE = {"num_classes": 1000, "in_channels": 3, "image_size": 224}
+NAMES = [name for name in ATTENTIONS if ATTENTIONS[name].keeps_shape]
+
+
+def drawn(table: SiteTable, dice: random.Random, names: list[str]) -> Placement:
+    """Return a random placement."""
+    return Placement({site.name: Attention(dice.choice(names)) for site in table.sites if dice.random() < 0.5})
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Return milliseconds and result."""
+    start = time.perf_counter()
+    result = function()
+    return (time.perf_counter() - start) * 1e3, result
+
+
+def counted(placement: Placement) -> Cost:
+    """Return the cost of the built network, counted on shapes alone."""
+    model = build_model("resnet50", placement, **SHAPE, seed=0).to("meta")
+    return Cost(count_parameters(model), count_macs(model, (3, 224, 224)))
+
+
+def show(label: str, times: list[float]) -> None:
+    """Print median, least and most."""
+    print(f"{label:44} {statistics.median(times):9.3f} ms   ({min(times):.3f} to {max(times):.3f}, n = {len(times)})")
+
+
+def space_over(table: SiteTable) -> Mapping[str, Any]:
+    """Return a space with every site's choice among all attentions."""
+    return {"title": "all", "sites": [{"match": ["**"], "attentions": NAMES}]}
+
+
+def main() -> None:
+    """Print the times, and whether both ways agree."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--built", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    table, dice = site_table("resnet50", **SHAPE), random.Random(0)
+    placements = [drawn(table, dice, NAMES) for _ in range(arguments.rounds)]
+    print(f"ResNet-50: {len(table.sites)} sites, about {len(placements[0])} attentions a placement, {len(NAMES)} kinds")
+    show("first: resolve, check and add up", [timed(lambda p=p: placement_cost(table, p))[0] for p in placements])
+    bound = SearchSpace.from_dict(space_over(table)).bind(table)
+    resolved = [bound.resolve(placement) for placement in placements]
+    bound.cost(resolved[0])  # makes the table of costs
+    show("bound: add up", [timed(lambda p=p: bound.cost(p))[0] for p in resolved])
+    times = []
+    for placement in placements[: arguments.built]:
+        took, cost = timed(lambda p=placement: counted(p))
+        times.append(took)
+        assert cost == placement_cost(table, placement), f"{cost} is not {placement_cost(table, placement)}"
+    show("peer: build the network and count it", times)
+    print("Both ways agree to the parameter and to the multiply-add.")
+
+
+if __name__ == "__main__":
+    main()
