@@ -247,7 +247,9 @@ ATTENTIONS = Catalogue(
         n_parameters=pairwise.gc_parameters,
         n_macs=pairwise.gc_macs,
         fits=reduction_misfit,
+        smallest_map=2,
         identity_start=True,
+        exceptions={"bias_gradient": "the bias of the scores is one for all pixels, which the softmax does not see"},
     ),
     Entry(
         name="non_local",
@@ -261,6 +263,9 @@ ATTENTIONS = Catalogue(
         fits=reduction_misfit,
         smallest_map=2,
         identity_start=True,
+        exceptions={
+            "bias_gradient": "phi's bias adds one value to all scores of a pixel, which the softmax does not see"
+        },
     ),
     Entry(
         name="self_attention",
@@ -273,7 +278,9 @@ ATTENTIONS = Catalogue(
         n_parameters=pairwise.scored_parameters,
         n_macs=pairwise.self_attention_macs,
         fits=divisor_misfit("heads"),
+        smallest_map=2,
         identity_start=True,
+        exceptions={"bias_gradient": "the keys' bias adds one value to all scores of a query, but in concat"},
     ),
     Entry(
         name="shuffle",
@@ -338,6 +345,8 @@ ATTENTIONS = Catalogue(
         n_parameters=pairwise.scored_parameters,
         n_macs=pairwise.attention_pool_macs,
         fits=divisor_misfit("heads"),
+        smallest_map=2,
         identity_start=True,
+        exceptions={"bias_gradient": "the keys' bias adds one value to all scores of a query, but in concat"},
     ),
 )

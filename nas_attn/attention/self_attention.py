@@ -65,9 +65,9 @@ class SelfAttention(nn.Module):
     arXiv:1409.0473.
     Departs: pixels have no code of their position, so that any map fits. `general` divides by sqrt(d) as `dot` does,
     and starts as `dot`. `concat` takes projected queries and keys, which is a layer over both side by side. A window is
-    a square of pixels and weighs by the score alone. The bias of the keys has no effect but in `concat`, since a softmax
-    does not see it. With `residual` the last projection starts at 0, so that the module starts as the identity; all else
-    starts as torch's linear layers do.
+    a square of pixels and weighs by the score alone. The bias of the keys matters in `concat` only, since a softmax
+    does not see what all keys share. With `residual` the last projection starts at 0, so that the module starts as the
+    identity; all else starts as torch's linear layers do.
 
     Args:
         heads: Heads, each over d = C / heads channels.
