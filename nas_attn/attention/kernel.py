@@ -1,0 +1,269 @@
+"""What takes the place of a 3x3 convolution: a selection between dilations, and taps that move."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import flop_registry, register_flop_formula
+from torchvision.ops import deform_conv2d
+
+from nas_attn.attention.entry import Context
+from nas_attn.attention.forms.fusion import replaced_by
+from nas_attn.attention.norm import BatchNorm
+from nas_attn.attention.options import NO_CONTEXT, require_fit
+from nas_attn.errors import SpaceError
+
+
+class Dilated(nn.Module):
+    """A 3x3 convolution, dilated or not, with its norm and ReLU."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int, dilation: int, groups: int, bias: bool
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride, dilation, dilation, groups, bias)
+        self.norm = BatchNorm(out_channels)
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> (N, out_channels, H / stride, W / stride), both rounded up."""
+        return torch.relu_(self.norm(self.conv(x)))
+
+
+class Selector(nn.Module):
+    """A bottleneck over the channels' means that weighs the branches of every channel against each other."""
+
+    def __init__(self, channels: int, *, hidden: int, n_branches: int, bias: bool) -> None:
+        super().__init__()
+        self.n_branches = n_branches
+        self.reduce = nn.Linear(channels, hidden, bias=bias)
+        self.norm = BatchNorm(hidden)
+        self.expand = nn.Linear(hidden, n_branches * channels, bias=bias)
+        for layer in (self.reduce, self.expand):
+            nn.init.normal_(layer.weight, std=0.01)
+            if bias:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, means: Tensor) -> Tensor:
+        """Shape: (N, C) -> (n_branches, N, C, 1, 1), of sum 1 over the branches."""
+        hidden = torch.relu_(self.norm(self.reduce(means)[:, :, None, None])).flatten(1)
+        logits: Tensor = self.expand(hidden).view(means.shape[0], self.n_branches, -1)
+        return logits.softmax(1).movedim(1, 0)[..., None, None]
+
+
+class SK(nn.Module):
+    """Select, for each channel, between 3x3 convolutions of several dilations.
+
+    It takes the place of a 3x3 convolution with its norm and ReLU: every branch has a norm and a ReLU of its own.
+
+    Source: Li et al., "Selective Kernel Networks", CVPR 2019, arXiv:1903.06586, and the authors' Caffe networks: a 3x3
+    convolution of dilation 2 stands for the 5x5; convolutions start by He's rule, the bottleneck's layers as
+    N(0, 0.01).
+    Departs: none with the defaults. In the place of a dilated convolution, its dilation multiplies the branches' own.
+    `bias=True` is not in the paper: other implementations have biases; they start at 0.
+
+    Args:
+        groups: Groups of the convolutions; None: as in the one replaced.
+        reduction: Channels over the hidden width of the bottleneck.
+        min_hidden: Floor of the hidden width.
+        n_branches: Convolutions to select from, dilated by 1, 2, ...
+        bias: Whether convolutions and the bottleneck have biases.
+        context: Names the convolution that is replaced; without one, a plain 3x3 that keeps the channels.
+
+    Shape: as the replaced convolution, (N, in_channels, H, W) -> (N, channels, H / stride, W / stride), rounded up.
+    Cost: M*(9*C*C/groups + 2*C) + C*h + 2*h + h*M*C weights and nearly as many multiply-adds a pixel for the first
+    term, M = n_branches, h = max(min_hidden, C // reduction).
+    Raises: SpaceError unless the groups divide the channels that enter and those that leave.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        groups: int | None = 32,
+        reduction: int = 16,
+        min_hidden: int = 32,
+        n_branches: int = 2,
+        bias: bool = False,
+        context: Context | None = None,
+    ) -> None:
+        super().__init__()
+        options = {"reduction": reduction, "min_hidden": min_hidden, "n_branches": n_branches, "bias": bias}
+        require_fit("sk", channels, context=context, groups=groups, **options)
+        conv = replaced_by(channels, context or NO_CONTEXT)
+        self.branches = nn.ModuleList(
+            Dilated(
+                conv.in_channels,
+                channels,
+                stride=conv.stride,
+                dilation=conv.dilation * (i + 1),
+                groups=conv.groups if groups is None else groups,
+                bias=bias,
+            )
+            for i in range(n_branches)
+        )
+        hidden = max(min_hidden, channels // reduction)
+        self.selector = Selector(channels, hidden=hidden, n_branches=n_branches, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, in_channels, H, W) -> (N, channels, H / stride, W / stride), both rounded up."""
+        maps = [branch(x) for branch in self.branches]
+        means = torch.stack([each.mean((2, 3)) for each in maps]).sum(0)
+        first, *others = self.selector(means)
+        selected: Tensor = maps[0] * first
+        for each, weight in zip(maps[1:], others, strict=True):
+            selected = torch.addcmul(selected, each, weight)
+        return selected
+
+
+class Deform(nn.Module):
+    """A 3x3 convolution that looks where it wants: every tap, or every channel, is moved by learned offsets.
+
+    Offsets start at 0: it starts as the convolution whose place it takes, given its weights (`take_over`).
+
+    Source: Dai et al., "Deformable Convolutional Networks", ICCV 2017, arXiv:1703.06211. `modulated=True`: Zhu et al.,
+    CVPR 2019, arXiv:1811.11168, and the authors' code: masks are 2 * sigmoid, which is 1 at the start; the paper and
+    many ports have sigmoid, 1/2. `offsets="channel"`: a PyTorch port that goes by the name of the first paper: a 3x3
+    convolution without bias gives a row and a column offset for each channel, the channel is resampled there, and an
+    ordinary convolution follows.
+    Departs: `offsets="channel"` starts at 0 where the port draws N(0, 0.01); clamps rows by the height and columns by
+    the width (the port takes the height for both); and takes channels 2*c and 2*c + 1 at a pixel as row and column
+    offset of channel c there, where the port lays both maps end to end and reads consecutive values as pairs, so that
+    a pixel is moved by what was computed elsewhere.
+
+    Args:
+        modulated: Whether each tap is also weighed by 2 * sigmoid of a learned map.
+        groups: Groups of channels with offsets of their own; the convolution's groups are those of the one replaced.
+        offsets: What is moved: `kernel`, each tap, with zeros outside of the map, or `channel`, clamped to its border.
+        context: Names the convolution that is replaced; without one, a plain 3x3 with bias that keeps the channels.
+
+    Shape: as the replaced convolution, (N, in_channels, H, W) -> (N, channels, H / stride, W / stride), rounded up.
+    Cost: the convolution's, plus a 3x3 convolution to 18*groups channels (27*groups if modulated, 2*C for `channel`).
+    Raises: SpaceError unless the groups divide the channels that enter.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        modulated: bool = False,
+        groups: int = 1,
+        offsets: str = "kernel",
+        context: Context | None = None,
+    ) -> None:
+        super().__init__()
+        require_fit("deform", channels, context=context, modulated=modulated, groups=groups, offsets=offsets)
+        self.replaced = conv = replaced_by(channels, context or NO_CONTEXT)
+        self.modulated = modulated
+        self.offsets = offsets
+        plain = nn.Conv2d(conv.in_channels, channels, 3, groups=conv.groups, bias=conv.bias)
+        self.weight, self.bias = plain.weight, plain.bias
+        self._keeper: tuple[nn.Module, ...] = ()  # a tuple, since a child's parameters would have two names
+        if offsets == "channel":
+            self.offset = nn.Conv2d(conv.in_channels, 2 * conv.in_channels, 3, padding=1, bias=False)
+        else:
+            n_maps = (27 if modulated else 18) * groups
+            self.offset = nn.Conv2d(conv.in_channels, n_maps, 3, conv.stride, conv.dilation, conv.dilation)
+        for parameter in self.offset.parameters():
+            nn.init.zeros_(parameter)
+
+    def take_over(self, conv: nn.Module) -> None:
+        """Work with the weight and the bias of the replaced convolution, which keeps them: there is one of each.
+
+        They leave this module's parameters, so `conv` must stay in the network, or what holds its parameters. Copies of
+        them come with `load_state_dict(conv.state_dict(), strict=False)` instead.
+
+        Args:
+            conv: A convolution, or another module with its `weight` and, unless it has none, its `bias`.
+
+        Raises: SpaceError if they are not like this module's own.
+        """
+        theirs = _sizes(*_kernel(conv))
+        if theirs != (ours := _sizes(*_kernel(self))):
+            raise SpaceError(
+                f"Attention 'deform' must take over a convolution like the one that it was built for, of weight and "
+                f"bias {ours}, but got {theirs}."
+            )
+        del self.weight, self.bias
+        self._keeper = (conv,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, in_channels, H, W) -> (N, channels, H / stride, W / stride), both rounded up."""
+        weight, bias = _kernel(*self._keeper or (self,))
+        if self.offsets == "kernel":
+            return self._move_taps(x, weight, bias)
+        conv, moved = self.replaced, resample(x, self.offset(x))
+        return functional.conv2d(moved, weight, bias, conv.stride, conv.dilation, conv.dilation, conv.groups)
+
+    def _move_taps(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        conv, offsets, mask = self.replaced, self.offset(x), None
+        if self.modulated:
+            n_masks = offsets.shape[1] // 3
+            offsets, logits = offsets.split([2 * n_masks, n_masks], 1)
+            mask = 2 * torch.sigmoid(widen(logits))
+        bias = None if bias is None else widen(bias)
+        placing = (conv.stride, conv.dilation, conv.dilation)
+        moved: Tensor = deform_conv2d(widen(x), widen(offsets), widen(weight), bias, *placing, mask)
+        return moved.to(x.dtype, memory_format=layout(x))
+
+
+def _kernel(conv: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """Return the weight and the bias of a convolution, or of what holds its parameters."""
+    weight = conv.weight
+    assert isinstance(weight, Tensor), f"a weight must be a tensor, but is {type(weight).__name__}"
+    bias = getattr(conv, "bias", None)
+    return weight, bias
+
+
+def _sizes(*tensors: Tensor | None) -> tuple[tuple[int, ...] | None, ...]:
+    return tuple(None if tensor is None else tuple(tensor.shape) for tensor in tensors)
+
+
+def widen(x: Tensor) -> Tensor:
+    """Return `x` in float32 at least: there is no deformable convolution in less, and no exact position."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def layout(x: Tensor) -> torch.memory_format:
+    """Return the layout in which an operator that has only one should hand back what it made of `x`."""
+    is_last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
+def resample(x: Tensor, offsets: Tensor) -> Tensor:
+    """Read each channel at its own positions, bilinearly, clamped to the border.
+
+    Args:
+        offsets: In pixels; channels 2*c and 2*c + 1 move the rows and the columns of channel c.
+
+    Shape: (N, C, H, W), (N, 2*C, H, W) -> (N, C, H, W).
+    """
+    n, channels, height, width = x.shape
+    moves = widen(offsets).view(n, channels, 2, height, width)
+    rows = moves[:, :, 0] + torch.arange(height, device=x.device)[:, None]  # (N, C, H, W)
+    columns = moves[:, :, 1] + torch.arange(width, device=x.device)
+    grid = torch.stack([centred(columns, width), centred(rows, height)], -1).flatten(0, 1)
+    maps = widen(x).reshape(n * channels, 1, height, width)
+    moved = functional.grid_sample(maps, grid, padding_mode="border", align_corners=True)
+    return moved.view(x.shape).to(x.dtype, memory_format=layout(x))
+
+
+def centred(pixels: Tensor, size: int) -> Tensor:
+    """Return pixel positions on the scale from -1, the first pixel, to 1, the last."""
+    return pixels * (2 / max(size - 1, 1)) - 1
+
+
+def deform_flops(x: Any, weight: Any, *others: Any, out_shape: Any, **kwargs: Any) -> int:
+    """Return twice the multiply-adds of the convolution; moving its taps has none, as other counters have it."""
+    flops: int = 2 * math.prod(out_shape) * math.prod(weight[1:])
+    return flops
+
+
+if torch.ops.torchvision.deform_conv2d not in flop_registry:
+    register_flop_formula(torch.ops.torchvision.deform_conv2d)(deform_flops)
