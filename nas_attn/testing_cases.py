@@ -26,7 +26,7 @@ _CHANNELS = (16, 32, 64, 128, 256)
 _FEW = {
     "reduction": 4
 }  # instead of defaults for wide networks: a hidden width of 1 may be dead, and hides all behind it
-_INTS = (2, 8, 3, 5, 4, 12, 1)
+_INTS = (2, 3, 8, 5, 4, 12, 1)
 _FLOATS = (0.5, 1.0, 0.0, 0.1, 2.0)  # an eps or a floor of this size bites
 
 
@@ -140,8 +140,8 @@ def randomised(module: nn.Module, salt: int = 0) -> nn.Module:
 
 
 def plain_convolution(channels: int) -> Convolution:
-    """Return the convolution that most networks have: 3x3, without bias, a batch norm behind it."""
-    return Convolution(channels, channels, bias=False, norm=True)
+    """Return the convolution that most networks have: 3x3, without bias."""
+    return Convolution(channels, channels, bias=False)
 
 
 def candidates(option: Option) -> Iterator[Value]:

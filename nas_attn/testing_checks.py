@@ -6,7 +6,7 @@ import copy
 import inspect
 import io
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,8 +47,8 @@ def shape(case: Case) -> None:
 
 def finite(case: Case) -> None:
     """Every value is finite, in both modes, on small maps too, and on a map of zeros and of one large value."""
-    for size in case.sizes():
-        for module in (case.build(size), case.build(size).train(), case.fresh(size)):
+    for size in (case.sizes()[0], case.map):
+        for module in (case.build(size), case.fresh(size)):
             for maps in (
                 case.inputs(3, size),
                 *[[torch.full_like(x, c) for x in case.inputs(2, size)] for c in (0, 50)],
@@ -57,14 +57,40 @@ def finite(case: Case) -> None:
 
 
 def gradient(case: Case) -> None:
-    """Every parameter and every input gets a finite gradient that is not zero, in eval mode."""
-    _check_gradients(case.build(), case.inputs(4), nonzero=True)
+    """Every input and every parameter but biases gets a finite gradient that is not zero, in eval mode."""
+    _check_gradients(case.build(), case.inputs(4), nonzero=_is_weight)
+
+
+def bias_gradient(case: Case) -> None:
+    """Every bias gets a gradient that is not zero, in eval mode; there is none behind which a softmax forgets it."""
+    _check_gradients(case.build(), case.inputs(4), nonzero=_is_bias)
 
 
 def training(case: Case) -> None:
     """Every parameter and every input gets a finite gradient in train mode, also before any training."""
     for module in (case.build().train(), case.fresh()):
-        _check_gradients(module, case.inputs(4), nonzero=False)
+        _check_gradients(module, case.inputs(4))
+
+
+def derivative(case: Case) -> None:
+    """Gradients agree with finite differences along a random direction, in both modes and double precision."""
+    for module in (case.build().double(), case.build().double().train()):
+        maps = [x.double().requires_grad_() for x in case.inputs()]
+        leaves = [*module.parameters(), *maps]
+        directions = [torch.randn_like(leaf) for leaf in leaves]
+        gradients = torch.autograd.grad(_seeded_pass(module, maps).square().sum(), leaves, allow_unused=True)
+        parts = [(g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None]
+        ends = []
+        with torch.no_grad():
+            for step in (1e-6, -2e-6):  # to one side, then across to the other
+                for leaf, direction in zip(leaves, directions, strict=True):
+                    leaf.add_(direction, alpha=step)
+                ends.append(_seeded_pass(module, maps).square().sum())
+        got, expected = torch.stack(parts).sum().item(), ((ends[0] - ends[1]) / 2e-6).item()
+        scale = max(torch.stack(parts).abs().sum().item(), 1.0)
+        demand(
+            abs(got - expected) <= 1e-5 * scale, f"the slope must be {expected:.8g}, but the gradient says {got:.8g}"
+        )
 
 
 def smallest_map(case: Case) -> None:
@@ -72,14 +98,14 @@ def smallest_map(case: Case) -> None:
     least = case.entry.smallest_map
     for size in ((least, least), (least, least + 1)):
         demand(case.fits(size), f"a map of {size} must fit: {why_not(case.entry, case.site(size), case.options)}")
-        _check_gradients(case.build(size), case.inputs(4, size), nonzero=True)
+        _check_gradients(case.build(size), case.inputs(4, size), nonzero=_is_weight)
     demand(not case.fits((least - 1, least + 4)), f"a map lower than smallest_map={least} must be refused")
 
 
 def one_image(case: Case) -> None:
     """A batch of one image trains, on the smallest map too."""
     for size in case.sizes():
-        _check_gradients(case.build(size).train(), case.inputs(1, size), nonzero=False)
+        _check_gradients(case.build(size).train(), case.inputs(1, size))
 
 
 def dtype(case: Case) -> None:
@@ -89,8 +115,21 @@ def dtype(case: Case) -> None:
     for kind, tolerance in ((torch.float64, 1e-4), (torch.bfloat16, 0.05)):
         got = case.build().to(kind)(*(x.to(kind) for x in case.inputs())).detach()
         demand(got.dtype == kind, f"{kind} must stay so, but became {got.dtype}")
-        distance = ((got.double() - expected.double()).norm() / expected.double().norm()).item()
+        distance = _distance(got, expected)
         demand(distance <= tolerance, f"{kind} must be within {tolerance} of float32, but is {distance:.3g} away")
+
+
+def autocast(case: Case) -> None:
+    """Under automatic bfloat16 it computes and trains as in float32, but for the rounding."""
+    for module in (case.build(), case.build().train()):
+        expected = _seeded_pass(copy.deepcopy(module), case.inputs(4))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = _seeded_pass(module, [x.requires_grad_() for x in case.inputs(4)])
+        distance = _distance(got, expected)
+        demand(distance <= 0.05, f"bfloat16 must be close to float32, but is {distance:.3g} away")
+        leaves = list(module.parameters())
+        for gradient in torch.autograd.grad(got.float().sum(), leaves, allow_unused=True) if leaves else ():
+            demand(gradient is not None and bool(gradient.isfinite().all()), "gradients must be finite under autocast")
 
 
 def channels_last(case: Case) -> None:
@@ -128,10 +167,13 @@ def independent(case: Case) -> None:
 
 
 def repeatable(case: Case) -> None:
-    """In eval mode a second pass gives the same, and leaves parameters and buffers alone."""
+    """In eval mode a second pass, without gradients, gives the same, and leaves parameters and buffers alone."""
     module, maps = case.build(), case.inputs()
     before = copy.deepcopy(module.state_dict())
-    demand(torch.equal(module(*maps), module(*maps)), "a second pass in eval mode must give the same")
+    first, second = module(*maps), module(*maps)
+    demand(torch.equal(first, second), "a second pass in eval mode must give the same")
+    with torch.no_grad():
+        demand_close(module(*maps), first, "a pass without gradients")
     demand_equal_states(before, module.state_dict(), "a pass in eval mode")
 
 
@@ -168,11 +210,9 @@ def state_dict(case: Case) -> None:
 def compiled(case: Case) -> None:
     """It compiles into one graph, in both modes, and computes the same."""
     for module in (case.build(), case.build().train()):
-        torch.manual_seed(0)
-        expected = copy.deepcopy(module)(*case.inputs())
-        torch.manual_seed(0)
+        expected = _seeded_pass(copy.deepcopy(module), case.inputs())
         try:
-            got = torch.compile(module, backend="eager", fullgraph=True)(*case.inputs())
+            got = _seeded_pass(torch.compile(module, backend="eager", fullgraph=True), case.inputs())
         finally:
             torch.compiler.reset()
         demand_close(got, expected, "the compiled module")
@@ -182,8 +222,8 @@ def exported(case: Case) -> None:
     """It can be exported, with a batch of any size."""
     module, maps = case.build(), case.inputs()
     batch = torch.export.Dim("batch", min=1, max=64)
-    for shapes, n in ((None, 2), (tuple({0: batch} for _ in maps), 3)):
-        program = torch.export.export(module, tuple(maps), dynamic_shapes=shapes)
+    program = torch.export.export(module, tuple(maps), dynamic_shapes=tuple({0: batch} for _ in maps))
+    for n in (1, 3):
         demand_close(program.module()(*case.inputs(n)), module(*case.inputs(n)), "the exported module")
 
 
@@ -236,7 +276,8 @@ def cost(case: Case) -> None:
         conv = case.replaced and replace(case.replaced, out_channels=channels)
         wider = replace(case, channels=channels, replaced=conv)
         if wider.fits(size):
-            stated, built = _stated_cost(wider, size), _built_cost(wider, size)
+            stated = _stated_cost(wider, size)
+            built = _built_cost(wider, size, "meta" if channels == case.channels and size == case.map else "cpu")
             where = f"at {channels} channels on a map of {size}"
             demand(stated == built, f"parameters and MACs must be {built} {where}, but the record says {stated}")
 
@@ -291,19 +332,27 @@ def demand_same(one: nn.Module, other: nn.Module, case: Case, what: str) -> None
     demand(torch.equal(one.eval()(*case.inputs()), other.eval()(*case.inputs())), f"{what} must compute the same")
 
 
-def _check_gradients(module: nn.Module, maps: Sequence[Tensor], *, nonzero: bool) -> None:
-    maps = [x.requires_grad_() for x in maps]
+def _check_gradients(module: nn.Module, maps: Sequence[Tensor], nonzero: Callable[[str], bool] | None = None) -> None:
+    """Demand finite gradients everywhere, and more than rounding where `nonzero` says so: in double precision."""
+    maps = [x.double().requires_grad_() for x in maps]
     torch.manual_seed(0)
-    output = module(*maps)
-    (
-        (output * torch.randn_like(output)).sum() + auxiliary_loss(module, torch.arange(len(output)) % NUM_CLASSES)
-    ).backward()
-    leaves = [*module.named_parameters(), *((f"input {index}", x) for index, x in enumerate(maps))]
-    for name, leaf in leaves:
-        demand(leaf.grad is not None, f"{name} must get a gradient, but gets none")
-        assert leaf.grad is not None
+    output = module.double()(*maps)
+    loss = auxiliary_loss(module, torch.arange(len(output)) % NUM_CLASSES)
+    ((output * torch.randn_like(output)).sum() + loss).backward()
+    for name, leaf in [*module.named_parameters(), *((f"input {index}", x) for index, x in enumerate(maps))]:
+        if leaf.grad is None:
+            raise AssertionError(f"{name} must get a gradient, but gets none")
         demand(bool(leaf.grad.isfinite().all()), f"{name} must get a finite gradient")
-        demand(not nonzero or bool(leaf.grad.any()), f"{name} must get a gradient that is not zero")
+        if nonzero is not None and nonzero(name):
+            demand(leaf.grad.abs().max().item() > 1e-9, f"{name} must get a gradient that is not zero")
+
+
+def _is_bias(name: str) -> bool:
+    return name.endswith("bias")
+
+
+def _is_weight(name: str) -> bool:
+    return not _is_bias(name)
 
 
 def _outcome(case: Case, other: Case) -> Iterable[Tensor]:
@@ -323,6 +372,17 @@ def _shown(case: Case) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in case.options.items())
 
 
+def _seeded_pass(module: Callable[..., Tensor], maps: Sequence[Tensor]) -> Tensor:
+    torch.manual_seed(0)
+    return module(*maps)
+
+
+def _distance(got: Tensor, expected: Tensor) -> float:
+    """Return how far apart both are, by the length of what is expected."""
+    difference = (got.double() - expected.double()).norm() / expected.double().norm()
+    return float(difference.detach())
+
+
 def _stated_cost(case: Case, size: Size) -> tuple[int, int]:
     entry, options, context = case.entry, case.resolved, case.context(size)
     if entry.n_parameters is None or entry.n_macs is None:
@@ -335,10 +395,12 @@ def _stated_cost(case: Case, size: Size) -> tuple[int, int]:
     )
 
 
-def _built_cost(case: Case, size: Size) -> tuple[int, int]:
-    module = case.build(size)
+def _built_cost(case: Case, size: Size, device: str) -> tuple[int, int]:
+    maps = [x.to(device) for x in case.inputs(1, size)]
+    with torch.device(device):
+        module = case.construct(case.resolved, size).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*case.inputs(1, size))
+        module(*maps)
     n_parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     return n_parameters, int(counter.get_total_flops()) // 2
 
