@@ -331,6 +331,7 @@ ATTENTIONS = Catalogue(
         n_macs=fusion.deform_macs,
         fits=fusion.deform_misfit,
         idle=fusion.deform_idle,
+        smallest_map=2,
         needs_context=True,
         identity_start=True,
     ),
