@@ -6,16 +6,15 @@ import doctest
 
 import pytest
 import torch
-from attention_cases import CHANNELS, CONTEXT, base_options, build, images
+from attention_cases import CHANNELS, build, images
 from torch import Tensor, nn
 
-from nas_attn.attention import catalog, create
-from nas_attn.attention.catalog import ATTENTIONS
+from nas_attn.attention import create, options
 from nas_attn.attention.create import auxiliary_loss, create_attention
-from nas_attn.attention.spatial import shuffle_channels
+from nas_attn.attention.forms import widths
 
 
-@pytest.mark.parametrize("module", [catalog, create])
+@pytest.mark.parametrize("module", [create, options, widths])
 def test_examples_in_docstrings_hold(module: object) -> None:
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
@@ -65,12 +64,6 @@ def test_one_branch_is_the_other_half_of_both(name: str) -> None:
     torch.testing.assert_close(both(x), spatial(channel(x)))
 
 
-def test_shuffling_deals_the_groups_out_in_turn() -> None:
-    x = torch.arange(6.0).reshape(1, 6, 1, 1)
-    assert shuffle_channels(x, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
-    assert shuffle_channels(x, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
-
-
 def test_grouped_gam_is_two_small_gams_whose_gate_is_shuffled() -> None:
     x = images(2, CHANNELS, 5, 5)
     module = build("gam", reduction=4, groups=2, branches="spatial")
@@ -92,18 +85,6 @@ def test_replication_differs_from_zeros_at_the_border_only() -> None:
     inside = slice(6, 10)
     torch.testing.assert_close(zeros[:, :, inside, inside], replicate[:, :, inside, inside], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(zeros, replicate)
-
-
-@pytest.mark.parametrize("name", ATTENTIONS)
-def test_it_trains_under_autocast(name: str) -> None:
-    module = create_attention(name, CHANNELS, context=CONTEXT, **base_options(ATTENTIONS[name])).train()
-    target = torch.tensor([0, 2])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = module(images(2, CHANNELS, 5, 5))
-        loss = output.float().square().mean() + auxiliary_loss(module, target)
-    loss.backward()
-
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
 
 
 def test_triple_leaves_its_logits_from_a_compiled_graph_too() -> None:
