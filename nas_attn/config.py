@@ -21,6 +21,26 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def read_shares(text: str, where: str) -> tuple[float, float, float]:
+    """Return shares of train, validation and test in percent as fractions; what is missing to 100 is left out.
+
+    >>> read_shares("10/20/70", "--split")
+    (0.1, 0.2, 0.7)
+
+    Raises: ConfigError that names `where`.
+    """
+    try:
+        parts = [float(part) for part in text.split("/")]
+    except ValueError:
+        parts = []
+    if len(parts) != 3 or not all(0 <= part <= 100 for part in parts) or not 0 < sum(parts) <= 100 + 1e-9:
+        raise ConfigError(
+            f"'{where}' must be the shares of train, validation and test in percent, together at most 100, such as "
+            f"10/20/70, but got {text}."
+        )
+    return parts[0] / 100, parts[1] / 100, parts[2] / 100
+
+
 class DataConfig(Strict):
     """Which images, at which size, split how.
 

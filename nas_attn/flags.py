@@ -83,16 +83,9 @@ def shares(flag: str, *, panel: str, help: str, default: str) -> Any:
     """Return an option that takes three shares in percent, such as `10/20/70`, and gives them as fractions."""
 
     def parse(word: str) -> tuple[float, float, float]:
-        try:
-            parts = [float(part) for part in word.split("/")]
-        except ValueError:
-            parts = []
-        if len(parts) != 3 or not all(0 <= part <= 100 for part in parts) or not math.isclose(sum(parts), 100):
-            raise ConfigError(
-                f"'{flag}' must be the shares of train, validation and test in percent, which sum to 100, "
-                f"such as 10/20/70, but got {word}."
-            )
-        return (parts[0] / 100, parts[1] / 100, parts[2] / 100)
+        from nas_attn.config import read_shares  # on use: it loads pydantic, which the help does not need
+
+        return read_shares(word, flag)
 
     return _option(flag, parse, "N/N/N", panel, help, default)
 

@@ -51,18 +51,18 @@ def print_attentions() -> None:
     """Print the attentions that a space may name, and the installed ones that cannot be had, each with the reason."""
     table = _table()
     table.add_column("attention", no_wrap=True)
-    table.add_column("what it does", ratio=4)
-    table.add_column("options", ratio=3)
+    table.add_column("what it does")
+    table.add_column("options")
     table.add_column("kinds of site", no_wrap=True)
     table.add_column(f"parameters, C={CHANNELS}", justify="right")
-    table.add_column("source", ratio=3)
+    table.add_column("source")
     for entry in ATTENTIONS.loadable():
         options = ", ".join(f"{option.name}={_shown(option.default)}" for option in entry.options)
         kinds = "shape-keeping" if entry.keeps_shape else ", ".join(entry.kinds)
         cost = _cost(entry)
         count = "does not fit" if cost is None else f"{cost.n_parameters:,}"
         table.add_row(*map(Text, (entry.name, entry.summary, options, kinds, count, entry.source)))
-    console = _console(320)
+    console = _console(600)
     console.print(table)
     console.print(f"\nshape-keeping: {', '.join(SHAPE_KEEPING)}. Parameters: with the options shown, for 10 classes.")
     for problem in ATTENTIONS.problems().values():

@@ -134,16 +134,28 @@ def _probe_table(probes: list[Probe]) -> Table:
     return table
 
 
+def _over_limit(request: Request) -> list[str]:
+    """Return why the search never trains the dearest placement, if it is over a limit."""
+    reason = request.bound.check(request.bound.dearest())
+    return (
+        [f"The dearest is over a limit: the search leaves it out, an arm may be as large. {reason}"] if reason else []
+    )
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'' if number == 1 else 's'}"
+
+
 def _lines(request: Request, crew: Crew, probes: list[Probe]) -> list[str]:
     """Return the plan in sentences."""
     settings, facts = request.settings, request.facts
     stages = runs_and_epochs(request)
-    lines = ["", f"Space: {settings.space.title}, {request.bound.n_placements:,} placements."]
+    lines = [*_over_limit(request), "", f"Space: {settings.space.title}, {request.bound.n_placements:,} placements."]
     if "import" in settings.space.backbone:
         lines.append(f"Network: built by {settings.space.backbone['import']}, which is imported and called.")
     lines += [facts.in_words] if facts is not None else []
     lines += list(request.notes)
-    lines += [f"{name.capitalize()}: {runs} runs of {epochs} epochs." for name, (runs, epochs) in stages.items()]
+    lines += [f"{name.capitalize()}: {runs} runs of {_epochs(epochs)}." for name, (runs, epochs) in stages.items()]
     lines.append(f"Workers: {crew}.")
     steps = [probe.seconds_per_step for probe in probes if probe.seconds_per_step is not None]
     if facts is not None and steps:

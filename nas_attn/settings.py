@@ -10,7 +10,7 @@ from typing import Any
 
 from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.table import site_table
-from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, validate
+from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, read_shares, validate
 from nas_attn.data import DataFacts, describe
 from nas_attn.data_parts import Progress
 from nas_attn.errors import ConfigError, SpaceError, unknown
@@ -156,20 +156,8 @@ def _data(given: Mapping[str, Any], space: SearchSpace) -> DataConfig:
     wishes: dict[str, Any] = _of(space.data, ["image_size", "split"])
     asked = {field: given[key] for key, field in _DATA_KEYS.items() if key in given}
     if isinstance(asked.get("split"), str):
-        asked["split"] = _shares(asked["split"])
+        asked["split"] = read_shares(asked["split"], "--split")
     return validate(DataConfig, {**wishes, **asked}, "the data settings")
-
-
-def _shares(text: str) -> tuple[float, float, float]:
-    """Return "10/20/70" as fractions of 1."""
-    try:
-        train, val, test = (float(part) for part in text.split("/"))
-    except ValueError:
-        raise ConfigError(f"--split must be three shares such as 10/20/70, but got '{text}'.") from None
-    total = train + val + test
-    if total <= 0:
-        raise ConfigError(f"--split must have a positive sum, but got '{text}'.")
-    return train / total, val / total, test / total
 
 
 def _shape(given: Mapping[str, Any], space: SearchSpace) -> Shape:

@@ -15,7 +15,10 @@ PUBLIC = [
     "ATTENTIONS",
     "BACKBONES",
     "Attention",
+    "Context",
+    "Entry",
     "NasAttnError",
+    "Option",
     "Placement",
     "SearchSpace",
     "Site",
@@ -25,6 +28,7 @@ PUBLIC = [
     "create_attention",
     "load_model",
     "load_run",
+    "register_attention",
     "save_model",
     "search",
 ]

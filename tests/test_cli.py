@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from nas_attn import __version__, cli
+from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.cli import main
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources
 from nas_attn.errors import DataError, Interrupted, RunStopped
@@ -167,13 +168,13 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         ("search --channels 2", "'--channels' must be one of 1, 3, but got '2'."),
         (
             "search --split 10/20",
-            "'--split' must be the shares of train, validation and test in percent, which sum to 100, "
-            "such as 10/20/70, but got 10/20.",
+            "'--split' must be the shares of train, validation and test in percent, together at most "
+            "100, such as 10/20/70, but got 10/20.",
         ),
         (
             "search --split 50/50/50",
-            "'--split' must be the shares of train, validation and test in percent, which sum to 100, "
-            "such as 10/20/70, but got 50/50/50.",
+            "'--split' must be the shares of train, validation and test in percent, together at most "
+            "100, such as 10/20/70, but got 50/50/50.",
         ),
         ("search --space=", "'--space' must not be empty, but got ''."),
         ("search --trails 3", "Unknown option '--trails': did you mean '--trials'?"),
@@ -277,8 +278,36 @@ def test_spaces_lists_each_shipped_space_with_its_size_on_one_line(capsys):
         low, high = space.bound.parameter_range()
         assert space.title in line
         assert f" {space.backbone['name']} " in line
-        assert f" {space.bound.n_placements:,} " in line
+        count = space.bound.n_placements
+        assert (f" {count:,} " if count < 10**9 else f" x 10^{len(str(count)) - 1} ") in line
         assert line.rstrip().endswith(f"{low:,} to {min(high, space.limits.max_params or high):,}")
+
+
+def test_attentions_lists_every_attention_with_its_facts_on_one_line(capsys):
+    assert main(["attentions"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ATTENTIONS.own:
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        entry = ATTENTIONS[name]
+        assert entry.summary in line
+        assert entry.source in line
+        assert all(f"{option.name}=" in line for option in entry.options)
+        assert ("shape-keeping" if entry.keeps_shape else entry.kinds[0]) in line
+    assert " 680 " in next(line for line in lines if line.startswith("cbam "))
+
+
+def test_attentions_shows_one_in_full_with_its_formula(capsys):
+    assert main(["attentions", "eca"]) == 0
+    shown = capsys.readouterr().out
+    assert ATTENTIONS["eca"].formula in shown
+    assert "kernel_size  auto" in shown
+    assert "odd 1 to 63, auto" in shown
+    assert "3 parameters, 192 multiply-adds" in shown
+
+
+def test_an_unknown_attention_is_refused_with_the_nearest(capsys):
+    assert main(["attentions", "triplets"]) == 2
+    assert "Unknown attention 'triplets': did you mean 'triplet'?" in capsys.readouterr().err
 
 
 def test_schema_is_the_json_schema_of_a_space_file(capsys):
