@@ -188,7 +188,7 @@ class Blocks:
         if index is None:
             return _split_heads(pixels, self.heads)
         taken = pixels.index_select(1, index.flatten())
-        return taken.view(len(pixels), *index.shape, self.heads, -1).permute(1, 0, 3, 2, 4).flatten(1, 2)
+        return taken.view(pixels.shape[0], *index.shape, self.heads, -1).permute(1, 0, 3, 2, 4).flatten(1, 2)
 
     def join(self, collected: Tensor) -> Tensor:
         """Shape: as `cut` returns -> (N, H*W, C)."""
