@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nas_attn.attention.channel import Bottleneck, NormedLinear
+from nas_attn.attention.channel import Bottleneck, NormedLinear, means
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
 
@@ -35,7 +35,7 @@ class SCSE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        channels = x * torch.sigmoid(self.channel(x.mean((2, 3))))[:, :, None, None]
+        channels = x * torch.sigmoid(self.channel(means(x)))[:, :, None, None]
         pixels = x * torch.sigmoid(self.spatial(x))
         return torch.maximum(channels, pixels) if self.merge == "max" else channels + pixels
 
@@ -79,7 +79,7 @@ class BAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        channels = self.channel(x.mean((2, 3)))[:, :, None, None]
+        channels = self.channel(means(x))[:, :, None, None]
         pixels = self.spatial(x)
         gate = torch.sigmoid(channels * pixels if self.merge == "product" else channels + pixels)
         return torch.addcmul(x, x, gate)  # x * (1 + gate), which keeps one map less for the backward pass
