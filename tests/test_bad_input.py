@@ -47,11 +47,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("option", 'attentions = ["se"]', 'attentions = ["se"]\n[attentions.se]\nreductoin = 4'),
         ("value", 'attentions = ["se"]', 'attentions = ["se"]\n[attentions.se]\nreduction = 4096'),
         ("twice", 'match = ["denseblock*"]', 'match = ["denseblock*"]\nmatch = ["x"]'),
+        ("kind", 'match = ["denseblock*"]\nattentions = ["se"]', 'match = ["denseblock1"]\nattentions = ["aff"]'),
+        ("kinds", 'attentions = ["se"]', 'attentions = ["deform", "sk"]'),
+        ("small", "block_config = [2, 2]", "block_config = [2, 2, 2, 2]"),
+        ("heads", 'attentions = ["se"]', 'attentions = ["self_attention"]\n[attentions.self_attention]\nheads = 5'),
+        ("choice", 'attentions = ["se"]', 'attentions = ["lska"]\n[attentions.lska]\nkernel_size = [7, 9]'),
+        ("start", 'attentions = ["se"]', 'attentions = ["se"]\nstart = "indentity"'),
+        ("broken", 'attentions = ["se"]', 'attentions = ["brokn_gate"]'),
         ("limit", 'attentions = ["se"]', 'attentions = ["se"]\n[limits]\nmax_params = 5'),
         ("bare", '[backbone]\nname = "densenet"\nblock_config = [2, 2]\n', ""),
     ):
         assert old in SPACE
-        (root / f"{name}.toml").write_text(SPACE.replace(old, new))
+        text = SPACE.replace('["se"]', '["shuffle"]') if name == "small" else SPACE
+        (root / f"{name}.toml").write_text(text.replace(old, new))
     write_images(root / "few", {"cat": 9, "dog": 2})
     write_images(root / "damaged", {"cat": 9, "dog": 9})
     (root / "damaged" / "cat" / "0.png").write_bytes(b"\x89PNG no more")
@@ -78,6 +86,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--space FILES/pattern.toml", "did you mean 'denseblock"),
         ("--space FILES/option.toml", "did you mean 'reduction'?"),
         ("--space FILES/value.toml", "reduction <= channels must hold, but got reduction=4096"),
+        ("--space FILES/kind.toml", "'aff' does not fit site 'denseblock1': a site of kind 'output' is not among its"),
+        (
+            "--space FILES/kinds.toml",
+            "matches only sites of kind output, which none of its attentions fits: they fit",
+        ),
+        ("--space FILES/small.toml", "'shuffle' does not fit site 'denseblock4': a map of at least 2x2 must hold, but"),
+        ("--space FILES/heads.toml", "heads must divide the channels, but got heads=5, channels=48; the nearest that"),
+        ("--space FILES/choice.toml", "must be one of 7, 11, 23, 35, 41, 53, but got 9."),
+        ("--space FILES/start.toml", "Unknown start 'indentity' in [[sites]] 1 of"),
+        ("--space FILES/broken.toml", "Unknown attention 'brokn_gate' in [[sites]] 1 of"),
         ("--space FILES/twice.toml", "must be TOML, but is not: "),
         ("--space FILES/limit.toml", "No placement of"),
         ("--space FILES/bare.toml", "A search needs a backbone, but"),
