@@ -26,7 +26,7 @@ _CHANNELS = (16, 32, 64, 128, 256)
 _FEW = {
     "reduction": 4
 }  # instead of defaults for wide networks: a hidden width of 1 may be dead, and hides all behind it
-_INTS = (2, 3, 8, 5, 4, 12, 1)
+_INTS = (2, 7, 3, 8, 5, 4, 12, 1)  # reductions by 7 and 8 leave 2 of 16 channels, and resolve to one
 _FLOATS = (0.5, 1.0, 0.0, 0.1, 2.0)  # an eps or a floor of this size bites
 
 
@@ -134,8 +134,10 @@ def randomised(module: nn.Module, salt: int = 0) -> nn.Module:
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
             values = _random(f"{name} {salt}", tuple(tensor.shape))
-            scaled = values if tensor.dim() == 0 else values.abs() + 0.1
-            tensor.copy_(scaled if tensor.dim() < 2 else values * 2.0 / tensor[0].numel() ** 0.5)
+            if tensor.dim() > 0:
+                is_vector = tensor.numel() == len(tensor)
+                values = values.abs() + 0.1 if is_vector else values * 2.0 / tensor[0].numel() ** 0.5
+            tensor.copy_(values)
     return module
 
 

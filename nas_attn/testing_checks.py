@@ -6,7 +6,7 @@ import copy
 import inspect
 import io
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,17 @@ from nas_attn.attention.options import check_options, resolve_options, why_not
 from nas_attn.attention.registry import load_class
 from nas_attn.placement import KINDS
 from nas_attn.testing_cases import NUM_CLASSES, Case, Size, candidates, randomised
+from nas_attn.testing_demands import (
+    demand,
+    demand_close,
+    demand_equal_states,
+    demand_gradients,
+    demand_same,
+    distance_of,
+    is_bias,
+    is_weight,
+    seeded_pass,
+)
 
 
 def record(case: Case) -> None:
@@ -58,18 +69,18 @@ def finite(case: Case) -> None:
 
 def gradient(case: Case) -> None:
     """Every input and every parameter but biases gets a finite gradient that is not zero, in eval mode."""
-    _check_gradients(case.build(), case.inputs(4), nonzero=_is_weight)
+    demand_gradients(case.build(), case.inputs(4), nonzero=is_weight)
 
 
 def bias_gradient(case: Case) -> None:
     """Every bias gets a gradient that is not zero, in eval mode; there is none behind which a softmax forgets it."""
-    _check_gradients(case.build(), case.inputs(4), nonzero=_is_bias)
+    demand_gradients(case.build(), case.inputs(4), nonzero=is_bias)
 
 
 def training(case: Case) -> None:
     """Every parameter and every input gets a finite gradient in train mode, also before any training."""
     for module in (case.build().train(), case.fresh()):
-        _check_gradients(module, case.inputs(4))
+        demand_gradients(module, case.inputs(4))
 
 
 def derivative(case: Case) -> None:
@@ -78,14 +89,14 @@ def derivative(case: Case) -> None:
         maps = [x.double().requires_grad_() for x in case.inputs()]
         leaves = [*module.parameters(), *maps]
         directions = [torch.randn_like(leaf) for leaf in leaves]
-        gradients = torch.autograd.grad(_seeded_pass(module, maps).square().sum(), leaves, allow_unused=True)
+        gradients = torch.autograd.grad(seeded_pass(module, maps).square().sum(), leaves, allow_unused=True)
         parts = [(g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None]
         ends = []
         with torch.no_grad():
             for step in (1e-6, -2e-6):  # to one side, then across to the other
                 for leaf, direction in zip(leaves, directions, strict=True):
                     leaf.add_(direction, alpha=step)
-                ends.append(_seeded_pass(module, maps).square().sum())
+                ends.append(seeded_pass(module, maps).square().sum())
         got, expected = torch.stack(parts).sum().item(), ((ends[0] - ends[1]) / 2e-6).item()
         scale = max(torch.stack(parts).abs().sum().item(), 1.0)
         demand(
@@ -98,14 +109,14 @@ def smallest_map(case: Case) -> None:
     least = case.entry.smallest_map
     for size in ((least, least), (least, least + 1)):
         demand(case.fits(size), f"a map of {size} must fit: {why_not(case.entry, case.site(size), case.options)}")
-        _check_gradients(case.build(size), case.inputs(4, size), nonzero=_is_weight)
+        demand_gradients(case.build(size), case.inputs(4, size), nonzero=is_weight)
     demand(not case.fits((least - 1, least + 4)), f"a map lower than smallest_map={least} must be refused")
 
 
 def one_image(case: Case) -> None:
     """A batch of one image trains, on the smallest map too."""
     for size in case.sizes():
-        _check_gradients(case.build(size).train(), case.inputs(1, size))
+        demand_gradients(case.build(size).train(), case.inputs(1, size))
 
 
 def dtype(case: Case) -> None:
@@ -115,17 +126,17 @@ def dtype(case: Case) -> None:
     for kind, tolerance in ((torch.float64, 1e-4), (torch.bfloat16, 0.05)):
         got = case.build().to(kind)(*(x.to(kind) for x in case.inputs())).detach()
         demand(got.dtype == kind, f"{kind} must stay so, but became {got.dtype}")
-        distance = _distance(got, expected)
+        distance = distance_of(got, expected)
         demand(distance <= tolerance, f"{kind} must be within {tolerance} of float32, but is {distance:.3g} away")
 
 
 def autocast(case: Case) -> None:
     """Under automatic bfloat16 it computes and trains as in float32, but for the rounding."""
     for module in (case.build(), case.build().train()):
-        expected = _seeded_pass(copy.deepcopy(module), case.inputs(4))
+        expected = seeded_pass(case.build().train(module.training), case.inputs(4))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            got = _seeded_pass(module, [x.requires_grad_() for x in case.inputs(4)])
-        distance = _distance(got, expected)
+            got = seeded_pass(module, [x.requires_grad_() for x in case.inputs(4)])
+        distance = distance_of(got, expected)
         demand(distance <= 0.05, f"bfloat16 must be close to float32, but is {distance:.3g} away")
         leaves = list(module.parameters())
         for gradient in torch.autograd.grad(got.float().sum(), leaves, allow_unused=True) if leaves else ():
@@ -136,11 +147,10 @@ def channels_last(case: Case) -> None:
     """A channels_last map stays so, with the same values, whether or not the weights are channels_last."""
     module, maps = case.build(), case.inputs()
     expected = module(*maps)
-    for one in (module, copy.deepcopy(module).to(memory_format=torch.channels_last)):
-        got = one(*(x.contiguous(memory_format=torch.channels_last) for x in maps))
-        demand(
-            got.is_contiguous(memory_format=torch.channels_last), "what leaves must be channels_last like what enters"
-        )
+    last = torch.channels_last
+    for one in (module, case.build().to(memory_format=last)):
+        got = one(*(x.contiguous(memory_format=last) for x in maps))
+        demand(got.is_contiguous(memory_format=last), "what leaves must be channels_last like what enters")
         demand_close(got, expected, "the values on a channels_last map")
 
 
@@ -210,9 +220,9 @@ def state_dict(case: Case) -> None:
 def compiled(case: Case) -> None:
     """It compiles into one graph, in both modes, and computes the same."""
     for module in (case.build(), case.build().train()):
-        expected = _seeded_pass(copy.deepcopy(module), case.inputs())
+        expected = seeded_pass(case.build().train(module.training), case.inputs())
         try:
-            got = _seeded_pass(torch.compile(module, backend="eager", fullgraph=True), case.inputs())
+            got = seeded_pass(torch.compile(module, backend="eager", fullgraph=True), case.inputs())
         finally:
             torch.compiler.reset()
         demand_close(got, expected, "the compiled module")
@@ -227,16 +237,16 @@ def exported(case: Case) -> None:
         demand_close(program.module()(*case.inputs(n)), module(*case.inputs(n)), "the exported module")
 
 
-def option(case: Case) -> None:
+def changed_option(case: Case) -> None:
     """The option under test changes the model, what it computes in train mode, or the loss."""
-    one, other = (_outcome(case, replace(case, options=options)) for options in (case.options, case.reference))
+    one, other = _outcome(case), _outcome(replace(case, options=case.reference))
     same = all(
         a.shape == b.shape and torch.allclose(a, b, rtol=1e-6, atol=1e-9) for a, b in zip(one, other, strict=True)
     )
     demand(not same, f"option '{case.changed}' must change what is computed, but {_shown(case)} changes nothing")
 
 
-def idle(case: Case) -> None:
+def idle_options(case: Case) -> None:
     """An option that the record calls idle beside the others changes nothing."""
     complete = {option.name: option.default for option in case.entry.options} | dict(case.options)
     for option in case.entry.options:
@@ -249,14 +259,14 @@ def idle(case: Case) -> None:
                 demand_same(_raw(other, other.options), _raw(case, case.options), case, what)
 
 
-def resolved(case: Case) -> None:
+def resolved_options(case: Case) -> None:
     """Resolved options stay as they are when resolved again, and build what the written ones build."""
     again = resolve_options(case.entry, case.channels, case.resolved, case.context())
     demand(again == case.resolved, f"resolving {case.resolved} again must change nothing, but gives {again}")
     demand_same(_raw(case, case.options), case.build(), case, "the module with options as written")
 
 
-def auto(case: Case) -> None:
+def auto_values(case: Case) -> None:
     """None, "auto" and what they stand for are one model with one key."""
     for option in case.entry.options:
         if option.name not in case.entry.auto:
@@ -305,63 +315,11 @@ def identity_start(case: Case) -> None:
         demand_close(module(*maps), expected, "a fresh module and the network without it")
 
 
-def demand(condition: bool, sentence: str) -> None:
-    """Raise AssertionError with the sentence unless the condition holds."""
-    if not condition:
-        raise AssertionError(sentence)
-
-
-def demand_close(got: Tensor, expected: Tensor, what: str) -> None:
-    """Raise AssertionError unless both are equal within float32's rounding."""
-    demand(got.shape == expected.shape, f"{what} must have shape {tuple(expected.shape)}, but has {tuple(got.shape)}")
-    if not torch.allclose(got, expected, rtol=1e-4, atol=1e-5, equal_nan=True):
-        distance = float((got - expected).abs().max().detach())
-        raise AssertionError(f"{what} must be equal, but differ by up to {distance:.3g}")
-
-
-def demand_equal_states(one: dict[str, Tensor], other: dict[str, Tensor], what: str) -> None:
-    """Raise AssertionError unless both state dicts hold the same, bit for bit."""
-    demand(list(one) == list(other), f"{what} must give the same names, but gives {list(one)} and {list(other)}")
-    changed = [name for name in one if not torch.equal(one[name], other[name])]
-    demand(not changed, f"{what} must give the same state, but {', '.join(changed)} differ")
-
-
-def demand_same(one: nn.Module, other: nn.Module, case: Case, what: str) -> None:
-    """Raise AssertionError unless both modules have one state dict and compute the same in eval mode."""
-    demand_equal_states(one.state_dict(), other.state_dict(), what)
-    demand(torch.equal(one.eval()(*case.inputs()), other.eval()(*case.inputs())), f"{what} must compute the same")
-
-
-def _check_gradients(module: nn.Module, maps: Sequence[Tensor], nonzero: Callable[[str], bool] | None = None) -> None:
-    """Demand finite gradients everywhere, and more than rounding where `nonzero` says so: in double precision."""
-    maps = [x.double().requires_grad_() for x in maps]
-    torch.manual_seed(0)
-    output = module.double()(*maps)
-    loss = auxiliary_loss(module, torch.arange(len(output)) % NUM_CLASSES)
-    ((output * torch.randn_like(output)).sum() + loss).backward()
-    for name, leaf in [*module.named_parameters(), *((f"input {index}", x) for index, x in enumerate(maps))]:
-        if leaf.grad is None:
-            raise AssertionError(f"{name} must get a gradient, but gets none")
-        demand(bool(leaf.grad.isfinite().all()), f"{name} must get a finite gradient")
-        if nonzero is not None and nonzero(name):
-            demand(leaf.grad.abs().max().item() > 1e-9, f"{name} must get a gradient that is not zero")
-
-
-def _is_bias(name: str) -> bool:
-    return name.endswith("bias")
-
-
-def _is_weight(name: str) -> bool:
-    return not _is_bias(name)
-
-
-def _outcome(case: Case, other: Case) -> Iterable[Tensor]:
-    """Return the weights, the output and the loss in train mode, in double precision so that little shows."""
-    module = other.build().double().train()
-    torch.manual_seed(0)
-    output = module(*(x.double() for x in case.inputs(4)))
-    loss = auxiliary_loss(module, torch.arange(len(output)) % NUM_CLASSES)
-    return output, loss
+def _outcome(case: Case) -> tuple[Tensor, Tensor]:
+    """Return what is computed in train mode, and the loss, in double precision so that little shows."""
+    module = case.build().double().train()
+    output = seeded_pass(module, [x.double() for x in case.inputs(4)])
+    return output, auxiliary_loss(module, torch.arange(len(output)) % NUM_CLASSES)
 
 
 def _raw(case: Case, options: Any) -> nn.Module:
@@ -370,17 +328,6 @@ def _raw(case: Case, options: Any) -> nn.Module:
 
 def _shown(case: Case) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in case.options.items())
-
-
-def _seeded_pass(module: Callable[..., Tensor], maps: Sequence[Tensor]) -> Tensor:
-    torch.manual_seed(0)
-    return module(*maps)
-
-
-def _distance(got: Tensor, expected: Tensor) -> float:
-    """Return how far apart both are, by the length of what is expected."""
-    difference = (got.double() - expected.double()).norm() / expected.double().norm()
-    return float(difference.detach())
 
 
 def _stated_cost(case: Case, size: Size) -> tuple[int, int]:
