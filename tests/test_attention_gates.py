@@ -64,6 +64,27 @@ def test_it_agrees_with_the_authors_code(name: str) -> None:
         torch.testing.assert_close(module(x), golden["output_rect"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "added"),
+    [
+        ("se", {}, 28_088_024 - 25_557_032),
+        ("se", {"bias": False}, 28_071_976 - 25_557_032),
+        ("cbam", {}, 28_089_624 - 25_557_032),
+        ("eca", {}, 25_557_118 - 25_557_032),
+    ],
+)
+def test_a_resnet50_with_one_in_each_block_has_the_published_count(
+    name: str, options: dict[str, Any], added: int
+) -> None:
+    blocks = {256: 3, 512: 4, 1024: 6, 2048: 3}
+    counts = {channels: n_parameters(create_attention(name, channels, **options)) for channels in blocks}
+    assert sum(counts[channels] * n for channels, n in blocks.items()) == added
+
+
+def test_a_resnet50_for_small_images_with_bam_behind_three_stages_has_the_published_count() -> None:
+    assert sum(n_parameters(BAM(channels)) for channels in (256, 512, 1024)) == 24_063_319 - 23_705_252
+
+
 @pytest.mark.parametrize(("channels", "total", "trainable"), [(16, 117, 83), (32, 298, 230), (64, 852, 716)])
 def test_se_bn_has_the_published_counts(channels: int, total: int, trainable: int) -> None:
     module = SEBN(channels)
@@ -312,6 +333,9 @@ def test_it_is_made_by_its_name_and_keeps_channels_last(name: str) -> None:
     assert type(module).__name__ == ATTENTIONS[name].cls.rpartition(":")[2]
     assert lasting.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(lasting, module(x))
+
+    elsewhere = module.to("meta")(x.to("meta").contiguous(memory_format=torch.channels_last))  # no CPU's kernels
+    assert elsewhere.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(

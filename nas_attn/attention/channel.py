@@ -56,7 +56,8 @@ class NormedLinear(nn.Module):
 class SE(nn.Module):
     """Gate each channel by a bottleneck over the means of all channels.
 
-    Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507.
+    Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507. Layers start as torch has them,
+    since the authors' files do not say.
     Departs: none with `bias=True`, as the authors released their networks. Their text drops the biases: `bias=False`.
     `min_hidden` is not in the paper: other networks that contain SE keep 8 hidden channels or more.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas_attn.attention.channel import means
 from nas_attn.attention.forms.grouped import ema_factor, shuffle_groups
 from nas_attn.attention.options import NO_CONTEXT, require_fit
 
@@ -55,7 +56,10 @@ class Shuffle(nn.Module):
         channel_gate = torch.sigmoid(self.channel(pooled.mean((3, 4))))[..., None, None]
         spatial_gate = self._spatial_gate(normed.reshape(n_images, channels // 2, height, width))
         gate = torch.stack([channel_gate.expand_as(pooled), spatial_gate.view(normed.shape)], 2)
-        return functional.channel_shuffle(x * gate.view(x.shape), 2)
+        dealt = functional.channel_shuffle(x * gate.view(x.shape), 2)
+        if x.is_contiguous(memory_format=torch.channels_last):  # which only CPUs keep while they shuffle
+            dealt = dealt.contiguous(memory_format=torch.channels_last)
+        return dealt
 
     def _spatial_gate(self, x: Tensor) -> Tensor:
         """Shape: (N, C / 2, H, W) -> the same, with a group of the norm for each channel: both affines are one."""
@@ -95,7 +99,7 @@ class EMA(nn.Module):
         folded = x.reshape(n_images * self.groups, channels // self.groups, height, width)
         gated, local = self._gate_axes(folded), self.local(folded)
         gated_share = torch.softmax(self.norm.bias, 0).expand(folded.shape[0], 1, -1)  # (N * groups, 1, C / groups)
-        local_share = torch.softmax(local.mean((2, 3)), 1)[:, None]
+        local_share = torch.softmax(means(local), 1)[:, None]
         gate = gated_share @ local.flatten(2) + local_share @ gated.flatten(2)  # (N * groups, 1, H * W)
         gate = torch.sigmoid(gate).view(n_images, self.groups, 1, height, width)
         return (x.reshape(n_images, self.groups, -1, height, width) * gate).flatten(1, 2)
@@ -105,7 +109,7 @@ class EMA(nn.Module):
 
         Shape: (N * groups, C / groups, H, W) -> the same.
         """
-        means = torch.cat([x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)], 2)  # (..., H + W, 1)
-        rows, columns = torch.split(torch.sigmoid(self.axes(means)), [x.shape[2], x.shape[3]], 2)
+        pooled = torch.cat([x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)], 2)  # (..., H + W, 1)
+        rows, columns = torch.split(torch.sigmoid(self.axes(pooled)), [x.shape[2], x.shape[3]], 2)
         gated: Tensor = self.norm(x * rows * columns.transpose(2, 3))
         return gated

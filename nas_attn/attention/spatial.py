@@ -7,6 +7,7 @@ from math import prod, sqrt
 import torch
 from torch import Tensor, nn
 
+from nas_attn.attention.channel import means
 from nas_attn.attention.forms.grouped import LSKA_KERNELS
 from nas_attn.attention.options import require_fit
 
@@ -33,7 +34,7 @@ class SimAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        distance = (x - x.mean((2, 3), keepdim=True)).square()
+        distance = (x - means(x)[:, :, None, None]).square()
         variance = distance.sum((2, 3), keepdim=True) / max(x.shape[2] * x.shape[3] - 1, 1)
         return x * torch.sigmoid(distance * (0.25 / (variance + self.lam)) + 0.5)
 
