@@ -20,7 +20,8 @@ class GC(nn.Module):
     weights.
 
     Args:
-        reduction: Channels over the hidden width. A hidden width of 1 leaves the layer norm nothing but its bias.
+        reduction: Channels over the hidden width. A hidden width of 1 leaves nothing but the layer norm's bias, and one
+            of 2 little more than a sign.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: 2*C*h + 3*h + 2*C + 1 weights, 2*C*H*W + 2*C*h multiply-adds, h = C // reduction.
