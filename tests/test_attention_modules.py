@@ -26,35 +26,43 @@ def test_se_never_amplifies() -> None:
     assert (build("se", reduction=4)(x).abs() <= x.abs()).all()
 
 
+def channel_gate(module: nn.Module, x: Tensor) -> Tensor:
+    """The channel gate of a CBAM, by its formula."""
+    mlp = module.channel.bottleneck
+    return (mlp(x.mean((2, 3))) + mlp(x.amax((2, 3)))).sigmoid()[:, :, None, None]
+
+
+def spatial_gate(module: nn.Module, x: Tensor) -> Tensor:
+    """The spatial gate of a CBAM, by its formula."""
+    pooled = torch.stack([x.amax(1), x.mean(1)], 1)
+    return module.spatial.norm(module.spatial.conv(pooled)).sigmoid()
+
+
 def test_a_fresh_cbam_starts_with_a_flat_spatial_gate() -> None:
     x = images(2, CHANNELS, 5, 5)
     module = create_attention("cbam", CHANNELS, reduction=4)
     bottleneck = module.channel.bottleneck
-    channel_gate = module.channel(x).sigmoid()
 
     assert not bottleneck.reduce.bias.any()
     assert not bottleneck.expand.bias.any()
-    torch.testing.assert_close(module(x), x * channel_gate * 0.5)
-    torch.testing.assert_close(module.eval()(x), x * channel_gate * 0.5)
+    torch.testing.assert_close(module(x), x * channel_gate(module, x) * 0.5)
+    torch.testing.assert_close(module.eval()(x), x * channel_gate(module, x) * 0.5)
 
 
 def test_cbam_acts_in_the_order_that_it_is_told() -> None:
     x = images(2, CHANNELS, 5, 5)
 
-    def gate(branch: nn.Module, seen: Tensor) -> Tensor:
-        return branch(seen).sigmoid()
-
     module = build("cbam", reduction=4)
-    middle = x * gate(module.channel, x)
-    torch.testing.assert_close(module(x), middle * gate(module.spatial, middle))
+    middle = x * channel_gate(module, x)
+    torch.testing.assert_close(module(x), middle * spatial_gate(module, middle))
 
     module = build("cbam", reduction=4, order="spatial_first")
-    middle = x * gate(module.spatial, x)
-    torch.testing.assert_close(module(x), middle * gate(module.channel, middle))
+    middle = x * spatial_gate(module, x)
+    torch.testing.assert_close(module(x), middle * channel_gate(module, middle))
     assert [name for name, _ in module.named_children()] == ["spatial", "channel"]
 
     module = build("cbam", reduction=4, order="parallel")
-    torch.testing.assert_close(module(x), x * gate(module.channel, x) * gate(module.spatial, x))
+    torch.testing.assert_close(module(x), x * channel_gate(module, x) * spatial_gate(module, x))
 
 
 @pytest.mark.parametrize("name", ["cbam", "gam"])
