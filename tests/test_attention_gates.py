@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_attn.attention.catalog import ATTENTIONS
-from nas_attn.attention.channel import ECA, SE, SEBN
+from nas_attn.attention.channel import ECA, SE, SEBN, means
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.forms.grouped import LSKA_KERNELS
 from nas_attn.attention.grouped import EMA, Shuffle
@@ -83,6 +83,20 @@ def test_a_resnet50_with_one_in_each_block_has_the_published_count(
 
 def test_a_resnet50_for_small_images_with_bam_behind_three_stages_has_the_published_count() -> None:
     assert sum(n_parameters(BAM(channels)) for channels in (256, 512, 1024)) == 24_063_319 - 23_705_252
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_mean_keeps_its_type_where_the_sum_would_not_fit_in_it(dtype: torch.dtype) -> None:
+    mean = means(torch.full((2, 3, 40, 41), 100.0, dtype=dtype))
+    assert mean.dtype == dtype
+    assert mean.tolist() == [[100.0] * 3] * 2
+
+
+def test_the_gradient_of_a_mean_is_spread_over_the_map() -> None:
+    x = images(2, 3, 5, 4).requires_grad_()
+    gradient = images(2, 3)
+    (spread,) = torch.autograd.grad(means(x), x, gradient)
+    torch.testing.assert_close(spread, (gradient / 20)[:, :, None, None].expand_as(x))
 
 
 @pytest.mark.parametrize(("channels", "total", "trainable"), [(16, 117, 83), (32, 298, 230), (64, 852, 716)])
