@@ -111,7 +111,8 @@ class Catalogue(Mapping[str, Entry]):
             owner = "this package" if point.name in self._own else self._origin(point.name)
             if self._points.get(point.name) is not point:
                 found[f"{point.name} ({_package(point)})"] = (
-                    f"{_package(point)} cannot add an attention called '{point.name}': the name is taken by {owner}."
+                    f"Attention '{point.name}' of {_package(point)} ({point.value}) must bear a name that is free, but "
+                    f"{owner} has it: call it 'my_{point.name}'."
                 )
         return found
 
@@ -121,12 +122,16 @@ class Catalogue(Mapping[str, Entry]):
 
 
 def load_class(cls: str | type[Any]) -> type[Any]:
-    """Return a class, imported if it is given as `module:name`."""
+    """Return a class, imported if it is given as `module:name`. Raises: SpaceError if it is not to be had."""
     if isinstance(cls, type):
         return cls
     module, _, name = cls.partition(":")
-    loaded = getattr(import_module(module), name)
-    assert isinstance(loaded, type), f"{cls} must be a class, but is {loaded!r}"
+    try:
+        loaded = getattr(import_module(module), name)
+    except Exception as error:  # somebody else's code, which runs at import and may raise anything
+        raise SpaceError(f"The class {cls} of an attention cannot be loaded: {_one_line(error)}.") from error
+    if not isinstance(loaded, type):
+        raise SpaceError(f"The class {cls} of an attention must be a class, but is {loaded!r}.")
     return loaded
 
 
@@ -136,14 +141,17 @@ def _load(point: EntryPoint) -> Entry:
     try:
         entry = point.load()
     except Exception as error:  # somebody else's code, which runs at import and may raise anything
-        reason = " ".join(str(error).split())
-        raise SpaceError(f"{start} cannot be loaded: {type(error).__name__}: {reason}.") from error
+        raise SpaceError(f"{start} cannot be loaded: {_one_line(error)}.") from error
     if not isinstance(entry, Entry):
         raise SpaceError(f"{start} must be a nas_attn.Entry, but is {type(entry).__name__}.")
     if entry.name != point.name:
         raise SpaceError(f"{start} must bear one name, but its entry is called '{entry.name}'.")
     _check_name(entry.name)
     return entry
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(".")
 
 
 def _check_name(name: str) -> None:
