@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_attn.attention.channel import Bottleneck
+from nas_attn.attention.fused import CHANNELS, PIXELS, pool, scale, scale_again, stack_planes
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
 
@@ -23,16 +24,17 @@ ORDERS = {
 class PooledChannel(nn.Module):
     """CBAM's channel branch: one bottleneck over the means and over the maxima, added up, without the squashing."""
 
+    over = PIXELS
+
     def __init__(self, channels: int, *, reduction: int) -> None:
         super().__init__()
         self.bottleneck = Bottleneck(channels, hidden=channels // reduction)
         nn.init.zeros_(self.bottleneck.reduce.bias)
         nn.init.zeros_(self.bottleneck.expand.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape: (N, C, H, W) -> (N, C, 1, 1)."""
-        pooled = torch.stack([x.mean((2, 3)), functional.adaptive_max_pool2d(x, 1).flatten(1)])  # (2, N, C)
-        logits: Tensor = self.bottleneck(pooled).sum(0)
+    def forward(self, maximum: Tensor, mean: Tensor) -> Tensor:
+        """Shape: (N, C, 1, 1) twice -> the same."""
+        logits: Tensor = self.bottleneck(torch.stack([mean, maximum]).flatten(2)).sum(0)
         return logits[:, :, None, None]
 
 
@@ -42,6 +44,8 @@ class PooledSpatial(nn.Module):
     Source: Woo et al., ECCV 2018, arXiv:1807.06521, and the authors' code: order [max, mean], no bias, batch norm with
     momentum 0.01 that starts at 0, so that the gate starts flat.
     """
+
+    over = CHANNELS
 
     def __init__(self, *, kernel_size: int, norm: bool) -> None:
         super().__init__()
@@ -53,10 +57,9 @@ class PooledSpatial(nn.Module):
             nn.init.zeros_(batch_norm.weight)
             self.norm = batch_norm
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Shape: (N, C, H, W) -> (N, 1, H, W)."""
-        pooled = torch.cat([x.max(1, keepdim=True).values, x.mean(1, keepdim=True)], 1)
-        logits: Tensor = self.norm(self.conv(pooled))
+    def forward(self, maximum: Tensor, mean: Tensor) -> Tensor:
+        """Shape: (N, 1, H, W) twice -> the same."""
+        logits: Tensor = self.norm(self.conv(stack_planes(maximum, mean)))
         return logits
 
 
@@ -115,7 +118,13 @@ class CBAM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
         squash = GATES[self.gate]
-        gated = x
-        for branch in self.children():
-            gated = gated * squash(branch(x if self.parallel else gated))
-        return gated
+        branches = [branch for branch in self.children() if isinstance(branch, PooledChannel | PooledSpatial)]
+        if self.parallel:
+            x, *pools = pool(x, *[branch.over for branch in branches])
+            return scale(x, *[squash(branch(*pools[2 * k : 2 * k + 2])) for k, branch in enumerate(branches)])
+        x, *pools = pool(x, branches[0].over)
+        first = squash(branches[0](*pools))
+        if len(branches) == 1:
+            return scale(x, first)
+        scaled, *pools = pool(scale(x, first), branches[1].over)
+        return scale_again(scaled, squash(branches[1](*pools)), x, first)

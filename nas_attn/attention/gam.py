@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_attn.attention.channel import Bottleneck
+from nas_attn.attention.fused import in_order, is_channels_last, scale_by_bottleneck, scale_by_sigmoid
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
 
@@ -15,7 +16,7 @@ Padding = Literal["zeros", "replicate"]
 
 
 class DenseSpatial(nn.Module):
-    """GAM's spatial branch: two large convolutions, C to hidden to C, that end in a gate for every element.
+    """GAM's spatial branch: two large convolutions, C to hidden to C, for every element, without the squashing.
 
     Source: Liu et al., 2021, arXiv:2112.05561; see `GAM` for what is known of it.
     """
@@ -31,8 +32,8 @@ class DenseSpatial(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        gate = torch.sigmoid(self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x))))))
-        return shuffle_channels(gate, self.groups) if self.groups > 1 else gate
+        logits: Tensor = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
+        return shuffle_channels(logits, self.groups) if self.groups > 1 else logits
 
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
@@ -102,7 +103,18 @@ class GAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
+        gated = in_quick_order(x)
         if self.channel is not None:
-            gate = self.channel(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # by way of (N, H, W, C)
-            x = x * (torch.sigmoid(gate) if self.channel_gate else gate)
-        return x if self.spatial is None else x * self.spatial(x)
+            layers = [*self.channel.reduce.parameters(), *self.channel.expand.parameters()]
+            gated = scale_by_bottleneck(gated, layers, squash=self.channel_gate)
+        if self.spatial is not None:
+            gated = scale_by_sigmoid(gated, in_quick_order(self.spatial(gated)))
+        return gated if is_channels_last(x) else gated.contiguous()
+
+
+def in_quick_order(x: Tensor) -> Tensor:
+    """Return x in the order in memory that large convolutions of few channels are quick in.
+
+    On CPUs that is channels last: forward and backward they take about half the time, far more than two copies do.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else in_order(x)

@@ -1,0 +1,378 @@
+"""Steps that attentions share, each with a backward pass that keeps and moves less than autograd's own would.
+
+Every function takes maps (N, C, H, W) and works on the memory as it lies, contiguous or channels last. None can be
+differentiated twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+Dims = tuple[int, ...]
+
+CHANNELS: Dims = (1,)
+ROWS: Dims = (2,)
+COLUMNS: Dims = (3,)
+PIXELS: Dims = (2, 3)
+
+
+def pool(x: Tensor, *over: Dims) -> tuple[Tensor, ...]:
+    """Return x, then the maximum and the mean over each of the given dimensions: x, max_1, mean_1, max_2, mean_2, ...
+
+    Go on with the x that it returns: then the gradients of x and of all pools meet in one new map. Of equal maxima the
+    first gets the gradient.
+
+    Shape: (N, C, H, W) -> the same, and the same with 1 in place of the pooled dimensions.
+    Cost: keeps where the maxima lie, and not x.
+    """
+    found: tuple[Tensor, ...] = _apply(_Pool, in_order(x), over)
+    return found[: 1 + 2 * len(over)]
+
+
+def scale(x: Tensor, *gates: Tensor) -> Tensor:
+    """Return x times every gate.
+
+    Shape: x is (N, C, H, W), a gate has 1 where it does not vary -> (N, C, H, W).
+    Cost: keeps x and the gates, and no product of them; the backward pass makes a map, and a second one if there is
+        more than one gate.
+    """
+    scaled: Tensor = _apply(_Scale, in_order(x), *gates)
+    return scaled
+
+
+def scale_again(scaled: Tensor, gate: Tensor, x: Tensor, first: Tensor) -> Tensor:
+    """Return `scaled`, which is x times the gate `first`, times another gate.
+
+    Shape: as `scale`.
+    Cost: keeps x, which `scale(x, first)` keeps as well, and both gates, but not `scaled`.
+    """
+    twice: Tensor = _apply(_ScaleAgain, scaled, gate, in_order(x.detach()), first.detach())
+    return twice
+
+
+def scale_by_sum(x: Tensor, *gates: Tensor) -> Tensor:
+    """Return x times the sum of the gates.
+
+    Shape: as `scale`.
+    Cost: keeps x and the gates, and neither their sum nor any product; the backward pass makes one map.
+    """
+    scaled: Tensor = _apply(_ScaleBySum, in_order(x), *gates)
+    return scaled
+
+
+def scale_by_sigmoid(x: Tensor, logits: Tensor) -> Tensor:
+    """Return x times the sigmoid of a map of logits.
+
+    Shape: (N, C, H, W) twice -> the same.
+    Cost: keeps x and the logits, and not their sigmoid; the backward pass makes two maps.
+    """
+    scaled: Tensor = _apply(_ScaleBySigmoid, x, logits)
+    return scaled
+
+
+def scale_by_bottleneck(x: Tensor, layers: Sequence[Tensor], *, squash: bool) -> Tensor:
+    """Return x times what two linear layers with a ReLU between make of the channels of each pixel.
+
+    Args:
+        layers: Weight and bias of the first layer, then of the second.
+        squash: Whether a sigmoid follows.
+
+    Shape: (N, C, H, W) -> the same.
+    Cost: keeps x alone, and computes both layers again in the backward pass.
+    """
+    by_pixel: Tensor = _apply(_ScaleByBottleneck, x.permute(0, 2, 3, 1), squash, *layers)
+    return by_pixel.permute(0, 3, 1, 2)
+
+
+def norm_over_pixels(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return x, and sqrt(sum of x * x over the pixels + eps).
+
+    Go on with the x that it returns: then the gradients of x and of its norm meet in one new map.
+
+    Shape: (N, C, H, W) -> the same, and (N, C, 1, 1).
+    Cost: keeps x and the norm; the backward pass makes one map, where that of a map of squares makes four.
+    """
+    same, norm = _apply(_NormOverPixels, in_order(x), eps)
+    return same, norm
+
+
+def stack_planes(maximum: Tensor, mean: Tensor) -> Tensor:
+    """Return two planes as the channels of one map, in channels last.
+
+    There the backward pass of a convolution of so few channels takes a third of the time.
+
+    Shape: (N, 1, A, B) twice -> (N, 2, A, B).
+    """
+    return torch.cat([maximum, mean], 1).contiguous(memory_format=torch.channels_last)
+
+
+def in_order(x: Tensor) -> Tensor:
+    """Return x if it is contiguous or channels last, else a contiguous copy."""
+    return x if is_channels_last(x) else x.contiguous()
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Return whether the channels of each pixel lie side by side, in a map that is not also contiguous."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
+def sum_over(x: Tensor, dims: Dims) -> Tensor:
+    """Return the sum over dimensions, which stay with size 1.
+
+    In channels last `Tensor.sum` over the height or the width takes seven times as long as over this view.
+    """
+    order = _memory_order(x)
+    places = sorted([order.index(dim) for dim in dims])
+    if places != list(range(places[0], places[0] + len(dims))):
+        return x.sum(dims, keepdim=True)
+    return _unfolded(_folded(x, dims).sum(1), x.shape, order, dims)
+
+
+def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Any:
+    """Apply a function; without gradients spare what autograd's bookkeeping costs, which shows on small maps."""
+    return function.apply(*inputs) if torch.is_grad_enabled() else function.forward(*inputs)
+
+
+def _memory_order(x: Tensor) -> Dims:
+    """Return the dimensions of a map, the outermost in memory first."""
+    return (0, 2, 3, 1) if is_channels_last(x) else (0, 1, 2, 3)
+
+
+def _folded(x: Tensor, dims: Dims) -> Tensor:
+    """Look at a map as (outer, reduced, inner), the reduced being `dims`, which are neighbours in memory."""
+    order = _memory_order(x)
+    first = min([order.index(dim) for dim in dims])
+    sizes = [x.shape[dim] for dim in order]
+    parts = sizes[:first], sizes[first : first + len(dims)], sizes[first + len(dims) :]
+    return x.permute(order).reshape([prod(part) for part in parts])
+
+
+def _unfolded(pooled: Tensor, shape: Sequence[int], order: Dims, dims: Dims) -> Tensor:
+    """Look at (outer, inner) as a map (N, C, H, W) with 1 in place of `dims`."""
+    sizes = [1 if dim in dims else shape[dim] for dim in order]
+    return pooled.reshape(sizes).permute([order.index(dim) for dim in range(4)])
+
+
+def _max_with_place(folded: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the maximum and its place over the middle one of three dimensions.
+
+    On CPUs `Tensor.max` uses no vector instructions. Adaptive pooling does if it sees (outer, reduced, inner) as
+    `outer` images in channels last, of `inner` channels and `reduced` pixels: it is up to seven times as fast.
+
+    Shape: (outer, reduced, inner) -> (outer, inner), twice.
+    """
+    if folded.device.type != "cpu" or folded.shape[2] == 1:
+        maximum, place = folded.max(1)
+        return maximum, place
+    images = folded.transpose(1, 2).unsqueeze(2)
+    maximum, place = functional.adaptive_max_pool2d_with_indices(images, 1)
+    return maximum.flatten(1), place.flatten(1)
+
+
+class _Pool(torch.autograd.Function):
+    """See `pool`; gives the places of the maxima after the pools, so that they can be kept."""
+
+    @staticmethod
+    def forward(x: Tensor, over: tuple[Dims, ...]) -> tuple[Tensor, ...]:
+        order = _memory_order(x)
+        pools: list[Tensor] = []
+        places: list[Tensor] = []
+        for dims in over:
+            folded = _folded(x, dims)
+            maximum, place = _max_with_place(folded)
+            pools += [_unfolded(pooled, x.shape, order, dims) for pooled in (maximum, folded.mean(1))]
+            places.append(place)
+        return x.view_as(x), *pools, *places
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[Dims, ...]], output: tuple[Tensor, ...]) -> None:
+        x, ctx.over = inputs
+        places = output[1 + 2 * len(ctx.over) :]
+        ctx.mark_non_differentiable(*places)
+        ctx.save_for_backward(*places)
+        ctx.memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *grads: Tensor) -> tuple[Tensor, None]:
+        means = [
+            mean / prod([grad.shape[dim] for dim in dims]) for mean, dims in zip(grads[1::2], ctx.over, strict=False)
+        ]
+        total = (grad + means[0]).contiguous(memory_format=ctx.memory_format)
+        for mean in means[1:]:
+            total.add_(mean)
+        order = _memory_order(total)
+        for maximum, place, dims in zip(grads[::2], ctx.saved_tensors, ctx.over, strict=False):
+            sources = maximum.permute(order).reshape(place.shape)
+            _folded(total, dims).scatter_add_(1, place.unsqueeze(1), sources.unsqueeze(1))
+        return total, None
+
+
+class _Scale(torch.autograd.Function):
+    """See `scale`."""
+
+    @staticmethod
+    def forward(x: Tensor, *gates: Tensor) -> Tensor:
+        return _product(x, gates)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, *gates = ctx.saved_tensors
+        both = x * grad
+        grad_gates = []
+        for number, gate in enumerate(gates):
+            others = gates[:number] + gates[number + 1 :]
+            grad_gates.append(_sum_to(_product(both, others) if others else both, gate))
+        return _product(grad, gates, out=both), *grad_gates
+
+
+class _ScaleAgain(torch.autograd.Function):
+    """See `scale_again`."""
+
+    @staticmethod
+    def forward(scaled: Tensor, gate: Tensor, x: Tensor, first: Tensor) -> Tensor:
+        return scaled * gate
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        gate, x, first = ctx.saved_tensors
+        both = (x * grad).mul_(first)
+        grad_gate = _sum_to(both, gate)
+        return _product(grad, [gate], out=both), grad_gate, None, None
+
+
+class _ScaleBySum(torch.autograd.Function):
+    """See `scale_by_sum`."""
+
+    @staticmethod
+    def forward(x: Tensor, *gates: Tensor) -> Tensor:
+        return _sum(gates, out=torch.empty_like(x)).mul_(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, *gates = ctx.saved_tensors
+        both = x * grad
+        grad_gates = [_sum_to(both, gate) for gate in gates]
+        return _sum(gates, out=both).mul_(grad), *grad_gates
+
+
+class _ScaleBySigmoid(torch.autograd.Function):
+    """See `scale_by_sigmoid`."""
+
+    @staticmethod
+    def forward(x: Tensor, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits).mul_(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, logits = ctx.saved_tensors
+        gate = torch.sigmoid(logits)
+        grad_x = gate * grad
+        grad_scaled = torch.addcmul(grad_x, grad_x, gate, value=-1, out=gate)  # the derivative is gate * (1 - gate)
+        return grad_x, grad_scaled.mul_(x)
+
+
+class _ScaleByBottleneck(torch.autograd.Function):
+    """See `scale_by_bottleneck`; here the channels are the last dimension."""
+
+    @staticmethod
+    def forward(x: Tensor, squash: bool, *layers: Tensor) -> Tensor:
+        return _bottleneck(x, squash, layers)[1].mul_(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, ctx.squash, *layers = inputs
+        ctx.save_for_backward(x, *layers)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *layers = ctx.saved_tensors
+        hidden, gate = _bottleneck(x, ctx.squash, layers)
+        grad_gate = x * grad
+        if ctx.squash:
+            grad_gate.mul_(gate).mul_(1 - gate)
+        grad_hidden = (grad_gate @ layers[2]).mul_(hidden > 0)
+        grad_x = gate.mul_(grad).flatten(0, 2).addmm_(grad_hidden.flatten(0, 2), layers[0])
+        grad_layers = []
+        for into, out in ((x, grad_hidden), (hidden, grad_gate)):
+            rows = out.flatten(0, 2)
+            grad_layers += [rows.T @ into.flatten(0, 2), rows.sum(0)]
+        return grad_x.view(x.shape), None, *grad_layers
+
+
+class _NormOverPixels(torch.autograd.Function):
+    """See `norm_over_pixels`."""
+
+    @staticmethod
+    def forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        if is_channels_last(x):  # where torch's norm takes twice as long as a map of squares and its sum
+            return x.view_as(x), sum_over(x.square(), PIXELS).add_(eps).sqrt_()
+        norm: Tensor = torch.linalg.vector_norm(x, dim=PIXELS, keepdim=True)
+        return x.view_as(x), norm.square_().add_(eps).sqrt_()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0], output[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_norm: Tensor) -> tuple[Tensor, None]:
+        x, norm = ctx.saved_tensors
+        return torch.addcmul(grad, x, grad_norm / norm), None
+
+
+def _bottleneck(x: Tensor, squash: bool, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return what two linear layers make of the last dimension: behind the first and its ReLU, and at the end."""
+    hidden = functional.linear(x, layers[0], layers[1]).relu_()
+    gate = functional.linear(hidden, layers[2], layers[3])
+    return hidden, gate.sigmoid_() if squash else gate
+
+
+def _product(x: Tensor, gates: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+    """Return x times one gate or more, in one map: a new one, or `out`."""
+    product = x * gates[0] if out is None else torch.mul(x, gates[0], out=out)
+    for gate in gates[1:]:
+        product.mul_(gate)
+    return product
+
+
+def _sum(gates: Sequence[Tensor], out: Tensor) -> Tensor:
+    """Write the sum of the gates to a map."""
+    total = out.copy_(gates[0])
+    for gate in gates[1:]:
+        total.add_(gate)
+    return total
+
+
+def _sum_to(x: Tensor, gate: Tensor) -> Tensor:
+    """Return the sum of a map over the dimensions along which a gate does not vary."""
+    dims = tuple(dim for dim in range(4) if gate.shape[dim] != x.shape[dim])
+    return sum_over(x, dims) if dims else x.clone()

@@ -1,0 +1,48 @@
+"""GCT: channels that compete by the size of their maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nas_attn.attention.fused import PIXELS, norm_over_pixels, scale, sum_over
+from nas_attn.attention.options import require_fit
+
+
+class GCT(nn.Module):
+    """Gate each channel by the size of its map among the sizes of all, with three numbers a channel.
+
+    Source: Yang et al., "Gated Channel Transformation for Visual Recognition", CVPR 2020, arXiv:1909.11519, and the
+    authors' code, which starts as the identity: alpha 1, gamma 0, beta 0.
+    Departs: gamma and beta are vectors, where the authors' are (1, C, 1, 1), so that the common rule "no weight decay
+    for vectors" spares them and takes alpha.
+
+    Args:
+        mode: Size of a map: `l2`, the root of the sum of squares, or `l1`, the sum of magnitudes.
+        eps: Added below both roots; with `l1`, to the mean size that divides.
+
+    Shape: (N, C, H, W) -> the same; H and W are free.
+    Cost: 3*C weights; keeps x for the backward pass.
+    Raises: SpaceError for an unknown mode, or eps out of range.
+    """
+
+    def __init__(self, channels: int, *, mode: str = "l2", eps: float = 1e-5) -> None:
+        super().__init__()
+        require_fit("gct", channels, mode=mode, eps=eps)
+        self.mode = mode
+        self.eps = eps
+        self.alpha = nn.Parameter(torch.ones(channels, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        if self.mode == "l2":
+            x, norm = norm_over_pixels(x, self.eps)
+            size = norm * self.alpha
+            typical = (size.square().mean(1, keepdim=True) + self.eps).sqrt()
+        else:
+            size = sum_over(x.abs(), PIXELS) * self.alpha
+            typical = size.abs().mean(1, keepdim=True) + self.eps
+        gamma, beta = self.gamma[:, None, None], self.beta[:, None, None]
+        return scale(x, 1 + torch.tanh(size * (gamma / typical) + beta))
