@@ -17,7 +17,8 @@ from nas_attn.placement import KINDS, Attention, Site, SiteTable, Value
 from nas_attn.space_file import SiteRule, place_of_rule
 
 Alternative = tuple[Value, ...]
-"""An attention's name, then the value of each searched option; `("none",)` is no attention."""
+"""An attention's name, its position if that is searched, then the value of each searched option; `("none",)` is no
+attention."""
 
 NONE: Alternative = ("none",)
 
@@ -38,12 +39,14 @@ class Decision:
         name: The site's name, or that of the group that shares the choice.
         searched: Attention -> its options with more than one value, in the file's order.
         fragments: Every alternative, in the order of its values; several may be the same network.
+        positions: The places in a block of which one gets the attention; empty where the sites all get it.
     """
 
     name: str
     sites: tuple[Site, ...]
     searched: Mapping[str, Mapping[str, tuple[Value, ...]]]
     fragments: Mapping[Alternative, Fragment]
+    positions: tuple[str, ...] = ()
 
     @property
     def attentions(self) -> tuple[str, ...]:
@@ -54,6 +57,8 @@ class Decision:
     def choices(self) -> dict[str, tuple[Value, ...]]:
         """The parameters of this decision with their values."""
         found: dict[str, tuple[Value, ...]] = {f"{self.name}.attention": ("none", *self.searched)}
+        if self.positions:
+            found[f"{self.name}.position"] = self.positions
         for attention, options in self.searched.items():
             found |= {f"{self.name}.{attention}.{option}": values for option, values in options.items()}
         return found
@@ -71,7 +76,8 @@ class Decision:
         """The parameters that matter for each attention, in the order of an alternative."""
         keys: dict[Value, tuple[str, ...]] = {"none": ()}
         for name, options in self.searched.items():
-            keys[name] = tuple(f"{self.name}.{name}.{option}" for option in options)
+            position = (f"{self.name}.position",) if self.positions else ()
+            keys[name] = (*position, *(f"{self.name}.{name}.{option}" for option in options))
         return keys
 
     def fragment(self, params: Mapping[str, Value]) -> Fragment:
@@ -92,7 +98,9 @@ class Decision:
         return {name: chosen.get(name, values[0]) for name, values in self.choices.items()}
 
     def usual(self, attention: str) -> Alternative:
-        """Return the alternative nearest to the attention's defaults; `("none",)` if it is no choice here."""
+        """Return the alternative nearest to the attention's defaults, at the first position; `("none",)` if it is no
+        choice here.
+        """
         if attention not in self.searched:
             return NONE
         entry = attention_entry(attention)
@@ -102,7 +110,7 @@ class Decision:
             _nearest_value(defaults[option], decided.get(option), values)
             for option, values in self.searched[attention].items()
         ]
-        return (attention, *nearby)
+        return (attention, *self.positions[:1], *nearby)
 
     def _reason(self, params: Mapping[str, Value]) -> str:
         """Say which parameter of this decision is missing or has an unknown value."""
@@ -150,13 +158,22 @@ def _decide(
     for attention in rule.attentions:
         values = options.get(attention, {})
         searched[attention] = {option: listed for option, listed in values.items() if len(listed) > 1}
-        for combination in product(*values.values()):
-            chosen = dict(zip(values, combination, strict=True))
-            read = {option: _read(value) for option, value in chosen.items()}
-            wired = Attention(attention, read, rule.wiring, rule.start)
-            alternative = (attention, *[chosen[option] for option in searched[attention]])
-            fragments[alternative] = _fragment(sites, wired, num_classes, place)
-    return Decision(name, tuple(sites), searched, fragments)
+        for position, placed in _by_position(rule, sites).items():
+            for combination in product(*values.values()):
+                chosen = dict(zip(values, combination, strict=True))
+                read = {option: _read(value) for option, value in chosen.items()}
+                wired = Attention(attention, read, rule.wiring, rule.start)
+                alternative = (attention, *position, *[chosen[option] for option in searched[attention]])
+                fragments[alternative] = _fragment(placed, wired, num_classes, place)
+    return Decision(name, tuple(sites), searched, fragments, rule.positions)
+
+
+def _by_position(rule: SiteRule, sites: Sequence[Site]) -> dict[tuple[str, ...], list[Site]]:
+    """Return the sites that get the attention together: for each position of `one_of`, else all."""
+    if rule.one_of is None:
+        return {(): list(sites)}
+    pairs = zip(rule.positions, rule.one_of, strict=True)
+    return {(position,): [site for site in sites if matches(pattern, site.name)] for position, pattern in pairs}
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -179,7 +196,7 @@ def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str) -> list[
     owners: dict[str, str] = {}
     for number, rule in enumerate(rules, 1):
         place = place_of_rule(number, where)
-        for pattern in rule.match:
+        for pattern in rule.patterns:
             found = [site.name for site in table.sites if _covers(pattern, site, rule)]
             if not found:
                 raise SpaceError(_no_match(pattern, table, rule, place))
@@ -192,7 +209,7 @@ def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str) -> list[
                     )
                 owners[name] = owner
     _refuse_one_place_twice([site for site in table.sites if site.name in owners], where)
-    return [[site for site in table.sites if any(_covers(p, site, rule) for p in rule.match)] for rule in rules]
+    return [[site for site in table.sites if any(_covers(p, site, rule) for p in rule.patterns)] for rule in rules]
 
 
 def _refuse_one_place_twice(sites: Sequence[Site], where: str) -> None:
@@ -236,7 +253,8 @@ def _groups(rule: SiteRule, sites: Sequence[Site]) -> dict[str, list[Site]]:
     """Return the sites of a rule by the name of their decision."""
     groups: dict[str, list[Site]] = {}
     for site in sites:
-        name = {"site": site.name, "stage": site.stage, "all": "all"}[rule.share]
+        own = site.name if rule.one_of is None else site.name.rpartition(".")[0]  # the block
+        name = {"site": own, "stage": site.stage, "all": "all"}[rule.share]
         groups.setdefault(name, []).append(site)
     return groups
 

@@ -21,12 +21,24 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class SiteRule(Strict):
-    """One `[[sites]]` table: which sites, and what may sit there; "none" is always a choice."""
+    """One `[[sites]]` table: which sites, and what may sit there; "none" is always a choice.
 
-    match: Words = Field(description="Patterns of site names: '*' stays within a dot, '**' crosses dots.")
+    It has either `match` or `one_of`.
+    """
+
+    match: Words | None = Field(
+        default=None, description="Patterns of site names: '*' stays within a dot, '**' crosses dots."
+    )
+    one_of: Annotated[tuple[str, ...], Field(strict=False, min_length=2)] | None = Field(
+        default=None,
+        description="In place of `match`: one pattern for each position in a block, e.g. 'stage*.block*.pre' and "
+        "'stage*.block*.branch'. A block gets the attention at one of them, and which one is searched; an arm "
+        "everywhere takes the first.",
+    )
     attentions: Words = Field(description="Attentions to choose from; 'none' is always a choice.")
     share: Literal["site", "stage", "all"] = Field(
-        default="site", description="One decision for each site, for each stage, or for all sites that match."
+        default="site",
+        description="One decision for each site (with `one_of`, each block), for each stage, or for all that match.",
     )
     wiring: Literal["gate", "residual", "concat", "addend"] = Field(
         default="gate",
@@ -38,6 +50,17 @@ class SiteRule(Strict):
         description="own: as the attention's authors initialise it. identity: x + g * (A(x) - x) with a learned g that "
         "starts at 0, so that the network computes at first what it does without.",
     )
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of either key."""
+        return self.match or self.one_of or ()
+
+    @property
+    def positions(self) -> tuple[str, ...]:
+        """What the patterns of `one_of` are called: their last words, where those tell them apart."""
+        words = tuple(pattern.rpartition(".")[2] for pattern in self.one_of or ())
+        return words if len(set(words)) == len(words) else self.one_of or ()
 
 
 class Limits(Strict):
@@ -120,6 +143,7 @@ def read_space(record: Mapping[str, Any], where: str) -> SpaceFile:
         raise SpaceError(_sentence(failure, where)) from None
     backbone = None if space.backbone is None else check_backbone(space.backbone, f"[backbone] of {where}")
     for number, rule in enumerate(space.sites, 1):
+        _check_patterns(rule, place_of_rule(number, where))
         _check_attentions(rule, place_of_rule(number, where))
     used = {name for rule in space.sites for name in rule.attentions}
     attentions: dict[str, dict[str, Any]] = {}
@@ -186,6 +210,14 @@ def shown(path: Path) -> str:
     """Return a path as a sentence shows it: relative if it lies under the working directory."""
     full = path.resolve()
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(path)
+
+
+def _check_patterns(rule: SiteRule, place: str) -> None:
+    """Refuse a table with both keys or none of them, and a position that is named twice."""
+    if (rule.match is None) == (rule.one_of is None):
+        got = "neither" if rule.match is None else "both"
+        raise SpaceError(f"Either 'match' or 'one_of' must stand in {place}, but got {got}.")
+    _refuse_doubles("one_of", rule.one_of or (), place)
 
 
 def _check_attentions(rule: SiteRule, place: str) -> None:

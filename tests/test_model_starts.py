@@ -54,7 +54,9 @@ def test_any_wiring_can_start_as_the_plain_network_and_learns_to_leave_it(wiring
     with torch.no_grad():
         for share in shares:
             share.fill_(1.0)
-    usual = build_model(RESNET, Placement({site: Attention("cbam", wiring=wiring) for site in model.placement}), **SHAPE)
+    usual = build_model(
+        RESNET, Placement({site: Attention("cbam", wiring=wiring) for site in model.placement}), **SHAPE
+    )
     usual.load_state_dict({key: value for key, value in model.state_dict().items() if not key.endswith("share")})
     torch.testing.assert_close(model(images), usual.eval()(images))
 

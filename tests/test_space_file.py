@@ -128,7 +128,7 @@ def test_a_backbone_may_be_a_name_alone():
         ('share = "all"', 'share = "al"', "did you mean 'all'?"),
         ('"residual"', '"residal"', "did you mean 'residual'? Known: addend, concat, gate, residual."),
         ('match = ["denseblock*"]', 'match = "denseblock*"', "write match = ['denseblock*']."),
-        ('match = ["denseblock*"]\n', "", "Key 'match' is missing in [[sites]] 1 of"),
+        ('match = ["denseblock*"]\n', "", "Either 'match' or 'one_of' must stand in [[sites]] 1 of"),
         ('title = "A test"', "", "Key 'title' is missing in"),
         ("90_000", '"many"', "'max_params' in [limits] of"),
         ("90_000", "0", "greater than or equal to 1, but got 0."),
