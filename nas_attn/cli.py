@@ -238,6 +238,30 @@ def spaces(debug: Debug = False) -> None:
 
 
 @app.command(rich_help_panel="Commands")
+def sites(
+    network: Annotated[
+        str, typer.Argument(metavar="NETWORK", help="A backbone, a space, or module:function of your own.")
+    ],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the backbone, such as stem=small.")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        whole("--image-size", 1, 2048, panel=DATA, help="Height and width in pixels.", default="the network's"),
+    ] = None,
+    num_classes: Annotated[int, whole("--num-classes", 1, 100_000, panel=DATA, help="Classes.")] = 10,
+    in_channels: Annotated[int, whole("--in-channels", 1, 64, panel=DATA, help="Channels of the images.")] = 3,
+    debug: Debug = False,
+) -> None:
+    """Draw a network as a tree with every site, its kind, channels and map, and what fits there."""
+    from nas_attn.site_listing import print_sites
+
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # for networks of the user's own
+    print_sites(network, options or [], num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+
+
+@app.command(rich_help_panel="Commands")
 def attentions(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One attention, in full.")] = None,
     debug: Debug = False,
