@@ -49,7 +49,7 @@ def test_a_space_and_a_network_of_ones_own_are_drawn_too(capsys):
         (["resnet18", "--image-size", "8"], "takes images of 17x17 pixels or more, but got image_size=8"),
         (
             ["own_networks:Nothing", "--image-size", "8"],
-            "The backbone's import 'own_networks:Nothing' cannot be loaded",
+            "import 'own_networks:Nothing' cannot be loaded",
         ),
         (["nowhere.toml"], "Unknown space 'nowhere.toml'"),
     ],
