@@ -250,7 +250,7 @@ def idle_options(case: Case) -> None:
     """An option that the record calls idle beside the others changes nothing."""
     complete = {option.name: option.default for option in case.entry.options} | dict(case.options)
     for option in case.entry.options:
-        if option.name not in case.entry.idle(complete):
+        if option.name not in case.entry.idle(case.channels, complete):
             continue
         for value in candidates(option):
             other = replace(case, options={**case.options, option.name: value})

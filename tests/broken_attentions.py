@@ -261,7 +261,10 @@ BROKEN: dict[str, tuple[Entry, set[str]]] = {  # what is wrong -> the entry, and
     "an option without effect": (entry_of(ForgetsPower, REDUCTION, POWER), {"option"}),
     "an option that is idle by the record only": (
         entry_of(
-            Shifted, POWER, MODE, idle=lambda options: frozenset({"power"} if options["mode"] == "shifted" else ())
+            Shifted,
+            POWER,
+            MODE,
+            idle=lambda channels, options: frozenset({"power"} if options["mode"] == "shifted" else ()),
         ),
         {"idle"},
     ),

@@ -261,6 +261,7 @@ ATTENTIONS = Catalogue(
         n_parameters=pairwise.non_local_parameters,
         n_macs=pairwise.non_local_macs,
         fits=reduction_misfit,
+        idle=pairwise.non_local_idle,
         smallest_map=2,
         identity_start=True,
         exceptions={

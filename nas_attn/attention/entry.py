@@ -54,7 +54,7 @@ class Option:
     optional: bool = False
 
 
-def nothing_idle(options: Options) -> frozenset[str]:
+def nothing_idle(channels: int, options: Options) -> frozenset[str]:
     """Return no option: each has an effect."""
     return frozenset()
 
@@ -81,7 +81,7 @@ class Entry:
             resolved options, context), height and width being those of the map that enters; None counts a built
             module's.
         fits: Why complete options cannot hold at these channels, with the nearest that work, or None.
-        idle: Names of the options without effect beside the others.
+        idle: Names of the options without effect beside the others, for (channels, complete options).
         auto: What None stands for, by channels and context, for each optional option whose None means a value.
         smallest_map: Smallest height and width at which every parameter matters.
         n_inputs: Tensors that enter; 2 at a merge: the branch, then the shortcut.
@@ -103,7 +103,7 @@ class Entry:
     n_parameters: Callable[[int, Options, Context], int] | None = None
     n_macs: Callable[[int, int, int, Options, Context], int] | None = None
     fits: Callable[[int, Options, Context], str | None] = always_fits
-    idle: Callable[[Options], frozenset[str]] = nothing_idle
+    idle: Callable[[int, Options], frozenset[str]] = nothing_idle
     auto: Mapping[str, Callable[[int, Context], Value]] = field(default_factory=dict)
     smallest_map: int = 1
     n_inputs: int = 1

@@ -127,6 +127,7 @@ class DAF(nn.Module):
     """Add two maps: what a residual block does without attention.
 
     Source: Dai et al., WACV 2021, arXiv:2009.14082, where it is the "direct addition" that AFF is compared with.
+    Departs: none.
 
     Shape: (N, C, H, W) twice, branch and shortcut -> the same.
     Cost: no weights, no multiply-adds.

@@ -41,7 +41,7 @@ def resolve_options(entry: Entry, channels: int, options: Options, context: Cont
     >>> resolve_options(attention_entry("cbam"), 24, {"reduction": 20, "branches": "channel"})
     {'reduction': 16, 'branches': 'channel', 'gate': 'sigmoid'}
     """
-    active = _active(entry, options)
+    active = _active(entry, channels, options)
     resolved = {name: _resolved(entry, channels, context, name, value) for name, value in active.items()}
     return _canonical_width(entry, channels, resolved) if "reduction" in resolved else resolved
 
@@ -57,7 +57,7 @@ def why_not(entry: Entry, site: Site, options: Options) -> str | None:
     if min(site.height, site.width) < entry.smallest_map:
         size = entry.smallest_map
         return f"{place}: a map of at least {size}x{size} must hold, but the map is {site.height}x{site.width}."
-    misfit = entry.fits(site.channels, _active(entry, options), context_at(site))
+    misfit = entry.fits(site.channels, _active(entry, site.channels, options), context_at(site))
     return f"{place}: {misfit}" if misfit else None
 
 
@@ -70,15 +70,15 @@ def require_fit(name: str, channels: int, /, *, context: Context | None = None, 
     check_options(entry, options, "")
     if channels < 1:
         raise SpaceError(f"channels >= 1 must hold for attention '{name}', but got channels={channels}.")
-    misfit = entry.fits(channels, _active(entry, options), context or NO_CONTEXT)
+    misfit = entry.fits(channels, _active(entry, channels, options), context or NO_CONTEXT)
     if misfit:
         raise SpaceError(f"Attention '{name}' does not fit {channels} channels: {misfit}")
 
 
-def _active(entry: Entry, options: Options) -> dict[str, Value]:
+def _active(entry: Entry, channels: int, options: Options) -> dict[str, Value]:
     """Return the options with defaults, without those that have no effect."""
     complete = {option.name: options.get(option.name, option.default) for option in entry.options}
-    idle = entry.idle(complete)
+    idle = entry.idle(channels, complete)
     return {name: value for name, value in complete.items() if name not in idle}
 
 
@@ -93,7 +93,7 @@ def _resolved(entry: Entry, channels: int, context: Context, name: str, value: V
 
 
 def _canonical_width(entry: Entry, channels: int, options: dict[str, Value]) -> dict[str, Value]:
-    """Write the hidden width max(min_hidden, channels // reduction) in one way; a floor below it is the default or 1."""
+    """Write the width max(min_hidden, channels // reduction) in one way; a lower floor becomes the default or 1."""
     if whole(options, "reduction") > channels and options.get("min_hidden", 1) == 1:
         return options
     hidden = hidden_width(channels, options)

@@ -83,7 +83,7 @@ def deform_misfit(channels: int, options: Options, context: Context) -> str | No
     )
 
 
-def deform_idle(options: Options) -> frozenset[str]:
+def deform_idle(channels: int, options: Options) -> frozenset[str]:
     """Return the options that offsets of whole channels do not have."""
     return frozenset({"modulated", "groups"} if options["offsets"] == "channel" else ())
 

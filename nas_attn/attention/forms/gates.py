@@ -33,13 +33,13 @@ def gam_misfit(channels: int, options: Options, context: Context) -> str | None:
     )
 
 
-def cbam_idle(options: Options) -> frozenset[str]:
+def cbam_idle(channels: int, options: Options) -> frozenset[str]:
     """Return the options of the branch that is missing; one branch has no order."""
     idle = {"channel": ("order", "kernel_size", "spatial_norm"), "spatial": ("order", "reduction")}
     return frozenset(idle.get(str(options["branches"]), ()))
 
 
-def gam_idle(options: Options) -> frozenset[str]:
+def gam_idle(channels: int, options: Options) -> frozenset[str]:
     """Return the options of the branch that is missing; a kernel of 1 needs no padding."""
     if options["branches"] == "channel":
         return frozenset({"kernel_size", "groups", "padding_mode"})
@@ -47,7 +47,7 @@ def gam_idle(options: Options) -> frozenset[str]:
     return frozenset(idle | ({"padding_mode"} if options["kernel_size"] == 1 else set()))
 
 
-def triple_idle(options: Options) -> frozenset[str]:
+def triple_idle(channels: int, options: Options) -> frozenset[str]:
     """Return the options of the parts that are missing."""
     parts = parts_of(options)
     idle = set() if "element" in parts else {"hidden", "softmax", "aux_weight"}

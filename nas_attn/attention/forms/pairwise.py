@@ -19,6 +19,11 @@ def gc_macs(channels: int, height: int, width: int, options: Options, context: C
     return 2 * channels * height * width + 2 * channels * hidden_width(channels, options)
 
 
+def non_local_idle(channels: int, options: Options) -> frozenset[str]:
+    """Return the scale where the hidden width is 1, whose root is 1 too."""
+    return frozenset({"scale"} if channels // whole(options, "reduction") == 1 else ())
+
+
 def non_local_parameters(channels: int, options: Options, context: Context) -> int:
     """Return the parameters of four 1x1 convolutions with biases, and of a norm."""
     hidden = hidden_width(channels, options)
