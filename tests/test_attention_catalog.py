@@ -46,7 +46,7 @@ def cases(draw: st.DrawFn, entry: Entry, channels: int, most: int) -> Case:
 def test_the_catalogue_is_complete_and_read_only() -> None:
     assert " ".join(ATTENTIONS.own) == (
         "se se_bn scse cbam bam gam triplet triple sk ms_cam aff iaff daf gct eca coord simam gc non_local "
-        "self_attention shuffle ema lska deform attention_pool"
+        "self_attention shuffle sge ema lska deform attention_pool"
     )
     for name in ATTENTIONS.own:
         entry = ATTENTIONS[name]

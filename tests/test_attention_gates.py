@@ -1,4 +1,4 @@
-"""SE with batch norm, ECA, scSE, BAM, SimAM, LSKA, Shuffle and EMA against published tensors and plain formulas."""
+"""SE with batch norm, ECA, scSE, BAM, SimAM, LSKA, Shuffle, SGE, EMA: published tensors and plain formulas."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.channel import ECA, SE, SEBN, means
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.forms.grouped import LSKA_KERNELS
-from nas_attn.attention.grouped import EMA, Shuffle
+from nas_attn.attention.grouped import EMA, SGE, Shuffle
 from nas_attn.attention.mixed import BAM, SCSE
 from nas_attn.attention.spatial import LSKA, SimAM
 from nas_attn.errors import SpaceError
@@ -299,6 +299,30 @@ def test_a_fresh_shuffle_scales_everything_alike() -> None:
     torch.testing.assert_close(module(x), x[:, order] * torch.tensor(1.0).sigmoid())
 
 
+@pytest.mark.parametrize("groups", [1, 3, 12])
+def test_sge_gates_pixels_by_their_likeness_to_the_mean_of_their_group(groups: int) -> None:
+    x = images(2, 12, 5, 3)
+    module = randomised(SGE(12, groups=groups))
+    gated = []
+    for group, weight, bias in zip(x.chunk(groups, 1), *map(torch.flatten, in_order(module)), strict=True):
+        likeness = torch.einsum("nchw,nc->nhw", group, group.mean((2, 3)))
+        std, mean = torch.std_mean(likeness, (1, 2), keepdim=True)
+        gated.append(group * (weight * (likeness - mean) / (std + 1e-5) + bias).sigmoid()[:, None])
+
+    torch.testing.assert_close(module(x), torch.cat(gated, 1))
+    assert n_parameters(module) == 2 * groups
+
+
+def test_a_fresh_sge_scales_everything_alike_and_an_even_map_has_a_gradient() -> None:
+    x = images(2, 128, 3, 2).float()
+    module = SGE(128)
+    torch.testing.assert_close(module(x), x * torch.tensor(1.0).sigmoid())
+
+    randomised(module)(torch.ones(2, 128, 3, 2)).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in module.parameters())
+    assert module(x[:, :, :1, :1]).isfinite().all()
+
+
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_ema_lets_two_branches_weigh_each_others_pixels(factor: int) -> None:
     x = images(2, 8, 5, 3)
@@ -329,6 +353,7 @@ def test_ema_lets_two_branches_weigh_each_others_pixels(factor: int) -> None:
 
 def test_groups_follow_the_authors_where_those_divide_the_channels() -> None:
     assert [Shuffle(channels).groups for channels in (128, 64, 48, 2)] == [64, 32, 24, 1]
+    assert [SGE(channels).groups for channels in (128, 64, 48, 1)] == [64, 64, 48, 1]
     assert [EMA(channels).groups for channels in (64, 48, 7, 1)] == [32, 24, 7, 1]
 
 
@@ -338,7 +363,7 @@ def test_these_gates_never_amplify(module: nn.Module) -> None:
     assert (randomised(module)(x).abs() <= x.abs()).all()
 
 
-@pytest.mark.parametrize("name", ["se", "se_bn", "scse", "bam", "eca", "simam", "lska", "shuffle", "ema"])
+@pytest.mark.parametrize("name", ["se", "se_bn", "scse", "bam", "eca", "simam", "lska", "shuffle", "sge", "ema"])
 def test_it_is_made_by_its_name_and_keeps_channels_last(name: str) -> None:
     module = randomised(create_attention(name, 32))
     x = images(2, 32, 6, 5)
@@ -356,6 +381,7 @@ def test_it_is_made_by_its_name_and_keeps_channels_last(name: str) -> None:
     ("name", "options", "message"),
     [
         ("shuffle", {"groups": 3}, r"2 \* groups must divide the channels, but got groups=3, channels=16"),
+        ("sge", {"groups": 3}, "groups must divide the channels, but got groups=3, channels=16; .*groups=2 or 4"),
         ("ema", {"factor": 3}, "factor must divide the channels, but got factor=3, channels=16; .*factor=2 or 4"),
         ("eca", {"kernel_size": 4}, "'kernel_size' of 'eca' must be an odd number from 1 to 63 or auto, but got 4"),
         ("lska", {"kernel_size": 9}, "'kernel_size' of 'lska' must be one of 7, 11, 23, 35, 41, 53, but got 9"),

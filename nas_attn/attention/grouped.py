@@ -1,4 +1,4 @@
-"""Attention in groups of channels that share their layers: Shuffle and EMA."""
+"""Attention in groups of channels: Shuffle, SGE and EMA."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_attn.attention.channel import means
-from nas_attn.attention.forms.grouped import ema_factor, shuffle_groups
+from nas_attn.attention.forms.grouped import ema_factor, sge_groups, shuffle_groups
 from nas_attn.attention.options import NO_CONTEXT, require_fit
 
 
@@ -66,6 +66,47 @@ class Shuffle(nn.Module):
         weight, bias = self.norm.weight * self.spatial.weight, self.spatial(self.norm.bias)
         normed = torch.group_norm(x.contiguous(), x.shape[1], weight.repeat(self.groups), bias.repeat(self.groups))
         return torch.sigmoid(normed)
+
+
+class SGE(nn.Module):
+    """Gate the pixels of each group of channels by their likeness to the group's mean, normalised over the map.
+
+    Source: Li et al., "Spatial Group-wise Enhance", 2019, arXiv:1905.09646, and the authors' code: 1e-5 is added to the
+    deviation, which is that of a sample; weights start at 0 and biases at 1, so that every gate starts at sigmoid(1).
+    Departs: the deviation of a map of one pixel, which is not a number in the authors' code, is 0 here. Their 64 groups
+    need channels that 64 divides, `groups=None` takes fewer where it does not.
+
+    Args:
+        groups: Groups; divides the channels. None is 64, or the most below that divide them.
+
+    Shape: (N, C, H, W) -> the same; H and W are free, but on a map of one pixel the weights have no effect.
+    Cost: 2 * groups weights, no matrix product.
+    Raises: SpaceError unless `groups` divides the channels.
+    """
+
+    def __init__(self, channels: int, *, groups: int | None = None) -> None:
+        super().__init__()
+        require_fit("sge", channels, groups=groups)
+        self.groups = sge_groups(channels, NO_CONTEXT) if groups is None else groups
+        self.weight = nn.Parameter(torch.zeros(self.groups, 1, 1))
+        self.bias = nn.Parameter(torch.ones(self.groups, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        n_images, _, height, width = x.shape
+        grouped = x.reshape(n_images, self.groups, -1, height, width)
+        likeness = (grouped * means(x).view(n_images, self.groups, -1, 1, 1)).sum(2)  # (N, groups, H, W)
+        gate = torch.sigmoid(torch.addcmul(self.bias, self.weight, _standardised(likeness)))
+        return (grouped * gate[:, :, None]).flatten(1, 2)
+
+
+def _standardised(x: Tensor) -> Tensor:
+    """Return each map less its mean, over its deviation. Shape: (N, C, H, W) -> the same."""
+    distance = x - means(x)[:, :, None, None]
+    n_degrees = max(x.shape[2] * x.shape[3] - 1, 1)
+    length = torch.linalg.vector_norm(distance, dim=(2, 3), keepdim=True)  # whose gradient is finite at 0
+    standardised: Tensor = distance / (length / n_degrees**0.5 + 1e-5)
+    return standardised
 
 
 class EMA(nn.Module):

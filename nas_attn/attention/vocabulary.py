@@ -129,6 +129,16 @@ SHUFFLE = (
         optional=True,
     ),
 )
+SGE = (
+    Option(
+        "groups",
+        None,
+        "int",
+        "Groups; auto: the authors' 64, or fewer where those do not divide the channels.",
+        low=1,
+        optional=True,
+    ),
+)
 EMA = (
     Option(
         "factor",

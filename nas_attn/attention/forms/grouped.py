@@ -1,4 +1,4 @@
-"""Attentions over groups of channels, and over large kernels: shuffle, ema, lska."""
+"""Attentions over groups of channels, and over large kernels: shuffle, sge, ema, lska."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def shuffle_groups(channels: int, context: Context) -> int:
 def shuffle_parameters(channels: int, options: Options, context: Context) -> int:
     """Return the parameters of six vectors over half a group."""
     return 3 * channels // whole(options, "groups")
+
+
+def sge_groups(channels: int, context: Context) -> int:
+    """Return the authors' 64 groups, or the most below that divide the channels."""
+    return largest_divisor(channels, 64)
+
+
+def sge_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of a weight and a bias a group."""
+    return 2 * whole(options, "groups")
 
 
 def ema_factor(channels: int, context: Context) -> int:
