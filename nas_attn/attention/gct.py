@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nas_attn.attention.fused import PIXELS, norm_over_pixels, scale, sum_over
 from nas_attn.attention.options import require_fit
@@ -40,9 +41,8 @@ class GCT(nn.Module):
         if self.mode == "l2":
             x, norm = norm_over_pixels(x, self.eps)
             size = norm * self.alpha
-            typical = (size.square().mean(1, keepdim=True) + self.eps).sqrt()
+            share = functional.rms_norm(size.flatten(1), self.gamma.shape, self.gamma, self.eps)
         else:
-            size = sum_over(x.abs(), PIXELS) * self.alpha
-            typical = size.abs().mean(1, keepdim=True) + self.eps
-        gamma, beta = self.gamma[:, None, None], self.beta[:, None, None]
-        return scale(x, 1 + torch.tanh(size * (gamma / typical) + beta))
+            size = (sum_over(x.abs(), PIXELS) * self.alpha).flatten(1)
+            share = size * (self.gamma / (size.abs().mean(1, keepdim=True) + self.eps))
+        return scale(x, (1 + torch.tanh(share + self.beta))[:, :, None, None])
