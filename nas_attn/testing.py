@@ -58,7 +58,7 @@ CHECKS: dict[str, tuple[Law, Literal["entry", "variants", "options"]]] = {
     "dtype": (checks.dtype, "variants"),
     "autocast": (checks.autocast, "variants"),
     "channels_last": (checks.channels_last, "variants"),
-    "transposed": (checks.transposed, "variants"),
+    "views": (checks.views, "variants"),
     "input_untouched": (checks.input_untouched, "variants"),
     "independent": (checks.independent, "variants"),
     "repeatable": (checks.repeatable, "variants"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_attn.attention.create import auxiliary_loss
@@ -26,6 +27,7 @@ from nas_attn.testing_demands import (
     demand_equal_states,
     demand_gradients,
     demand_same,
+    demand_same_gradients,
     distance_of,
     is_bias,
     is_weight,
@@ -144,21 +146,24 @@ def autocast(case: Case) -> None:
 
 
 def channels_last(case: Case) -> None:
-    """A channels_last map stays so, with the same values, whether or not the weights are channels_last."""
-    module, maps = case.build(), case.inputs()
-    expected = module(*maps)
+    """A channels_last map stays so, with the same values and gradients, also where the weights are channels_last."""
     last = torch.channels_last
-    for one in (module, case.build().to(memory_format=last)):
-        got = one(*(x.contiguous(memory_format=last) for x in maps))
+    maps = [x.contiguous(memory_format=last) for x in case.inputs()]
+    for module in (case.build(), case.build().to(memory_format=last)):
+        got = module(*maps)
         demand(got.is_contiguous(memory_format=last), "what leaves must be channels_last like what enters")
-        demand_close(got, expected, "the values on a channels_last map")
+        demand_close(got, case.build()(*case.inputs()), "the values on a channels_last map")
+    for module in (case.build(), case.build().train()):
+        demand_same_gradients(module, maps, case.inputs(), "gradients on a channels_last map")
 
 
-def transposed(case: Case) -> None:
-    """A map whose axes lie transposed in memory gives the same values."""
-    module, maps = case.build(), case.inputs()
-    turned = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in maps]
-    demand_close(module(*turned), module(*maps), "the values on a map that lies transposed in memory")
+def views(case: Case) -> None:
+    """A map whose axes lie transposed in memory, or that is cut out of another, gives the same values and gradients."""
+    turned = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in case.inputs()]
+    parts = [functional.pad(x, (1, 1, 1, 1))[:, :, 1:-1, 1:-1] for x in case.inputs()]
+    for maps in (turned, parts):
+        demand_close(case.build()(*maps), case.build()(*case.inputs()), "the values on a view")
+        demand_same_gradients(case.build(), maps, case.inputs(), "gradients on a view")
 
 
 def input_untouched(case: Case) -> None:

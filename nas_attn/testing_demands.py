@@ -53,6 +53,19 @@ def demand_gradients(module: nn.Module, maps: Sequence[Tensor], nonzero: Callabl
             demand(leaf.grad.abs().max().item() > 1e-12, f"{name} must get a gradient that is not zero")
 
 
+def demand_same_gradients(module: nn.Module, maps: Sequence[Tensor], others: Sequence[Tensor], what: str) -> None:
+    """Raise AssertionError unless a module has the same gradients for both, in double precision."""
+    module, found = module.double(), []
+    for inputs in (maps, others):
+        leaves = [x.double().requires_grad_() for x in inputs]
+        output = seeded_pass(module, leaves)
+        slope = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).reshape(output.shape)
+        found.append(torch.autograd.grad(output, [*leaves, *module.parameters()], slope, allow_unused=True))
+    for got, expected in zip(*found, strict=True):
+        if got is not None and expected is not None:
+            demand_close(got, expected, what)
+
+
 def seeded_pass(module: Callable[..., Tensor], maps: Sequence[Tensor]) -> Tensor:
     """Return what the module makes of the maps, with one seed for what it draws."""
     torch.manual_seed(0)

@@ -248,7 +248,7 @@ BROKEN: dict[str, tuple[Entry, set[str]]] = {  # what is wrong -> the entry, and
     "a wrong dtype": (entry_of(WidensHalves), {"dtype"}),
     "another result under autocast": (entry_of(LosesAutocast), {"autocast"}),
     "a lost layout": (entry_of(LosesLayout), {"channels_last"}),
-    "a view of what may be transposed": (entry_of(Views), {"transposed"}),
+    "a view of what may be transposed": (entry_of(Views), {"views"}),
     "an input that is written over": (entry_of(InPlace), {"input_untouched"}),
     "images that see each other": (entry_of(SeesTheBatch), {"independent"}),
     "a state that changes in eval mode": (entry_of(Counts), {"repeatable"}),
