@@ -45,15 +45,15 @@ class Check:
         return f"{self.variant}-{self.name}"
 
 
-CHECKS: dict[str, tuple[Law, Literal["entry", "variants", "options"]]] = {
-    "record": (checks.record, "entry"),
+CHECKS: dict[str, tuple[Law, Literal["places", "variants", "options"]]] = {
+    "record": (checks.record, "places"),
     "shape": (checks.shape, "variants"),
     "finite": (checks.finite, "variants"),
     "gradient": (checks.gradient, "variants"),
     "bias_gradient": (checks.bias_gradient, "variants"),
     "training": (checks.training, "variants"),
     "derivative": (checks.derivative, "variants"),
-    "smallest_map": (checks.smallest_map, "entry"),
+    "smallest_map": (checks.smallest_map, "places"),
     "one_image": (checks.one_image, "variants"),
     "dtype": (checks.dtype, "variants"),
     "autocast": (checks.autocast, "variants"),
@@ -66,17 +66,17 @@ CHECKS: dict[str, tuple[Law, Literal["entry", "variants", "options"]]] = {
     "deepcopy": (checks.copied, "variants"),
     "pickle": (checks.pickled, "variants"),
     "state_dict": (checks.state_dict, "variants"),
-    "compile": (checks.compiled, "entry"),
-    "export": (checks.exported, "entry"),
+    "compile": (checks.compiled, "places"),
+    "export": (checks.exported, "places"),
     "option": (checks.changed_option, "options"),
     "idle": (checks.idle_options, "variants"),
     "resolve": (checks.resolved_options, "variants"),
-    "auto": (checks.auto_values, "entry"),
+    "auto": (checks.auto_values, "places"),
     "cost": (checks.cost, "variants"),
-    "auxiliary": (checks.auxiliary, "entry"),
-    "identity_start": (checks.identity_start, "entry"),
+    "auxiliary": (checks.auxiliary, "places"),
+    "identity_start": (checks.identity_start, "places"),
 }
-"""Every check: its law, and whether it is run once an entry, for each variant, or for each changed option."""
+"""Every check: its law, and whether it is run for the base options (in each place), each variant, or each change."""
 
 
 def attention_checks(entry: Entry | str, *, channels: int | None = None) -> list[Check]:
@@ -94,7 +94,7 @@ def attention_checks(entry: Entry | str, *, channels: int | None = None) -> list
     cases = cases_of(entry, channels)
     found: list[Check] = []
     for name, (law, over) in CHECKS.items():
-        chosen = {"entry": cases[:1], "variants": cases, "options": [case for case in cases if case.changed]}[over]
+        chosen = [case for case in cases if over == "variants" or bool(case.changed) == (over == "options")]
         if name in entry.exceptions:
             found.append(Check(name, entry.name, entry.name, partial(_must_fail, name, law, chosen)))
         else:

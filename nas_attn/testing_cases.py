@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import islice, product
 from typing import Any
@@ -49,11 +49,14 @@ class Case:
     replaced: Convolution | None = None
 
     def __str__(self) -> str:
-        options = ",".join(f"{name}={value}" for name, value in self.options.items() if name == self.changed)
-        conv = self.replaced
-        plain = conv is None or conv == plain_convolution(self.channels)
-        place = "" if plain or conv is None else f"{conv.in_channels}to{conv.out_channels},stride={conv.stride}"
-        return "-".join(filter(None, (self.entry.name, place, options)))
+        here, plain = (
+            asdict(self.replaced or plain_convolution(self.channels)),
+            asdict(plain_convolution(self.channels)),
+        )
+        place = {name: value for name, value in here.items() if value != plain[name]}
+        changed = {name: value for name, value in self.options.items() if name == self.changed}
+        words = [f"{name}={value}" for name, value in (place | changed).items()]
+        return "-".join([self.entry.name, *([",".join(words)] if words else [])])
 
     @property
     def map(self) -> Size:
@@ -183,11 +186,14 @@ def _start(option: Option) -> Value:
 
 
 def _other_convolutions(base: Case) -> list[Case]:
-    """Return the base in place of a strided convolution that doubles the channels, and of a grouped one with a bias."""
+    """Return the base in place of a strided convolution that doubles the channels, and of a grouped, dilated one."""
     if base.replaced is None:
         return []
     half = max(base.channels // 2, 1)
-    others = (Convolution(half, base.channels, stride=2), Convolution(base.channels, base.channels, groups=2))
+    others = (
+        Convolution(half, base.channels, stride=2),
+        Convolution(base.channels, base.channels, dilation=2, groups=2),
+    )
     return [case for conv in others if (case := replace(base, replaced=conv)).fits()]
 
 

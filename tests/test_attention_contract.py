@@ -55,19 +55,43 @@ def test_published_parameter_counts(name: str, channels: int, options: dict[str,
     assert sum(parameter.numel() for parameter in module.parameters()) == n_parameters
 
 
-def test_published_totals_of_resnet50() -> None:
-    """SE, CBAM and GAM behind every block of ResNet-50: the authors' networks, GAM's paper at 149.5 M on CIFAR."""
-    widths = {256: 3, 512: 4, 1024: 6, 2048: 3}
+RESNET50 = {256: 3, 512: 4, 1024: 6, 2048: 3}  # the blocks' widths, and how many there are
+RESNET101 = RESNET50 | {1024: 23}
+RESNET152 = RESNET50 | {512: 8, 1024: 36}
+RESNET18 = {64: 2, 128: 2, 256: 2, 512: 2}
+RESNET34 = {64: 3, 128: 4, 256: 6, 512: 3}
 
-    def total(name: str, **options: Any) -> int:
-        entry = ATTENTIONS[name]
-        return sum(n * entry.n_parameters(c, resolve_options(entry, c, options), Context()) for c, n in widths.items())
 
-    assert 25_557_032 + total("se") == 28_088_024
-    assert 25_557_032 + total("se", bias=False) == 28_071_976
-    assert 25_557_032 + total("cbam") == 28_089_624
-    assert round((23_705_252 + total("gam")) / 1e6, 1) == 149.5
-    assert 57.0 < (23_705_252 + total("gam", groups=4)) / 1e6 < 57.1
+@pytest.mark.parametrize(
+    ("plain", "widths", "name", "options", "published"),
+    [
+        (25_557_032, RESNET50, "se", {}, 28_088_024),
+        (25_557_032, RESNET50, "se", {"bias": False}, 28_071_976),
+        (44_549_160, RESNET101, "se", {}, 49_326_872),
+        (60_192_808, RESNET152, "se", {}, 66_821_848),
+        (11_689_512, RESNET18, "cbam", {}, 11_779_392),
+        (21_797_672, RESNET34, "cbam", {}, 21_960_468),
+        (25_557_032, RESNET50, "cbam", {}, 28_089_624),
+        (44_549_160, RESNET101, "cbam", {}, 49_330_172),
+        (23_705_252, RESNET50, "cbam", {}, 26_237_844),  # from here on for small images and 100 classes
+        (23_705_252, {256: 1, 512: 1, 1024: 1}, "bam", {}, 24_063_319),
+    ],
+)
+def test_published_totals_of_networks(
+    plain: int, widths: dict[int, int], name: str, options: dict[str, Any], published: int
+) -> None:
+    assert plain + added(widths, name, options) == published
+
+
+def test_gam_behind_every_block_of_resnet50_costs_what_its_paper_says() -> None:
+    assert round((23_705_252 + added(RESNET50, "gam", {})) / 1e6, 1) == 149.5
+    assert 57.0 < (23_705_252 + added(RESNET50, "gam", {"groups": 4})) / 1e6 < 57.1
+
+
+def added(widths: dict[int, int], name: str, options: dict[str, Any]) -> int:
+    """Parameters of one attention a block."""
+    entry = ATTENTIONS[name]
+    return sum(n * entry.n_parameters(c, resolve_options(entry, c, options), Context()) for c, n in widths.items())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +23,9 @@ from broken_attentions import (
     WidensHalves,
     entry_of,
 )
+from conftest import RunCommand
 
+from nas_attn import testing
 from nas_attn.attention.catalog import ATTENTIONS, attention_entry, register_attention
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.entry import Entry
@@ -101,6 +106,25 @@ def test_options_are_brought_to_the_channels_or_refused() -> None:
     assert {check.variant for check in attention_checks(wide)} >= {"my_gate", "my_gate-power=0.5"}
     with pytest.raises(SpaceError, match=r"No options of 'my_gate' fit 32 channels"):
         attention_checks(wide, channels=32)
+
+
+def test_an_author_of_a_plug_in_runs_the_contract_as_the_docstring_says(
+    run_python: RunCommand, root: Path, tmp_path: Path
+) -> None:
+    _, _, snippet = (testing.__doc__ or "").partition("more than this:")
+    (tmp_path / "test_mine.py").write_text(
+        "import pytest\nfrom own_attention import CONTRAST as MY_ENTRY\n" + textwrap.dedent(snippet)
+    )
+    paths = os.pathsep.join([str(root), str(root / "examples")])
+    outcome = run_python("-W", "error", "-m", "pytest", "-q", "test_mine.py", env={"PYTHONPATH": paths})
+
+    assert outcome.returncode == 0, outcome.stdout
+    assert re.search(r"^\d{2,} passed", outcome.stdout, re.MULTILINE)
+
+
+def test_the_contract_needs_no_pytest(run_python: RunCommand) -> None:
+    code = "import sys, nas_attn.testing; assert 'pytest' not in sys.modules"
+    assert run_python("-c", code).returncode == 0
 
 
 # In the catalogue of this process.
