@@ -7,7 +7,8 @@ from typing import Any
 
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.entry import Option
-from nas_attn.backbones.catalog import BACKBONES, BackboneOption
+from nas_attn.backbones.catalog import BACKBONES
+from nas_attn.backbones.entry import BackboneOption
 from nas_attn.space_file import SpaceFile
 
 _TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}

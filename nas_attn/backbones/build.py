@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas_attn.backbones.catalog import Spec, backbone_entry, check_backbone
+from nas_attn.backbones.catalog import backbone_entry, check_backbone
+from nas_attn.backbones.entry import Spec
 from nas_attn.errors import SpaceError
 
 

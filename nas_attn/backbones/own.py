@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from nas_attn.backbones.build import build_backbone, seeded
-from nas_attn.backbones.catalog import Spec, check_shape
+from nas_attn.backbones.catalog import check_shape
+from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, open_block
 from nas_attn.backbones.sites import Passage, Place, count_parameters, dry_pass, forward_macs, measured, tap_path
 from nas_attn.errors import SpaceError

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_attn.backbones.build import build_backbone, load_object
-from nas_attn.backbones.catalog import Spec, backbone_entry
+from nas_attn.backbones.catalog import backbone_entry
+from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, open_block, seam_path
 from nas_attn.placement import SWAPPED, Convolution, Site, SiteTable
 

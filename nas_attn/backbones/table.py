@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_attn.backbones.catalog import Spec, check_backbone, check_shape
+from nas_attn.backbones.catalog import check_backbone, check_shape
+from nas_attn.backbones.entry import Spec
 from nas_attn.placement import Site, SiteTable
 
 if TYPE_CHECKING:
@@ -94,10 +95,10 @@ def _versions() -> list[str]:
 
 
 def _code() -> str:
-    """Digest of the files that decide what a table holds: an edit there makes every kept table stale."""
+    """Digest of this folder's files, which decide what a table holds: an edit there makes every kept table stale."""
     digest = hashlib.sha256()
-    for name in ("build.py", "sites.py", "seams.py"):
-        digest.update(Path(__file__).with_name(name).read_bytes())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
