@@ -124,6 +124,27 @@ def test_an_attention_keeps_few_maps_for_the_backward_pass(
     assert kept_bytes(create_attention(name, 64, **options), x) <= most * x.untyped_storage().nbytes()
 
 
+@pytest.mark.parametrize("name", ["cbam", "gam", "triplet", "gct", "coord"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_an_attention_trains_under_autocast_on_maps_of_either_type(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    module = create_attention(name, 16)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, 16, 6, 7, dtype=dtype)
+    exact, rounded = x.float().clone().requires_grad_(), x.clone().requires_grad_()
+    expected = module(exact)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(rounded)
+    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1)
+    expected.sum().backward()
+    found.float().sum().backward()
+    assert exact.grad is not None
+    assert rounded.grad is not None
+    assert rounded.grad.dtype == dtype
+    torch.testing.assert_close(rounded.grad.float(), exact.grad, rtol=0.2, atol=0.2)
+
+
 @pytest.mark.parametrize(("golden", "name"), [("gct_l2", "gct"), ("triplet_k7", "triplet")])
 @pytest.mark.parametrize("memory_format", LAYOUTS)
 def test_gct_and_triplet_compute_what_the_published_code_computes(

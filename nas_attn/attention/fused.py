@@ -283,7 +283,7 @@ class _ScaleBySigmoid(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, logits: Tensor) -> Tensor:
-        return torch.sigmoid(logits).mul_(x)
+        return torch.sigmoid(logits).to(x.dtype).mul_(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -293,7 +293,7 @@ class _ScaleBySigmoid(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, logits = ctx.saved_tensors
-        gate = torch.sigmoid(logits)
+        gate = torch.sigmoid(logits).to(x.dtype)
         grad_x = gate * grad
         grad_scaled = torch.addcmul(grad_x, grad_x, gate, value=-1, out=gate)  # the derivative is gate * (1 - gate)
         return grad_x, grad_scaled.mul_(x)
@@ -319,8 +319,9 @@ class _ScaleByBottleneck(torch.autograd.Function):
         grad_gate = x * grad
         if ctx.squash:
             grad_gate.mul_(gate).mul_(1 - gate)
-        grad_hidden = (grad_gate @ layers[2]).mul_(hidden > 0)
-        grad_x = gate.mul_(grad).flatten(0, 2).addmm_(grad_hidden.flatten(0, 2), layers[0])
+        weight_1, weight_2 = [layer.to(x.dtype) for layer in layers[::2]]
+        grad_hidden = (grad_gate @ weight_2).mul_(hidden > 0)
+        grad_x = gate.mul_(grad).flatten(0, 2).addmm_(grad_hidden.flatten(0, 2), weight_1)
         grad_layers = []
         for into, out in ((x, grad_hidden), (hidden, grad_gate)):
             rows = out.flatten(0, 2)
@@ -350,9 +351,13 @@ class _NormOverPixels(torch.autograd.Function):
 
 
 def _bottleneck(x: Tensor, squash: bool, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return what two linear layers make of the last dimension: behind the first and its ReLU, and at the end."""
-    hidden = functional.linear(x, layers[0], layers[1]).relu_()
-    gate = functional.linear(hidden, layers[2], layers[3])
+    """Return what two linear layers make of the last dimension: behind the first and its ReLU, and at the end.
+
+    All is of the map's type, in the backward pass too, where autocast is off.
+    """
+    weight_1, bias_1, weight_2, bias_2 = [layer.to(x.dtype) for layer in layers]
+    hidden = functional.linear(x, weight_1, bias_1).relu_().to(x.dtype)
+    gate = functional.linear(hidden, weight_2, bias_2).to(x.dtype)
     return hidden, gate.sigmoid_() if squash else gate
 
 
