@@ -273,6 +273,18 @@ def attentions(
 
 
 @app.command(rich_help_panel="Commands")
+def published(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One network, in full.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the networks of papers that come as placements, with their parameters, or show one in full."""
+    from nas_attn.listing import print_publication, print_publications
+
+    print_publications(as_json=as_json) if name is None else print_publication(name, as_json=as_json)
+
+
+@app.command(rich_help_panel="Commands")
 def schema(
     record: Annotated[str, typer.Argument(metavar="space", help="What to describe.")] = "space",
     debug: Debug = False,

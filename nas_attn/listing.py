@@ -1,4 +1,4 @@
-"""What `nas-attn spaces`, `nas-attn attentions` and `nas-attn schema` print."""
+"""What `nas-attn spaces`, `nas-attn attentions`, `nas-attn published` and `nas-attn schema` print."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nas_attn.attention.options import resolve_options
 from nas_attn.errors import ConfigError, unknown
 from nas_attn.fitting import Cost, entry_cost
 from nas_attn.placement import Value
+from nas_attn.publications import Published, available_published, load_published
 from nas_attn.space import SearchSpace, available_spaces, space_schema
 
 CHANNELS, CONTEXT = 64, Context(num_classes=10, height=14, width=14)
@@ -90,11 +91,83 @@ def print_attention(name: str) -> None:
         console.print(options)
 
 
+def print_publications(*, as_json: bool = False) -> None:
+    """Print the networks of papers that come with the package. Raises: SpaceError if a file of them is broken."""
+    networks = [load_published(name) for name in available_published()]
+    if as_json:
+        print(json.dumps([_publication(network) for network in networks], indent=2, ensure_ascii=False))
+        return
+    table = _table()
+    table.add_column("network", no_wrap=True)
+    table.add_column("backbone", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("published", justify="right", no_wrap=True)
+    table.add_column("what it is")
+    for network in networks:
+        published = "" if network.published_parameters is None else f"{network.published_parameters:,}"
+        row = (network.name, network.backbone["name"], f"{network.n_parameters:,}", published, network.title)
+        table.add_row(*map(Text, row))
+    console = _console(200)
+    console.print(table)
+    console.print("\nParameters: trainable ones, as built here, and as the authors' code has them where that is known.")
+    console.print("One in full: nas-attn published NAME")
+
+
+def print_publication(name: str, *, as_json: bool = False) -> None:
+    """Print one network of a paper in full. Raises: SpaceError that names the nearest."""
+    network = load_published(name)
+    if as_json:
+        print(json.dumps([_publication(network)], indent=2, ensure_ascii=False))
+        return
+    console = _console(120)
+    console.print(Text(f"{network.name}: {network.title}"), soft_wrap=True)
+    facts = _table(show_header=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column()
+    for fact, value in _published_facts(network):
+        facts.add_row(Text(fact), Text(value))
+    console.print(facts)
+    placed = _table(title="\nPlacement", title_justify="left", title_style="bold")
+    placed.add_column("attention", no_wrap=True)
+    placed.add_column("sites")
+    for patterns, attention in network.sites:
+        placed.add_row(Text(str(attention)), Text(", ".join(patterns)))
+    console.print(placed)
+
+
 def print_schema(record: str) -> None:
     """Print the JSON schema of one kind of file. Raises: ConfigError that names the nearest kind."""
     if record not in SCHEMAS:
         raise ConfigError(unknown("schema", record, SCHEMAS))
     print(json.dumps(SCHEMAS[record](), indent=2, ensure_ascii=False))
+
+
+def _publication(network: Published) -> dict[str, Any]:
+    """Return a published network as `--json` lists it."""
+    return {
+        "name": network.name,
+        "backbone": network.backbone["name"],
+        "parameters": network.n_parameters,
+        "published_parameters": network.published_parameters,
+        "source": network.source,
+    }
+
+
+def _published_facts(network: Published) -> list[tuple[str, str]]:
+    """Return what is to be known of a published network beside its title."""
+    cost, size = network.cost(), network.image_size
+    options = [f"{key}={value}" for key, value in network.backbone.items() if key != "name"]
+    facts = [
+        ("source", network.source),
+        ("backbone", f"{network.backbone['name']} ({', '.join(options)})" if options else network.backbone["name"]),
+        ("input", f"{network.in_channels} channels, {size}x{size}, {network.num_classes} classes"),
+        ("cost", f"{cost.n_parameters:,} parameters, {cost.n_macs:,} multiply-adds"),
+    ]
+    if network.published_parameters is not None:
+        facts.append(("published", f"{network.published_parameters:,} parameters"))
+    if network.note is not None:
+        facts.append(("note", network.note))
+    return facts
 
 
 def _row(space: SearchSpace) -> tuple[str, str, str, str, str]:

@@ -1,0 +1,168 @@
+"""Networks of papers as placements in a backbone: data in `published/*.toml`, read and costed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from nas_attn.attention.catalog import attention_entry
+from nas_attn.attention.options import check_options
+from nas_attn.backbones.catalog import check_backbone, check_shape
+from nas_attn.backbones.table import site_table
+from nas_attn.config import Strict, validate
+from nas_attn.decision import matches
+from nas_attn.errors import SpaceError, nearest, unknown
+from nas_attn.fitting import Cost, placement_cost, resolve_placement
+from nas_attn.placement import Attention, Placement, SiteTable
+from nas_attn.space_file import Count, Words, place_of_rule, read_toml, shown
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class SiteRecord(Strict):
+    """One `[[sites]]` table of a published network.
+
+    Args:
+        match: Patterns of site names: "*" stays within a dot, "**" crosses dots.
+        attention: What sits there, as in a placement: name, options ("auto" for None), wiring, start.
+    """
+
+    match: Words
+    attention: dict[str, Any]
+
+
+class PublishedFile(Strict):
+    """What a file of `published/` holds.
+
+    Args:
+        source: The paper, and where its authors' code is.
+        note: What to know beside: rounded totals, and where the authors' network differs.
+        published_parameters: Trainable parameters that the paper states, or its authors' code has, to the last one.
+    """
+
+    title: Text
+    source: Text
+    note: Text | None = None
+    published_parameters: Count | None = None
+    num_classes: Count
+    in_channels: Count
+    image_size: Count
+    backbone: dict[str, Any]
+    sites: Annotated[tuple[SiteRecord, ...], Field(strict=False, min_length=1)]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network of a paper, rebuilt by a placement in a backbone of the catalogue.
+
+    Args:
+        name: The file's name.
+        where: What a sentence calls the file.
+        backbone: The backbone's name and options, all filled in.
+        sites: Patterns of site names with the attention that sits there.
+    """
+
+    name: str
+    where: str
+    title: str
+    source: str
+    note: str | None
+    published_parameters: int | None
+    num_classes: int
+    in_channels: int
+    image_size: int
+    backbone: Mapping[str, Any]
+    sites: tuple[tuple[tuple[str, ...], Attention], ...]
+
+    @cached_property
+    def table(self) -> SiteTable:
+        """The sites of its backbone at its own input shape."""
+        shape = {"num_classes": self.num_classes, "in_channels": self.in_channels}
+        return site_table(self.backbone, **shape, image_size=self.image_size)
+
+    @property
+    def n_parameters(self) -> int:
+        """Trainable parameters of the network as built, by closed forms."""
+        return self.cost().n_parameters
+
+    def cost(self) -> Cost:
+        """Return what the network costs as published."""
+        return placement_cost(self.table, self.placement())
+
+    def placement(self, table: SiteTable | None = None) -> Placement:
+        """Return the placement over the sites of its backbone.
+
+        Args:
+            table: The backbone's sites at another input shape, or with another stem; None takes the network's own.
+        Raises: SpaceError if the table is another backbone's, or an attention does not fit at this shape.
+        """
+        table = self.table if table is None else table
+        if table.backbone != self.backbone["name"]:
+            raise SpaceError(
+                f"Published network '{self.name}' is a placement in backbone '{self.backbone['name']}', but this "
+                f"backbone is '{table.backbone}'."
+            )
+        placed: dict[str, Attention] = {}
+        for number, (patterns, attention) in enumerate(self.sites, 1):
+            for pattern in patterns:
+                for site in _matched(pattern, table, place_of_rule(number, self.where)):
+                    if site in placed:
+                        raise SpaceError(f"A site must be matched once, but '{site}' is matched twice in {self.where}.")
+                    placed[site] = attention
+        placement = Placement(placed)
+        resolve_placement(table, placement)
+        return placement
+
+
+def available_published() -> dict[str, Path]:
+    """Return the files of the published networks by name."""
+    return {path.stem: path for path in sorted(Path(__file__).with_name("published").glob("*.toml"))}
+
+
+def load_published(name: str) -> Published:
+    """Return a published network. Raises: SpaceError that names the nearest, or what its file must not hold."""
+    files = available_published()
+    if name not in files:
+        raise SpaceError(unknown("published network", name, files))
+    return read_published(files[name])
+
+
+def read_published(path: Path) -> Published:
+    """Return the network that a file describes. Raises: SpaceError, in one sentence that names the file."""
+    where = shown(path)
+    record = validate(PublishedFile, read_toml(path), where, SpaceError)
+    backbone = check_backbone(record.backbone, f"[backbone] of {where}")
+    shape = {"num_classes": record.num_classes, "in_channels": record.in_channels}
+    check_shape(backbone, **shape, image_size=record.image_size)
+    sites = tuple(
+        (site.match, _attention(site.attention, place_of_rule(number, where)))
+        for number, site in enumerate(record.sites, 1)
+    )
+    facts = record.model_dump(exclude={"backbone", "sites"})
+    return Published(name=path.stem, where=where, backbone=backbone, sites=sites, **facts)
+
+
+def _attention(record: Mapping[str, Any], place: str) -> Attention:
+    """Return the attention that a `[[sites]]` table names. Raises: SpaceError for what it cannot be."""
+    try:
+        attention = Attention.from_dict({key: None if value == "auto" else value for key, value in record.items()})
+    except SpaceError as error:
+        raise SpaceError(f"In {place}: {error}") from None
+    check_options(attention_entry(attention.name, place), attention.options, place)
+    return attention
+
+
+def _matched(pattern: str, table: SiteTable, place: str) -> list[str]:
+    """Return the names of the sites that a pattern covers. Raises: SpaceError if there is none."""
+    names = [site.name for site in table.sites]
+    found = [name for name in names if matches(pattern, name)]
+    if not found:
+        close = nearest(pattern.replace("*", "1"), names)
+        hint = f": did you mean '{close}'?" if close else "."
+        raise SpaceError(f"Pattern '{pattern}' in {place} matches no site of {table.backbone}{hint}")
+    return found
