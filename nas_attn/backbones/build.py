@@ -1,4 +1,4 @@
-"""Builds torchvision's networks, with another first convolution where the images or the stem ask for one."""
+"""Builds a backbone from its spec, its weights drawn from the seed alone."""
 
 from __future__ import annotations
 
@@ -42,85 +42,17 @@ def build_backbone(spec: str | Spec, *, num_classes: int, in_channels: int, imag
     with seeded(seed, "backbone"):
         if "import" in checked:
             return _imported(checked, shape)
+        entry = backbone_entry(checked["name"])
         options = {key: value for key, value in checked.items() if key != "name"}
-        make: Callable[..., nn.Module] = load_object(backbone_entry(checked["name"]).build)
-        return make(num_classes=num_classes, in_channels=in_channels, **options)
+        sizes = shape if entry.sized else {key: shape[key] for key in ("num_classes", "in_channels")}
+        make: Callable[..., nn.Module] = load_object(entry.build)
+        return make(**entry.fixed, **sizes, **options)
 
 
 def load_object(path: str) -> Any:
     """Return what "module:name" names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def densenet(
-    *,
-    num_classes: int,
-    in_channels: int,
-    growth_rate: int,
-    block_config: list[int],
-    num_init_features: int,
-    bn_size: int,
-    drop_rate: float,
-    stem: str,
-) -> nn.Module:
-    """Return torchvision's DenseNet."""
-    from torchvision.models import DenseNet
-
-    net: nn.Module = DenseNet(
-        growth_rate=growth_rate,
-        block_config=tuple(block_config),
-        num_init_features=num_init_features,
-        bn_size=bn_size,
-        drop_rate=drop_rate,
-        num_classes=num_classes,
-    )
-    _set_stem(net, "features.conv0", "features.pool0", in_channels, stem, {})
-    return net
-
-
-def densenet121(*, num_classes: int, in_channels: int, drop_rate: float, stem: str) -> nn.Module:
-    """Return torchvision's DenseNet-121."""
-    from torchvision.models import densenet121
-
-    net: nn.Module = densenet121(num_classes=num_classes, drop_rate=drop_rate)
-    _set_stem(net, "features.conv0", "features.pool0", in_channels, stem, {})
-    return net
-
-
-def resnet18(*, num_classes: int, in_channels: int, stem: str) -> nn.Module:
-    """Return torchvision's ResNet-18."""
-    from torchvision.models import resnet18
-
-    net: nn.Module = resnet18(num_classes=num_classes)
-    _set_stem(net, "conv1", "maxpool", in_channels, stem, {"mode": "fan_out", "nonlinearity": "relu"})
-    return net
-
-
-def resnet50(*, num_classes: int, in_channels: int, stem: str) -> nn.Module:
-    """Return torchvision's ResNet-50."""
-    from torchvision.models import resnet50
-
-    net: nn.Module = resnet50(num_classes=num_classes)
-    _set_stem(net, "conv1", "maxpool", in_channels, stem, {"mode": "fan_out", "nonlinearity": "relu"})
-    return net
-
-
-def _set_stem(net: nn.Module, conv: str, pool: str, in_channels: int, stem: str, init: dict[str, str]) -> None:
-    """Replace the first convolution where it must differ, drawn as the network draws its convolutions (`init`).
-
-    A small stem keeps the pooling's place with an Identity, so that all names stay.
-    """
-    old = net.get_submodule(conv)
-    assert isinstance(old, nn.Conv2d), f"{conv} is no convolution"
-    small = stem == "small"
-    if small or in_channels != old.in_channels:
-        kernel, stride, padding = (3, 1, 1) if small else (7, 2, 3)
-        new = nn.Conv2d(in_channels, old.out_channels, kernel, stride, padding, bias=False)
-        nn.init.kaiming_normal_(new.weight, **init)  # type: ignore[arg-type]  # its words are literals in torch's stubs
-        net.set_submodule(conv, new)
-    if small:
-        net.set_submodule(pool, nn.Identity())
 
 
 def _imported(spec: Spec, shape: dict[str, int]) -> nn.Module:

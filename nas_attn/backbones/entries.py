@@ -30,12 +30,13 @@ _DROP_RATE = BackboneOption("drop_rate", 0.0, "float", "dropout after each dense
 _DENSENET_SOURCE = "Huang et al., CVPR 2017, arXiv:1608.06993"
 _RESNET_SOURCE = "He et al., CVPR 2016, arXiv:1512.03385"
 _RESIDUAL_KINDS = ("output", "pre", "branch", "shortcut", "conv", "merge", "head")
+_BOTTLENECK_KINDS = ("output", "pre", "branch", "shortcut", "hidden", "conv", "merge", "head")
 
 ENTRIES = (
     Backbone(
         name="densenet",
-        build="nas_attn.backbones.build:densenet",
-        places="nas_attn.backbones.sites:densenet_places",
+        build="nas_attn.backbones.families:densenet",
+        places="nas_attn.backbones.places_plain:densenet_places",
         summary="DenseNet-BC of free width and depth, for small images (compression 0.5)",
         source=_DENSENET_SOURCE,
         options=(
@@ -60,8 +61,9 @@ ENTRIES = (
     ),
     Backbone(
         name="densenet121",
-        build="nas_attn.backbones.build:densenet121",
-        places="nas_attn.backbones.sites:densenet_places",
+        build="nas_attn.backbones.families:known_densenet",
+        fixed={"arch": "densenet121"},
+        places="nas_attn.backbones.places_plain:densenet_places",
         summary="DenseNet-121: 4 blocks of 6, 12, 24 and 16 layers, growth rate 32",
         source=_DENSENET_SOURCE,
         options=(_DROP_RATE, _stem("imagenet")),
@@ -71,8 +73,9 @@ ENTRIES = (
     ),
     Backbone(
         name="resnet18",
-        build="nas_attn.backbones.build:resnet18",
-        places="nas_attn.backbones.sites:resnet_places",
+        build="nas_attn.backbones.families:resnet",
+        fixed={"arch": "resnet18"},
+        places="nas_attn.backbones.places:resnet_places",
         summary="ResNet-18: 4 stages of 2 basic blocks",
         source=_RESNET_SOURCE,
         options=(_stem("imagenet"),),
@@ -82,12 +85,13 @@ ENTRIES = (
     ),
     Backbone(
         name="resnet50",
-        build="nas_attn.backbones.build:resnet50",
-        places="nas_attn.backbones.sites:resnet_places",
+        build="nas_attn.backbones.families:resnet",
+        fixed={"arch": "resnet50"},
+        places="nas_attn.backbones.places:resnet_places",
         summary="ResNet-50: 4 stages of 3, 4, 6 and 3 bottleneck blocks",
         source=_RESNET_SOURCE,
         options=(_stem("imagenet"),),
-        kinds=_RESIDUAL_KINDS,
+        kinds=_BOTTLENECK_KINDS,
         smallest_image=_smallest_resnet,
         default_image=_default_image,
     ),

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from nas_attn.backbones.build import build_backbone, seeded
 from nas_attn.backbones.catalog import check_shape
 from nas_attn.backbones.entry import Spec
-from nas_attn.backbones.seams import SEAM_KINDS, has_seam, open_block
+from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open, open_block
 from nas_attn.backbones.sites import Passage, Place, count_parameters, dry_pass, forward_macs, measured, tap_path
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Site, SiteTable
@@ -66,7 +66,7 @@ def survey(net: nn.Module, *, num_classes: int, in_channels: int, image_size: in
     _check_logits(trial, images, num_classes)
     n_parameters, n_macs = count_parameters(trial), forward_macs(trial, images) // N_IMAGES
     paths = [path for path, _ in trial.named_modules() if path]
-    blocks = [path for path in paths if _may_open(trial.get_submodule(path))]
+    blocks = [path for path in paths if may_open(trial.get_submodule(path))]
     passages = dry_pass(trial, images, paths, copy_inputs_of=blocks)
     refusals = {path: reason for path in paths if (reason := _no_site(passages[path]))}
     opened = _open_all(trial, blocks, passages, refusals)
@@ -101,13 +101,6 @@ def _check_logits(net: nn.Module, images: Tensor, num_classes: int) -> None:
             f"The network {name} must give {(N_IMAGES, num_classes)} for {N_IMAGES} images of {num_classes} classes, "
             f"but gives {given}: change its last layer, or num_classes."
         )
-
-
-def _may_open(module: nn.Module) -> bool:
-    """Tell whether this may be a residual block: it has children, and more to say than to run them in turn."""
-    in_turn = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
-    has_forward = type(module).forward is not nn.Module.forward
-    return has_forward and not in_turn and any(True for _ in module.children())
 
 
 def _no_site(passage: Passage) -> str | None:

@@ -38,9 +38,9 @@ class _Leaves(fx.Tracer):
 def open_block(block: nn.Module, name: str) -> fx.GraphModule:
     """Return the block with parameter-free seams on its edges; it computes what it did, under the same names.
 
-    The seams lie under the child `attention_seams`: `pre` (where the branch alone can be reached), `branch`,
-    `shortcut` and `output`, each an Identity, and `merge`, a Join. The children are shared with `block`, which must
-    not be used beside the opened one in training.
+    The seams lie under the child `attention_seams`: `pre` (where the branch alone can be reached), `hidden` (where the
+    branch's last convolution is a 1x1 of the block's own), `branch`, `shortcut` and `output`, each an Identity, and
+    `merge`, a Join. The children are shared with `block`, which must not be used beside the opened one in training.
 
     Raises: SpaceError that says why the block cannot be opened; nothing is guessed.
     """
@@ -52,6 +52,8 @@ def open_block(block: nn.Module, name: str) -> fx.GraphModule:
     _refuse_overwriting(add, name)
     pre_users = _pre_users(graph, branch, shortcut)
     seams: dict[str, nn.Module] = {"pre": nn.Identity()} if pre_users else {}
+    if _insert_hidden(graph, branch, block):
+        seams["hidden"] = nn.Identity()
     seams |= {"branch": nn.Identity(), "shortcut": nn.Identity(), "merge": Join(), "output": nn.Identity()}
     _insert_seams(graph, add, shortcut, _without_drop(add, branch, block), pre_users)
     return _graph_module(block, graph, nn.ModuleDict(seams))
@@ -66,6 +68,13 @@ def has_seam(block: nn.Module, kind: str) -> bool:
     """Tell whether this is an opened block with a seam of this kind."""
     seams = getattr(block, SEAMS, None)
     return isinstance(seams, nn.ModuleDict) and kind in seams
+
+
+def may_open(module: nn.Module) -> bool:
+    """Tell whether this may be a residual block: it has children, and more to say than to run them in turn."""
+    in_turn = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    has_forward = type(module).forward is not nn.Module.forward
+    return has_forward and not in_turn and any(True for _ in module.children())
 
 
 def _refusal(name: str, reason: str) -> SpaceError:
@@ -185,6 +194,25 @@ def _insert_seams(
     graph.lint()
 
 
+def _insert_hidden(graph: fx.Graph, branch: fx.Node, block: nn.Module) -> bool:
+    """Put a step before the branch's last convolution if that is a 1x1 behind another one; tell whether it was."""
+    last = next((node for node in reversed(graph.nodes) if node in _upstream(branch) and _is_conv(node, block)), None)
+    if last is None or len(last.all_input_nodes) != 1:
+        return False
+    entered = last.all_input_nodes[0]
+    conv = block.get_submodule(str(last.target))
+    if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1) or not _n_convolutions(entered, block):
+        return False
+    with graph.inserting_before(last):
+        at_hidden = graph.call_module(f"{SEAMS}.hidden", (entered,))
+    last.replace_input_with(entered, at_hidden)
+    return True
+
+
+def _is_conv(node: fx.Node, block: nn.Module) -> bool:
+    return node.op == "call_module" and _n_convolutions_in(block.get_submodule(str(node.target))) > 0
+
+
 def _graph_module(block: nn.Module, graph: fx.Graph, seams: nn.ModuleDict) -> fx.GraphModule:
     """Return a module that runs `graph` and holds everything that the block holds, in the block's order."""
     opened = fx.GraphModule(nn.Module(), fx.Graph(), type(block).__name__)
@@ -224,11 +252,14 @@ def _n_convolutions(node: fx.Node, block: nn.Module) -> int:
     count = 0
     for found in _upstream(node):
         if found.op == "call_module":
-            modules = block.get_submodule(str(found.target)).modules()
-            count += sum(isinstance(module, _CONVOLUTIONS) for module in modules)
+            count += _n_convolutions_in(block.get_submodule(str(found.target)))
         elif found.target in (F.conv2d, torch.conv2d):
             count += 1
     return count
+
+
+def _n_convolutions_in(module: nn.Module) -> int:
+    return sum(isinstance(child, _CONVOLUTIONS) for child in module.modules())
 
 
 def _first_line(error: Exception) -> str:

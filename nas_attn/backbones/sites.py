@@ -14,13 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas_attn.backbones.build import build_backbone, load_object
 from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.entry import Spec
-from nas_attn.backbones.seams import SEAM_KINDS, has_seam, open_block, seam_path
+from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open, open_block, seam_path
 from nas_attn.placement import SWAPPED, Convolution, Site, SiteTable
 
 
 @dataclass(frozen=True)
 class Place:
-    """A site before it was measured; a seam's `module` is the block that must be opened.
+    """A site before it was measured; `module` ends there, or it is the block that must be opened.
 
     Args:
         norm: Path of the batch norm behind a convolution, if there is one.
@@ -86,7 +86,8 @@ class Passage:
 def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
     """Build a catalogue network once and measure its sites; the pass runs on shapes alone."""
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    net = build_backbone(spec, **shape, seed=0)
+    with torch.device("meta"):  # no time for weights that nobody reads
+        net = build_backbone(spec, **shape, seed=0)
     places: list[Place] = load_object(backbone_entry(spec["name"]).places)(net)
     n_parameters = count_parameters(net)
     image = torch.zeros(1, in_channels, image_size, image_size, device="meta")
@@ -98,55 +99,25 @@ def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: in
     return SiteTable(spec["name"], **shape, n_parameters=n_parameters, n_macs=n_macs, sites=tuple(sites))
 
 
-def densenet_places(net: nn.Module) -> list[Place]:
-    """Name the outputs of a DenseNet's layers, blocks and transitions; a transition's map is the next stage's."""
-    places = []
-    for name, child in net.get_submodule("features").named_children():
-        kind, number = name.rstrip("0123456789"), name.lstrip("abcdefghijklmnopqrstuvwxyz")
-        if kind == "denseblock":
-            layers = range(1, len(list(child.children())) + 1)
-            places += [
-                Place(f"{name}.layer{k}", "output", f"features.{name}.denselayer{k}", f"stage{number}") for k in layers
-            ]
-            places.append(Place(name, "output", f"features.{name}", f"stage{number}"))
-        elif kind == "transition":
-            places.append(Place(name, "output", f"features.{name}", f"stage{int(number) + 1}"))
-    return places
-
-
-def resnet_places(net: nn.Module) -> list[Place]:
-    """Name the edges and 3x3 convolutions of a ResNet's blocks, both counted from 1, and its pooling."""
-    places = []
-    for stage in range(1, 5):
-        for number, block in enumerate(net.get_submodule(f"layer{stage}").children()):
-            name, path = f"stage{stage}.block{number + 1}", f"layer{stage}.{number}"
-            places.append(Place(f"{name}.pre", "pre", path, f"stage{stage}"))
-            places += _resnet_convolutions(name, path, block, f"stage{stage}")
-            kinds = ("branch", "shortcut", "merge", "output")
-            places += [Place(f"{name}.{kind}", kind, path, f"stage{stage}") for kind in kinds]
-    return [*places, Place("head", "head", "avgpool", "stage4")]
-
-
-def _resnet_convolutions(name: str, path: str, block: nn.Module, stage: str) -> list[Place]:
-    """Name the 3x3 convolutions of a block: `conv`, or `conv1` and `conv2`; no ReLU follows a basic block's last."""
-    if hasattr(block, "conv3"):
-        return [Place(f"{name}.conv", "conv", f"{path}.conv2", stage, norm=f"{path}.bn2")]
-    return [
-        Place(f"{name}.conv{k}", "conv", f"{path}.conv{k}", stage, norm=f"{path}.bn{k}", relu=k == 1) for k in (1, 2)
-    ]
-
-
 def open_blocks(net: nn.Module, places: Iterable[tuple[str, str]]) -> None:
     """Open the residual blocks that these sites (kind, module) need. Raises: SpaceError if one cannot be opened."""
-    for path in sorted({module for kind, module in places if kind in SEAM_KINDS}):
+    for path in sorted({module for kind, module in places if _is_seam(net, kind, module)}):
         net.set_submodule(path, open_block(net.get_submodule(path), path))
 
 
 def tap_path(net: nn.Module, kind: str, module: str) -> str:
     """Return the module whose output is the site's tensor; an opened block hands on no hooks of its own."""
-    if kind in SEAM_KINDS or has_seam(net.get_submodule(module), "output"):
+    if _is_seam(net, kind, module) or has_seam(net.get_submodule(module), "output"):
         return seam_path(module, kind)
     return module
+
+
+def _is_seam(net: nn.Module, kind: str, module: str) -> bool:
+    """Tell whether a site lies inside of the block that it names; others lie where their module ends.
+
+    A branch that is a module of its own, or layers in a row, ends there.
+    """
+    return kind in (*SEAM_KINDS, "hidden") and may_open(net.get_submodule(module))
 
 
 def dry_pass(
