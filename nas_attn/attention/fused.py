@@ -32,8 +32,16 @@ def pool(x: Tensor, *over: Dims) -> tuple[Tensor, ...]:
     Shape: (N, C, H, W) -> the same, and the same with 1 in place of the pooled dimensions.
     Cost: keeps where the maxima lie, and not x.
     """
-    found: tuple[Tensor, ...] = _apply(_Pool, in_order(x), over)
-    return found[: 1 + 2 * len(over)]
+    x = in_order(x)
+    if torch.is_grad_enabled():
+        found: tuple[Tensor, ...] = _Pool.apply(x, over)
+        return found[: 1 + 2 * len(over)]
+    pools: list[Tensor] = [x]
+    for dims in over:
+        folded = _folded(x, dims)
+        maximum = folded.amax(1) if folded.shape[2] == 1 else _max_with_place(folded)[0]
+        pools += [_unfolded(pooled, x, dims) for pooled in (maximum, folded.mean(1))]
+    return tuple(pools)
 
 
 def scale(x: Tensor, *gates: Tensor) -> Tensor:
@@ -132,7 +140,7 @@ def sum_over(x: Tensor, dims: Dims) -> Tensor:
     places = sorted([order.index(dim) for dim in dims])
     if places != list(range(places[0], places[0] + len(dims))):
         return x.sum(dims, keepdim=True)
-    return _unfolded(_folded(x, dims).sum(1), x.shape, order, dims)
+    return _unfolded(_folded(x, dims).sum(1), x, dims)
 
 
 def _apply(function: type[torch.autograd.Function], *inputs: Any) -> Any:
@@ -154,9 +162,10 @@ def _folded(x: Tensor, dims: Dims) -> Tensor:
     return x.permute(order).reshape([prod(part) for part in parts])
 
 
-def _unfolded(pooled: Tensor, shape: Sequence[int], order: Dims, dims: Dims) -> Tensor:
-    """Look at (outer, inner) as a map (N, C, H, W) with 1 in place of `dims`."""
-    sizes = [1 if dim in dims else shape[dim] for dim in order]
+def _unfolded(pooled: Tensor, x: Tensor, dims: Dims) -> Tensor:
+    """Look at (outer, inner) as a map in the order of x, (N, C, H, W) with 1 in place of `dims`."""
+    order = _memory_order(x)
+    sizes = [1 if dim in dims else x.shape[dim] for dim in order]
     return pooled.reshape(sizes).permute([order.index(dim) for dim in range(4)])
 
 
@@ -181,13 +190,12 @@ class _Pool(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, over: tuple[Dims, ...]) -> tuple[Tensor, ...]:
-        order = _memory_order(x)
         pools: list[Tensor] = []
         places: list[Tensor] = []
         for dims in over:
             folded = _folded(x, dims)
             maximum, place = _max_with_place(folded)
-            pools += [_unfolded(pooled, x.shape, order, dims) for pooled in (maximum, folded.mean(1))]
+            pools += [_unfolded(pooled, x, dims) for pooled in (maximum, folded.mean(1))]
             places.append(place)
         return x.view_as(x), *pools, *places
 
@@ -335,7 +343,7 @@ class _NormOverPixels(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         if is_channels_last(x):  # where torch's norm takes twice as long as a map of squares and its sum
-            return x.view_as(x), sum_over(x.square(), PIXELS).add_(eps).sqrt_()
+            return x.view_as(x), x.square().sum(PIXELS, keepdim=True).add_(eps).sqrt_()
         norm: Tensor = torch.linalg.vector_norm(x, dim=PIXELS, keepdim=True)
         return x.view_as(x), norm.square_().add_(eps).sqrt_()
 
