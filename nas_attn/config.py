@@ -149,8 +149,9 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str, error: t
 
 
 def _sentence(model: type[BaseModel], failure: ValidationError, where: str) -> str:
-    """Put the first of pydantic's findings into one sentence."""
-    finding = failure.errors(include_url=False)[0]
+    """Put one of pydantic's findings into one sentence: an unknown key first, since it makes others missing."""
+    findings = failure.errors(include_url=False)
+    finding = next((found for found in findings if found["type"] == "extra_forbidden"), findings[0])
     path = ".".join(str(part) for part in finding["loc"])
     if finding["type"] == "extra_forbidden":
         known = sorted(_fields_at(model, finding["loc"][:-1]))

@@ -1,0 +1,260 @@
+"""Networks of papers as placements: their totals, what they are built of, that they train, and the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from nas_attn.attention.create import auxiliary_loss
+from nas_attn.backbones.sites import count_parameters
+from nas_attn.backbones.table import site_table
+from nas_attn.cli import main
+from nas_attn.errors import SpaceError
+from nas_attn.model import AttentionModel, build_model
+from nas_attn.publications import Published, available_published, load_published, read_published
+
+# What papers state, or their authors' code has. Trainable parameters; sites with attention.
+TOTALS = {
+    "se_resnet50": (28_088_024, 16),
+    "cbam_resnet18": (11_779_392, 8),
+    "cbam_resnet50": (28_089_624, 16),
+    "bam_resnet50": (25_915_099, 3),
+    "triplet_resnet50": (25_557_032 + 16 * 300, 16),
+    "eca_resnet50": (25_557_032 + 3 * 3 + 4 * 5 + 6 * 5 + 3 * 7, 16),
+}
+
+# What nobody states to the last one: the totals that follow from the papers, and those that the papers round.
+DEDUCED = {
+    "aff_resnet50": (30_353_960, 9, 30.3),
+    "iaff_resnet50": (35_150_888, 9, 35.1),
+    "gam_resnet50_cifar100": (149_516_644, 16, 149.5),
+    "mnasnet_half_resnet50": (25_557_032 + 5 * 132_160 + 3 * 526_464, 8, None),
+    "ean_sge_resnet50": (25_557_032 + 9 * 2 * 64, 9, None),
+    "a3net_densenet121": (16_428_674, 4, None),
+}
+
+NAMES = sorted(available_published())
+
+FILE = """
+title = "SE in ResNet-18"
+source = "a paper"
+num_classes = 10
+in_channels = 3
+image_size = 32
+
+[backbone]
+name = "resnet18"
+stem = "small"
+
+[[sites]]
+match = ["stage1.block*.branch"]
+attention = { name = "se", reduction = 8 }
+
+[[sites]]
+match = ["stage4.block2.output"]
+attention = { name = "eca", kernel_size = "auto", wiring = "residual" }
+"""
+
+
+def build(network: Published, image_size: int, num_classes: int) -> AttentionModel:
+    shape = {"num_classes": num_classes, "in_channels": network.in_channels, "image_size": image_size}
+    placement = network.placement(site_table(network.backbone, **shape))
+    return build_model(network.backbone, placement, **shape, seed=0)
+
+
+def test_the_networks_that_papers_are_known_for_are_there() -> None:
+    assert sorted({**TOTALS, **DEDUCED}) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_closed_form_is_the_network_as_built(name: str) -> None:
+    network = load_published(name)
+    with torch.device("meta"):
+        model = build(network, network.image_size, network.num_classes)
+
+    assert count_parameters(model) == network.n_parameters
+    assert network.published_parameters in (None, network.n_parameters)
+    assert network.cost().n_macs >= network.table.n_macs
+    assert network.where.endswith(f"{name}.toml")
+
+
+@pytest.mark.parametrize("name", sorted(TOTALS))
+def test_its_total_is_the_authors_to_the_parameter(name: str) -> None:
+    network = load_published(name)
+    total, n_sites = TOTALS[name]
+
+    assert network.n_parameters == network.published_parameters == total
+    assert len(network.placement()) == n_sites
+
+
+@pytest.mark.parametrize("name", sorted(DEDUCED))
+def test_its_total_is_what_its_paper_rounds(name: str) -> None:
+    network = load_published(name)
+    total, n_sites, millions = DEDUCED[name]
+
+    assert network.n_parameters == total
+    assert network.published_parameters is None
+    assert millions is None or int(total / 1e5) == int(millions * 10)  # cut off, not rounded
+    assert len(network.placement()) == n_sites
+    assert network.note
+
+
+def test_attention_sits_where_the_papers_have_it() -> None:
+    kinds = {
+        name: {load_published(name).table.site(s).kind for s in load_published(name).placement()} for name in NAMES
+    }
+    outside = {"bam_resnet50", "a3net_densenet121"}
+    assert {name for name, found in kinds.items() if found == {"output"}} == outside
+    assert {name for name, found in kinds.items() if found == {"merge"}} == {"aff_resnet50", "iaff_resnet50"}
+
+    eca = load_published("eca_resnet50").placement()
+    assert {(site[:6], eca[site].options["kernel_size"]) for site in eca} == {
+        ("stage1", 3),
+        ("stage2", 5),
+        ("stage3", 5),
+        ("stage4", 7),
+    }
+
+    ean = load_published("ean_sge_resnet50")
+    branches = [site.name for site in ean.table.sites if site.kind == "branch"]
+    assert "".join(str(int(name in ean.placement())) for name in branches) == "1001011010011011"
+
+    half = load_published("mnasnet_half_resnet50")
+    assert [name for name in branches if name in half.placement()] == branches[8:]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_a_few_images(name: str) -> None:
+    network = load_published(name)
+    size = 8 if network.image_size == 32 else 64
+    model = build(network, size, num_classes=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.002)
+    images = torch.randn(4, network.in_channels, size, size, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(4)
+    losses = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(images), labels)
+        (loss + auxiliary_loss(model, labels)).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] < losses[0]
+
+
+def test_a_file_says_what_sits_where(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE)
+    network = read_published(path)
+    placement = network.placement()
+
+    assert (network.name, network.backbone) == ("mine", {"name": "resnet18", "stem": "small"})
+    assert list(placement) == ["stage1.block1.branch", "stage1.block2.branch", "stage4.block2.output"]
+    assert placement["stage1.block2.branch"].options == {"reduction": 8}
+    assert (placement["stage4.block2.output"].wiring, dict(placement["stage4.block2.output"].options)) == (
+        "residual",
+        {"kernel_size": None},
+    )
+    assert network.n_parameters == network.table.n_parameters + 2 * (2 * 64 * 8 + 8 + 64) + 5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("title =", "titel =", "Unknown key 'titel' in .*mine.toml: did you mean 'title'"),
+        ('source = "a paper"', "", "Key 'source' is missing in .*mine.toml"),
+        ("num_classes = 10", "num_classes = 0", "'num_classes' in .*mine.toml is refused: .*, but got 0"),
+        (
+            "num_classes = 10",
+            "num_classes = 1.5",
+            "'num_classes' in .*mine.toml is refused: .*valid integer, but got 1.5",
+        ),
+        ('match = ["stage1', 'mtach = ["stage1', "Unknown key 'sites.0.mtach' in .*: did you mean 'match'"),
+        ("resnet18", "resnet81", "Unknown backbone 'resnet81' in .*mine.toml: did you mean 'resnet18'"),
+        ("stem =", "steam =", "Unknown option of backbone 'resnet18' 'steam' in .*: did you mean 'stem'"),
+        ("image_size = 32", "image_size = 4", "takes images of 5x5 pixels or more, but got image_size=4"),
+        ('"se"', '"so"', r"Unknown attention 'so' in \[\[sites\]\] 1 of .*mine.toml: did you mean 'sk'"),
+        ("reduction", "reductoin", r"'reductoin' .*\[\[sites\]\] 1 of .*mine.toml: did you mean 'reduction'"),
+        ("reduction = 8", "reduction = [8]", r"In \[\[sites\]\] 1 of .*: Option 'reduction' of 'se' must be a single"),
+        ('"residual"', '"residaul"', r"In \[\[sites\]\] 2 of .*: Unknown wiring 'residaul': did you mean 'residual'"),
+        ('name = "se", ', "", r"In \[\[sites\]\] 1 of .*: An attention must have a name"),
+        ("[[sites]]", "[sites", "mine.toml must be TOML, but is not"),
+    ],
+)
+def test_a_file_with_a_fault_is_refused_in_one_sentence(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE.replace(old, new, 1))
+    with pytest.raises(SpaceError, match=message) as refusal:
+        read_published(path)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "stage1.block*.branch",
+            "stage1.blok*.branch",
+            r"Pattern 'stage1.blok\*.branch' in \[\[sites\]\] 1 of .* did you mean",
+        ),
+        (
+            "stage4.block2.output",
+            "stage1.block1.branch",
+            "must be matched once, but 'stage1.block1.branch' is matched twice",
+        ),
+        ('name = "se", reduction = 8', 'name = "aff"', "'aff' does not fit site 'stage1.block1.branch'"),
+        ("reduction = 8", "reduction = 128", "reduction <= channels must hold, but got reduction=128, channels=64"),
+    ],
+)
+def test_a_placement_that_the_backbone_cannot_take_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(FILE.replace(old, new, 1))
+    with pytest.raises(SpaceError, match=message):
+        read_published(path).placement()
+
+
+def test_it_can_be_placed_at_another_image_size_but_not_in_another_backbone() -> None:
+    network = load_published("cbam_resnet18")
+    small = site_table({"name": "resnet18", "stem": "small"}, num_classes=10, in_channels=1, image_size=32)
+    assert network.placement(small) == network.placement()
+
+    other = site_table("resnet50", num_classes=10, in_channels=3)
+    with pytest.raises(
+        SpaceError, match=r"'cbam_resnet18' is a placement in backbone 'resnet18', but .* is 'resnet50'"
+    ):
+        network.placement(other)
+
+
+def test_the_command_lists_every_network_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["published"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert set(NAMES) <= set(rows)
+    assert rows["cbam_resnet18"].split()[1:4] == ["resnet18", "11,779,392", "11,779,392"]
+    assert rows["gam_resnet50_cifar100"].split()[1:4] == ["resnet50", "149,516,644", "GAM"]
+
+
+def test_the_command_gives_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["published", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == NAMES
+    assert all(list(row) == ["name", "backbone", "parameters", "published_parameters", "source"] for row in rows)
+
+    assert main(["published", "bam_resnet50", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [row for row in rows if row["name"] == "bam_resnet50"]
+
+
+def test_the_command_shows_one_network_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["published", "eca_resnet50"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("ECA in every block", "arXiv:1910.03151", "3 channels, 224x224, 1000 classes", "25,557,112", "24.37"):
+        assert words in shown
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith("eca(")] == [
+        f"eca(kernel_size={size})" for size in (3, 5, 7)
+    ]
+
+    assert main(["published", "cbam_resnet81"]) == 2
+    assert "Unknown published network 'cbam_resnet81': did you mean 'cbam_resnet18'" in capsys.readouterr().err
