@@ -76,7 +76,7 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> str:
     hint = f": did you mean {close!r}?" if close else "."
     shown = names if len(names) <= MOST_NAMES else get_close_matches(name, names, n=MOST_NEAR, cutoff=0.0)
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
-    return f"Unknown {kind} {name!r}{placed(where)}{hint} Known: {', '.join(shown)}{more}."
+    return f"Unknown {kind} {name!r}{placed(where)}{hint} Known: {', '.join(shown) or 'none'}{more}."
 
 
 def placed(where: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import islice, product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,9 +95,9 @@ class Case:
         torch.manual_seed(0)
         return self.construct(self.resolved, size)
 
-    def build(self, size: Size | None = None) -> nn.Module:
+    def build(self, size: Size | None = None, salt: int = 0) -> nn.Module:
         """Return the module with random parameters and buffers, in eval mode."""
-        return randomised(self.construct(self.resolved, size)).eval()
+        return randomised(self.construct(self.resolved, size), salt).eval()
 
     def inputs(self, n: int = 2, size: Size | None = None) -> list[Tensor]:
         """Return the maps that enter, random and seeded."""
@@ -189,22 +188,19 @@ def _other_convolutions(base: Case) -> list[Case]:
     """Return the base in place of a strided convolution that doubles the channels, and of a grouped, dilated one."""
     if base.replaced is None:
         return []
-    half = max(base.channels // 2, 1)
-    others = (
-        Convolution(half, base.channels, stride=2),
-        Convolution(base.channels, base.channels, dilation=2, groups=2),
-    )
-    return [case for conv in others if (case := replace(base, replaced=conv)).fits()]
+    half, groups = max(base.channels // 2, 1), 2 - base.channels % 2
+    wider = Convolution(half, base.channels, stride=2)
+    grouped = Convolution(base.channels, base.channels, dilation=2, groups=groups)
+    return [case for conv in (wider, grouped) if (case := replace(base, replaced=conv)).fits()]
 
 
 def _changes(base: Case, option: Option) -> list[Case]:
     """Return the base with other values of one option; if none matters there, beside another option."""
     for reference in (base, *_companions(base, option)):
-        found = [case for value in candidates(option) if (case := _changed(reference, option, value))]
-        unique = list({repr(case.options[option.name]): case for case in found}.values())
-        if unique:
-            return unique if option.choices or option.type == "bool" else unique[:2]
-    return [replace(base, changed=option.name, reference=base.options)]  # the check `option` says that nothing changes
+        found = [case for case in _with_each(reference, option) if case.resolved != reference.resolved]
+        if found:
+            return found if option.choices or option.type == "bool" else found[:2]
+    return _with_each(base, option)[:1]  # a value without effect by the record: the check `option` says so
 
 
 def _companions(base: Case, option: Option) -> Iterator[Case]:
@@ -215,11 +211,15 @@ def _companions(base: Case, option: Option) -> Iterator[Case]:
                 yield case
 
 
-def _changed(reference: Case, option: Option, value: Any) -> Case | None:
-    """Return the case with one value changed, or None if it does not fit, or is written as the same model."""
-    options = {**reference.options, option.name: value}
-    case = replace(reference, options=options, changed=option.name, reference=reference.options)
-    return case if case.fits() and case.resolved != reference.resolved else None
+def _with_each(reference: Case, option: Option) -> list[Case]:
+    """Return the case with each other value of one option that fits."""
+    values = {repr(value): value for value in candidates(option)}
+    cases = [
+        replace(reference, options={**reference.options, option.name: value}, changed=option.name)
+        for key, value in values.items()
+        if key != repr(reference.options[option.name])
+    ]
+    return [replace(case, reference=reference.options) for case in cases if case.fits()]
 
 
 def _random(name: str, shape: tuple[int, ...]) -> Tensor:

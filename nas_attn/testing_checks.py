@@ -23,14 +23,13 @@ from nas_attn.placement import KINDS
 from nas_attn.testing_cases import NUM_CLASSES, Case, Size, candidates, randomised
 from nas_attn.testing_demands import (
     demand,
+    demand_alive,
     demand_close,
     demand_equal_states,
     demand_gradients,
     demand_same,
     demand_same_gradients,
     distance_of,
-    is_bias,
-    is_weight,
     seeded_pass,
 )
 
@@ -71,12 +70,12 @@ def finite(case: Case) -> None:
 
 def gradient(case: Case) -> None:
     """Every input and every parameter but biases gets a finite gradient that is not zero, in eval mode."""
-    demand_gradients(case.build(), case.inputs(4), nonzero=is_weight)
+    demand_alive(case, case.map, biases=False)
 
 
 def bias_gradient(case: Case) -> None:
-    """Every bias gets a gradient that is not zero, in eval mode; there is none behind which a softmax forgets it."""
-    demand_gradients(case.build(), case.inputs(4), nonzero=is_bias)
+    """Every bias gets a gradient that is not zero, in eval mode; one that only a softmax sees gets none."""
+    demand_alive(case, case.map, biases=True)
 
 
 def training(case: Case) -> None:
@@ -111,7 +110,7 @@ def smallest_map(case: Case) -> None:
     least = case.entry.smallest_map
     for size in ((least, least), (least, least + 1)):
         demand(case.fits(size), f"a map of {size} must fit: {why_not(case.entry, case.site(size), case.options)}")
-        demand_gradients(case.build(size), case.inputs(4, size), nonzero=is_weight)
+        demand_alive(case, size, biases=False)
     demand(not case.fits((least - 1, least + 4)), f"a map lower than smallest_map={least} must be refused")
 
 

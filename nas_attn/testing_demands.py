@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_attn.attention.create import auxiliary_loss
-from nas_attn.testing_cases import NUM_CLASSES, Case
+from nas_attn.testing_cases import NUM_CLASSES, Case, Size
 
 
 def demand(condition: bool, sentence: str) -> None:
@@ -38,19 +38,37 @@ def demand_same(one: nn.Module, other: nn.Module, case: Case, what: str) -> None
     demand(torch.equal(one.eval()(*case.inputs()), other.eval()(*case.inputs())), f"{what} must compute the same")
 
 
-def demand_gradients(module: nn.Module, maps: Sequence[Tensor], nonzero: Callable[[str], bool] | None = None) -> None:
-    """Demand finite gradients everywhere, and more than rounding where `nonzero` says so: in double precision."""
+def demand_gradients(module: nn.Module, maps: Sequence[Tensor]) -> set[str]:
+    """Demand a finite gradient for every input and parameter; return those that get more than rounding.
+
+    It is computed in double precision, for the sum of random shares of what leaves, and of the auxiliary loss.
+    """
     maps = [x.double().requires_grad_() for x in maps]
-    torch.manual_seed(0)
-    output = module.double()(*maps)
+    output = seeded_pass(module.double(), maps)
     loss = auxiliary_loss(module, torch.arange(len(output)) % NUM_CLASSES)
-    ((output * torch.randn_like(output)).sum() + loss).backward()
-    for name, leaf in [*module.named_parameters(), *((f"input {index}", x) for index, x in enumerate(maps))]:
-        if leaf.grad is None:
+    total = (output * torch.randn_like(output)).sum() + loss
+    leaves = leaves_of(module, maps)
+    alive = set()
+    for name, slope in zip(leaves, torch.autograd.grad(total, list(leaves.values()), allow_unused=True), strict=True):
+        if slope is None:
             raise AssertionError(f"{name} must get a gradient, but gets none")
-        demand(bool(leaf.grad.isfinite().all()), f"{name} must get a finite gradient")
-        if nonzero is not None and nonzero(name):
-            demand(leaf.grad.abs().max().item() > 1e-12, f"{name} must get a gradient that is not zero")
+        demand(bool(slope.isfinite().all()), f"{name} must get a finite gradient")
+        alive |= {name} if slope.abs().max().item() > 1e-12 else set()
+    return alive
+
+
+def demand_alive(case: Case, size: Size, *, biases: bool) -> None:
+    """Demand a gradient that is not zero for all biases, or all else; for some weights a narrow layer may be dead."""
+    module, maps = case.build(size), case.inputs(4, size)
+    due = {name for name in leaves_of(module, maps) if name.endswith("bias") == biases}
+    for salt in range(4):
+        due -= demand_gradients(case.build(size, salt), case.inputs(4, size)) if due else set()
+    demand(not due, f"{', '.join(sorted(due))} must get a gradient that is not zero")
+
+
+def leaves_of(module: nn.Module, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return the parameters and the inputs by name."""
+    return dict(module.named_parameters()) | {f"input {index}": x for index, x in enumerate(maps)}
 
 
 def demand_same_gradients(module: nn.Module, maps: Sequence[Tensor], others: Sequence[Tensor], what: str) -> None:
@@ -76,13 +94,3 @@ def distance_of(got: Tensor, expected: Tensor) -> float:
     """Return how far apart both are, by the length of what is expected."""
     difference = (got.double() - expected.double()).norm() / expected.double().norm()
     return float(difference.detach())
-
-
-def is_bias(name: str) -> bool:
-    """Tell whether a parameter is a bias, by its name."""
-    return name.endswith("bias")
-
-
-def is_weight(name: str) -> bool:
-    """Tell whether a parameter or an input is no bias."""
-    return not is_bias(name)

@@ -107,6 +107,13 @@ def added(widths: dict[int, int], name: str, options: dict[str, Any]) -> int:
         ),
         ("se", {"reduction": 17}, r"reduction <= channels must hold, but got reduction=17, channels=16; the nearest"),
         ("gam", {"reduction": 4, "groups": 3}, r"groups must divide .* groups=3, .* hidden width 4; .*groups=2 or 4\."),
+        ("self_attention", {"heads": 3}, r"heads must divide the channels, .* channels=16; .* work: heads=2 or 4\."),
+        ("shuffle", {"groups": 3}, r"2 \* groups must divide the channels, .* groups=3, .* work: groups=2 or 4\."),
+        ("sk", {}, r"groups must divide .* groups=32, channels=16 in and 16 out; the nearest that works: groups=16\."),
+        ("deform", {"groups": 3}, r"groups must divide the channels that enter, .* work: groups=2 or 4\."),
+        ("lska", {"kernel_size": 9}, r"'kernel_size' of 'lska' must be one of 7, 11, 23, 35, 41, 53, but got 9\."),
+        ("gct", {"mode": "l3"}, r"one of l2, l1 \(did you mean 'l2'\?\), but got 'l3'\."),
+        ("daf", {"reduction": 4}, r"Unknown option of 'daf' 'reduction'\. Known: none\."),
         ("triple", {"context": None}, r"must know the classes: pass context=Context\(num_classes=...\)\."),
     ],
 )
