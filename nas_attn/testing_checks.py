@@ -30,6 +30,7 @@ from nas_attn.testing_demands import (
     demand_same,
     demand_same_gradients,
     distance_of,
+    leaves_of,
     seeded_pass,
 )
 
@@ -88,7 +89,7 @@ def derivative(case: Case) -> None:
     """Gradients agree with finite differences along a random direction, in both modes and double precision."""
     for module in (case.build().double(), case.build().double().train()):
         maps = [x.double().requires_grad_() for x in case.inputs()]
-        leaves = [*module.parameters(), *maps]
+        leaves = list(leaves_of(module, maps).values())
         directions = [torch.randn_like(leaf) for leaf in leaves]
         gradients = torch.autograd.grad(seeded_pass(module, maps).square().sum(), leaves, allow_unused=True)
         parts = [(g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None]
@@ -139,7 +140,7 @@ def autocast(case: Case) -> None:
             got = seeded_pass(module, [x.requires_grad_() for x in case.inputs(4)])
         distance = distance_of(got, expected)
         demand(distance <= 0.05, f"bfloat16 must be close to float32, but is {distance:.3g} away")
-        leaves = list(module.parameters())
+        leaves = list(leaves_of(module, ()).values())
         for gradient in torch.autograd.grad(got.float().sum(), leaves, allow_unused=True) if leaves else ():
             demand(gradient is not None and bool(gradient.isfinite().all()), "gradients must be finite under autocast")
 

@@ -67,18 +67,20 @@ def demand_alive(case: Case, size: Size, *, biases: bool) -> None:
 
 
 def leaves_of(module: nn.Module, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Return the parameters and the inputs by name."""
-    return dict(module.named_parameters()) | {f"input {index}": x for index, x in enumerate(maps)}
+    """Return by name what is learned, and the inputs."""
+    learned = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return learned | {f"input {index}": x for index, x in enumerate(maps)}
 
 
 def demand_same_gradients(module: nn.Module, maps: Sequence[Tensor], others: Sequence[Tensor], what: str) -> None:
     """Raise AssertionError unless a module has the same gradients for both, in double precision."""
     module, found = module.double(), []
     for inputs in (maps, others):
-        leaves = [x.double().requires_grad_() for x in inputs]
-        output = seeded_pass(module, leaves)
+        given = [x.double().requires_grad_() for x in inputs]
+        output = seeded_pass(module, given)
         slope = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).reshape(output.shape)
-        found.append(torch.autograd.grad(output, [*leaves, *module.parameters()], slope, allow_unused=True))
+        leaves = list(leaves_of(module, given).values())
+        found.append(torch.autograd.grad(output, leaves, slope, allow_unused=True))
     for got, expected in zip(*found, strict=True):
         if got is not None and expected is not None:
             demand_close(got, expected, what)

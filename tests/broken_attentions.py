@@ -1,4 +1,4 @@
-"""Two good attention modules as other people write them, and one for each way to break the contract."""
+"""Three good attention modules as other people write them, and one for each way to break the contract."""
 
 from __future__ import annotations
 
@@ -43,6 +43,22 @@ class Squeezed(nn.Module):
         return x * gate[:, :, None, None]
 
 
+class Frozen(Scaled):
+    """A part that is not learned, and a statistic: keeps the whole contract."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.share = nn.Parameter(torch.ones(channels, 1, 1), requires_grad=False)
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.mean.lerp_(x.mean((0, 2, 3))[:, None, None].to(self.mean.dtype), 0.1)
+            return super().forward(x)
+        return super().forward(x) * self.share + self.mean
+
+
 def squeezed_parameters(channels: int, options: Any, context: Any) -> int:
     hidden = channels // options["reduction"]
     return 2 * channels * hidden + hidden + channels
@@ -57,6 +73,7 @@ def entry_of(cls: type[nn.Module] | str, *options: Option, **facts: Any) -> Entr
 
 
 SQUEEZED = entry_of(Squeezed, REDUCTION, POWER)
+FROZEN = entry_of(Frozen)
 WITH_FORMS = replace(SQUEEZED, n_parameters=squeezed_parameters, n_macs=squeezed_macs)
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from broken_attentions import (
     BROKEN,
+    FROZEN,
     POWER,
     REDUCTION,
     SQUEEZED,
@@ -53,7 +54,9 @@ def failing(entry: Entry) -> set[str]:
     return {check.name for check in attention_checks(entry) if failure(check)}
 
 
-@pytest.mark.parametrize("check", [*attention_checks(SQUEEZED), *attention_checks(WITH_FORMS)], ids=str)
+@pytest.mark.parametrize(
+    "check", [c for good in (SQUEEZED, WITH_FORMS, FROZEN) for c in attention_checks(good)], ids=str
+)
 def test_a_good_entry_passes_every_check(check: Check) -> None:
     check.run()
 
