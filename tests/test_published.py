@@ -25,6 +25,9 @@ TOTALS = {
     "bam_resnet50": (25_915_099, 3),
     "triplet_resnet50": (25_557_032 + 16 * 300, 16),
     "eca_resnet50": (25_557_032 + 3 * 3 + 4 * 5 + 6 * 5 + 3 * 7, 16),
+    "sknet50": (27_479_784, 16),
+    "cbam_mini_xception": (56_951 + 180 + 390 + 1194 + 4338, 4),
+    "se_cats_dogs_cnn": (8_414_246, 3),
 }
 
 # What nobody states to the last one: the totals that follow from the papers, and those that the papers round.
@@ -107,9 +110,15 @@ def test_attention_sits_where_the_papers_have_it() -> None:
     kinds = {
         name: {load_published(name).table.site(s).kind for s in load_published(name).placement()} for name in NAMES
     }
-    outside = {"bam_resnet50", "a3net_densenet121"}
-    assert {name for name, found in kinds.items() if found == {"output"}} == outside
-    assert {name for name, found in kinds.items() if found == {"merge"}} == {"aff_resnet50", "iaff_resnet50"}
+    unusual = {
+        "output": {"bam_resnet50", "a3net_densenet121", "se_cats_dogs_cnn"},
+        "merge": {"aff_resnet50", "iaff_resnet50"},
+        "conv": {"sknet50"},
+        "shortcut": {"cbam_mini_xception"},
+    }
+    for kind, names in unusual.items():
+        assert {name for name, found in kinds.items() if found == {kind}} == names
+    assert all(found == {"branch"} for name, found in kinds.items() if not any(name in u for u in unusual.values()))
 
     eca = load_published("eca_resnet50").placement()
     assert {(site[:6], eca[site].options["kernel_size"]) for site in eca} == {
@@ -127,17 +136,37 @@ def test_attention_sits_where_the_papers_have_it() -> None:
     assert [name for name in branches if name in half.placement()] == branches[8:]
 
 
+@pytest.mark.parametrize(("name", "total"), [("cbam_mini_xception", 64_525), ("se_cats_dogs_cnn", 8_414_484)])
+def test_with_running_statistics_it_counts_what_keras_prints(name: str, total: int) -> None:
+    network = load_published(name)
+    with torch.device("meta"):
+        model = build(network, network.image_size, network.num_classes)
+    statistics = sum(buffer.numel() for key, buffer in model.named_buffers() if "running" in key)
+    assert network.n_parameters + statistics == total
+
+
+def test_the_cbam_of_the_shortcut_is_a_third_addend() -> None:
+    network = load_published("cbam_mini_xception")
+    assert {attention.wiring for attention in network.placement().attentions.values()} == {"addend"}
+
+    model = build(network, 64, 7).eval()
+    insert = model.insert_at("stage3.block1.shortcut")
+    x = torch.randn(2, 64, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(insert(x), x + insert.attention(x))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_a_few_images(name: str) -> None:
     network = load_published(name)
     size = 8 if network.image_size == 32 else 64
     model = build(network, size, num_classes=4)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.002)
+    optimizer = torch.optim.SGD(model.parameters(), lr=3e-4)
     images = torch.randn(4, network.in_channels, size, size, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(4)
     losses = []
     for _ in range(2):
         optimizer.zero_grad()
+        torch.manual_seed(0)  # the same values are dropped at every step
         loss = functional.cross_entropy(model(images), labels)
         (loss + auxiliary_loss(model, labels)).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
