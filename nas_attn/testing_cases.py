@@ -22,11 +22,14 @@ Size = tuple[int, int]
 NUM_CLASSES = 3
 _MAP = (6, 5)
 _CHANNELS = (16, 32, 64, 128, 256)
-_FEW = {
-    "reduction": 4
-}  # instead of defaults for wide networks: a hidden width of 1 may be dead, and hides all behind it
-_INTS = (2, 7, 3, 8, 5, 4, 12, 1)  # reductions by 7 and 8 leave 2 of 16 channels, and resolve to one
-_FLOATS = (0.5, 1.0, 0.0, 0.1, 2.0)  # an eps or a floor of this size bites
+_FEW = {"reduction": 4}
+"""Instead of defaults for wide networks: a hidden width of 1 may be dead, and hides all behind it."""
+
+_INTS = (2, 7, 3, 8, 5, 4, 12, 1)
+"""Whole numbers to try: reductions by 7 and 8 leave 2 of 16 channels, and must be one model."""
+
+_FLOATS = (0.5, 1.0, 0.0, 0.1, 2.0)
+"""Numbers to try: an eps or a floor of this size bites."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Case:
     """One entry with options that fit.
 
     Args:
-        options: Those that are not the default, as a user would write them.
+        options: As a user would write them.
         changed: The option under test; empty where there is none.
         reference: The same options but for the one under test.
         replaced: The convolution in whose place the attention goes.
@@ -48,14 +51,12 @@ class Case:
     replaced: Convolution | None = None
 
     def __str__(self) -> str:
-        here, plain = (
-            asdict(self.replaced or plain_convolution(self.channels)),
-            asdict(plain_convolution(self.channels)),
-        )
+        plain = asdict(plain_convolution(self.channels))
+        here = asdict(self.replaced) if self.replaced else plain
         place = {name: value for name, value in here.items() if value != plain[name]}
         changed = {name: value for name, value in self.options.items() if name == self.changed}
-        words = [f"{name}={value}" for name, value in (place | changed).items()]
-        return "-".join([self.entry.name, *([",".join(words)] if words else [])])
+        words = ",".join(f"{name}={value}" for name, value in (place | changed).items())
+        return f"{self.entry.name}-{words}" if words else self.entry.name
 
     @property
     def map(self) -> Size:
@@ -161,12 +162,15 @@ def candidates(option: Option) -> Iterator[Value]:
 def _base(entry: Entry, channels: int | None) -> Case:
     """Return the case nearest to the defaults that fits, at the fewest channels."""
     for width in _CHANNELS if channels is None else (channels,):
-        replaced = plain_convolution(width) if "conv" in entry.kinds else None
-        for options in _near_defaults(entry):
-            case = Case(entry, width, options, replaced=replaced)
-            if case.fits():
-                return case
-    raise SpaceError(f"No options of '{entry.name}' fit {channels or _CHANNELS[-1]} channels: pass others.")
+        found = _nearest_fit(entry, width, plain_convolution(width) if "conv" in entry.kinds else None)
+        if found:
+            return found
+    raise SpaceError(f"No options of '{entry.name}' fit {channels or _CHANNELS[-1]} channels: say which they fit.")
+
+
+def _nearest_fit(entry: Entry, channels: int, replaced: Convolution | None) -> Case | None:
+    cases = (Case(entry, channels, options, replaced=replaced) for options in _near_defaults(entry))
+    return next((case for case in cases if case.fits()), None)
 
 
 def _near_defaults(entry: Entry) -> Iterator[dict[str, Value]]:
@@ -175,7 +179,7 @@ def _near_defaults(entry: Entry) -> Iterator[dict[str, Value]]:
     numbers = {name: value for name, value in starts.items() if isinstance(value, int) and not isinstance(value, bool)}
     halvings = product(*(range(max(value, 1).bit_length()) for value in numbers.values()))
     for counts in sorted(islice(halvings, 10_000), key=sum):
-        halved = {name: max(value >> n, 1) for (name, value), n in zip(numbers.items(), counts, strict=True)}
+        halved = {name: value >> n for (name, value), n in zip(numbers.items(), counts, strict=True)}
         yield starts | halved
 
 
@@ -185,13 +189,13 @@ def _start(option: Option) -> Value:
 
 
 def _other_convolutions(base: Case) -> list[Case]:
-    """Return the base in place of a strided convolution that doubles the channels, and of a grouped, dilated one."""
+    """Return the entry in place of a strided convolution that doubles the channels, and of a grouped, dilated one."""
     if base.replaced is None:
         return []
     half, groups = max(base.channels // 2, 1), 2 - base.channels % 2
     wider = Convolution(half, base.channels, stride=2)
     grouped = Convolution(base.channels, base.channels, dilation=2, groups=groups)
-    return [case for conv in (wider, grouped) if (case := replace(base, replaced=conv)).fits()]
+    return [case for conv in (wider, grouped) if (case := _nearest_fit(base.entry, base.channels, conv))]
 
 
 def _changes(base: Case, option: Option) -> list[Case]:
