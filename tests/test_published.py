@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -155,24 +156,39 @@ def test_the_cbam_of_the_shortcut_is_a_third_addend() -> None:
     torch.testing.assert_close(insert(x), x + insert.attention(x))
 
 
+def fit(model: AttentionModel, *, size: int, n_steps: int) -> list[float]:
+    """Train on four images of four classes, and return the losses; dropout drops the same values at every step."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.003)
+    images = torch.randn(4, model.in_channels, size, size, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(4)
+    losses = []
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        torch.manual_seed(0)
+        loss = functional.cross_entropy(model(images), labels)
+        (loss + auxiliary_loss(model, labels)).backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_it_learns_a_few_images(name: str) -> None:
+def test_it_trains_with_a_gradient_to_every_attention(name: str) -> None:
     network = load_published(name)
     size = 8 if network.image_size == 32 else 64
     model = build(network, size, num_classes=4)
-    optimizer = torch.optim.SGD(model.parameters(), lr=3e-4)
-    images = torch.randn(4, network.in_channels, size, size, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(4)
-    losses = []
-    for _ in range(2):
-        optimizer.zero_grad()
-        torch.manual_seed(0)  # the same values are dropped at every step
-        loss = functional.cross_entropy(model(images), labels)
-        (loss + auxiliary_loss(model, labels)).backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[1] < losses[0]
+    losses = fit(model, size=size, n_steps=2)
+
+    assert all(math.isfinite(loss) for loss in losses)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    for site in model.placement:
+        assert any(p.grad is not None and p.grad.any() for p in model.insert_at(site).parameters())
+
+
+@pytest.mark.parametrize("name", ["cbam_resnet18", "cbam_mini_xception", "se_cats_dogs_cnn"])
+def test_it_learns_a_few_images(name: str) -> None:
+    losses = fit(build(load_published(name), 64, num_classes=4), size=64, n_steps=12)
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_a_file_says_what_sits_where(tmp_path: Path) -> None:
