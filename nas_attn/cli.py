@@ -54,6 +54,16 @@ def search(
     space: Annotated[
         str, text("--space", "NAME|FILE", panel=WHAT, help="A shipped space (see `nas-attn spaces`) or a file.")
     ] = "densenet_attn",
+    arm: Annotated[
+        list[str] | None,
+        text(
+            "--arm",
+            "published:NAME",
+            panel=WHAT,
+            help="A network of a paper in the same backbone to compare with (see `nas-attn published`); repeatable.",
+            default="none",
+        ),
+    ] = None,
     max_params: Annotated[
         int | None,
         whole("--max-params", 1, 10**15, panel=WHAT, help="Most trainable parameters.", default="the space's"),

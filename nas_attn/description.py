@@ -31,6 +31,7 @@ def describe_run(request: Request) -> dict[str, Any]:
         "seed": settings.engine.seed,
         "engine": settings.engine.model_dump(),
         "budget": settings.budget.model_dump(),
+        "arms": {label: placement.to_dict() for label, placement in request.arms.items()},
         "resources": settings.resources.model_dump(),
         "sites": table_to_dict(request.bound.table),
         "versions": versions(),

@@ -156,6 +156,7 @@ class _Books:
             recipe=settings.recipe,
             seed=settings.engine.seed,
             weights=self._folder.weights.absolute(),
+            arms=self._request.arms,
             watch=self._watch,
         )
 

@@ -56,7 +56,7 @@ def print_plan(request: Request) -> None:
 def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
     """Return (runs, epochs each) of every stage, at most: identical arms are trained once."""
     settings, recipe = request.settings, request.settings.recipe
-    n_arms = 2 + len(request.bound.attentions)
+    n_arms = 2 + len(request.bound.attentions) + len(request.arms)
     trials = min(settings.budget.trials, request.bound.n_placements)
     return {
         "search": (trials, recipe.epochs),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Stric
 from nas_attn.data import DataFacts, describe
 from nas_attn.data_parts import Progress
 from nas_attn.errors import ConfigError, SpaceError, unknown
+from nas_attn.placement import Placement
+from nas_attn.publications import Published, load_published
 from nas_attn.setting import load_train
 from nas_attn.space import BoundSpace, SearchSpace
 
@@ -26,7 +28,8 @@ _DATA_KEYS = {
     "split": "split",
     "strict_data": "strict",
 }
-_OTHER_KEYS = ("space", "out", "train", "quiet", "debug", "dry_run", "num_classes", "in_channels")
+_ARM = "published:"
+_OTHER_KEYS = ("space", "out", "train", "quiet", "debug", "dry_run", "num_classes", "in_channels", "arm")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Settings:
         data: Which images; None when the user's own training brings its own.
         shape: Given by the caller when there is no data.
         train: The user's own training, as a callable or as `module:function`; None takes ours.
+        arms: Networks of papers to compare with, beside the usual arms.
     """
 
     space: SearchSpace
@@ -57,6 +61,7 @@ class Settings:
     resources: Resources
     out: Path
     train: Callable[..., float] | str | None = None
+    arms: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Request:
 
     Args:
         notes: Sentences that the user should read before the run begins.
+        arms: The placements that were asked for as further arms, resolved, each under its label.
     """
 
     settings: Settings
@@ -72,6 +78,7 @@ class Request:
     shape: Shape
     facts: DataFacts | None
     notes: tuple[str, ...]
+    arms: Mapping[str, Placement] = field(default_factory=dict)
 
     @cached_property
     def train_name(self) -> str | None:
@@ -116,6 +123,7 @@ def read_settings(given: Mapping[str, Any]) -> Settings:
         resources=_validated(Resources, given),
         out=Path(out),
         train=train,
+        arms=_arms(given.get("arm", ()), space),
     )
 
 
@@ -149,7 +157,28 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     )
     engine = settings.engine
     bound = settings.space.bind(table, max_params=engine.max_params, max_macs=engine.max_macs)
-    return Request(settings, bound, shape, facts, tuple(notes))
+    arms = {f"{_ARM}{network.name}": bound.resolve(network.placement(table)) for network in settings.arms}
+    return Request(settings, bound, shape, facts, tuple(notes), arms)
+
+
+def _arms(given: str | Sequence[str], space: SearchSpace) -> tuple[Published, ...]:
+    """Return the networks of papers that are asked for as arms, each once.
+
+    Raises: ConfigError or SpaceError for another word, an unknown network, or one in another backbone than the space.
+    """
+    words = dict.fromkeys([given] if isinstance(given, str) else given)
+    for word in words:
+        if not word.startswith(_ARM):
+            raise ConfigError(f"'--arm' must be {_ARM}NAME, such as {_ARM}cbam_resnet50, but got {word}.")
+    networks = tuple(load_published(word.removeprefix(_ARM)) for word in words)
+    backbone = space.backbone.get("name", space.backbone.get("import"))
+    for network in networks:
+        if network.backbone["name"] != backbone:
+            raise SpaceError(
+                f"An arm must be in the space's backbone, but '{network.name}' is in '{network.backbone['name']}' and "
+                f"{space.where} in '{backbone}'."
+            )
+    return networks
 
 
 def _data(given: Mapping[str, Any], space: SearchSpace) -> DataConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class Stages:
         final: The ledger of confirm and retrain.
         seed: The run's seed.
         weights: Folder for the winner's weights.
+        arms: Further placements to compare with, by label.
         watch: Called after every change, for the display; must be quick.
     """
 
@@ -67,11 +68,12 @@ class Stages:
         recipe: Recipe,
         seed: int,
         weights: Path,
+        arms: Mapping[str, Placement] | None = None,
         watch: Callable[[Stages], None] = lambda _: None,
     ) -> None:
         self.search, self.final, self._bound = search, final, bound
         self.budget, self.recipe, self._seed = budget, recipe, seed
-        self._weights, self._watch = weights, watch
+        self._weights, self._watch, self._more_arms = weights, watch, arms or {}
         self.live: dict[tuple[Stage, int], tuple[Task, float]] = {}
         self.error: RunStopped | None = None
         self.winner: Winner | None = None
@@ -140,9 +142,10 @@ class Stages:
         return "retrain" if self.winner is not None else "confirm"
 
     def fixed_arms(self) -> list[tuple[str, Placement]]:
-        """Return the arms that need no search: no attention, and each attention of the space everywhere."""
+        """Return the arms that need no search: none, each attention of the space everywhere, those asked for."""
         names = dict.fromkeys(name for rule in self._bound.space.sites for name in rule.attentions)
-        return [("none", NONE), *((f"{name} everywhere", self._bound.everywhere(name)) for name in names)]
+        everywhere = [(f"{name} everywhere", self._bound.everywhere(name)) for name in names]
+        return [("none", NONE), *everywhere, *self._more_arms.items()]
 
     def arms(self) -> list[tuple[str, Placement]]:
         """Return all arms, equal placements once, their labels joined by " = "."""

@@ -23,7 +23,7 @@ RECORDS = (DataConfig, Recipe, Budget, Engine, Resources)
 
 # Options whose name is not the key of their record, and options that are no part of one.
 RENAMED = {"name": "data", "root": "data_root", "strict": "strict_data"}
-ALONE = {"space", "out", "train", "num_classes", "in_channels", "quiet", "debug", "dry_run"}
+ALONE = {"space", "out", "train", "num_classes", "in_channels", "arm", "quiet", "debug", "dry_run"}
 
 
 @pytest.fixture
@@ -134,14 +134,16 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         "seeds": "2", "top": "1", "retrain_epochs": "3", "sampler": "random", "scheduler": "asha",
         "max_params": "9", "max_macs": "9", "device": "cpu", "executor": "local", "workers": "2",
         "cpus_per_trial": "1", "gpus_per_trial": "0.5", "split": "80/10/10", "num_classes": "7", "in_channels": "4",
+        "arm": "published:x",
     }  # fmt: skip
     switches = ["download", "strict_data", "class_weights", "quiet", "debug", "dry_run"]
     line = ["search", *(f"--{name.replace('_', '-')}={word}" for name, word in words.items())]
     assert main([*line, *(f"--{name.replace('_', '-')}" for name in switches)]) == 0
     (settings,) = received
     assert set(settings) == set(words) | set(switches) == set(parameters()) - {"help"}
-    assert {name: str(settings[name]) for name in words if name not in ("split", "lr", "weight_decay")} == {
-        name: word for name, word in words.items() if name not in ("split", "lr", "weight_decay")
+    assert settings["arm"] == ["published:x"]
+    assert {name: str(settings[name]) for name in words if name not in ("split", "lr", "weight_decay", "arm")} == {
+        name: word for name, word in words.items() if name not in ("split", "lr", "weight_decay", "arm")
     } | {"label_smoothing": "0.1"}
     assert all(settings[name] is True for name in switches)
 

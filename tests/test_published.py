@@ -14,9 +14,12 @@ from nas_attn.attention.create import auxiliary_loss
 from nas_attn.backbones.sites import count_parameters
 from nas_attn.backbones.table import site_table
 from nas_attn.cli import main
-from nas_attn.errors import SpaceError
+from nas_attn.errors import Refused, SpaceError
+from nas_attn.job import search
 from nas_attn.model import AttentionModel, build_model
+from nas_attn.plan import runs_and_epochs
 from nas_attn.publications import Published, available_published, load_published, read_published
+from nas_attn.settings import bind, read_settings
 
 # What papers state, or their authors' code has. Trainable parameters; sites with attention.
 TOTALS = {
@@ -303,3 +306,67 @@ def test_the_command_shows_one_network_in_full(capsys: pytest.CaptureFixture[str
 
     assert main(["published", "cbam_resnet81"]) == 2
     assert "Unknown published network 'cbam_resnet81': did you mean 'cbam_resnet18'" in capsys.readouterr().err
+
+
+SPACE = """
+title = "One place in mini_XCEPTION"
+
+[backbone]
+name = "mini_xception"
+
+[[sites]]
+match = ["stage4.block1.branch"]
+attentions = ["se"]
+"""
+RUN = {"trials": 2, "epochs": 1, "batch_size": 64, "seeds": 2, "top": 1, "image_size": 16, "executor": "local"}
+
+
+def test_a_published_network_is_an_arm_of_the_comparison(tmp_path: Path) -> None:
+    space, out = tmp_path / "space.toml", tmp_path / "run"
+    space.write_text(SPACE)
+    before = search(space, out=out, **RUN)
+    assert {row.label for row in before.retrain} == {"none", "found #1 = se everywhere"}
+
+    label = "published:cbam_mini_xception"
+    run = search(space, out=out, arm=label, **RUN)
+    arms = {row.label: row for row in run.retrain}
+    assert set(arms) == {"none", "found #1 = se everywhere", label}
+    assert len(run.search) == len(before.search)
+    assert len(run.retrain) == len(before.retrain) + RUN["seeds"]
+    assert {row.seed for row in run.retrain if row.label == label} == {20_000, 20_001}
+
+    grey_digits = 56_951 + 3 * (128 * 9 + 1) + 180 + 390 + 1194 + 4338  # three classes more
+    assert arms[label].n_parameters == grey_digits
+    placement = load_published("cbam_mini_xception").placement()
+    assert list(run.config["arms"]) == [label]
+    assert list(run.config["arms"][label]) == list(arms[label].placement) == list(placement)
+    assert label in (out / "arms.csv").read_text()
+    assert label in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("cbam_resnet50", "'--arm' must be published:NAME, such as published:cbam_resnet50, but got cbam_resnet50"),
+        ("published:cbam_resnet81", "Unknown published network 'cbam_resnet81': did you mean 'cbam_resnet18'"),
+        (
+            "published:cbam_resnet18",
+            "An arm must be in the space's backbone, but 'cbam_resnet18' is in 'resnet18' and .*space.toml in "
+            "'mini_xception'",
+        ),
+    ],
+)
+def test_an_arm_that_cannot_be_is_refused_before_anything_starts(tmp_path: Path, arm: str, message: str) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text(SPACE)
+    with pytest.raises(Refused, match=message):
+        search(space, out=tmp_path / "run", arm=[arm], **RUN)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_arm_counts_in_the_plan_and_equal_ones_once(tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text(SPACE)
+    words = ("published:cbam_mini_xception", "published:cbam_mini_xception")
+    requests = [bind(read_settings({"space": space, **RUN, "arm": arms})) for arms in ((), words)]
+    assert [runs_and_epochs(request)["retrain"][0] for request in requests] == [3 * 2, 4 * 2]
