@@ -63,6 +63,13 @@ def test_one_value_has_no_spread_and_no_value_no_summary():
     assert summarize([math.nan, math.inf]) is None
 
 
+def test_an_interval_is_cut_where_nothing_can_be_measured():
+    free, cut = summarize([0.9, 1.0]), summarize([0.9, 1.0], within=(0.0, 1.0))
+    assert free.high > 1.0 == cut.high
+    assert cut.low == free.low > 0.0
+    assert (cut.mean, cut.sd) == (free.mean, free.sd)
+
+
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
 def test_t_interval_agrees_with_scipy_stats(sample: list[float]):
     found = summarize(sample)

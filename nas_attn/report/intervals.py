@@ -55,11 +55,14 @@ def half_width(sd: float, n: float, degrees: float) -> float:
     return float(stdtrit(degrees, 0.5 + CONFIDENCE / 2)) * sd / math.sqrt(n)
 
 
-def summarize(values: Iterable[float]) -> Summary | None:
+def summarize(values: Iterable[float], within: tuple[float, float] | None = None) -> Summary | None:
     """Return n, mean, sd and 95 % t interval of the finite values, or None when there are none.
 
     >>> summarize([0.5])
     Summary(n=1, mean=0.5, sd=None, low=None, high=None)
+
+    Args:
+        within: Bounds of what can be measured; the interval is cut there, which takes nothing from its coverage.
     """
     sample = [float(value) for value in values if math.isfinite(value)]
     if not sample:
@@ -69,7 +72,8 @@ def summarize(values: Iterable[float]) -> Summary | None:
         return Summary(1, mean)
     sd = statistics.stdev(sample)
     half = half_width(sd, len(sample), len(sample) - 1)
-    return Summary(len(sample), mean, sd, mean - half, mean + half)
+    lowest, highest = within or (-math.inf, math.inf)
+    return Summary(len(sample), mean, sd, max(mean - half, lowest), min(mean + half, highest))
 
 
 def compare(arm: str, values: Mapping[int, float], baseline: str, others: Mapping[int, float]) -> Comparison:

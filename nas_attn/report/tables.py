@@ -115,6 +115,12 @@ def measured(trials: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
     return tuple(trial for trial in trials if is_measured(trial))
 
 
+def only_shares(run: RunRecord) -> bool:
+    """Tell whether every measured value lies between 0 and 1, as accuracies do."""
+    trials = measured((*run.search, *run.confirm, *run.retrain))
+    return all(0.0 <= trial.value <= 1.0 for trial in trials if trial.value is not None)
+
+
 def section(config: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
     """Return the mapping under `keys`, or an empty one where any of them is missing."""
     for key in keys:
@@ -137,7 +143,8 @@ def arms_of(run: RunRecord) -> tuple[Arm, ...]:
         grouped.setdefault(trial.placement, []).append(trial)
     limits = limits_of(run.config)
     labels = _labels(grouped, _exported(run))
-    arms = [_arm(labels[placement], rows, limits) for placement, rows in grouped.items()]
+    within = (0.0, 1.0) if only_shares(run) else None
+    arms = [_arm(labels[placement], rows, limits, within) for placement, rows in grouped.items()]
     return tuple(sorted(arms, key=_arm_order))
 
 
@@ -170,7 +177,9 @@ def _number(pair: tuple[int, Placement]) -> int:
     return pair[0]
 
 
-def _arm(label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int]) -> Arm:
+def _arm(
+    label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int], within: tuple[float, float] | None
+) -> Arm:
     by_seed = {row.seed: row.value for row in rows if is_measured(row)}
     values = {seed: float(value) for seed, value in sorted(by_seed.items()) if value is not None}
     costs = {"max_params": _first(row.n_parameters for row in rows), "max_macs": _first(row.n_macs for row in rows)}
@@ -178,7 +187,7 @@ def _arm(label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int]) -> 
         label=label,
         placement=rows[-1].placement,
         by_seed=values,
-        summary=summarize(values.values()),
+        summary=summarize(values.values(), within),
         epochs=max(row.epochs for row in rows),
         n_parameters=costs["max_params"],
         n_macs=costs["max_macs"],

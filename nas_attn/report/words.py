@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nas_attn.placement import Attention, Placement, SiteTable
 from nas_attn.records import RunRecord
 from nas_attn.report.intervals import Summary
-from nas_attn.report.tables import in_flow_order, measured
+from nas_attn.report.tables import in_flow_order, only_shares
 
 NAMED_SITES = 6  # a placement of more sites is told by counts,
 NAMED_LETTERS = 90  # and so is one of longer names
@@ -67,8 +67,7 @@ AS_IS = Scale(factor=1.0, unit="", points="", noun="value", decimals=4)
 
 def scale_of(run: RunRecord) -> Scale:
     """Return per cent when every measured value lies between 0 and 1, else the values as they are."""
-    values = [trial.value for trial in measured((*run.search, *run.confirm, *run.retrain)) if trial.value is not None]
-    return PER_CENT if all(0.0 <= value <= 1.0 for value in values) else AS_IS
+    return PER_CENT if only_shares(run) else AS_IS
 
 
 def count(number: int, noun: str) -> str:
