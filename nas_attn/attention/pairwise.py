@@ -51,7 +51,7 @@ class GC(nn.Module):
         same, context, _ = _Collect.apply(pixels, self.score.weight.flatten(1), self.score.bias)
         hidden = self.norm(self.reduce(context.flatten(1))[:, :, None, None]).relu()
         y: Tensor = same + self.expand(hidden.flatten(1))[:, :, None]
-        return y.unflatten(2, x.shape[2:])
+        return y.view(x.shape)
 
 
 class NonLocal(nn.Module):
