@@ -60,6 +60,7 @@ CHECKS: dict[str, tuple[Law, Literal["places", "variants", "options"]]] = {
     "channels_last": (checks.channels_last, "variants"),
     "views": (checks.views, "variants"),
     "input_untouched": (checks.input_untouched, "variants"),
+    "overwritable": (checks.overwritable, "variants"),
     "independent": (checks.independent, "variants"),
     "repeatable": (checks.repeatable, "variants"),
     "seeded": (checks.seeded, "variants"),

@@ -175,6 +175,13 @@ def input_untouched(case: Case) -> None:
             demand(torch.equal(x, before), "what enters must not be changed in place")
 
 
+def overwritable(case: Case) -> None:
+    """At a merge, and in a convolution's place, what leaves may be written over: an in-place ReLU follows there."""
+    if {"merge", "conv"} & set(case.entry.kinds):
+        maps = [x.requires_grad_() for x in case.inputs()]
+        case.build().train()(*maps).relu_().sum().backward()
+
+
 def independent(case: Case) -> None:
     """In eval mode an image's result depends on no other image of the batch."""
     module, maps = case.build(), case.inputs(3)

@@ -251,6 +251,15 @@ class OtherAuto(Scaled):
         return super().forward(x) * self.groups
 
 
+class MergesLast(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels, 1, 1), 2.0))
+
+    def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        return torch.sigmoid(branch * self.weight + shortcut)
+
+
 BROKEN: dict[str, tuple[Entry, set[str]]] = {  # what is wrong -> the entry, and the checks that fail
     "a default that is not the record's": (entry_of(OtherDefault, REDUCTION, POWER), {"record"}),
     "a kind of site that there is not": (entry_of(Scaled, kinds=("output", "outputs")), {"record"}),
@@ -267,6 +276,7 @@ BROKEN: dict[str, tuple[Entry, set[str]]] = {  # what is wrong -> the entry, and
     "a lost layout": (entry_of(LosesLayout), {"channels_last"}),
     "a view of what may be transposed": (entry_of(Views), {"views"}),
     "an input that is written over": (entry_of(InPlace), {"input_untouched"}),
+    "an output that its gradient needs": (entry_of(MergesLast, kinds=("merge",), n_inputs=2), {"overwritable"}),
     "images that see each other": (entry_of(SeesTheBatch), {"independent"}),
     "a state that changes in eval mode": (entry_of(Counts), {"repeatable"}),
     "weights from another generator": (entry_of(Unseeded), {"seeded"}),
