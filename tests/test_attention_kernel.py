@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ def test_sk_of_equal_branches_is_that_branch() -> None:
 @each_conv
 @pytest.mark.parametrize("size", [(1, 1), (6, 5)])
 def test_sk_gives_the_shape_of_the_convolution_that_it_replaces(replaced: Convolution, size: tuple[int, int]) -> None:
+    replaced = replace(replaced, groups=min(replaced.groups, 4))  # a depthwise one is refused
     x = images(1, replaced.in_channels, *size)
     module = SK(replaced.out_channels, groups=None, context=Context(replaced=replaced))
 
@@ -125,6 +127,12 @@ def test_sk_gives_the_shape_of_the_convolution_that_it_replaces(replaced: Convol
     assert (output >= 0).all()
     convs = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     assert [conv.groups for conv in convs] == [replaced.groups] * 2
+
+
+def test_sk_takes_no_depthwise_convolution_and_says_so() -> None:
+    context = Context(replaced=Convolution(8, 8, groups=8))
+    with pytest.raises(SpaceError, match="the one whose place it would take is depthwise"):
+        SK(8, groups=None, context=context)
 
 
 def test_sk_starts_as_the_authors_start_it() -> None:

@@ -79,8 +79,8 @@ class SK(nn.Module):
     Shape: as the replaced convolution, (N, in_channels, H, W) -> (N, channels, H / stride, W / stride), rounded up.
     Cost: M*(9*C*C/groups + 2*C) + C*h + 2*h + h*M*C weights, M*9*C*C/groups multiply-adds at every pixel that leaves,
     and C*h + h*M*C once; M = n_branches, h = max(min_hidden, C // reduction), C*C = in_channels * channels.
-    Raises: SpaceError unless the groups divide the channels that enter and those that leave, or if no ReLU follows the
-    replaced convolution.
+    Raises: SpaceError unless the groups divide the channels that enter and those that leave, or if the replaced
+    convolution is depthwise, or no ReLU follows it.
     """
 
     def __init__(

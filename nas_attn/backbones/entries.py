@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nas_attn.backbones.entry import Backbone, BackboneOption, Spec
 
 
@@ -11,34 +13,185 @@ def _smallest_densenet(spec: Spec) -> int:
     return last_halvings if spec["stem"] == "small" else 4 * (last_halvings - 1) + 1
 
 
-def _smallest_resnet(spec: Spec) -> int:
-    """Every stride must still halve its map: the last stage's comes from two pixels or more."""
-    return 5 if spec["stem"] == "small" else 17
+def _by_stem(small: int, imagenet: int) -> Callable[[Spec], int]:
+    """Every stride must still halve its map: the last one's comes from two pixels or more."""
+    return lambda spec: small if spec["stem"] == "small" else imagenet
 
 
-def _default_image(spec: Spec) -> int:
-    return 32 if spec["stem"] == "small" else 224
+def _always(size: int) -> Callable[[Spec], int]:
+    return lambda spec: size
 
 
-def _stem(default: str) -> BackboneOption:
-    about = "3x3 at stride 1 without pooling (small), or 7x7 at stride 2 and a pooling (imagenet)"
+_default_image = _by_stem(32, 224)
+
+
+def _stem(default: str, first: str = "7x7 at stride 2 and a pooling") -> BackboneOption:
+    about = f"3x3 at stride 1 without pooling (small), or {first} (imagenet)"
     return BackboneOption("stem", default, "str", about, choices=("small", "imagenet"))
 
 
 _DROP_RATE = BackboneOption("drop_rate", 0.0, "float", "dropout after each dense layer", low=0.0, high=0.9)
+_WIDTH_MULT = BackboneOption("width_mult", 1.0, "float", "factor of all widths", low=0.05, high=4.0)
+_PLAIN_STRIDE = _stem("imagenet", "3x3 at stride 2")
+_STRIDE_AND_POOL = _stem("imagenet", "3x3 at stride 2 and a pooling")
 
-_DENSENET_SOURCE = "Huang et al., CVPR 2017, arXiv:1608.06993"
-_RESNET_SOURCE = "He et al., CVPR 2016, arXiv:1512.03385"
 _RESIDUAL_KINDS = ("output", "pre", "branch", "shortcut", "conv", "merge", "head")
 _BOTTLENECK_KINDS = ("output", "pre", "branch", "shortcut", "hidden", "conv", "merge", "head")
 
+
+def _densenet(name: str, layers: str) -> Backbone:
+    return Backbone(
+        name=name,
+        build="nas_attn.backbones.families:known_densenet",
+        places="nas_attn.backbones.places_plain:densenet_places",
+        summary=f"{name.replace('densenet', 'DenseNet-')}: 4 blocks of {layers} layers, growth rate 32",
+        source="Huang et al., CVPR 2017, arXiv:1608.06993",
+        options=(_DROP_RATE, _stem("imagenet")),
+        kinds=("output",),
+        smallest_image=_smallest_densenet,
+        default_image=_default_image,
+        fixed={"arch": name},
+    )
+
+
+def _resnet(
+    name: str,
+    summary: str,
+    source: str = "He et al., CVPR 2016, arXiv:1512.03385",
+    *,
+    kinds: tuple[str, ...] = _BOTTLENECK_KINDS,
+    arch: str = "",
+) -> Backbone:
+    return Backbone(
+        name=name,
+        build="nas_attn.backbones.families:resnet",
+        places="nas_attn.backbones.places:resnet_places",
+        summary=summary,
+        source=source,
+        options=(_stem("imagenet"),),
+        kinds=kinds,
+        smallest_image=_by_stem(5, 17),
+        default_image=_default_image,
+        fixed={"arch": arch or name},
+    )
+
+
+def _vgg(name: str, layers: str) -> Backbone:
+    return Backbone(
+        name=name,
+        build="nas_attn.backbones.families:vgg",
+        places="nas_attn.backbones.places_plain:layer_places",
+        summary=f"VGG with {layers}",
+        source="Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556",
+        options=(),
+        kinds=("output", "conv"),
+        smallest_image=_always(32),
+        default_image=_always(224),
+        fixed={"arch": name},
+    )
+
+
+def _mobilenet_v3(size: str, n_blocks: int) -> Backbone:
+    return Backbone(
+        name=f"mobilenet_v3_{size}",
+        build="nas_attn.backbones.families:mobilenet_v3",
+        places=f"nas_attn.backbones.places:mobilenet_v3_{size}_places",
+        summary=f"MobileNet-v3 {size}: {n_blocks} inverted residual blocks, most with squeeze-and-excitation",
+        source="Howard et al., ICCV 2019, arXiv:1905.02244",
+        options=(_WIDTH_MULT, _PLAIN_STRIDE),
+        kinds=_BOTTLENECK_KINDS,
+        smallest_image=_by_stem(9, 17),
+        default_image=_default_image,
+        fixed={"arch": f"mobilenet_v3_{size}"},
+    )
+
+
 ENTRIES = (
+    Backbone(
+        name="lenet",
+        build="nas_attn.backbones.lenet:LeNet",
+        places="nas_attn.backbones.places_plain:layer_places",
+        summary="LeNet-5: 2 convolutions, each with a pooling, and 3 linear layers",
+        source="LeCun et al., Proceedings of the IEEE 86, 1998",
+        options=(),
+        kinds=("output",),
+        smallest_image=_always(12),
+        default_image=_always(32),
+        sized=True,
+    ),
+    Backbone(
+        name="alexnet",
+        build="nas_attn.backbones.families:alexnet",
+        places="nas_attn.backbones.places_plain:layer_places",
+        summary="AlexNet: 5 convolutions and 3 linear layers, in one column",
+        source="Krizhevsky, arXiv:1404.5997",
+        options=(),
+        kinds=("output", "conv"),
+        smallest_image=_always(63),
+        default_image=_always(224),
+    ),
+    _vgg("vgg11", "8 convolutions and 3 linear layers"),
+    _vgg("vgg11_bn", "8 convolutions, each with batch norm, and 3 linear layers"),
+    _vgg("vgg16", "13 convolutions and 3 linear layers"),
+    _vgg("vgg16_bn", "13 convolutions, each with batch norm, and 3 linear layers"),
+    Backbone(
+        name="googlenet",
+        build="nas_attn.backbones.families:googlenet",
+        places="nas_attn.backbones.places_plain:googlenet_places",
+        summary="GoogLeNet with batch norm: 9 Inception modules, no auxiliary classifiers",
+        source="Szegedy et al., CVPR 2015, arXiv:1409.4842",
+        options=(_stem("imagenet", "7x7 at stride 2 and two poolings"),),
+        kinds=("output", "conv", "head"),
+        smallest_image=_by_stem(4, 15),
+        default_image=_default_image,
+    ),
+    Backbone(
+        name="inception_v3",
+        build="nas_attn.backbones.families:inception_v3",
+        places="nas_attn.backbones.places_plain:inception_places",
+        summary="Inception-v3: 11 Inception modules, no auxiliary classifier",
+        source="Szegedy et al., CVPR 2016, arXiv:1512.00567",
+        options=(),
+        kinds=("output", "conv", "head"),
+        smallest_image=_always(75),
+        default_image=_always(299),
+    ),
+    _resnet("resnet18", "ResNet-18: 4 stages of 2 basic blocks", kinds=_RESIDUAL_KINDS),
+    _resnet("resnet34", "ResNet-34: 4 stages of 3, 4, 6 and 3 basic blocks", kinds=_RESIDUAL_KINDS),
+    _resnet("resnet50", "ResNet-50: 4 stages of 3, 4, 6 and 3 bottleneck blocks"),
+    _resnet("resnet101", "ResNet-101: 4 stages of 3, 4, 23 and 3 bottleneck blocks"),
+    _resnet(
+        "resnext50",
+        "ResNeXt-50 (32x4d): ResNet-50 with convolutions in 32 groups",
+        "Xie et al., CVPR 2017, arXiv:1611.05431",
+        arch="resnext50_32x4d",
+    ),
+    _resnet(
+        "wide_resnet50",
+        "Wide ResNet-50-2: ResNet-50 with bottlenecks twice as wide",
+        "Zagoruyko and Komodakis, BMVC 2016, arXiv:1605.07146",
+        arch="wide_resnet50_2",
+    ),
+    Backbone(
+        name="preact_resnet",
+        build="nas_attn.backbones.preact:PreActivationResNet",
+        places="nas_attn.backbones.places:preact_places",
+        summary="Pre-activation ResNet for small images: 3 stages; bottleneck blocks at depth 164",
+        source="He et al., ECCV 2016, arXiv:1603.05027",
+        options=(
+            BackboneOption("depth", 20, "int", "layers: 20, 56, 110 or 164", choices=(20, 56, 110, 164)),
+            BackboneOption("width", 16, "int", "channels of the first convolution", low=1, high=512),
+        ),
+        kinds=_BOTTLENECK_KINDS,
+        smallest_image=_always(3),
+        default_image=_always(32),
+    ),
     Backbone(
         name="densenet",
         build="nas_attn.backbones.families:densenet",
         places="nas_attn.backbones.places_plain:densenet_places",
         summary="DenseNet-BC of free width and depth, for small images (compression 0.5)",
-        source=_DENSENET_SOURCE,
+        source="Huang et al., CVPR 2017, arXiv:1608.06993",
         options=(
             BackboneOption("growth_rate", 12, "int", "channels that each layer adds", low=1, high=256),
             BackboneOption("block_config", [6, 6, 6], "ints", "layers of each block", low=1, high=128, longest=8),
@@ -59,40 +212,97 @@ ENTRIES = (
         smallest_image=_smallest_densenet,
         default_image=_default_image,
     ),
+    _densenet("densenet121", "6, 12, 24 and 16"),
+    _densenet("densenet169", "6, 12, 32 and 32"),
     Backbone(
-        name="densenet121",
-        build="nas_attn.backbones.families:known_densenet",
-        fixed={"arch": "densenet121"},
-        places="nas_attn.backbones.places_plain:densenet_places",
-        summary="DenseNet-121: 4 blocks of 6, 12, 24 and 16 layers, growth rate 32",
-        source=_DENSENET_SOURCE,
-        options=(_DROP_RATE, _stem("imagenet")),
-        kinds=("output",),
-        smallest_image=_smallest_densenet,
+        name="squeezenet",
+        build="nas_attn.backbones.families:squeezenet",
+        places="nas_attn.backbones.places_plain:squeezenet_places",
+        summary="SqueezeNet 1.1: 8 Fire modules",
+        source="Iandola et al., arXiv:1602.07360",
+        options=(_STRIDE_AND_POOL,),
+        kinds=("output", "conv"),
+        smallest_image=_by_stem(4, 17),
         default_image=_default_image,
     ),
     Backbone(
-        name="resnet18",
-        build="nas_attn.backbones.families:resnet",
-        fixed={"arch": "resnet18"},
-        places="nas_attn.backbones.places:resnet_places",
-        summary="ResNet-18: 4 stages of 2 basic blocks",
-        source=_RESNET_SOURCE,
-        options=(_stem("imagenet"),),
-        kinds=_RESIDUAL_KINDS,
-        smallest_image=_smallest_resnet,
+        name="mobilenet_v1",
+        build="nas_attn.backbones.mobilenet_v1:MobileNetV1",
+        places="nas_attn.backbones.places:mobilenet_v1_places",
+        summary="MobileNet-v1: 13 depthwise separable blocks",
+        source="Howard et al., arXiv:1704.04861",
+        options=(_WIDTH_MULT, _PLAIN_STRIDE),
+        kinds=("output", "hidden", "conv", "head"),
+        smallest_image=_by_stem(9, 17),
         default_image=_default_image,
     ),
     Backbone(
-        name="resnet50",
-        build="nas_attn.backbones.families:resnet",
-        fixed={"arch": "resnet50"},
-        places="nas_attn.backbones.places:resnet_places",
-        summary="ResNet-50: 4 stages of 3, 4, 6 and 3 bottleneck blocks",
-        source=_RESNET_SOURCE,
-        options=(_stem("imagenet"),),
+        name="mobilenet_v2",
+        build="nas_attn.backbones.families:mobilenet_v2",
+        places="nas_attn.backbones.places:mobilenet_v2_places",
+        summary="MobileNet-v2: 17 inverted residual blocks",
+        source="Sandler et al., CVPR 2018, arXiv:1801.04381",
+        options=(_WIDTH_MULT, _PLAIN_STRIDE),
         kinds=_BOTTLENECK_KINDS,
-        smallest_image=_smallest_resnet,
+        smallest_image=_by_stem(9, 17),
         default_image=_default_image,
+    ),
+    _mobilenet_v3("large", 15),
+    _mobilenet_v3("small", 11),
+    Backbone(
+        name="efficientnet_b0",
+        build="nas_attn.backbones.families:efficientnet_b0",
+        places="nas_attn.backbones.places:efficientnet_places",
+        summary="EfficientNet-B0: 16 inverted residual blocks with squeeze-and-excitation",
+        source="Tan and Le, ICML 2019, arXiv:1905.11946",
+        options=(_PLAIN_STRIDE,),
+        kinds=_BOTTLENECK_KINDS,
+        smallest_image=_by_stem(9, 17),
+        default_image=_default_image,
+    ),
+    Backbone(
+        name="regnet_y_400mf",
+        build="nas_attn.backbones.families:regnet_y_400mf",
+        places="nas_attn.backbones.places:regnet_places",
+        summary="RegNet-Y-400MF: 16 residual blocks with grouped convolutions and squeeze-and-excitation",
+        source="Radosavovic et al., CVPR 2020, arXiv:2003.13678",
+        options=(_PLAIN_STRIDE,),
+        kinds=_BOTTLENECK_KINDS,
+        smallest_image=_by_stem(9, 17),
+        default_image=_default_image,
+    ),
+    Backbone(
+        name="shufflenet_v2",
+        build="nas_attn.backbones.families:shufflenet_v2",
+        places="nas_attn.backbones.places:shufflenet_places",
+        summary="ShuffleNet-v2 x1.0: 16 blocks that shuffle the channels of two halves",
+        source="Ma et al., ECCV 2018, arXiv:1807.11164",
+        options=(_STRIDE_AND_POOL,),
+        kinds=("output", "branch", "shortcut", "hidden", "conv", "head"),
+        smallest_image=_by_stem(5, 17),
+        default_image=_default_image,
+    ),
+    Backbone(
+        name="mini_xception",
+        build="nas_attn.backbones.xception:MiniXception",
+        places="nas_attn.backbones.places:xception_places",
+        summary="mini_XCEPTION: 4 residual modules of separable convolutions",
+        source="Arriaga et al., arXiv:1710.07557",
+        options=(),
+        kinds=("output", "pre", "branch", "shortcut", "conv", "merge"),
+        smallest_image=_always(13),
+        default_image=_always(64),
+    ),
+    Backbone(
+        name="cats_dogs_cnn",
+        build="nas_attn.backbones.cats_dogs:CatsDogsCNN",
+        places="nas_attn.backbones.places_plain:layer_places",
+        summary="A tutorial's network for cats and dogs: 3 convolutions, each with a pooling, and 2 linear layers",
+        source="TensorFlow 2.0 tutorials, image classification",
+        options=(),
+        kinds=("output", "conv"),
+        smallest_image=_always(8),
+        default_image=_always(128),
+        sized=True,
     ),
 )

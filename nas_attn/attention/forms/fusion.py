@@ -43,6 +43,8 @@ def sk_misfit(channels: int, options: Options, context: Context) -> str | None:
     conv = replaced_by(channels, context)
     if not conv.relu:
         return "it ends in a ReLU, but none follows the convolution whose place it would take."
+    if conv.groups == conv.in_channels > 1:
+        return "it selects between convolutions over channels, but the one whose place it would take is depthwise."
     if options["groups"] is None:
         return None
     groups = whole(options, "groups")

@@ -1,0 +1,126 @@
+"""Every network of the catalogue with an attention at every site at once, and with none at all."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+from backbone_cases import everywhere, tiny_spec
+from torch import nn
+
+from nas_attn.backbones.build import build_backbone
+from nas_attn.backbones.catalog import BACKBONES, image_sizes
+from nas_attn.backbones.table import site_table
+from nas_attn.cost import count_macs, count_parameters
+from nas_attn.fitting import placement_cost
+from nas_attn.model import AttentionModel, build_model
+from nas_attn.placement import Placement, SiteTable
+
+CHUNK = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
+
+
+class Case(NamedTuple):
+    spec: dict
+    shape: dict
+    table: SiteTable
+    placement: Placement
+    plain: nn.Module
+    model: AttentionModel
+    images: torch.Tensor
+
+
+def _size(spec: dict) -> int:
+    """The smallest image, or with a head the smallest that leaves more than one pixel to pool."""
+    smallest, _ = image_sizes(spec)
+    if spec["name"] == "inception_v3":
+        return 107
+    return 2 * smallest - 1 if "head" in BACKBONES[spec["name"]].kinds else smallest
+
+
+def _draw_in_chunks(draw):
+    """Millions of numbers are drawn once and repeated: that takes a tenth of the time."""
+
+    def quick(tensor, *args, **kwargs):
+        if tensor.numel() <= len(CHUNK) or tensor.is_meta:
+            return draw(tensor, *args, **kwargs)
+        scale = tensor[0].numel() ** -0.5
+        n_whole = tensor.numel() // len(CHUNK)
+        flat = tensor.detach().view(-1)
+        flat[: n_whole * len(CHUNK)].view(n_whole, -1).copy_(CHUNK * scale)
+        flat[n_whole * len(CHUNK) :].fill_(scale)
+        return tensor
+
+    return quick
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def case(request) -> Iterator[Case]:
+    spec = tiny_spec(request.param)
+    size = _size(spec)
+    shape = {"num_classes": 3, "in_channels": 1, "image_size": size}
+    table = site_table(spec, **shape)
+    placement = everywhere(table)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "trunc_normal_"):
+            patch.setattr(nn.init, name, _draw_in_chunks(getattr(nn.init, name)))
+        plain = build_backbone(spec, **shape, seed=1).eval()
+        model = build_model(spec, placement, **shape, seed=1)
+        images = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0))
+        yield Case(spec, shape, table, placement, plain, model, images)
+
+
+def test_nothing_inserted_is_the_plain_network_bit_for_bit(case):
+    empty = build_model(case.spec, Placement(), **case.shape, seed=1).eval()
+    with torch.no_grad():
+        assert torch.equal(empty(case.images), case.plain(case.images))
+    assert list(empty.state_dict()) == [f"backbone.{key}" for key in case.plain.state_dict()]
+    assert empty.backbone.load_state_dict(case.plain.state_dict(), strict=True)
+
+
+def test_every_site_takes_something_and_the_network_keeps_its_names_and_weights(case):
+    empty = [site for site in case.table.sites if site.name not in case.placement]
+    assert [site.name for site in empty if site.kind != "conv" or site.replaced.relu or site.height > 1] == []
+    state, plain = case.model.backbone.state_dict(), case.plain.state_dict()
+    replaced = {
+        path
+        for site in case.table.sites
+        if site.name in case.placement and case.placement[site.name].name == "sk"
+        for path in (site.module, site.replaced.norm)
+    }
+    assert {key for key in plain if key not in state} == {key for key in plain if key.rpartition(".")[0] in replaced}
+    assert all(torch.equal(state[key], plain[key]) for key in state)
+
+
+def test_every_parameter_gets_a_gradient_in_both_modes(case):
+    for training in (True, False):
+        case.model.train(training)
+        case.model.zero_grad(set_to_none=True)
+        logits = case.model(case.images)
+        assert logits.shape == (2, 3)
+        assert logits.isfinite().all()
+        logits.square().sum().backward()
+        assert [key for key, parameter in case.model.named_parameters() if parameter.grad is None] == []
+    case.model.zero_grad(set_to_none=True)
+
+
+def test_its_cost_by_closed_forms_is_that_of_the_built_network(case):
+    cost = placement_cost(case.table, case.placement)
+    assert cost.n_parameters == count_parameters(case.model)
+    assert cost.n_macs == count_macs(case.model, case.images.shape[1:])
+
+
+def test_copies_and_pickles_compute_the_same_and_share_nothing(case):
+    case.model.eval()
+    if count_parameters(getattr(case.model.backbone, "classifier", nn.Identity())) > 10_000_000:
+        case.model.backbone.classifier = nn.LazyLinear(3)  # nothing is inserted there, and copies of it take seconds
+    with torch.no_grad():
+        expected = case.model(case.images)
+        for again in (copy.deepcopy(case.model), pickle.loads(pickle.dumps(case.model))):
+            assert list(again.state_dict()) == list(case.model.state_dict())
+            assert torch.equal(again(case.images), expected)
+            next(again.attention.parameters()).add_(1)
+            assert torch.equal(case.model(case.images), expected)
