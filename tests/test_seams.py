@@ -99,6 +99,18 @@ def test_each_seam_lies_on_its_edge():
     assert all(torch.equal(seen[kind], expected[kind]) for kind in expected)
 
 
+def test_a_bottleneck_has_a_seam_before_its_last_convolution():
+    block = Bottleneck(8, 4, 2, _projection(8, 16)).eval()
+    opened = open_block(block, "b")
+    seen = []
+    opened.get_submodule(f"{SEAMS}.hidden").register_forward_hook(lambda module, args, output: seen.append(output))
+    x = torch.randn(2, 8, 6, 6)
+    opened(x)
+    start = torch.relu(block.bn1(block.conv1(x)))
+    assert torch.equal(seen[0], torch.relu(block.bn2(block.conv2(start))))
+    assert not has_seam(open_block(BasicBlock(8, 8), "b"), "hidden")
+
+
 def test_the_branch_ends_before_what_drops_it_at_random():
     opened = open_block(own.Dropping(8, 8), "b")
     steps = [str(node.target) for node in opened.graph.nodes]
