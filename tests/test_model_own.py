@@ -81,15 +81,17 @@ def test_every_site_takes_an_attention_forward_and_backward(make, name):
     assert torch.equal(pickle.loads(pickle.dumps(model))(_images()), expected)
 
 
-def test_the_sites_of_a_plain_network_are_its_module_paths():
+def test_the_sites_of_a_plain_network_are_its_module_paths_and_its_3x3_convolutions():
     table = own_table(own.PlainCNN(), **SHAPE)
     assert table.backbone == "PlainCNN"
     assert [(site.name, site.channels, site.height, site.stage) for site in table.sites] == [
+        ("features.0.0.conv", 8, 8, "stage1"),
         ("features.0.0", 8, 8, "stage1"),
         ("features.0.1", 8, 8, "stage1"),
         ("features.0.2", 8, 8, "stage1"),
         ("features.0", 8, 8, "stage1"),
         ("features.1", 8, 4, "stage2"),
+        ("features.2.0.conv", 16, 4, "stage2"),
         ("features.2.0", 16, 4, "stage2"),
         ("features.2.1", 16, 4, "stage2"),
         ("features.2.2", 16, 4, "stage2"),

@@ -17,7 +17,7 @@ from nas_attn.errors import SpaceError
 from nas_attn.fitting import placement_cost
 from nas_attn.model import AttentionModel, build_model
 from nas_attn.model_file import load_model, save_model
-from nas_attn.placement import Attention, Placement, Site
+from nas_attn.placement import Attention, Convolution, Placement, Site
 
 RESNETS = {name: {"name": name, "stem": "small"} for name in ("resnet18", "resnet50")}
 SHAPE = {"num_classes": 3, "in_channels": 1, "image_size": 9}
@@ -28,6 +28,21 @@ CHOICES = {
     "iaff": ("merge", {}),
     "attention_pool": ("head", {}),
 }
+
+
+class OwnBlocks(nn.Module):
+    """A convolution with norm and ReLU, one without, one that is no 3x3, and a pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.second = nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=2, bias=False)
+        self.third = nn.Conv2d(8, 8, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.pool(torch.relu(self.third(self.second(self.first(x))))).flatten(1))
 
 
 def _images(n: int = 2) -> torch.Tensor:
@@ -176,6 +191,31 @@ def test_all_kinds_go_together_in_one_block():
     assert count_parameters(model) == placement_cost(site_table(spec, **SHAPE), placement).n_parameters
 
 
+def test_a_network_of_ones_own_gives_its_convolutions_and_its_pooling():
+    net = OwnBlocks()
+    shape = {"num_classes": 3, "in_channels": 1, "image_size": 8}
+    sites = {site.name: site for site in own_table(net, **shape).sites if site.kind in ("conv", "head")}
+    assert list(sites) == ["first.0.conv", "second.conv", "pool.head"]
+    assert sites["first.0.conv"].replaced == Convolution(1, 8, bias=True, norm="first.1", relu=True)
+    assert sites["second.conv"].replaced == Convolution(8, 8, stride=2, groups=2, bias=False, norm=None, relu=False)
+    assert (sites["second.conv"].height, sites["pool.head"].height) == (8, 4)
+
+    placement = Placement(
+        {
+            "first.0.conv": Attention("sk", {"groups": 1}),
+            "second.conv": Attention("deform"),
+            "pool.head": Attention("attention_pool"),
+        }
+    )
+    model = build_model(net, placement, **shape)
+    model(torch.randn(2, 1, 8, 8)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    cost = placement_cost(own_table(net, **shape), placement)
+    assert (cost.n_parameters, cost.n_macs) == (count_parameters(model), count_macs(model, (1, 8, 8)))
+    assert "backbone.second.weight" in model.state_dict()
+    assert not any(key.startswith(("backbone.first.0", "backbone.first.1")) for key in model.state_dict())
+
+
 def test_a_network_of_ones_own_takes_a_merge():
     net = ResidualCNN()
     table = own_table(net, num_classes=5, in_channels=1, image_size=8)
@@ -192,7 +232,7 @@ def test_a_network_of_ones_own_takes_a_merge():
 @pytest.mark.parametrize(
     ("site", "attention", "sentence"),
     [
-        ("stage1.block1.conv2", Attention("sk"), "ends in a ReLU, but none follows the convolution"),
+        ("stage1.block1.conv2", Attention("sk"), "ends in a ReLU, but none is seen behind the convolution"),
         ("stage1.block1.conv1", Attention("sk", {"groups": 48}), r"groups must divide .* groups=48, channels=64 in"),
         ("stage1.block1.conv1", Attention("cbam"), r"kind 'conv' is not among its kinds \(output, pre"),
         ("stage1.block1.branch", Attention("deform"), r"kind 'branch' is not among its kinds \(conv\)"),

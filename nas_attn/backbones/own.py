@@ -70,7 +70,8 @@ def survey(net: nn.Module, *, num_classes: int, in_channels: int, image_size: in
     passages = dry_pass(trial, images, paths, copy_inputs_of=blocks)
     refusals = {path: reason for path in paths if (reason := _no_site(passages[path]))}
     opened = _open_all(trial, blocks, passages, refusals)
-    places = _places(trial, [path for path in paths if path not in refusals], opened)
+    known = [path for path in paths if path not in refusals]
+    places = [*_places(trial, known, opened), *_swapped_places(trial, known, passages)]
     taps = {place.name: tap_path(trial, place.kind, place.module) for place in places}
     seen = dry_pass(trial, images, taps.values())
     places.sort(key=lambda place: (seen[taps[place.name]].order, -len(place.name)))
@@ -167,6 +168,40 @@ def _places(net: nn.Module, paths: list[str], opened: Mapping[str, fx.GraphModul
     }
     outputs = {path: Place(path, "output", _outermost(net, path), "") for path in paths}
     return list({**outputs, **edges}.values())
+
+
+def _swapped_places(net: nn.Module, paths: list[str], passages: Mapping[str, Passage]) -> list[Place]:
+    """Name the modules whose place an attention can take: 3x3 convolutions that keep the map, and poolings to a pixel.
+
+    A norm and a ReLU count as a convolution's own where modules of these types read what it gives.
+    """
+    places = []
+    for path in paths:
+        module = net.get_submodule(path)
+        if isinstance(module, nn.Conv2d) and _keeps_map(module):
+            norm = _reader(net, passages, path, nn.BatchNorm2d)
+            relu = _reader(net, passages, norm or path, nn.ReLU) is not None
+            places.append(Place(f"{path}.conv", "conv", path, "", norm=norm, relu=relu))
+        elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
+            places.append(Place(f"{path}.head", "head", path, ""))
+    return places
+
+
+def _keeps_map(conv: nn.Conv2d) -> bool:
+    """Tell whether this is a 3x3 convolution that keeps the map, but for its stride, with zeros around it."""
+    is_square = conv.stride[0] == conv.stride[1] and conv.dilation[0] == conv.dilation[1]
+    return conv.kernel_size == (3, 3) and is_square and conv.padding == conv.dilation and conv.padding_mode == "zeros"
+
+
+def _reader(net: nn.Module, passages: Mapping[str, Passage], path: str, kind: type[nn.Module]) -> str | None:
+    """Return the one module of a kind that reads what the module at `path` gives, or None."""
+    given = passages[path].tensor
+    readers = [
+        other
+        for other, passage in passages.items()
+        if passage.source is given and passage.calls == 1 and isinstance(net.get_submodule(other), kind)
+    ]
+    return readers[0] if len(readers) == 1 else None
 
 
 def _outermost(net: nn.Module, path: str) -> str:

@@ -45,7 +45,7 @@ class Passage:
         calls: How often the module ran.
         order: Its rank among all modules by the end of its run.
         tensor, version: The tensor that it gave, and how often that had been written over by then.
-        entered: Shape of the first tensor that it was given.
+        source: The first tensor that it was given.
         given: A copy of the tensor that it was given, if it was one and copies are kept.
     """
 
@@ -55,13 +55,13 @@ class Passage:
     order: int = -1
     tensor: Tensor | None = None
     version: int = 0
-    entered: tuple[int, ...] = ()
+    source: Tensor | None = None
     given: Tensor | None = None
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """See what goes in."""
         if args and isinstance(args[0], Tensor):
-            self.entered = tuple(args[0].shape)
+            self.source = args[0]
         if self.copy_input and len(args) == 1 and isinstance(args[0], Tensor):
             self.given = args[0].clone()
 
@@ -142,9 +142,9 @@ def dry_pass(
 
 def measured(net: nn.Module, place: Place, passage: Passage) -> Site:
     """Return the site with the shape of what passed it; in place of a module, of what entered that."""
-    assert passage.tensor is not None, f"no tensor passed site '{place.name}'"
-    shape = passage.entered if place.kind in SWAPPED else tuple(passage.tensor.shape)
-    _, channels, height, width = shape
+    seen = passage.source if place.kind in SWAPPED else passage.tensor
+    assert seen is not None, f"no tensor passed site '{place.name}'"
+    _, channels, height, width = seen.shape
     if place.kind != "conv":
         return Site(place.name, place.kind, place.module, channels, height, width, place.stage)
     conv = net.get_submodule(place.module)

@@ -42,7 +42,7 @@ def sk_misfit(channels: int, options: Options, context: Context) -> str | None:
     """Return why the groups do not divide what enters and what leaves, or why no ReLU may end it, or None."""
     conv = replaced_by(channels, context)
     if not conv.relu:
-        return "it ends in a ReLU, but none follows the convolution whose place it would take."
+        return "it ends in a ReLU, but none is seen behind the convolution whose place it would take."
     if conv.groups == conv.in_channels > 1:
         return "it selects between convolutions over channels, but the one whose place it would take is depthwise."
     if options["groups"] is None:
