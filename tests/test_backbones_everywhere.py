@@ -127,3 +127,11 @@ def test_copies_and_pickles_compute_the_same_and_share_nothing(case):
             assert torch.equal(again(case.images), expected)
             next(again.attention.parameters()).add_(1)
             assert torch.equal(case.model(case.images), expected)
+
+
+@pytest.mark.parametrize("case", ["squeezenet", "mobilenet_v1", "shufflenet_v2", "mini_xception"], indirect=True)
+def test_a_network_full_of_attention_exports(case):
+    case.model.eval()
+    with torch.no_grad():
+        exported = torch.export.export(case.model, (case.images,)).module()
+        torch.testing.assert_close(exported(case.images), case.model(case.images))
