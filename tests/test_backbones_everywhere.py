@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from backbone_cases import everywhere, tiny_spec
+from backbone_cases import MORE_OF_RESNET50, everywhere, quick_draws, tiny_spec
 from torch import nn
 
 from nas_attn.backbones.build import build_backbone
@@ -19,11 +19,6 @@ from nas_attn.cost import count_macs, count_parameters
 from nas_attn.fitting import placement_cost
 from nas_attn.model import AttentionModel, build_model
 from nas_attn.placement import Placement, SiteTable
-
-COPIED_AS_RESNET50 = ("resnet101", "wide_resnet50")
-"""Of the same blocks, more of them or wider ones: their copies take seconds, and show nothing else."""
-
-CHUNK = torch.randn(1 << 16, generator=torch.Generator().manual_seed(0))
 
 
 class Case(NamedTuple):
@@ -44,22 +39,6 @@ def _size(spec: dict) -> int:
     return 2 * smallest - 1 if "head" in BACKBONES[spec["name"]].kinds else smallest
 
 
-def _draw_in_chunks(draw):
-    """Many numbers are drawn once and repeated: that takes a tenth of the time."""
-
-    def quick(tensor, *args, **kwargs):
-        if tensor.numel() <= len(CHUNK) or tensor.is_meta:
-            return draw(tensor, *args, **kwargs)
-        scale = tensor[0].numel() ** -0.5
-        n_whole = tensor.numel() // len(CHUNK)
-        flat = tensor.detach().view(-1)
-        flat[: n_whole * len(CHUNK)].view(n_whole, -1).copy_(CHUNK * scale)
-        flat[n_whole * len(CHUNK) :].fill_(scale)
-        return tensor
-
-    return quick
-
-
 @pytest.fixture(scope="module", params=BACKBONES)
 def case(request) -> Iterator[Case]:
     spec = tiny_spec(request.param)
@@ -67,9 +46,7 @@ def case(request) -> Iterator[Case]:
     shape = {"num_classes": 3, "in_channels": 1, "image_size": size}
     table = site_table(spec, **shape)
     placement = everywhere(table)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "trunc_normal_"):
-            patch.setattr(nn.init, name, _draw_in_chunks(getattr(nn.init, name)))
+    with quick_draws():
         plain = build_backbone(spec, **shape, seed=1).eval()
         model = build_model(spec, placement, **shape, seed=1)
         images = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0))
@@ -81,7 +58,7 @@ def test_nothing_inserted_is_the_plain_network_bit_for_bit(case):
     with torch.no_grad():
         assert torch.equal(empty(case.images), case.plain(case.images))
     assert list(empty.state_dict()) == [f"backbone.{key}" for key in case.plain.state_dict()]
-    assert empty.backbone.load_state_dict(case.plain.state_dict(), strict=True)
+    assert empty.backbone.load_state_dict(case.plain.state_dict(), strict=True, assign=True)
 
 
 def test_every_site_takes_something_and_the_network_keeps_its_names_and_weights(case):
@@ -115,7 +92,7 @@ def test_its_cost_by_closed_forms_is_that_of_the_built_network(case):
     assert cost.n_macs == count_macs(case.model, case.images.shape[1:])
 
 
-@pytest.mark.parametrize("case", [name for name in BACKBONES if name not in COPIED_AS_RESNET50], indirect=True)
+@pytest.mark.parametrize("case", [name for name in BACKBONES if name not in MORE_OF_RESNET50], indirect=True)
 def test_copies_and_pickles_compute_the_same_and_share_nothing(case):
     case.model.eval()
     if count_parameters(getattr(case.model.backbone, "classifier", nn.Identity())) > 10_000_000:

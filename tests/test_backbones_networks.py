@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from backbone_cases import tiny_spec
+from backbone_cases import MORE_OF_RESNET50, quick_draws, tiny_spec
 from torch import nn
 from torchvision import models
 
@@ -109,7 +109,8 @@ def test_mini_xception_has_as_many_running_statistics_as_keras_counts():
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_network_of_torchvision_is_that_bit_for_bit(name):
     size, _ = image_sizes(name)
-    net = build_backbone(name, num_classes=4, in_channels=3, image_size=size, seed=0).eval()
+    with quick_draws():
+        net = build_backbone(name, num_classes=4, in_channels=3, image_size=size, seed=0).eval()
     with torch.device("cpu" if name == "regnet_y_400mf" else "meta"):
         plain = PLAIN[name](num_classes=4).eval()
     assert plain.load_state_dict(net.state_dict(), strict=True, assign=True)
@@ -152,11 +153,15 @@ def test_an_image_smaller_than_the_smallest_fails_or_leaves_a_stride_nothing_to_
     assert min(entered) == 1
 
 
-@pytest.mark.parametrize("name", [name for name, entry in BACKBONES.items() if "head" in entry.kinds])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, entry in BACKBONES.items() if "head" in entry.kinds and name not in MORE_OF_RESNET50],
+)
 def test_the_smallest_images_are_learned_from_in_two_channels(name):
     spec = tiny_spec(name)
     size, _ = image_sizes(spec)
-    net = build_backbone(spec, num_classes=4, in_channels=2, image_size=size, seed=0).train()
+    with quick_draws():
+        net = build_backbone(spec, num_classes=4, in_channels=2, image_size=size, seed=0).train()
     net(torch.randn(2, 2, size, size)).square().sum().backward()
     assert [key for key, parameter in net.named_parameters() if parameter.grad is None] == []
 
