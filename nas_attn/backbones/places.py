@@ -100,8 +100,9 @@ def shufflenet_places(net: nn.Module) -> list[Place]:
 def xception_places(net: nn.Module) -> list[Place]:
     """Name the edges and depthwise convolutions of mini_XCEPTION's modules; it pools class scores only."""
     places = []
-    for number, index in ((number, number - 1) for number in range(1, 5)):
-        name, path, stage = f"stage{number}.block1", f"stages.{index}", f"stage{number}"
+    for index in range(4):
+        path, stage = f"stages.{index}", f"stage{index + 1}"
+        name = f"{stage}.block1"
         steps = [
             Place(f"{name}.conv{k}", "conv", f"{path}.branch.{child}", stage, relu=False)
             for k, child in ((1, 0), (2, 4))

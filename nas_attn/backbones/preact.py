@@ -32,8 +32,8 @@ class PreActivationBlock(nn.Module):
                 layers[f"relu{number}"] = nn.ReLU(inplace=True)
             layers[f"conv{number}"] = nn.Conv2d(before, after, kernel, step, kernel // 2, bias=False)
         self.branch = nn.Sequential(layers)
-        narrow = in_channels != out_channels
-        self.projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if narrow else None
+        widens = in_channels != out_channels
+        self.projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if widens else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum of the branch and the shortcut."""
