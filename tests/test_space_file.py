@@ -225,7 +225,10 @@ def test_an_attention_must_fit_the_kind_of_site():
     table = make_table(make_site("block1", 64, 4, "stage1", kind="merge"))
     for pattern, sentence in [
         ("block1", r"does not fit site 'block1': a site of kind 'merge' is not among its kinds"),
-        ("*", r"Pattern '\*' in \[\[sites\]\] 1 .* matches only sites of kind merge, which none of its attentions fits"),
+        (
+            "*",
+            r"Pattern '\*' in \[\[sites\]\] 1 .* matches only sites of kind merge, which none of its attentions fits",
+        ),
     ]:
         record = {"title": "t", "sites": [{"match": [pattern], "attentions": ["se"]}]}
         with pytest.raises(SpaceError, match=sentence):
