@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas_attn.attention.entry import Context
 from nas_attn.attention.create import create_attention
+from nas_attn.attention.entry import Context
 from nas_attn.augment import border, crop, epoch_batches, n_batches
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data import Data, Images, load_data

@@ -177,9 +177,7 @@ def _number(pair: tuple[int, Placement]) -> int:
     return pair[0]
 
 
-def _arm(
-    label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int], within: tuple[float, float] | None
-) -> Arm:
+def _arm(label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int], within: tuple[float, float] | None) -> Arm:
     by_seed = {row.seed: row.value for row in rows if is_measured(row)}
     values = {seed: float(value) for seed, value in sorted(by_seed.items()) if value is not None}
     costs = {"max_params": _first(row.n_parameters for row in rows), "max_macs": _first(row.n_macs for row in rows)}
