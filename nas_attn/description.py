@@ -25,6 +25,7 @@ def describe_run(request: Request) -> dict[str, Any]:
         data = {**settings.data.model_dump(exclude={"root", "download", "strict"}), "facts": facts}
     return {
         "space": {"name": settings.space.name, **settings.space.to_dict()},
+        "weights": request.weights,
         "data": data if data is not None else vars(request.shape),
         "train": request.train_name,
         "recipe": settings.recipe.model_dump(),

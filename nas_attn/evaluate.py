@@ -93,6 +93,7 @@ def _measure(task: Task, setting: Setting, report: Report) -> tuple[float, dict[
         in_channels=setting.in_channels,
         image_size=setting.image_size,
         seed=task.seed,
+        class_names=setting.class_names,
     )
     if setting.train is not None:
         function = load_train(setting.train) if isinstance(setting.train, str) else setting.train

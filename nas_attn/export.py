@@ -27,7 +27,7 @@ def export(request: Request, stages: Stages, folder: RunFolder, *, device: str) 
     assert stages.winner is not None, "a job exports once its winner is known"
     placement = stages.winner.placement or NONE
     model = build_model(
-        request.settings.space.backbone,
+        request.backbone,
         placement,
         num_classes=request.shape.num_classes,
         in_channels=request.shape.in_channels,

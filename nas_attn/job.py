@@ -205,7 +205,7 @@ def _execute(request: Request, books: _Books, display: Display, interrupts: Inte
 
 def _setting(request: Request, crew: Crew) -> Setting:
     return Setting(
-        backbone=request.settings.space.backbone,
+        backbone=request.backbone,
         num_classes=request.shape.num_classes,
         in_channels=request.shape.in_channels,
         image_size=request.shape.image_size,
@@ -216,6 +216,7 @@ def _setting(request: Request, crew: Crew) -> Setting:
         gpus=crew.gpus,
         n_threads=crew.cpus,
         attentions=ATTENTIONS.registered,
+        class_names=request.facts.class_names if request.facts else (),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone, seeded
-from nas_attn.backbones.catalog import check_backbone, check_shape
+from nas_attn.backbones.catalog import check_backbone, check_shape, without_start
 from nas_attn.backbones.own import Survey, copy_network, survey
 from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.table import site_table
@@ -74,6 +74,7 @@ def build_model(
     in_channels: int = 3,
     image_size: int | None = None,
     seed: int | None = None,
+    class_names: Sequence[str] = (),
 ) -> AttentionModel:
     """Build a backbone with the placement's attention in it.
 
@@ -87,11 +88,14 @@ def build_model(
         image_size: Height and width of the images, which attention is fitted to (others of at least the backbone's
             smallest size pass too); None takes the catalogue backbone's default.
         seed: None draws one from torch's global generator, which is otherwise left as it was.
-    Raises: SpaceError that names the site, and what is refused there.
+        class_names: Of the images: where the backbone's `weights` name their classes too, the classifier keeps the
+            rows of those that match.
+    Raises: SpaceError that names the site, and what is refused there; FileError if the backbone's `weights` cannot be
+    read, or are another network's.
     """
     seed = int(torch.randint(2**31, ())) if seed is None else seed
     shape = {"num_classes": num_classes, "in_channels": in_channels}
-    net, spec, found = _backbone(backbone, shape, image_size, seed)
+    net, spec, found = _backbone(backbone, shape, image_size, seed, class_names)
     table = found.table
     sites = {name: _site(found, name) for name in placement}
     _refuse_doubles(sites)
@@ -112,13 +116,18 @@ def build_model(
 
 
 def _backbone(
-    backbone: BackboneLike, shape: Mapping[str, int], image_size: int | None, seed: int
+    backbone: BackboneLike,
+    shape: Mapping[str, int],
+    image_size: int | None,
+    seed: int,
+    class_names: Sequence[str],
 ) -> tuple[nn.Module, dict[str, Any], Survey]:
     """Return the plain network, its spec, and its sites."""
     if isinstance(backbone, str | Mapping):
         spec = check_backbone(backbone)
         size = check_shape(spec, **shape, image_size=image_size)
-        net = build_backbone(spec, **shape, image_size=size, seed=seed)
+        net = build_backbone(spec, **shape, image_size=size, seed=seed, class_names=class_names)
+        spec = without_start(spec)  # a model file holds its own weights
         if "import" not in spec:
             return net, spec, Survey(site_table(spec, **shape, image_size=size), {}, frozenset())
         return net, spec, survey(net, **shape, image_size=size)

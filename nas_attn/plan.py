@@ -77,7 +77,7 @@ def _probe(request: Request, label: str, placement: Placement, images: Images | 
     shape = request.shape
     recipe = request.settings.recipe.model_copy(update={"lr": 1e-6})  # a step takes as long, and nothing diverges
     model = build_model(
-        request.settings.space.backbone,
+        request.backbone,
         placement,
         num_classes=shape.num_classes,
         in_channels=shape.in_channels,

@@ -17,7 +17,7 @@ from nas_attn.errors import RunError
 from nas_attn.placement import Site, SiteTable
 from nas_attn.records import RunRecord, content_digest
 
-IDENTITY = ("space", "data", "train", "recipe", "seed")
+IDENTITY = ("space", "weights", "data", "train", "recipe", "seed")
 """Parts of `config.json` that change a result: a run is resumed only while they stay as they are."""
 
 

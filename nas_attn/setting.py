@@ -25,6 +25,7 @@ class Setting:
         device: torch's name of the device that a trial sees.
         gpus: GPUs of a trial; below 1, a trial may take no more than that share of the memory of its GPU.
         n_threads: Threads that torch may use; None leaves torch's own choice.
+        class_names: Of the images; empty where they are not known.
         attentions: What the driver's process registered beside the catalogue; a worker registers it too.
     """
 
@@ -39,6 +40,7 @@ class Setting:
     gpus: float = 0.0
     n_threads: int | None = None
     attentions: tuple[Entry, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 def load_train(path: str) -> Callable[..., float]:

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nas_attn.backbones.catalog import backbone_entry
+from nas_attn.backbones.catalog import backbone_entry, without_start
 from nas_attn.backbones.table import site_table
+from nas_attn.backbones.weights_file import file_digest, find_weights
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, read_shares, validate
 from nas_attn.data import DataFacts, describe
 from nas_attn.data_parts import Progress
@@ -71,6 +72,7 @@ class Request:
     Args:
         notes: Sentences that the user should read before the run begins.
         arms: The placements that were asked for as further arms, resolved, each under its label.
+        weights: File and SHA-256 of what the backbone starts from; None where that is drawn.
     """
 
     settings: Settings
@@ -79,6 +81,13 @@ class Request:
     facts: DataFacts | None
     notes: tuple[str, ...]
     arms: Mapping[str, Placement] = field(default_factory=dict)
+    weights: Mapping[str, str] | None = None
+
+    @property
+    def backbone(self) -> dict[str, Any]:
+        """The space's backbone; its weights as a whole path, which every worker finds."""
+        spec = self.settings.space.backbone
+        return spec if self.weights is None else {**spec, "weights": self.weights["file"]}
 
     @cached_property
     def train_name(self) -> str | None:
@@ -158,7 +167,24 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     engine = settings.engine
     bound = settings.space.bind(table, max_params=engine.max_params, max_macs=engine.max_macs)
     arms = {f"{_ARM}{network.name}": bound.resolve(network.placement(table)) for network in settings.arms}
-    return Request(settings, bound, shape, facts, tuple(notes), arms)
+    weights = _weights(settings, shape, facts, notes)
+    return Request(settings, bound, shape, facts, tuple(notes), arms, weights)
+
+
+def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: list[str]) -> dict[str, str] | None:
+    """Return file and digest of the backbone's weights, once they have proved to fit; add to the notes how they do."""
+    spec = settings.space.backbone
+    file = find_weights(spec, download=settings.data is not None and settings.data.download)
+    if file is None:
+        return None
+    from nas_attn.backbones.build import build_backbone  # loads torch
+    from nas_attn.backbones.weights import load_weights
+
+    net = build_backbone(without_start(spec), **vars(shape), seed=0)
+    names = facts.class_names if facts is not None else ()
+    notes.append(f"The backbone starts from {file}.")
+    notes += load_weights(net, file, num_classes=shape.num_classes, class_names=names)
+    return {"file": str(file), "sha256": file_digest(file)}
 
 
 def _arms(given: str | Sequence[str], space: SearchSpace) -> tuple[Published, ...]:

@@ -12,6 +12,14 @@ from nas_attn.backbones.entry import BackboneOption
 from nas_attn.space_file import SpaceFile
 
 _TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
+_ANY_BACKBONE: dict[str, Any] = {
+    "weights": {
+        "type": "string",
+        "minLength": 1,
+        "description": "What the network starts from: a .safetensors, .pt or .pth file, or a name of torchvision's.",
+    },
+    "download": {"type": "boolean", "description": "Whether torchvision's weights may be fetched. Default: false."},
+}
 
 
 def space_schema() -> dict[str, Any]:
@@ -35,7 +43,9 @@ def _backbone_schema() -> dict[str, Any]:
             "description": backbone.summary,
             "additionalProperties": False,
             "required": ["name"],
-            "properties": {"name": {"const": backbone.name}, **{o.name: _backbone_value(o) for o in backbone.options}},
+            "properties": {"name": {"const": backbone.name}}
+            | {o.name: _backbone_value(o) for o in backbone.options}
+            | _ANY_BACKBONE,
         }
         for backbone in BACKBONES.values()
     ]
@@ -43,7 +53,7 @@ def _backbone_schema() -> dict[str, Any]:
         "type": "object",
         "description": "A network of your own: the function that makes it, and its keywords.",
         "required": ["import"],
-        "properties": {"import": {"type": "string", "pattern": "^[^:]+:[^:]+$"}},
+        "properties": {"import": {"type": "string", "pattern": "^[^:]+:[^:]+$"}} | _ANY_BACKBONE,
     }
     return {"anyOf": [{"enum": list(BACKBONES)}, *tables, own]}
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from nas_attn.backbones.catalog import backbone_entry, check_backbone
+from nas_attn.backbones.catalog import backbone_entry, check_backbone, without_start
 from nas_attn.backbones.entry import Spec
+from nas_attn.backbones.weights import load_weights
+from nas_attn.backbones.weights_file import find_weights
 from nas_attn.errors import SpaceError
 
 
@@ -32,12 +35,37 @@ def seeded(seed: int, part: str) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def build_backbone(spec: str | Spec, *, num_classes: int, in_channels: int, image_size: int, seed: int) -> nn.Module:
-    """Return the plain network on the CPU, its initial weights drawn from `seed` alone.
+log = logging.getLogger(__name__)
 
-    Raises: SpaceError if the spec is not valid, or if an imported function does not give a network.
+
+def build_backbone(
+    spec: str | Spec,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    seed: int,
+    class_names: Sequence[str] = (),
+) -> nn.Module:
+    """Return the plain network on the CPU, its initial weights drawn from `seed` alone, or those that its spec names.
+
+    Args:
+        class_names: Of the images, where they are known: of weights whose classes have names, those rows are kept.
+    Raises: SpaceError if the spec is not valid, or if an imported function does not give a network; FileError if the
+    weights cannot be read, or are another network's.
     """
     checked = check_backbone(spec)
+    net = _plain(
+        without_start(checked), num_classes=num_classes, in_channels=in_channels, image_size=image_size, seed=seed
+    )
+    file = find_weights(checked)
+    if file is not None:
+        for line in load_weights(net, file, num_classes=num_classes, class_names=class_names):
+            log.info("%s", line)
+    return net
+
+
+def _plain(checked: Spec, *, num_classes: int, in_channels: int, image_size: int, seed: int) -> nn.Module:
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     with seeded(seed, "backbone"):
         if "import" in checked:

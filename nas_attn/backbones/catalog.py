@@ -18,6 +18,8 @@ def _table(entries: tuple[Backbone, ...]) -> Mapping[str, Backbone]:
 
 
 BACKBONES: Mapping[str, Backbone] = _table(ENTRIES)
+START_KEYS = ("weights", "download")
+"""Keys of a spec that say what the network starts from, and not what it is."""
 
 
 def backbone_entry(name: str, where: str = "") -> Backbone:
@@ -30,6 +32,9 @@ def backbone_entry(name: str, where: str = "") -> Backbone:
 def check_backbone(spec: str | Spec, where: str = "") -> dict[str, Any]:
     """Return `spec` with every option filled in, so that equal networks have equal specs.
 
+    Beside its options, every backbone takes `weights`, which it starts from (a file, or a name of torchvision's), and
+    `download`, whether these may be fetched.
+
     Args:
         spec: A name, or `{"name": ..., option: value}`, or `{"import": "module:function", ...}` for a network of the
             user's own; the latter's options are the function's business and pass unchecked.
@@ -37,6 +42,29 @@ def check_backbone(spec: str | Spec, where: str = "") -> dict[str, Any]:
     Raises: SpaceError that names the nearest backbone or option, or the range of a value.
     """
     record = {"name": spec} if isinstance(spec, str) else dict(spec)
+    start = _check_start({key: record.pop(key) for key in START_KEYS if key in record}, where)
+    return {**_check_network(record, where), **start}
+
+
+def without_start(spec: Spec) -> dict[str, Any]:
+    """Return a spec without its `weights`: what the network is, whatever it starts from."""
+    return {key: value for key, value in spec.items() if key not in START_KEYS}
+
+
+def _check_start(record: Spec, where: str) -> dict[str, Any]:
+    """Return what a network starts from, without what says nothing."""
+    weights, download = record.get("weights"), record.get("download", False)
+    if weights is not None and (not isinstance(weights, str) or not weights):
+        raise SpaceError(
+            f"A backbone's weights must be a file or a name of torchvision's{_in(where)}, but got {weights!r}: write "
+            'weights = "IMAGENET1K_V1".'
+        )
+    if not isinstance(download, bool):
+        raise SpaceError(f"download of a backbone must be true or false{_in(where)}, but got {download!r}.")
+    return ({"weights": weights} if weights else {}) | ({"download": True} if weights and download else {})
+
+
+def _check_network(record: dict[str, Any], where: str) -> dict[str, Any]:
     if "import" in record:
         return _check_import(record, where)
     name = record.pop("name", None)

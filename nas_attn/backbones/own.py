@@ -38,7 +38,7 @@ class Survey:
 def imported_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
     """Return the sites of the network that `{"import": "module:function"}` gives. Raises: SpaceError as `survey`."""
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    return survey(build_backbone(spec, **shape, seed=0), **shape).table
+    return survey(build_backbone(spec, **shape, seed=0, class_names=()), **shape).table
 
 
 def copy_network(net: nn.Module) -> nn.Module:

@@ -87,7 +87,7 @@ def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: in
     """Build a catalogue network once and measure its sites; the pass runs on shapes alone."""
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     with torch.device("meta"):  # no time for weights that nobody reads
-        net = build_backbone(spec, **shape, seed=0)
+        net = build_backbone(spec, **shape, seed=0, class_names=())
     places: list[Place] = load_object(backbone_entry(spec["name"]).places)(net)
     n_parameters = count_parameters(net)
     image = torch.zeros(1, in_channels, image_size, image_size, device="meta")

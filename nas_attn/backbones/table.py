@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_attn.backbones.catalog import check_backbone, check_shape
+from nas_attn.backbones.catalog import check_backbone, check_shape, without_start
 from nas_attn.backbones.entry import Spec
 from nas_attn.placement import Site, SiteTable
 
@@ -35,7 +35,7 @@ def site_table(spec: str | Spec, *, num_classes: int, in_channels: int, image_si
         image_size: Height and width of the images; None takes the backbone's default.
     Raises: SpaceError if the spec is not valid, or the image is smaller than the backbone takes.
     """
-    checked = check_backbone(spec)
+    checked = without_start(check_backbone(spec))
     size = check_shape(checked, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
     return _remembered(json.dumps(checked, sort_keys=True), num_classes, in_channels, size)
 

@@ -1,0 +1,165 @@
+"""Lays a file of weights on a plain network, strictly by the network's own names."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from nas_attn.errors import FileError
+
+_WRAPPED = ("state_dict", "model", "model_state_dict")
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+"""Classifiers of GoogLeNet and Inception that only help to train them; our networks have none."""
+_COUNTER = "num_batches_tracked"
+
+
+def load_weights(net: nn.Module, file: Path, *, num_classes: int, class_names: Sequence[str] = ()) -> list[str]:
+    """Load a file into a plain network, and return sentences on what could not be taken as it is.
+
+    A file of our own (`best.safetensors`) gives its `backbone.*`. The classifier of another number of classes stays
+    as it was drawn, but for the rows of classes that bear the same names. A first convolution for 3 channels is summed
+    over them for a network that takes one.
+
+    Departs: torchvision scales the images inside of its pretrained GoogLeNet and Inception-v3 once more; here they
+    come as the data normalises them.
+
+    Raises: FileError if the file cannot be read, or the first name or shape that differs.
+    """
+    state = _own_names(_read(file), net)
+    wanted = net.state_dict()
+    notes = [*_sum_channels(net, wanted, state, file)]
+    notes += _fit_classifier(net, wanted, state, file, num_classes, class_names)
+    _refuse_other(wanted, state, file)
+    with torch.no_grad():
+        net.load_state_dict({**{key: wanted[key] for key in wanted if key.endswith(_COUNTER)}, **state})
+    return notes
+
+
+def classifier_path(net: nn.Module, num_classes: int) -> str | None:
+    """Return the path of the last linear layer or convolution that gives `num_classes`, or None."""
+    found = None
+    for path, module in net.named_modules():
+        if _n_outputs(module) == num_classes:
+            found = path
+    return found
+
+
+def _n_outputs(module: nn.Module) -> int | None:
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    return module.out_channels if isinstance(module, nn.Conv2d) else None
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file; nothing in it is executed."""
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise FileError(f"The weights {file} cannot be read: {reason}.") from error
+    inner = next((content[key] for key in _WRAPPED if key in content), content) if _is_mapping(content) else content
+    if not _is_mapping(inner) or not all(isinstance(value, Tensor) for value in inner.values()):
+        raise FileError(f"The weights {file} must hold a state dict, but hold {type(inner).__name__} of other things.")
+    return dict(inner)
+
+
+def _is_mapping(content: Any) -> bool:
+    return isinstance(content, Mapping)
+
+
+def _own_names(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors under the plain network's names, whoever saved them."""
+    for prefix in ("module.", "backbone."):  # of a parallel network; of a model of ours
+        has_own = any(key.startswith(prefix) for key in net.state_dict())
+        inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        others = [key for key in state if not key.startswith((prefix, "attention."))]
+        state = inner if inner and not others and not has_own else state
+    kept = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY) or _has(net, key)}
+    # Old DenseNets of torchvision write "norm.1" for what is "norm1" now.
+    return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): value for key, value in kept.items()}
+
+
+def _has(net: nn.Module, key: str) -> bool:
+    return key.partition(".")[0] in dict(net.named_children())
+
+
+def _sum_channels(net: nn.Module, wanted: Mapping[str, Tensor], state: dict[str, Tensor], file: Path) -> list[str]:
+    """Sum the first convolution over its 3 channels for images of one; refuse any other difference of channels."""
+    path = next((path for path, module in net.named_modules() if isinstance(module, nn.Conv2d)), None)
+    key = f"{path}.weight"
+    if path is None or key not in state or state[key].ndim != 4:
+        return []
+    (n_out, n_given, *size), (n_wanted_out, n_wanted, *wanted_size) = state[key].shape, wanted[key].shape
+    if n_given == n_wanted or (n_out, size) != (n_wanted_out, wanted_size):
+        return []
+    if (n_given, n_wanted) != (3, 1):
+        raise FileError(
+            f"The weights {file} are for images of {n_given} channels, but these have {n_wanted} ('{key}'): only 3 can "
+            "be turned into 1, by a sum."
+        )
+    state[key] = state[key].sum(1, keepdim=True)
+    return [f"The weights are for images of 3 channels: '{key}' is summed over them for images of one."]
+
+
+def _fit_classifier(
+    net: nn.Module,
+    wanted: Mapping[str, Tensor],
+    state: dict[str, Tensor],
+    file: Path,
+    num_classes: int,
+    class_names: Sequence[str],
+) -> list[str]:
+    """Keep the rows of the classes that match, and put the drawn ones in the place of the rest."""
+    path = classifier_path(net, num_classes)
+    keys = [key for key in (f"{path}.weight", f"{path}.bias") if key in wanted and key in state]
+    given = {state[key].shape[0] for key in keys if state[key].shape[1:] == wanted[key].shape[1:]}
+    if path is None or len(given) != 1:
+        return []
+    n_given = given.pop()
+    theirs = _class_names(file)
+    if not class_names or len(theirs) != n_given or len(class_names) != num_classes:
+        rows = {index: index for index in range(num_classes)} if n_given == num_classes else {}
+    else:
+        rows = {index: theirs.index(name) for index, name in enumerate(class_names) if name in theirs}
+    for key in keys:
+        fitted = wanted[key].clone()
+        if rows:
+            fitted[list(rows)] = state[key][list(rows.values())].to(fitted.dtype)
+        state[key] = fitted
+    if len(rows) == num_classes:
+        return []
+    kept = f"keeps the rows of {len(rows)} classes of the same name" if rows else "is left as drawn"
+    return [f"The weights' {n_given} classes are not the images' {num_classes}: the classifier '{path}' {kept}."]
+
+
+def _class_names(file: Path) -> list[str]:
+    """Return the class names of the model file beside the weights, if there is one that names them."""
+    try:
+        content = json.loads(file.with_suffix(".json").read_bytes())
+        names = content["class_names"] if content["weights"]["name"] == file.name else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _refuse_other(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse the first name or shape that differs, in the network's order; old files count no batches."""
+    for key in [*wanted, *(key for key in state if key not in wanted)]:
+        if key.endswith(_COUNTER) and key in wanted and key not in state:
+            continue
+        shapes = [tuple(found[key].shape) if key in found else "absent" for found in (wanted, state)]
+        if shapes[0] != shapes[1]:
+            raise FileError(
+                f"The weights {file} do not fit the network: '{key}' must be {shapes[0]}, but is {shapes[1]}."
+            )

@@ -1,0 +1,90 @@
+"""Finds the file of weights that a backbone's spec names; no torch, unless torchvision's are meant."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nas_attn.backbones.catalog import backbone_entry
+from nas_attn.backbones.entry import Spec
+from nas_attn.errors import FileError, SpaceError, unknown
+
+SUFFIXES = (".safetensors", ".pt", ".pth")
+_TORCHVISION = "torchvision.models"
+_OTHER_NAMES = {"squeezenet": "squeezenet1_1", "shufflenet_v2": "shufflenet_v2_x1_0"}
+"""What torchvision calls a backbone of ours whose record does not say it."""
+
+
+def find_weights(spec: Spec, *, download: bool = False) -> Path | None:
+    """Return the whole path of the weights that a checked spec names, or None if it names none.
+
+    Args:
+        download: Whether torchvision's weights may be fetched; the spec's own `download` allows it too.
+    Raises: FileError if the file is missing or of another kind, or would have to be fetched without leave; SpaceError
+    if torchvision has no such weights for the backbone.
+    """
+    given = spec.get("weights")
+    if given is None:
+        return None
+    path = Path(given).expanduser()
+    if path.suffix in SUFFIXES:
+        if not path.is_file():
+            raise FileError(f"The backbone's weights must be a file, but there is none at {given}.")
+        return path.resolve()
+    if not given.isidentifier():
+        raise FileError(
+            f"The backbone's weights must be a {', '.join(SUFFIXES)} file or a name of torchvision's such as "
+            f"IMAGENET1K_V1, but got '{given}'."
+        )
+    return _torchvision_file(spec, given, download=download or bool(spec.get("download")))
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _torchvision_file(spec: Spec, name: str, *, download: bool) -> Path:
+    """Return where torchvision keeps these weights, fetched before if they may be."""
+    from torch import hub
+
+    url = _url(spec, name)
+    path = Path(hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
+    if path.is_file():
+        return path
+    if not download:
+        raise FileError(
+            f"The weights {name} are not on this machine ({path}), and may not be fetched: give --download, or "
+            "download = true in [backbone], or a file."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2], progress=False)
+    except (OSError, RuntimeError) as error:  # no network; another content than the name's digest says
+        raise FileError(f"The weights {name} cannot be fetched from {url}: {' '.join(str(error).split())}.") from error
+    return path
+
+
+def _url(spec: Spec, name: str) -> str:
+    """Return where torchvision's weights of this name lie. Raises: SpaceError that names those that there are."""
+    from torchvision import models
+
+    network, ours = _torchvision_name(spec)
+    if network not in models.list_models(models):
+        raise SpaceError(f"torchvision has no weights for backbone '{ours}', but got weights = '{name}': name a file.")
+    known = models.get_model_weights(network).__members__
+    if name not in known:
+        raise SpaceError(unknown(f"weights of backbone '{ours}'", name, known))
+    url: str = known[name].value.url
+    return url
+
+
+def _torchvision_name(spec: Spec) -> tuple[str, str]:
+    """Return what torchvision calls the backbone ("" if it has none such), and what it is called here."""
+    if "import" in spec:
+        module, _, function = spec["import"].partition(":")
+        return (function if module.startswith(_TORCHVISION) else ""), spec["import"]
+    entry = backbone_entry(spec["name"])
+    return str(entry.fixed.get("arch") or _OTHER_NAMES.get(entry.name, entry.name)), entry.name
