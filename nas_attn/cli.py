@@ -145,6 +145,14 @@ def search(
     label_smoothing: Annotated[
         float, real("--label-smoothing", 0, 1, below=True, panel=TRAINING, help="Share spread over the other classes.")
     ] = 0.0,
+    backbone_lr: Annotated[
+        float,
+        real("--backbone-lr", 0, 1, above=True, panel=TRAINING, help="Factor on --lr for the backbone's own weights."),
+    ] = 1.0,
+    freeze_epochs: Annotated[
+        int,
+        whole("--freeze-epochs", 0, 100_000, panel=TRAINING, help="First epochs in which these stay as they are."),
+    ] = 0,
     train: Annotated[
         str | None,
         text("--train", "MODULE:FUNCTION", panel=OWN, help="Your own training function.", default="the built-in loop"),

@@ -79,6 +79,9 @@ class Recipe(Strict):
         augment: `crop` pads by an eighth and crops at random; `crop-flip` also mirrors left to right.
         class_weights: Whether rare classes weigh more in the loss (inverse frequency, mean 1).
         label_smoothing: Share of the target spread over the other classes.
+        backbone_lr: Factor on the learning rate of the backbone's own weights; the classifier and inserted attention
+            have the full rate.
+        freeze_epochs: First epochs in which those weights, and the backbone's batch-norm statistics, stay as they are.
     """
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
@@ -90,6 +93,8 @@ class Recipe(Strict):
     augment: Literal["none", "crop", "crop-flip"] = "none"
     class_weights: bool = False
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    backbone_lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    freeze_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
 
     @model_validator(mode="before")
     @classmethod

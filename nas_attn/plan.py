@@ -75,7 +75,9 @@ def _first_images(request: Request, crew: Crew) -> Images | None:
 
 def _probe(request: Request, label: str, placement: Placement, images: Images | None, crew: Crew) -> Probe:
     shape = request.shape
-    recipe = request.settings.recipe.model_copy(update={"lr": 1e-6})  # a step takes as long, and nothing diverges
+    recipe = request.settings.recipe.model_copy(
+        update={"lr": 1e-6, "freeze_epochs": 0}
+    )  # a step takes as long, and nothing diverges
     model = build_model(
         request.backbone,
         placement,

@@ -21,6 +21,10 @@ IDENTITY = ("space", "weights", "data", "train", "recipe", "seed")
 """Parts of `config.json` that change a result: a run is resumed only while they stay as they are."""
 
 
+_NEWER = {"backbone_lr": 1.0, "freeze_epochs": 0}
+"""Settings of the recipe that older runs do not state, and how they trained."""
+
+
 class RunFolder:
     """Paths of a run, and what is read and written there.
 
@@ -78,6 +82,8 @@ class RunFolder:
             return
         stored = self.read_config()
         found = json.loads(json.dumps({name: config.get(name) for name in IDENTITY}))
+        if isinstance(stored.get("recipe"), dict):  # of an older version: settings that it had not
+            stored["recipe"] = {**_NEWER, **stored["recipe"]}
         differences = list(_differences({name: stored.get(name) for name in IDENTITY}, found))
         if differences:
             shown = "; ".join(f"{path} was {was!r}, now {now!r}" for path, was, now in differences[:5])

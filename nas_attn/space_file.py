@@ -109,6 +109,15 @@ class RecipeWishes(Strict):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
         default=None, description="Share of the target spread over the other classes."
     )
+    backbone_lr: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        default=None,
+        description="Factor on the learning rate of the backbone's own weights; the classifier and inserted attention "
+        "have the full rate.",
+    )
+    freeze_epochs: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
+        default=None,
+        description="First epochs in which the backbone's weights and batch-norm statistics stay as they are.",
+    )
 
 
 class SpaceFile(Strict):

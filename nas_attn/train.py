@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas_attn.attention.create import auxiliary_loss
 from nas_attn.augment import epoch_batches, n_batches, normalisation, normalised
+from nas_attn.backbones.weights import classifier_path
 from nas_attn.config import Recipe
 from nas_attn.data import Images
 from nas_attn.errors import TrialFailed
@@ -113,16 +115,30 @@ def class_weights(targets: Tensor, num_classes: int) -> Tensor:
     return (weights / weights.mean()).to(targets.device)
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe, *, num_classes: int = 0) -> torch.optim.Optimizer:
     """Return the recipe's optimiser; only weights of two or more dimensions decay, so no norm and no bias does.
+
+    The share of the rate that a group's weights have is its `share`.
+
+    Args:
+        num_classes: Tells which layer is the classifier; read only where the backbone is trained in another way.
 
     Cost: the fused step, where torch has one, takes a third of the plain one's time and changes no result.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [weight for weight in trained if weight.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [weight for weight in trained if weight.ndim < 2], "weight_decay": 0.0},
-    ]
+    apart = (
+        recipe.backbone_lr != 1 or recipe.freeze_epochs > 0
+    )  # a fused step wants momentum for all of a group or none
+    slow = {id(weight) for weight in backbone_weights(model, num_classes)} if apart else set()
+    groups: list[dict[str, Any]] = []
+    for share, of_share in (
+        (1.0, [weight for weight in trained if id(weight) not in slow]),
+        (recipe.backbone_lr, [weight for weight in trained if id(weight) in slow]),
+    ):
+        decaying = [weight for weight in of_share if weight.ndim >= 2]
+        rest = [weight for weight in of_share if weight.ndim < 2]
+        groups.append({"params": decaying, "weight_decay": recipe.weight_decay, "share": share})
+        groups.append({"params": rest, "weight_decay": 0.0, "share": share})
     groups = [group for group in groups if group["params"]]
     fused = all(weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in trained) or None
     if recipe.optimizer == "sgd":
@@ -130,6 +146,35 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
     return torch.optim.Adam(groups, lr=recipe.lr, fused=fused)
+
+
+def backbone_weights(model: nn.Module, num_classes: int) -> list[nn.Parameter]:
+    """Return the trainable weights of a model's backbone without its classifier; a plain network is all backbone."""
+    backbone = getattr(model, "backbone", model)
+    path = classifier_path(backbone, num_classes)
+    own = {id(weight) for weight in backbone.get_submodule(path).parameters()} if path is not None else set()
+    return [weight for weight in backbone.parameters() if weight.requires_grad and id(weight) not in own]
+
+
+@contextmanager
+def frozen(model: nn.Module, num_classes: int) -> Iterator[None]:
+    """Keep the backbone's weights as they are, and its batch norms in evaluation mode, while this is entered."""
+    weights = backbone_weights(model, num_classes)
+    norms = [module for module in getattr(model, "backbone", model).modules() if isinstance(module, _BatchNorm)]
+    handles = [norm.register_forward_pre_hook(_in_evaluation) for norm in norms]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+        for handle in handles:
+            handle.remove()
+
+
+def _in_evaluation(norm: nn.Module, args: tuple[Any, ...]) -> None:
+    norm.training = False  # the training loop sets the mode of the whole model anew in each epoch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -167,7 +212,7 @@ def _train(
     model.to(device).to(memory_format=torch.channels_last)
     images = images.to(device)
     validation = validation.to(device) if validation is not None else None
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe, num_classes=num_classes)
     weights = class_weights(images.targets, num_classes) if recipe.class_weights else None
     criterion = nn.CrossEntropyLoss(weight=weights, label_smoothing=recipe.label_smoothing)
     generator = torch.Generator().manual_seed(seed)
@@ -178,7 +223,8 @@ def _train(
     for epoch in range(1, epochs + 1):
         start = time.perf_counter()
         batches = epoch_batches(images, batch_size=recipe.batch_size, augment=recipe.augment, generator=generator)
-        loss, value = _train_epoch(model, batches, criterion, optimizer, rates, count=validation is None)
+        with frozen(model, num_classes) if epoch <= recipe.freeze_epochs else nullcontext():
+            loss, value = _train_epoch(model, batches, criterion, optimizer, rates, count=validation is None)
         _require_finite(loss, epoch, epochs)
         seconds.append(time.perf_counter() - start)
         if validation is not None:
@@ -210,7 +256,7 @@ def _train_epoch(
     for inputs, targets in batches:
         rate = next(rates)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         with _precision(inputs.device):
             logits = model(inputs)
             loss = criterion(logits, targets) + auxiliary_loss(model, targets, criterion)

@@ -14,13 +14,16 @@ from torchvision import models
 
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone
-from nas_attn.errors import FileError, RunError, SpaceError
+from nas_attn.config import Recipe
+from nas_attn.data import Images
+from nas_attn.errors import ConfigError, FileError, RunError, SpaceError
 from nas_attn.job import search
 from nas_attn.model import build_model
 from nas_attn.model_file import load_model, save_model
 from nas_attn.placement import Placement
 from nas_attn.settings import bind, read_settings
 from nas_attn.space import SearchSpace
+from nas_attn.train import make_optimizer, train
 
 SHAPE = {"num_classes": 4, "in_channels": 3, "image_size": 8}
 SMALL = {"name": "preact_resnet", "width": 4}
@@ -284,3 +287,88 @@ def test_weights_of_another_network_are_refused_before_anything_is_written(file,
             image_size=8, executor="local",
         )  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+def images_of(n=32):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (n, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return Images(pixels, torch.arange(n) % 4, (0.5,) * 3, (0.25,) * 3)
+
+
+def trained(file, epochs=1, placement=None, **recipe):
+    model = built(file, {"stage1.block1.branch": {"name": "bam", "reduction": 2}} if placement is None else placement)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    words = Recipe(batch_size=16, **recipe)
+    train(model, images_of(), None, words, seed=0, epochs=epochs, device="cpu", report=lambda *_: None, num_classes=4)
+    return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}, model
+
+
+def is_new(key):
+    return key.startswith("attention.") or key in (f"backbone.{name}" for name in CLASSIFIER)
+
+
+CLASSIFIER = ("fc.weight", "fc.bias", "classifier.weight", "classifier.bias")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_every_optimizer_goes_on_after_the_frozen_epochs(file, optimizer):
+    changed, _ = trained(file, epochs=2, freeze_epochs=1, backbone_lr=0.5, optimizer=optimizer)
+    assert f"backbone.{first_conv(state_of())}" in changed
+
+
+def test_a_frozen_backbone_keeps_weights_and_statistics_while_the_new_parts_learn(file):
+    changed, model = trained(file, freeze_epochs=1)
+    assert changed
+    assert all(is_new(key) for key in changed)
+    assert any(key.startswith("attention.") and "running_mean" in key for key in changed)
+    assert any(not key.startswith("attention.") for key in changed)
+    assert all(weight.requires_grad for weight in model.parameters())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    changed, _ = trained(file, epochs=2, freeze_epochs=1)
+    assert {f"backbone.{first_conv(state_of())}", "backbone.stages.0.0.branch.norm2.running_mean"} <= changed
+
+
+def test_the_backbone_s_weights_have_their_share_of_the_rate_and_the_classifier_the_full_one(file):
+    model = built(file, {"stage1.block1.branch": {"name": "se", "reduction": 2}})
+    optimizer = make_optimizer(model, Recipe(backbone_lr=0.1), num_classes=4)
+    shares = {id(weight): group["share"] for group in optimizer.param_groups for weight in group["params"]}
+    named = dict(model.named_parameters())
+    assert len(shares) == len(named)
+    for key, weight in named.items():
+        assert shares[id(weight)] == (1.0 if is_new(key) else 0.1), key
+        decays = next(g for g in optimizer.param_groups if any(w is weight for w in g["params"]))["weight_decay"]
+        assert (decays > 0) == (weight.ndim >= 2)
+
+
+def test_a_smaller_rate_moves_the_backbone_less(file):
+    key = f"backbone.{first_conv(state_of())}"
+    start = state_of()[first_conv(state_of())]
+    slow, fast = (
+        (trained(file, placement={}, backbone_lr=share, weight_decay=0.0)[1].state_dict()[key] - start).norm()
+        for share in (0.01, 1.0)
+    )
+    assert 0 < slow < 0.1 * fast
+
+
+def test_a_frozen_part_taken_over_by_deform_stays_too(file):
+    placement = {"stage1.block2.conv1": {"name": "deform"}}
+    changed, _ = trained(file, placement=placement, freeze_epochs=1)
+    assert all(is_new(key) for key in changed)
+    assert any(key.startswith("attention.") for key in changed)
+
+
+def test_the_settings_of_the_recipe_come_from_the_space_or_the_command_line():
+    space = {
+        "title": "t",
+        "backbone": SMALL,
+        "sites": [{"match": ["stage1.block1.branch"], "attentions": ["eca"]}],
+        "recipe": {"backbone_lr": 0.1, "freeze_epochs": 2},
+    }
+    recipe = read_settings({"space": SearchSpace.from_dict(space), "freeze_epochs": 3}).recipe
+    assert (recipe.backbone_lr, recipe.freeze_epochs) == (0.1, 3)
+    with pytest.raises(
+        SpaceError, match=r"'backbone_lr' in \[recipe\] of x\.toml is refused: .* less than or equal to 1"
+    ):
+        SearchSpace.from_dict({**space, "recipe": {"backbone_lr": 2.0}}, "x.toml")
+    with pytest.raises(ConfigError, match=r"'freeze_epochs' in the recipe is refused: .* greater than or equal to 0"):
+        read_settings({"space": SearchSpace.from_dict(space), "freeze_epochs": -1})
