@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from nas_attn.errors import SpaceError
 from nas_attn.fitting import is_neutral, resolve_at
 from nas_attn.insert import Held, Insert, Tap
 from nas_attn.placement import SWAPPED, Attention, Placement, Site
+
+log = logging.getLogger(__name__)
 
 Maker = Callable[[], nn.Module]
 BackboneLike = str | Mapping[str, Any] | nn.Module | Maker
@@ -103,6 +107,8 @@ def build_model(
     resolved = {name: attention for name, attention in resolved.items() if not is_neutral(attention)}
     placement = Placement({name: placement[name] for name in resolved})
     sites = {name: sites[name] for name in resolved}
+    if sites and table.stacking:
+        _warn_once(table.stacking)
     inserts = {name: _insert(site, resolved[name], table.num_classes, seed) for name, site in sites.items()}
     open_blocks(net, ((site.kind, site.module) for site in sites.values()))
     _move_beside(net, inserts)
@@ -143,6 +149,11 @@ def _backbone(
     size = check_shape({"import": ""}, **shape, image_size=image_size)
     spec = {"own": type(net).__name__}
     return net, spec, survey(net, **shape, image_size=size)
+
+
+@lru_cache(maxsize=64)
+def _warn_once(sentence: str) -> None:
+    log.warning("%s", sentence)
 
 
 def _site(found: Survey, name: str) -> Site:

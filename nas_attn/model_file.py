@@ -16,6 +16,8 @@ from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from nas_attn.backbones.built_in import take_out_se
+from nas_attn.backbones.own import copy_network
 from nas_attn.config import Strict, validate
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.model import AttentionModel, Maker, build_model
@@ -120,6 +122,8 @@ def load_model(path: str | Path, *, backbone: nn.Module | Maker | None = None, w
     described = read_model_file(path)
     state = _read_weights(path, described.weights) if weights else None
     own = _own_backbone(described, path, backbone)
+    if own is not None and described.backbone.get("replace") == "se":
+        own = _without_se(own)
     try:
         model = build_model(
             described.backbone if own is None else own,
@@ -212,6 +216,13 @@ def _own_backbone(described: ModelFile, path: Path, backbone: nn.Module | Maker 
         name = described.backbone.get("name")
         raise FileError(f"{path} has the catalogue's backbone '{name}': leave `backbone` out.")
     return backbone
+
+
+def _without_se(backbone: nn.Module | Maker) -> nn.Module:
+    """Return the user's network without its squeeze-and-excitation, as it was trained; theirs is left as it is."""
+    net = copy_network(backbone) if isinstance(backbone, nn.Module) else backbone()
+    take_out_se(net)
+    return net
 
 
 def _fill(model: AttentionModel, state: Mapping[str, Tensor], file: Path) -> None:

@@ -81,6 +81,9 @@ class SiteTable:
 
     Units: `n_parameters` counts trainable parameters; `n_macs` multiply-adds of convolutions and matrix products
     for one image.
+
+    Args:
+        built_in: Paths of the squeeze-and-excitation modules that the network has of its own.
     """
 
     backbone: str
@@ -90,6 +93,21 @@ class SiteTable:
     n_parameters: int
     n_macs: int
     sites: tuple[Site, ...]
+    built_in: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "built_in", tuple(self.built_in))  # JSON has lists
+
+    @property
+    def stacking(self) -> str | None:
+        """What attention comes on top of in a network with squeeze-and-excitation of its own; None without any."""
+        if not self.built_in:
+            return None
+        shown = ", ".join(self.built_in[:3]) + (", ..." if len(self.built_in) > 3 else "")
+        return (
+            f"'{self.backbone}' has {len(self.built_in)} squeeze-and-excitation modules of its own ({shown}), and "
+            "attention comes on top of them: replace = 'se' in the backbone takes them out."
+        )
 
     def site(self, name: str) -> Site:
         """Return the site called `name`. Raises: SpaceError that names the nearest site."""

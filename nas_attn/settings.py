@@ -167,6 +167,7 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     engine = settings.engine
     bound = settings.space.bind(table, max_params=engine.max_params, max_macs=engine.max_macs)
     arms = {f"{_ARM}{network.name}": bound.resolve(network.placement(table)) for network in settings.arms}
+    notes += [table.stacking] if table.stacking else []
     weights = _weights(settings, shape, facts, notes)
     return Request(settings, bound, shape, facts, tuple(notes), arms, weights)
 
@@ -178,12 +179,16 @@ def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: l
     if file is None:
         return None
     from nas_attn.backbones.build import build_backbone  # loads torch
+    from nas_attn.backbones.built_in import take_out_se
     from nas_attn.backbones.weights import load_weights
 
-    net = build_backbone(without_start(spec), **vars(shape), seed=0)
+    net = build_backbone(
+        {key: value for key, value in without_start(spec).items() if key != "replace"}, **vars(shape), seed=0
+    )
+    taken_out = take_out_se(net) if "replace" in spec else ()
     names = facts.class_names if facts is not None else ()
     notes.append(f"The backbone starts from {file}.")
-    notes += load_weights(net, file, num_classes=shape.num_classes, class_names=names)
+    notes += load_weights(net, file, num_classes=shape.num_classes, class_names=names, taken_out=taken_out)
     return {"file": str(file), "sha256": file_digest(file)}
 
 

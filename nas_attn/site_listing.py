@@ -72,6 +72,8 @@ def _tree(table: SiteTable) -> Tree:
     sites = {site.name: site for site in table.sites}
     for name in sites:
         _node(nodes, name, sites)
+    if table.stacking:
+        root.add(Text(table.stacking, style="yellow"))
     kinds = dict.fromkeys(site.kind for site in table.sites)
     root.add(Text(f"{len(sites)} sites of the kinds {', '.join(kinds)}", style="dim"))
     return root

@@ -18,6 +18,7 @@ _ANY_BACKBONE: dict[str, Any] = {
         "minLength": 1,
         "description": "What the network starts from: a .safetensors, .pt or .pth file, or a name of torchvision's.",
     },
+    "replace": {"const": "se", "description": "se: the network's own squeeze-and-excitation is taken out."},
     "download": {"type": "boolean", "description": "Whether torchvision's weights may be fetched. Default: false."},
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nas_attn.backbones.built_in import take_out_se
 from nas_attn.backbones.catalog import backbone_entry, check_backbone, without_start
 from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.weights import load_weights
@@ -55,12 +56,15 @@ def build_backbone(
     weights cannot be read, or are another network's.
     """
     checked = check_backbone(spec)
-    net = _plain(
-        without_start(checked), num_classes=num_classes, in_channels=in_channels, image_size=image_size, seed=seed
-    )
+    plain = {key: value for key, value in without_start(checked).items() if key != "replace"}
+    net = _plain(plain, num_classes=num_classes, in_channels=in_channels, image_size=image_size, seed=seed)
+    taken_out = take_out_se(net) if "replace" in checked else ()
+    if "replace" in checked and not taken_out:
+        name = checked.get("name", checked.get("import"))
+        raise SpaceError(f"Backbone '{name}' has no squeeze-and-excitation of its own: leave replace = 'se' out.")
     file = find_weights(checked)
     if file is not None:
-        for line in load_weights(net, file, num_classes=num_classes, class_names=class_names):
+        for line in load_weights(net, file, num_classes=num_classes, class_names=class_names, taken_out=taken_out):
             log.info("%s", line)
     return net
 

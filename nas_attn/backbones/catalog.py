@@ -32,8 +32,9 @@ def backbone_entry(name: str, where: str = "") -> Backbone:
 def check_backbone(spec: str | Spec, where: str = "") -> dict[str, Any]:
     """Return `spec` with every option filled in, so that equal networks have equal specs.
 
-    Beside its options, every backbone takes `weights`, which it starts from (a file, or a name of torchvision's), and
-    `download`, whether these may be fetched.
+    Beside its options, every backbone takes `replace = "se"`, which takes its own squeeze-and-excitation out;
+    `weights`, which it starts from (a file, or a name of torchvision's); and `download`, whether these
+    may be fetched. A function that is imported never sees these keys.
 
     Args:
         spec: A name, or `{"name": ..., option: value}`, or `{"import": "module:function", ...}` for a network of the
@@ -43,7 +44,13 @@ def check_backbone(spec: str | Spec, where: str = "") -> dict[str, Any]:
     """
     record = {"name": spec} if isinstance(spec, str) else dict(spec)
     start = _check_start({key: record.pop(key) for key in START_KEYS if key in record}, where)
-    return {**_check_network(record, where), **start}
+    replace = record.pop("replace", None)
+    if replace not in (None, "se"):
+        raise SpaceError(
+            f"replace of a backbone must be 'se', which takes its own squeeze-and-excitation out{_in(where)}, but got "
+            f"{replace!r}."
+        )
+    return {**_check_network(record, where), **({"replace": replace} if replace else {}), **start}
 
 
 def without_start(spec: Spec) -> dict[str, Any]:

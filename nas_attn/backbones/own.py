@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from nas_attn.backbones.build import build_backbone, seeded
+from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import check_shape
 from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open, open_block
@@ -78,7 +79,9 @@ def survey(net: nn.Module, *, num_classes: int, in_channels: int, image_size: in
     sites = _with_stages(measured(trial, place, seen[taps[place.name]]) for place in places)
     copied = {name for name, path in taps.items() if seen[path].overwritten}
     copied |= {place.name for place in places if place.kind == "output" and passages[place.name].overwritten}
-    table = SiteTable(type(net).__name__, **shape, n_parameters=n_parameters, n_macs=n_macs, sites=sites)
+    table = SiteTable(
+        type(net).__name__, **shape, n_parameters=n_parameters, n_macs=n_macs, sites=sites, built_in=built_in_se(net)
+    )
     return Survey(table, {name: why for name, why in refusals.items() if name not in taps}, frozenset(copied))
 
 

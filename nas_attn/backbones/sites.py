@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_attn.backbones.build import build_backbone, load_object
+from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open, open_block, seam_path
@@ -89,14 +90,16 @@ def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: in
     with torch.device("meta"):  # no time for weights that nobody reads
         net = build_backbone(spec, **shape, seed=0, class_names=())
     places: list[Place] = load_object(backbone_entry(spec["name"]).places)(net)
-    n_parameters = count_parameters(net)
+    n_parameters, built_in = count_parameters(net), built_in_se(net)
     image = torch.zeros(1, in_channels, image_size, image_size, device="meta")
     net = net.eval().to("meta")
     n_macs = forward_macs(net, image)
     open_blocks(net, ((place.kind, place.module) for place in places))
     passages = dry_pass(net, image, [tap_path(net, place.kind, place.module) for place in places])
     sites = [measured(net, place, passages[tap_path(net, place.kind, place.module)]) for place in places]
-    return SiteTable(spec["name"], **shape, n_parameters=n_parameters, n_macs=n_macs, sites=tuple(sites))
+    return SiteTable(
+        spec["name"], **shape, n_parameters=n_parameters, n_macs=n_macs, sites=tuple(sites), built_in=built_in
+    )
 
 
 def open_blocks(net: nn.Module, places: Iterable[tuple[str, str]]) -> None:

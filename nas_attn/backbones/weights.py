@@ -22,7 +22,9 @@ _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 _COUNTER = "num_batches_tracked"
 
 
-def load_weights(net: nn.Module, file: Path, *, num_classes: int, class_names: Sequence[str] = ()) -> list[str]:
+def load_weights(
+    net: nn.Module, file: Path, *, num_classes: int, class_names: Sequence[str] = (), taken_out: Sequence[str] = ()
+) -> list[str]:
     """Load a file into a plain network, and return sentences on what could not be taken as it is.
 
     A file of our own (`best.safetensors`) gives its `backbone.*`. The classifier of another number of classes stays
@@ -32,9 +34,14 @@ def load_weights(net: nn.Module, file: Path, *, num_classes: int, class_names: S
     Departs: torchvision scales the images inside of its pretrained GoogLeNet and Inception-v3 once more; here they
     come as the data normalises them.
 
+    Args:
+        class_names: Of the images, where they are known.
+        taken_out: Paths of modules that the network had, whose weights in the file are left aside.
     Raises: FileError if the file cannot be read, or the first name or shape that differs.
     """
     state = _own_names(_read(file), net)
+    aside = tuple(f"{path}." for path in taken_out)
+    state = {key: value for key, value in state.items() if not key.startswith(aside)}
     wanted = net.state_dict()
     notes = [*_sum_channels(net, wanted, state, file)]
     notes += _fit_classifier(net, wanted, state, file, num_classes, class_names)

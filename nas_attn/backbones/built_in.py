@@ -1,0 +1,25 @@
+"""Squeeze-and-excitation that a network has of its own: found by its class, and taken out."""
+
+from __future__ import annotations
+
+from torch import nn
+
+_CLASS = "torchvision.ops.misc.SqueezeExcitation"
+"""Named, not imported: a network without it needs no torchvision."""
+
+
+def built_in_se(net: nn.Module) -> tuple[str, ...]:
+    """Return the paths of torchvision's squeeze-and-excitation modules inside a network."""
+    return tuple(path for path, module in net.named_modules() if path and _is_se(module))
+
+
+def take_out_se(net: nn.Module) -> tuple[str, ...]:
+    """Put a step without effect in the place of each such module, and return where; all other names stay."""
+    paths = built_in_se(net)
+    for path in paths:
+        net.set_submodule(path, nn.Identity())
+    return paths
+
+
+def _is_se(module: nn.Module) -> bool:
+    return any(f"{cls.__module__}.{cls.__qualname__}" == _CLASS for cls in type(module).__mro__)
