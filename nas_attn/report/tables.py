@@ -116,7 +116,7 @@ def measured(trials: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
 
 
 def only_shares(run: RunRecord) -> bool:
-    """Tell whether every measured value lies between 0 and 1, as accuracies do."""
+    """Tell whether every measured value lies between 0 and 1, as accuracies and ROC AUC do."""
     trials = measured((*run.search, *run.confirm, *run.retrain))
     return all(0.0 <= trial.value <= 1.0 for trial in trials if trial.value is not None)
 
@@ -177,9 +177,7 @@ def _number(pair: tuple[int, Placement]) -> int:
     return pair[0]
 
 
-def _arm(
-    label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int], within: tuple[float, float] | None
-) -> Arm:
+def _arm(label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int], within: tuple[float, float] | None) -> Arm:
     by_seed = {row.seed: row.value for row in rows if is_measured(row)}
     values = {seed: float(value) for seed, value in sorted(by_seed.items()) if value is not None}
     costs = {"max_params": _first(row.n_parameters for row in rows), "max_macs": _first(row.n_macs for row in rows)}
