@@ -57,7 +57,7 @@ def read_labels(root: Path) -> LabelTable:
     path = root / TABLE
     (_, header), *rows = _rows(path)
     columns = _label_columns(path, header)
-    split = header.index(SPLIT) if SPLIT in header else None
+    split = header.index(SPLIT, 1) if SPLIT in header[1:] else None
     lines: dict[str, int] = {}
     entries: list[Entry] = []
     labels = np.zeros((len(rows), len(columns)), np.int64)

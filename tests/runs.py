@@ -75,7 +75,10 @@ def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, s
 
 
 def wait_for(log: Path, words: str, process: subprocess.Popen[str], timeout: float = 60) -> None:
-    """Wait until a run's log says `words`; any file is there once it exists where they are empty. Raises: AssertionError if the process ends before that."""
+    """Wait until a run's log says `words`, or, without words, until a file exists.
+
+    Raises: AssertionError if the process ends before that.
+    """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if log.exists() and (not words or words in log.read_text()):

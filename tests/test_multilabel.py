@@ -211,6 +211,11 @@ def test_a_split_column_is_kept_wherever_it_stands(root: Path) -> None:
     assert np.array_equal(data.test.targets.numpy(), planted(40)[1][1::4])
 
 
+def test_only_a_column_behind_the_first_is_the_split(root: Path) -> None:
+    name = edit(root, lambda lines: lines.__setitem__(0, f"split,{','.join(LABELS)}"))
+    assert facts_of(name, image_size=8).class_names == LABELS
+
+
 def test_the_cache_holds_pixels_and_never_labels(root: Path) -> None:
     before = facts_of(f"folder:{root}", image_size=8)
     edit(
