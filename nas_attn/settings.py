@@ -80,6 +80,13 @@ class Request:
     notes: tuple[str, ...]
     arms: Mapping[str, Placement] = field(default_factory=dict)
 
+    @property
+    def metric(self) -> str:
+        """What the value of a trial is called in the run's files."""
+        if self.facts is None or self.facts.task == "single-label":
+            return "accuracy"
+        return "roc_auc" if self.settings.train is None else "value"
+
     @cached_property
     def train_name(self) -> str | None:
         """What the user's own training is called, or None for ours."""
