@@ -77,8 +77,9 @@ class Recipe(Strict):
             for SGD and 0.003 for Adam and AdamW.
         weight_decay: Applied to weights of two or more dimensions only.
         augment: `crop` pads by an eighth and crops at random; `crop-flip` also mirrors left to right.
-        class_weights: Whether rare classes weigh more in the loss (inverse frequency, mean 1).
-        label_smoothing: Share of the target spread over the other classes.
+        class_weights: Whether rare classes weigh more in the loss: by inverse frequency, mean 1; in multi-label
+            data the positives of each label by negatives to positives, at most 100.
+        label_smoothing: Share of the target spread over the other classes, or over both values of each label.
         backbone_lr: Factor on the learning rate of the backbone's own weights; the classifier and inserted attention
             have the full rate.
         freeze_epochs: First epochs in which those weights, and the backbone's batch-norm statistics, stay as they are.

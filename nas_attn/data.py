@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_attn.config import DataConfig
-from nas_attn.data_parts import PARTS, Part, Progress, cut, mean_and_std, resized, with_channels
+from nas_attn.data_parts import PARTS, Part, Progress, check_labels, cut, mean_and_std, resized, with_channels
 from nas_attn.data_sources import read_source
 from nas_attn.errors import DataError
+from nas_attn.records import Labelling
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +26,12 @@ class DataFacts:
     """What is known of a data set once it is read, split and brought to its size.
 
     Args:
-        class_counts: Images of each class, over all parts.
+        class_names: The classes, or the labels where an image may have several.
+        class_counts: Images of each class or with each label, over all parts.
         fingerprint: SHA-256 of every pixel and label, part by part: another size, split or seed gives another.
         mean, std: Of the train part, a channel, of pixels between 0 and 1.
         notes: Sentences that a user should read.
+        task: Whether an image has one label, or any number of them.
     """
 
     name: str
@@ -44,14 +47,18 @@ class DataFacts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    task: Labelling = "single-label"
 
     @property
     def in_words(self) -> str:
         """Return the data in one sentence."""
         size = f"{self.image_size}x{self.image_size}"
+        labels = f"{self.num_classes} classes"
+        if self.task == "multi-label":
+            labels = f"each with any of {self.num_classes} labels, judged by their mean ROC AUC"
         return (
             f"Data: {self.name}, {self.n_train:,} training, {self.n_val:,} validation and {self.n_test:,} test "
-            f"images of {size}, {self.num_classes} classes."
+            f"images of {size}, {labels}."
         )
 
     @property
@@ -64,7 +71,8 @@ class DataFacts:
 class Images:
     """Labelled images on a device, with the normalisation of the train part that they belong to.
 
-    Shape: pixels (N, C, H, W) uint8, channels last in memory; targets (N,) int64.
+    Shape: pixels (N, C, H, W) uint8, channels last in memory; targets (N,) int64, or (N, K) float32 of 0 and 1 where an
+        image may have several labels.
     """
 
     pixels: Tensor
@@ -117,7 +125,9 @@ def load_data(config: DataConfig, *, device: str | torch.device = "cpu", progres
 
     def on_device(part: Part) -> Images:
         pixels = torch.from_numpy(np.ascontiguousarray(part.pixels)).to(device).permute(0, 3, 1, 2)
-        return Images(pixels, torch.from_numpy(part.labels).to(device), facts.mean, facts.std)
+        targets = torch.from_numpy(part.labels)
+        targets = targets.float() if facts.task == "multi-label" else targets
+        return Images(pixels, targets.to(device), facts.mean, facts.std)
 
     train, val, test = (on_device(parts[part]) for part in PARTS)
     return Data(train, val, test, facts)
@@ -137,8 +147,10 @@ def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, P
     }
     mean, std = mean_and_std(parts["train"].pixels)
     labels = np.concatenate([part.labels for part in parts.values()])
+    several = source.task == "multi-label"
     n_classes = len(source.class_names)
-    notes = [*source.notes, *_split_notes(source.parts, parts)]
+    counts = labels.sum(0) if several else np.bincount(labels, minlength=n_classes)
+    notes = [*source.notes, *_split_notes(source.parts, parts), *(check_labels(source, parts) if several else ())]
     if config.name.startswith("folder:") and config.image_size is None:
         notes.append(f"The images of the folder are brought to {size}x{size}: --image-size sets another size.")
     if height != width:
@@ -152,11 +164,12 @@ def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, P
         n_train=len(parts["train"]),
         n_val=len(parts["val"]),
         n_test=len(parts["test"]),
-        class_counts=tuple(int(count) for count in np.bincount(labels, minlength=n_classes)),
+        class_counts=tuple(int(count) for count in counts),
         fingerprint=_fingerprint(parts),
         mean=mean,
         std=std,
         notes=tuple(notes),
+        task=source.task,
     )
     return parts, facts
 

@@ -32,7 +32,7 @@ MOST_SKIPPED = 0.01
 
 _FORMAT = 1  # raised whenever decoding changes, so that older caches are rebuilt
 _CHUNK = 32
-_PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 
 
@@ -68,6 +68,15 @@ def read_folder(root: Path, size: int, *, strict: bool = False, progress: Progre
     empty or laid out otherwise; if a file is no image under `strict`; if more than 1 % of the files are none.
     """
     class_names, entries, notes = list_folder(root)
+    decoded, more = decode_once(root, entries, size, strict=strict, progress=progress)
+    return Source(class_names, _parts(entries, decoded), notes=notes + more)
+
+
+def decode_once(
+    root: Path, entries: Sequence[Entry], size: int, *, strict: bool = False, progress: Progress | None = None
+) -> tuple[Decoded, tuple[str, ...]]:
+    """Return the pixels of the files, from the cache file where it holds just these, and notes."""
+    notes: tuple[str, ...] = ()
     fingerprint = _fingerprint(root, entries, size)
     cache = cache_file(root, size)
     decoded = _read_cache(cache, fingerprint, len(entries)) if cache else None
@@ -79,7 +88,7 @@ def read_folder(root: Path, size: int, *, strict: bool = False, progress: Progre
     if decoded.skipped:
         notes += (f"{len(decoded.skipped)} of {len(entries)} files are no images and were skipped: "
                   f"{_named(root, entries, decoded.skipped)}.",)  # fmt: skip
-    return Source(class_names, _parts(entries, decoded), notes=notes)
+    return decoded, notes
 
 
 def cache_file(root: Path, size: int) -> Path | None:
@@ -123,7 +132,7 @@ def _part_folders(root: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
     inside = _folders_in(root)
     found: dict[str, Path] = {}
     for name in inside:
-        part = _PART_NAMES.get(name.lower())
+        part = PART_NAMES.get(name.lower())
         if part and part in found:
             raise DataError(f"{root} must hold one {part} folder, but holds '{found[part].name}' and '{name}'.")
         if part:
@@ -132,7 +141,7 @@ def _part_folders(root: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
         if found and len(found) == len(inside):
             raise DataError(f"{root} must hold a 'train' folder beside {', '.join(map(repr, inside))}, but has none.")
         return {"train": root}, ()
-    other = [name for name in inside if name.lower() not in _PART_NAMES]
+    other = [name for name in inside if name.lower() not in PART_NAMES]
     notes = (f"Beside 'train' these folders of {root} are not read: {', '.join(other)}.",) if other else ()
     return {part: found[part] for part in ("train", "val", "test") if part in found}, notes
 

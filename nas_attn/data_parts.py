@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_attn.errors import DataError
+from nas_attn.records import Labelling
 
 Progress = Callable[[int, int], None]
 Shares = tuple[float, float, float]
@@ -26,7 +27,7 @@ _CHUNK = 256
 class Part:
     """Some images with their labels.
 
-    Shape: pixels (N, H, W, C) with C 1 or 3, labels (N,).
+    Shape: pixels (N, H, W, C) with C 1 or 3; labels (N,), or (N, K) of 0 and 1 where an image may have several.
     """
 
     pixels: Pixels
@@ -54,6 +55,11 @@ class Source:
     parts: Mapping[str, Part]
     shares: Shares | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Labelling:
+        """Return whether an image has one label, or any number of them."""
+        return "multi-label" if self.parts["train"].labels.ndim == 2 else "single-label"
 
 
 def n_cores() -> int:
@@ -88,12 +94,13 @@ def check_shares(shares: Shares, own: Sequence[str]) -> None:
 def cut(source: Source, shares: Shares | None, seed: int) -> dict[str, Part]:
     """Return train, val and test: the data set's own, and the rest cut from its train part.
 
-    Raises: DataError if the shares do not fit, or a class has fewer images than the parts need.
+    Raises: DataError if the shares do not fit, or a class or label has fewer images than the parts need.
     """
     own = tuple(source.parts)
     shares = shares or source.shares or default_shares(own)
     check_shares(shares, own)
-    chosen = stratified(source.parts["train"].labels, shares, seed, source.class_names)
+    split = dealt if source.task == "multi-label" else stratified
+    chosen = split(source.parts["train"].labels, shares, seed, source.class_names)
     return {
         part: source.parts[part] if part in own and part != "train" else source.parts["train"].take(index)
         for part, index in zip(PARTS, chosen, strict=True)
@@ -108,8 +115,8 @@ def stratified(
     Every class has an image in every part whose share is above 0. What the shares leave over is in no part. The
     generator is numpy's frozen one, so that a split outlives an upgrade. Raises: DataError that names the class.
     """
-    generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
-    needed = [part for part, share in zip(PARTS, shares, strict=True) if share > 0]
+    generator = _generator(seed)
+    needed = _needed(shares)
     parts: tuple[list[NDArray[np.int64]], ...] = ([], [], [])
     for number, name in enumerate(class_names):
         members = np.flatnonzero(labels == number)
@@ -126,8 +133,74 @@ def stratified(
     return train, val, test
 
 
-def _counts(n: int, shares: Shares) -> NDArray[np.int64]:
-    """Round `n` images into three parts, at least one where the share is above 0."""
+def dealt(
+    labels: Labels, shares: Shares, seed: int, class_names: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the sorted indices of three disjoint parts of images that may have several labels.
+
+    Label by label, the rarest first, the images with it that no part has yet are dealt so that every part comes to its
+    share of that label; the images without any label come last. So every label is cut nearly by the same shares.
+    Source: after Sechidis et al., ECML PKDD 2011 (iterative stratification), a whole label at a time.
+
+    Shape: labels (N, K).
+    Raises: DataError that names a label with too few images that have it, or that do not.
+    """
+    generator, needed = _generator(seed), _needed(shares)
+    for name, present in zip(class_names, labels.sum(0), strict=True):
+        for n, whether in ((int(present), "with"), (len(labels) - int(present), "without")):
+            if n < len(needed):
+                raise DataError(
+                    f"Every label must have an image with and one without it for each of {', '.join(needed)}, but "
+                    f"label '{name}' has {n} {whether} it where {len(needed)} are needed: "
+                    "add images, or leave the label out."
+                )
+    weights = np.array([*shares, round(max(0.0, 1 - sum(shares)), 9)])  # the last is what no part gets
+    part_of = np.full(len(labels), -1)
+    rarest_first = np.argsort(labels.sum(0), kind="stable")
+    for members in (*(np.flatnonzero(labels[:, label]) for label in rarest_first), np.arange(len(labels))):
+        found = part_of[members]
+        free = generator.permutation(members[found < 0])
+        missing = np.maximum(weights * len(members) - np.bincount(found[found >= 0], minlength=len(weights)), 0)
+        if len(free):
+            part_of[free] = np.repeat(np.arange(len(weights)), _counts(len(free), missing / missing.sum()))
+    train, val, test = (np.flatnonzero(part_of == part) for part in range(len(PARTS)))
+    return train, val, test
+
+
+def check_labels(source: Source, parts: Mapping[str, Part]) -> list[str]:
+    """Return a sentence on labels that a part of the data set's own cannot judge, since all its images agree in them.
+
+    Raises: DataError where that leaves nothing: in a part that was trained on or cut here, or for every label.
+    """
+    notes = []
+    for name, part in parts.items():
+        present = part.labels.sum(0)
+        alike = np.flatnonzero((present == 0) | (present == len(part)))
+        if not len(part) or not len(alike):
+            continue
+        first = source.class_names[alike[0]]
+        if name == "train" or name not in source.parts or len(alike) == len(present):
+            only = "no image" if present[alike[0]] == 0 else "only images"
+            raise DataError(
+                f"Every label must have an image with and one without it in {name}, but there is {only} with label "
+                f"'{first}': add images, or leave the label out."
+            )
+        named = ", ".join(f"'{source.class_names[label]}'" for label in alike)
+        notes.append(f"The mean ROC AUC on {name} leaves out {named}: all images of that part agree in it.")
+    return notes
+
+
+def _generator(seed: int) -> np.random.RandomState:
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+
+
+def _needed(shares: Shares) -> list[str]:
+    """Return the parts that must not stay empty."""
+    return [part for part, share in zip(PARTS, shares, strict=True) if share > 0]
+
+
+def _counts(n: int, shares: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
+    """Round `n` images into parts, at least one where the share is above 0, as far as they go."""
     ends = np.rint(np.cumsum(shares) * n).astype(np.int64)
     counts: NDArray[np.int64] = np.diff(ends, prepend=0)
     for part in np.flatnonzero((counts == 0) & (np.asarray(shares) > 0)):

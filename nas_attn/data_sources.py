@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nas_attn.config import DataConfig
 from nas_attn.data_folder import DEFAULT_SIZE, read_folder
 from nas_attn.data_parts import PARTS, Labels, Part, Pixels, Progress, Source
+from nas_attn.data_table import TABLE, read_table
 from nas_attn.errors import DataError, unknown
 
 _DAMAGED = (
@@ -52,7 +53,8 @@ def read_source(config: DataConfig, progress: Progress | None = None) -> Source:
         raise DataError(f"Data '{config.name}' must name its place: write {kind}:PATH.")
     if kind == "folder" and colon:
         size = config.image_size or DEFAULT_SIZE
-        return read_folder(_path(path), size, strict=config.strict, progress=progress)
+        read = read_table if (_path(path) / TABLE).is_file() else read_folder
+        return read(_path(path), size, strict=config.strict, progress=progress)
     if kind == "npz" and colon:
         return read_npz(_path(path))
     if config.name in TORCHVISION_SETS:
@@ -124,7 +126,8 @@ def read_npz(path: Path) -> Source:
     """Return a file in MedMNIST's layout: `train_images`, `train_labels`, and the same for `val` and `test`.
 
     `val` and `test` may be missing. Nothing in the file is executed (`allow_pickle=False`).
-    Shape: images (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8; labels (N,) or (N, 1) whole numbers from 0.
+    Shape: images (N, H, W), (N, H, W, 1) or (N, H, W, 3) uint8; labels (N,) or (N, 1) whole numbers from 0, or (N, K)
+        of 0 and 1 where an image may have several labels.
     """
     arrays = _read_arrays(path)
     parts = {}
@@ -135,9 +138,24 @@ def read_npz(path: Path) -> Source:
     if len(set(shapes.values())) > 1:
         shown = ", ".join(f"{shape} in {part}" for part, shape in shapes.items())
         raise DataError(f"All images in {path} must have one shape, but they have {shown}.")
+    several = {part: held.labels.shape[1:] for part, held in parts.items()}
+    if len(set(several.values())) > 1:
+        shown = ", ".join(f"{shape[0] if shape else 'one'} in {part}" for part, shape in several.items())
+        raise DataError(f"All images in {path} must have as many labels, but they have {shown}.")
+    if several["train"]:
+        return Source(tuple(map(str, range(several["train"][0]))), parts, notes=_one_label_note(parts))
     n_classes = int(parts["train"].labels.max()) + 1
     _check_labels(path, parts, n_classes)
     return Source(tuple(map(str, range(n_classes))), parts)
+
+
+def _one_label_note(parts: Mapping[str, Part]) -> tuple[str, ...]:
+    """Say what classes that exclude each other should be written as."""
+    if any((held.labels.sum(1) != 1).any() for held in parts.values()):
+        return ()
+    return (
+        "Every image has exactly one of its labels: if they exclude each other, write them as class numbers, (N,).",
+    )
 
 
 def _check_labels(path: Path, parts: Mapping[str, Part], n_classes: int) -> None:
@@ -200,18 +218,26 @@ def _checked_pixels(path: Path, name: str, images: NDArray[Any]) -> Pixels:
 
 
 def _checked_labels(path: Path, name: str, labels: NDArray[Any], n_images: int) -> Labels:
-    """Return the labels as (N,) int64."""
+    """Return the labels as (N,) int64, or as (N, K) of 0 and 1."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1:
+    if labels.ndim not in (1, 2) or 0 in labels.shape[1:]:
         raise DataError(
-            f"'{name}' in {path} must hold one label an image, (N,) or (N, 1), but has {labels.shape}: "
-            "several labels an image are not supported."
+            f"'{name}' in {path} must hold one label an image, (N,) or (N, 1), or 0 or 1 for each of several labels, "
+            f"(N, K), but has {labels.shape}."
         )
     if len(labels) != n_images:
         raise DataError(
             f"'{name}' in {path} must hold one label an image, but has {len(labels)} for {n_images} images."
         )
+    if labels.ndim == 2 and labels.dtype.kind in "iub":
+        other = labels[(labels != 0) & (labels != 1)]
+        if len(other):
+            raise DataError(
+                f"'{name}' in {path} must hold 0 or 1 for each of its {labels.shape[1]} labels, but {int(other[0])} is "
+                "there."
+            )
+        return labels.astype(np.int64)
     if labels.dtype.kind not in "iu":
         raise DataError(f"'{name}' in {path} must hold whole numbers, but is {labels.dtype}.")
     if labels.min() < 0 or labels.max() >= 2**31:

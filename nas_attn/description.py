@@ -13,6 +13,7 @@ from typing import Any
 from nas_attn.run_folder import table_to_dict
 from nas_attn.settings import Request
 
+_NOT_KEPT = ("notes", "mean", "std", "task")
 _PACKAGES = ("nas_attn", "torch", "torchvision", "optuna", "ray", "numpy", "scikit-learn")
 
 
@@ -21,12 +22,13 @@ def describe_run(request: Request) -> dict[str, Any]:
     settings = request.settings
     data: dict[str, Any] | None = None
     if settings.data is not None and request.facts is not None:
-        facts = {name: value for name, value in vars(request.facts).items() if name not in ("notes", "mean", "std")}
+        facts = {name: value for name, value in vars(request.facts).items() if name not in _NOT_KEPT}
         data = {**settings.data.model_dump(exclude={"root", "download", "strict"}), "facts": facts}
     return {
         "space": {"name": settings.space.name, **settings.space.to_dict()},
         "weights": request.weights,
         "data": data if data is not None else vars(request.shape),
+        "task": request.facts.task if request.facts is not None else None,
         "train": request.train_name,
         "recipe": settings.recipe.model_dump(),
         "seed": settings.engine.seed,

@@ -1,4 +1,4 @@
-"""One placement measured: build the network, train it, read its accuracy; epochs go to a plain callable."""
+"""One placement measured: build the network, train it, read its value; epochs go to a plain callable."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.config import DataConfig
 from nas_attn.data import Data, load_data
 from nas_attn.errors import TrialFailed
 from nas_attn.model import build_model
-from nas_attn.records import Outcome, Stage, Task
+from nas_attn.multi_label import label_aucs
+from nas_attn.records import LABEL_AUC, Outcome, Stage, Task
 from nas_attn.setting import Setting, load_train
-from nas_attn.train import accuracy, is_out_of_memory, train
+from nas_attn.train import is_out_of_memory, predict, train, value_of
 
 Report = Callable[[int, float], None]
 
@@ -126,7 +127,18 @@ def _train_ours(task: Task, setting: Setting, model: nn.Module, report: Report) 
         report=keep_and_report,
         num_classes=setting.num_classes,
     )
-    return accuracy(model, data.test) if final else reported[-1], facts
+    if not final:
+        return reported[-1], facts
+    logits = predict(model, data.test)
+    return value_of(logits, data.test.targets), facts | _by_label(logits, data)
+
+
+def _by_label(logits: Tensor, data: Data) -> dict[str, float]:
+    """Return the test images' ROC AUC of each label that they can judge; nothing for a single-label task."""
+    if data.facts.task == "single-label":
+        return {}
+    aucs = zip(data.facts.class_names, label_aucs(logits, data.test.targets), strict=True)
+    return {f"{LABEL_AUC}{name}": auc for name, auc in aucs if math.isfinite(auc)}
 
 
 def _data(setting: Setting) -> Data:

@@ -13,6 +13,7 @@ from nas_attn.description import describe_run
 from nas_attn.model import build_model
 from nas_attn.model_file import save_model
 from nas_attn.placement import Placement
+from nas_attn.records import LABEL_AUC
 from nas_attn.run_folder import RunFolder
 from nas_attn.settings import Request
 from nas_attn.stages import NONE, Stages
@@ -57,20 +58,21 @@ def _record(request: Request, stages: Stages, placement: Placement, latency: dic
     config = describe_run(request)
     facts = request.facts
     cost = request.bound.cost(placement)
+    noun, epochs, searched = request.metric, stages.retrain_epochs, request.settings.recipe.epochs
+    retrained = {placement.key: placement for placement in (placement, NONE)}
+    test = {
+        key: _metric(noun, stages.final.values("retrain", found, epochs), epochs) | _by_label(stages, key)
+        for key, found in retrained.items()
+    }
     return {
         "recommended": stages.winner.recommended if stages.winner else "none",
         "mean": list(facts.mean) if facts else [0.0] * request.shape.in_channels,
         "std": list(facts.std) if facts else [1.0] * request.shape.in_channels,
         "class_names": list(facts.class_names) if facts else [str(index) for index in range(request.shape.num_classes)],
         "metrics": {
-            "test": _metric(stages.final.values("retrain", placement, stages.retrain_epochs), stages.retrain_epochs),
-            "test_without_attention": _metric(
-                stages.final.values("retrain", NONE, stages.retrain_epochs), stages.retrain_epochs
-            ),
-            "validation": _metric(
-                stages.final.values("confirm", placement, request.settings.recipe.epochs),
-                request.settings.recipe.epochs,
-            ),
+            "test": test[placement.key],
+            "test_without_attention": test[NONE.key],
+            "validation": _metric(noun, stages.final.values("confirm", placement, searched), searched),
         },
         "cost": {"n_parameters": cost.n_parameters, "n_macs": cost.n_macs, **latency},
         "recipe": request.settings.recipe.model_dump(),
@@ -78,12 +80,23 @@ def _record(request: Request, stages: Stages, placement: Placement, latency: dic
     }
 
 
-def _metric(values: dict[int, float], epochs: int) -> dict[str, Any]:
+def _by_label(stages: Stages, key: str) -> dict[str, Any]:
+    """Return the mean over the seeds of each label's ROC AUC on test; nothing for a single-label task."""
+    found: dict[str, list[float]] = {}
+    for row in stages.final.records():
+        if (row.stage, row.key, row.epochs, row.state) == ("retrain", key, stages.retrain_epochs, "complete"):
+            for name, value in row.facts.items():
+                if name.startswith(LABEL_AUC):
+                    found.setdefault(name.removeprefix(LABEL_AUC), []).append(value)
+    return {"by_label": {name: statistics.fmean(values) for name, values in found.items()}} if found else {}
+
+
+def _metric(noun: str, values: dict[int, float], epochs: int) -> dict[str, Any]:
     """Return mean, sd and n over the seeds, and the values themselves."""
     found = list(values.values())
     return {
-        "accuracy_mean": statistics.fmean(found) if found else None,
-        "accuracy_sd": statistics.stdev(found) if len(found) > 1 else None,
+        f"{noun}_mean": statistics.fmean(found) if found else None,
+        f"{noun}_sd": statistics.stdev(found) if len(found) > 1 else None,
         "n": len(found),
         "epochs": epochs,
         "by_seed": {str(seed): value for seed, value in values.items()},

@@ -79,6 +79,8 @@ def run(request: Request, display: Display) -> RunRecord:
     _refuse_resources(request.settings.resources)
     with folder.locked(), _logged(folder.log), Interrupts() as interrupts:
         write_json(folder.config, {**config, "created": _created(folder)})
+        for note in request.notes:
+            log.info("%s", note)
         display.begin(request)
         _work(request, folder, display, interrupts)
     return load_run(folder.path)
@@ -168,7 +170,7 @@ class _Books:
             content = {
                 "placement": best.placement.to_dict(),
                 "trial": best.number,
-                "validation_accuracy": best.value,
+                f"validation_{self._request.metric}": best.value,
                 "epochs": best.epochs,
                 "seed": best.seed,
                 "n_parameters": best.n_parameters,

@@ -142,6 +142,7 @@ class SilentDisplay:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console
         self._workers, self._growth = 1, 1.0
+        self._metric = "accuracy"
 
     def __enter__(self) -> SilentDisplay:
         return self
@@ -190,6 +191,7 @@ class _Watching(SilentDisplay):
     def begin(self, request: Request) -> None:
         """Print what will be done, and how to look at it."""
         settings, facts = request.settings, request.facts
+        self._metric = request.metric
         train = request.settings.recipe
         self._growth = (train.retrain_epochs or train.epochs) / train.epochs
         if facts is not None:  # a trial also reads its validation images each epoch, at a third of a training's price
@@ -240,7 +242,7 @@ class PlainDisplay(_Watching):
             self._out.print(Text(_line(now)), soft_wrap=True)
             if now.best is not None and now.best is not self._best:
                 self._best = now.best
-                self._out.print(Text(f"  {_best(now.best)}"), soft_wrap=True)
+                self._out.print(Text(f"  {_best(now.best, self._metric)}"), soft_wrap=True)
 
 
 class LiveDisplay(_Watching):
@@ -293,7 +295,7 @@ class LiveDisplay(_Watching):
         counts = Table.grid(padding=(0, 2))
         for name, count in (("search", now.search), ("confirm", now.confirm), ("retrain", now.retrain)):
             counts.add_row(name, ProgressBar(max(1, count.total), count.done, width=30), f"{count.done}/{count.total}")
-        return Group(title, counts, Text(_facts(now, self._workers)), Text(_best(now.best)))
+        return Group(title, counts, Text(_facts(now, self._workers)), Text(_best(now.best, self._metric)))
 
 
 def terminal_display(*, quiet: bool) -> Display:
@@ -317,13 +319,14 @@ def _facts(now: Snapshot, workers: int) -> str:
     return ", ".join(facts)
 
 
-def _best(best: TrialRecord | None) -> str:
+def _best(best: TrialRecord | None, metric: str) -> str:
     if best is None or best.value is None:
         return "best so far: none yet"
-    from nas_attn.report.words import placement_words  # on use: it loads scipy, and the first words need none
+    from nas_attn.report import words  # on use: it loads scipy, and the first words need none
 
-    value = f"{100 * best.value:.2f} %" if 0 <= best.value <= 1 else f"{best.value:g}"
-    return f"best so far: {value} on validation, {placement_words(best.placement, None)}"
+    scale = {"accuracy": words.PER_CENT, "roc_auc": words.ROC_AUC}.get(metric, words.AS_IS)
+    value, where = words.value_words(best.value, scale), words.placement_words(best.placement, None)
+    return f"best so far: {value} on validation, {where}"
 
 
 def _line(now: Snapshot) -> str:

@@ -13,6 +13,10 @@ from nas_attn.placement import Placement, SiteTable
 
 Stage = Literal["search", "confirm", "retrain"]
 State = Literal["running", "complete", "pruned", "fail"]
+Labelling = Literal["single-label", "multi-label"]
+
+LABEL_AUC = "test_roc_auc:"
+"""Begins the name of a retraining's fact that is one label's ROC AUC on test; the label's name follows."""
 
 
 def content_digest(content: Mapping[str, Any]) -> str:
@@ -48,7 +52,7 @@ class Outcome:
     """How a task ended.
 
     Args:
-        value: Accuracy between 0 and 1 (or what the user's own training returned); None unless complete.
+        value: Accuracy or mean ROC AUC between 0 and 1, or what the user's own training returned; None unless complete.
         cause: One word for counting failures: "oom", "nan", "error", "crashed", "interrupted".
         reason: One sentence for people.
         facts: Further measured values by name, e.g. `{"train_loss": 0.1, "seconds_per_epoch": 0.4}`.
@@ -67,8 +71,9 @@ class TrialRecord:
     """One row of the ledger, as the report reads it.
 
     Args:
-        value: Validation accuracy (search, confirm) or test accuracy (retrain), between 0 and 1.
-        curve: Validation accuracy by epoch, counted from 1.
+        value: Accuracy, or mean ROC AUC for multi-label data, between 0 and 1: on validation images (search, confirm)
+            or on test images (retrain).
+        curve: The same on validation images by epoch, counted from 1.
         answered_from: Number of the trial whose value this one repeats; such a row was not trained.
         label: What a prior or an arm is called, e.g. `none`, `se everywhere`, `found #1`.
         seconds: Wall time of the training.
@@ -99,7 +104,8 @@ class RunRecord:
     """Everything that a run folder knows, read once.
 
     Args:
-        config: `config.json`: the space, the data with its fingerprint, the recipe, the engine, versions, command.
+        config: `config.json`: the space, the data with its fingerprint, the task, the recipe, the engine, versions,
+            command.
         best: `best.json`, or None while there is none.
         table: The sites of the backbone, for the drawing.
     """

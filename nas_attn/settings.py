@@ -89,6 +89,13 @@ class Request:
         spec = self.settings.space.backbone
         return spec if self.weights is None else {**spec, "weights": self.weights["file"]}
 
+    @property
+    def metric(self) -> str:
+        """What the value of a trial is called in the run's files."""
+        if self.facts is None or self.facts.task == "single-label":
+            return "accuracy"
+        return "roc_auc" if self.settings.train is None else "value"
+
     @cached_property
     def train_name(self) -> str | None:
         """What the user's own training is called, or None for ours."""

@@ -38,7 +38,7 @@ class Winner:
     Args:
         placement: The best placement with attention; None if no such trial ended.
         recommended: `found #1`, or `none` if no attention did as well.
-        confirmed: Mean validation accuracy over the confirm seeds, by placement key.
+        confirmed: Mean validation value over the confirm seeds, by placement key.
     """
 
     placement: Placement | None

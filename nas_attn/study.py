@@ -99,7 +99,7 @@ class SearchStudy:
         return self._propose() if self.n_open and not self._exhausted else None
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Take one epoch's validation accuracy; return whether the scheduler stops the trial here."""
+        """Take one epoch's validation value; return whether the scheduler stops the trial here."""
         self._ledger.report(number, epoch, value)
         live = self._live[number]
         live.record = replace(live.record, curve={**live.record.curve, epoch: value})

@@ -19,6 +19,7 @@ from nas_attn.backbones.weights import classifier_path
 from nas_attn.config import Recipe
 from nas_attn.data import Images
 from nas_attn.errors import TrialFailed
+from nas_attn.multi_label import BinaryCrossEntropy, mean_auc, positive_weights
 
 Report = Callable[[int, float], None]
 
@@ -45,10 +46,12 @@ def train(
     those are left as they were found.
 
     Args:
-        validation: Read after each epoch; None (a retraining) reports the accuracy on the training batches instead.
+        images: With targets (N, K) an image may have several labels: the loss is binary cross-entropy, and the value
+            the mean ROC AUC in place of accuracy.
+        validation: Read after each epoch; None (a retraining) reports the value on the training batches instead.
         recipe: Its `epochs` and `retrain_epochs` are not read: `epochs` is the length of the schedule.
         seed: Of the order, the augmentation, and whatever the network draws (dropout).
-        report: Called after each epoch with (epoch counted from 1, accuracy); may raise to stop.
+        report: Called after each epoch with (epoch counted from 1, value); may raise to stop.
 
     Units: of the result: `train_loss`; `seconds_per_epoch` and `images_per_second`, medians over the epochs, of
     training alone; `seconds_per_validation`, the median of reading the validation images.
@@ -69,6 +72,14 @@ def train(
 def accuracy(model: nn.Module, images: Images, *, batch_size: int | None = None) -> float:
     """Return the share of `images` that `model` names right. Units: 0 to 1."""
     return _share_right(predict(model, images, batch_size=batch_size), images.targets)
+
+
+def value_of(logits: Tensor, targets: Tensor) -> float:
+    """Return what a network is judged by: the share named right, or the mean ROC AUC where targets are (N, K).
+
+    Shape: logits (N, K), targets (N,) or (N, K). Units: 0 to 1.
+    """
+    return mean_auc(logits, targets) if targets.ndim == 2 else _share_right(logits, targets)
 
 
 def predict(model: nn.Module, images: Images, *, batch_size: int | None = None) -> Tensor:
@@ -113,6 +124,18 @@ def class_weights(targets: Tensor, num_classes: int) -> Tensor:
     counts = torch.bincount(targets.cpu(), minlength=num_classes).clamp(min=1).float()
     weights = 1 / counts
     return (weights / weights.mean()).to(targets.device)
+
+
+def make_criterion(targets: Tensor, recipe: Recipe, num_classes: int) -> nn.Module:
+    """Return the recipe's loss for these training targets: cross-entropy, or a binary one where they are (N, K).
+
+    With `class_weights` a class weighs by `class_weights`, and a label's positives by `positive_weights`.
+    """
+    if targets.ndim == 2:
+        weights = positive_weights(targets) if recipe.class_weights else None
+        return BinaryCrossEntropy(positive_weight=weights, label_smoothing=recipe.label_smoothing)
+    weights = class_weights(targets, num_classes) if recipe.class_weights else None
+    return nn.CrossEntropyLoss(weight=weights, label_smoothing=recipe.label_smoothing)
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, *, num_classes: int = 0) -> torch.optim.Optimizer:
@@ -213,8 +236,7 @@ def _train(
     images = images.to(device)
     validation = validation.to(device) if validation is not None else None
     optimizer = make_optimizer(model, recipe, num_classes=num_classes)
-    weights = class_weights(images.targets, num_classes) if recipe.class_weights else None
-    criterion = nn.CrossEntropyLoss(weight=weights, label_smoothing=recipe.label_smoothing)
+    criterion = make_criterion(images.targets, recipe, num_classes)
     generator = torch.Generator().manual_seed(seed)
     n_steps = epochs * n_batches(len(images), recipe.batch_size)
     rates = (learning_rate(step, n_steps, recipe.lr) for step in range(n_steps))
@@ -248,10 +270,10 @@ def _train_epoch(
     *,
     count: bool,
 ) -> tuple[float, float]:
-    """Train over the batches; return the mean loss, and the accuracy on them (NaN unless `count`)."""
+    """Train over the batches; return the mean loss, and the value on them (NaN unless `count`)."""
     model.train()
     loss_sum: Tensor | float = 0.0
-    right: Tensor | float = 0.0 if count else math.nan
+    seen: list[tuple[Tensor, Tensor]] = []
     n = 0
     for inputs, targets in batches:
         rate = next(rates)
@@ -266,15 +288,16 @@ def _train_epoch(
         n += len(targets)
         loss_sum = loss_sum + loss.detach() * len(targets)
         if count:
-            right = right + (logits.detach().argmax(1) == targets).sum()
-    return float(loss_sum) / n, float(right) / n
+            seen.append((logits.detach(), targets))
+    value = value_of(*(torch.cat(part) for part in zip(*seen, strict=True))) if count else math.nan
+    return float(loss_sum) / n, value
 
 
 def _validate(model: nn.Module, validation: Images, epoch: int, epochs: int) -> float:
-    """Return the validation accuracy; logits that are not finite end the trial, whatever the loss was."""
+    """Return the value on the validation images; logits that are not finite end the trial, whatever the loss was."""
     logits = predict(model, validation)
     _require_finite(float(logits.sum()), epoch, epochs)
-    return _share_right(logits, validation.targets)
+    return value_of(logits, validation.targets)
 
 
 def _share_right(logits: Tensor, targets: Tensor) -> float:

@@ -75,10 +75,13 @@ def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, s
 
 
 def wait_for(log: Path, words: str, process: subprocess.Popen[str], timeout: float = 60) -> None:
-    """Wait until a run's log says `words`. Raises: AssertionError if the process ends before that."""
+    """Wait until a run's log says `words`, or, without words, until a file exists.
+
+    Raises: AssertionError if the process ends before that.
+    """
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        if log.exists() and words in log.read_text():
+        if log.exists() and (not words or words in log.read_text()):
             return
         assert process.poll() is None, f"the run ended before it said {words!r}: {process.communicate()[0]}"
         time.sleep(0.005)

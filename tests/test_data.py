@@ -272,7 +272,7 @@ BAD_NPZ = {
     "five axes": ((arrays()[0][:, None, :, :, None], arrays()[1]), r"must have the shape \(N, H, W\)"),
     "no images": ((arrays()[0][:0], arrays()[1][:0]), r"must have the shape .* but has \(0, 6, 6, 1\)"),
     "too few labels": ((arrays()[0], arrays()[1][:-1]), "must hold one label an image, but has 29 for 30 images"),
-    "several labels": ((arrays()[0], np.zeros((30, 4), int)), "several labels an image are not supported"),
+    "three axes of labels": ((arrays()[0], np.zeros((30, 4, 2), int)), r"0 or 1 for each of several labels, \(N, K\)"),
     "float labels": ((arrays()[0], arrays()[1] / 2), "must hold whole numbers, but is float64"),
     "negative labels": ((arrays()[0], arrays()[1] - 1), "must count the classes from 0, but -1 is there"),
     "huge labels": ((arrays()[0], arrays()[1] + 2**40), "must count the classes from 0, but 1099511627778 is there"),

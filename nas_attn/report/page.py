@@ -139,6 +139,7 @@ def _facts(run: RunRecord, arms: Sequence[Arm]) -> dict[str, Any]:
         "data": facts.get("name") or section(run.config, "data").get("name"),
         "n_images": [facts.get(name) for name in ("n_train", "n_val", "n_test")] if "n_test" in facts else None,
         "num_classes": facts.get("num_classes"),
+        "several_labels": run.config.get("task") == "multi-label",
         "image_size": facts.get("image_size"),
         "n_seeds": max((len(arm.by_seed) for arm in arms), default=0),
         "epochs": {stage: sorted({t.epochs for t in trials if t.stage == stage}) for stage in _stages(run)},

@@ -116,7 +116,7 @@ def measured(trials: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
 
 
 def only_shares(run: RunRecord) -> bool:
-    """Tell whether every measured value lies between 0 and 1, as accuracies do."""
+    """Tell whether every measured value lies between 0 and 1, as accuracies and ROC AUC do."""
     trials = measured((*run.search, *run.confirm, *run.retrain))
     return all(0.0 <= trial.value <= 1.0 for trial in trials if trial.value is not None)
 

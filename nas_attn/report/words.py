@@ -16,7 +16,7 @@ NAMED_LETTERS = 90  # and so is one of longer names
 
 @dataclass(frozen=True)
 class Scale:
-    """How values are written: accuracies as per cent, a user's own values as they are.
+    """How values are written: accuracies as per cent, ROC AUC and a user's own values as they are.
 
     Args:
         factor: What a value is multiplied by.
@@ -30,6 +30,11 @@ class Scale:
     points: str = " points"
     noun: str = "accuracy"
     decimals: int = 2
+
+    @property
+    def title(self) -> str:
+        """What the value is called where a line begins with it."""
+        return self.noun[0].upper() + self.noun[1:]
 
     def number(self, value: float) -> str:
         """Return the value without its unit."""
@@ -65,9 +70,28 @@ PER_CENT = Scale()
 AS_IS = Scale(factor=1.0, unit="", points="", noun="value", decimals=4)
 
 
+ROC_AUC = Scale(factor=1.0, unit="", points="", noun="ROC AUC", decimals=4)
+
+
 def scale_of(run: RunRecord) -> Scale:
-    """Return per cent when every measured value lies between 0 and 1, else the values as they are."""
+    """Return per cent when every measured value lies between 0 and 1, else the values as they are.
+
+    Of multi-label data our own training measures ROC AUC; what a training of the user's own measures is not known.
+    """
+    if run.config.get("task") == "multi-label":
+        return AS_IS if run.config.get("train") else ROC_AUC
     return PER_CENT if only_shares(run) else AS_IS
+
+
+def value_words(value: float, scale: Scale) -> str:
+    """Return one value, named where its unit does not say what it is.
+
+    >>> value_words(0.98, PER_CENT), value_words(0.98, ROC_AUC), value_words(37.5, PER_CENT)
+    ('98.00 %', 'ROC AUC 0.9800', '37.5')
+    """
+    if not scale.unit:
+        return f"{scale.noun} {scale.value(value)}"
+    return scale.value(value) if 0 <= value <= 1 else f"{value:g}"
 
 
 def count(number: int, noun: str) -> str:
