@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -39,7 +39,7 @@ def print_spaces() -> None:
     table.add_column("parameters", justify="right", no_wrap=True)
     for space in spaces:
         table.add_row(*map(Text, _row(space)))
-    console = _console(200)
+    console = console_of(200)
     console.print(table)
     if spaces:
         sites = spaces[0].bound.table
@@ -63,7 +63,7 @@ def print_attentions() -> None:
         cost = _cost(entry)
         count = "does not fit" if cost is None else f"{cost.n_parameters:,}"
         table.add_row(*map(Text, (entry.name, entry.summary, options, kinds, count, entry.source)))
-    console = _console(600)
+    console = console_of(600)
     console.print(table)
     console.print(f"\nshape-keeping: {', '.join(SHAPE_KEEPING)}. Parameters: with the options shown, for 10 classes.")
     for problem in ATTENTIONS.problems().values():
@@ -74,14 +74,8 @@ def print_attentions() -> None:
 def print_attention(name: str) -> None:
     """Print one attention in full. Raises: SpaceError that names the nearest."""
     entry = attention_entry(name)
-    console = _console(120)
-    console.print(Text(f"{entry.name}: {entry.summary}"), soft_wrap=True)
-    facts = _table(show_header=False)
-    facts.add_column(no_wrap=True)
-    facts.add_column()
-    for fact, value in _facts(entry):
-        facts.add_row(Text(fact), Text(value))
-    console.print(facts)
+    console = console_of(120)
+    _print_facts(console, f"{entry.name}: {entry.summary}", _facts(entry))
     if entry.options:
         options = _table(title="\nOptions", title_justify="left", title_style="bold")
         for column in ("option", "default", "values", "what it is"):
@@ -107,7 +101,7 @@ def print_publications(*, as_json: bool = False) -> None:
         published = "" if network.published_parameters is None else f"{network.published_parameters:,}"
         row = (network.name, network.backbone["name"], f"{network.n_parameters:,}", published, network.title)
         table.add_row(*map(Text, row))
-    console = _console(200)
+    console = console_of(200)
     console.print(table)
     console.print("\nParameters: trainable ones, as built here, and as the authors' code has them where that is known.")
     console.print("One in full: nas-attn published NAME")
@@ -119,14 +113,8 @@ def print_publication(name: str, *, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps([_publication(network)], indent=2, ensure_ascii=False))
         return
-    console = _console(120)
-    console.print(Text(f"{network.name}: {network.title}"), soft_wrap=True)
-    facts = _table(show_header=False)
-    facts.add_column(no_wrap=True)
-    facts.add_column()
-    for fact, value in _published_facts(network):
-        facts.add_row(Text(fact), Text(value))
-    console.print(facts)
+    console = console_of(120)
+    _print_facts(console, f"{network.name}: {network.title}", _published_facts(network))
     placed = _table(title="\nPlacement", title_justify="left", title_style="bold")
     placed.add_column("attention", no_wrap=True)
     placed.add_column("sites")
@@ -140,6 +128,17 @@ def print_schema(record: str) -> None:
     if record not in SCHEMAS:
         raise ConfigError(unknown("schema", record, SCHEMAS))
     print(json.dumps(SCHEMAS[record](), indent=2, ensure_ascii=False))
+
+
+def _print_facts(console: Console, title: str, facts: Sequence[tuple[str, str]]) -> None:
+    """Print a line, and below it what is to be known, each fact with its name."""
+    console.print(Text(title), soft_wrap=True)
+    table = _table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, value in facts:
+        table.add_row(Text(name), Text(value))
+    console.print(table)
 
 
 def _publication(network: Published) -> dict[str, Any]:
@@ -192,7 +191,7 @@ def _table(**looks: Any) -> Table:
     return Table(box=None, pad_edge=False, **({"header_style": "bold"} | looks))
 
 
-def _console(pipe_width: int) -> Console:
+def console_of(pipe_width: int) -> Console:
     """Return a console; in a pipe, one wide enough for a row on one line."""
     console = Console(highlight=False)
     if not console.is_terminal:

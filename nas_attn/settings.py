@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nas_attn.backbones.catalog import backbone_entry, without_start
+from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.table import site_table
 from nas_attn.backbones.weights_file import file_digest, find_weights
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, read_shares, validate
@@ -185,17 +185,11 @@ def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: l
     file = find_weights(spec, download=settings.data is not None and settings.data.download)
     if file is None:
         return None
-    from nas_attn.backbones.build import build_backbone  # loads torch
-    from nas_attn.backbones.built_in import take_out_se
-    from nas_attn.backbones.weights import load_weights
+    from nas_attn.backbones.build import start_backbone  # loads torch
 
-    net = build_backbone(
-        {key: value for key, value in without_start(spec).items() if key != "replace"}, **vars(shape), seed=0
-    )
-    taken_out = take_out_se(net) if "replace" in spec else ()
     names = facts.class_names if facts is not None else ()
-    notes.append(f"The backbone starts from {file}.")
-    notes += load_weights(net, file, num_classes=shape.num_classes, class_names=names, taken_out=taken_out)
+    _, fit = start_backbone(spec, file, **vars(shape), seed=0, class_names=names)
+    notes += [f"The backbone starts from {file}.", *fit]
     return {"file": str(file), "sha256": file_digest(file)}
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
@@ -14,6 +13,7 @@ from nas_attn.attention.options import why_not
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.backbones.table import site_table
 from nas_attn.errors import SpaceError
+from nas_attn.listing import console_of
 from nas_attn.placement import Site, SiteTable
 from nas_attn.space import SearchSpace, available_spaces
 
@@ -31,10 +31,7 @@ def print_sites(
     spec, size = _spec(network, options)
     shape = {"num_classes": num_classes, "in_channels": in_channels}
     table = site_table(spec, **shape, image_size=size if image_size is None else image_size)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160
-    console.print(_tree(table), soft_wrap=True)
+    console_of(160).print(_tree(table), soft_wrap=True)
 
 
 def _spec(network: str, options: Sequence[str]) -> tuple[dict[str, Any], int | None]:
@@ -99,9 +96,5 @@ def _fitting(site: Site) -> str:
     fitting = [entry.name for entry in entries if why_not(entry, site, {}) is None]
     missing = [entry.name for entry in entries if entry.name not in fitting]
     if len(fitting) <= len(missing) or len(entries) <= 4:
-        return _listed(fitting) or "nothing fits"
-    return f"all {len(entries)} that keep a shape" + (f" but {_listed(missing)}" if missing else "")
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words)
+        return ", ".join(fitting) or "nothing fits"
+    return f"all {len(entries)} that keep a shape" + (f" but {', '.join(missing)}" if missing else "")

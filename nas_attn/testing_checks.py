@@ -379,6 +379,7 @@ def _without(module: nn.Module, case: Case, maps: Sequence[Tensor]) -> Tensor:
     plain = nn.Conv2d(
         conv.in_channels, conv.out_channels, 3, conv.stride, conv.dilation, conv.dilation, conv.groups, conv.bias
     )
-    module.take_over(plain)  # type: ignore[operator]
+    take_over: Any = module.take_over
+    take_over(plain)
     result: Tensor = plain(*maps)
     return result

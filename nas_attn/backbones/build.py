@@ -8,6 +8,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,17 +57,36 @@ def build_backbone(
     weights cannot be read, or are another network's.
     """
     checked = check_backbone(spec)
+    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    net, notes = start_backbone(checked, find_weights(checked), **shape, seed=seed, class_names=class_names)
+    for note in notes:
+        log.info("%s", note)
+    return net
+
+
+def start_backbone(
+    checked: Spec,
+    file: Path | None,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    seed: int,
+    class_names: Sequence[str] = (),
+) -> tuple[nn.Module, list[str]]:
+    """Return the plain network of a checked spec, started from a file if there is one, and how that fits it.
+
+    Raises: as `build_backbone`.
+    """
     plain = {key: value for key, value in without_start(checked).items() if key != "replace"}
     net = _plain(plain, num_classes=num_classes, in_channels=in_channels, image_size=image_size, seed=seed)
     taken_out = take_out_se(net) if "replace" in checked else ()
     if "replace" in checked and not taken_out:
         name = checked.get("name", checked.get("import"))
         raise SpaceError(f"Backbone '{name}' has no squeeze-and-excitation of its own: leave replace = 'se' out.")
-    file = find_weights(checked)
-    if file is not None:
-        for line in load_weights(net, file, num_classes=num_classes, class_names=class_names, taken_out=taken_out):
-            log.info("%s", line)
-    return net
+    if file is None:
+        return net, []
+    return net, load_weights(net, file, num_classes=num_classes, class_names=class_names, taken_out=taken_out)
 
 
 def _plain(checked: Spec, *, num_classes: int, in_channels: int, image_size: int, seed: int) -> nn.Module:
