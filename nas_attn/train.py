@@ -20,6 +20,7 @@ from nas_attn.config import Recipe
 from nas_attn.data import Images
 from nas_attn.errors import TrialFailed
 from nas_attn.multi_label import BinaryCrossEntropy, mean_auc, positive_weights
+from nas_attn.thinning import thinned
 
 Report = Callable[[int, float], None]
 
@@ -59,7 +60,7 @@ def train(
     """
     device = torch.device(device)
     try:
-        with _seeded(seed, device):
+        with _seeded(seed, device), thinned(model) if device.type == "cpu" else nullcontext():
             return _train(model, images, validation, recipe, seed, epochs, device, report, num_classes)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
