@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import product
 
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.options import resolve_options
-from nas_attn.errors import SpaceError, nearest, unknown
+from nas_attn.errors import SpaceError, unknown
 from nas_attn.fitting import Cost, cost_at, is_neutral, misfit, resolve_at
+from nas_attn.patterns import block_names, covered, no_match
 from nas_attn.placement import KINDS, Attention, Site, SiteTable, Value
 from nas_attn.space_file import SiteRule, place_of_rule
 
 Alternative = tuple[Value, ...]
 """An attention's name, its position if that is searched, then the value of each searched option; `("none",)` is no
 attention."""
+
+Cover = tuple[Site, str]
+"""A site, and the pattern that covers it."""
 
 NONE: Alternative = ("none",)
 
@@ -125,29 +128,38 @@ class Decision:
 
 
 def make_decisions(
-    rules: Sequence[SiteRule], options: Mapping[str, Mapping[str, tuple[Value, ...]]], table: SiteTable, where: str
+    rules: Sequence[SiteRule],
+    options: Mapping[str, Mapping[str, tuple[Value, ...]]],
+    table: SiteTable,
+    where: str,
+    listing: str | None = None,
 ) -> tuple[Decision, ...]:
     """Return the decisions of a space over the sites of one backbone, in the order of the file, then of the data flow.
 
     Args:
         options: Attention -> its options with the values to choose from.
+        listing: A command that lists the sites.
 
     Raises: SpaceError that names the file, the `[[sites]]` table, and what does not fit there.
     """
-    groups = [_groups(rule, sites) for rule, sites in zip(rules, _match_all(rules, table, where), strict=True)]
+    blocks = block_names(table)
+    groups = [
+        _groups(rule, covers, blocks)
+        for rule, covers in zip(rules, _match_all(rules, table, where, listing), strict=True)
+    ]
     names = Counter(name for group in groups for name in group)
     decisions = []
     for number, (rule, group) in enumerate(zip(rules, groups, strict=True), 1):
-        for name, sites in group.items():
+        for name, covers in group.items():
             own = name if rule.share == "site" or names[name] == 1 else f"{name}_{number}"
-            decisions.append(_decide(own, rule, sites, options, table.num_classes, place_of_rule(number, where)))
+            decisions.append(_decide(own, rule, covers, options, table.num_classes, place_of_rule(number, where)))
     return tuple(decisions)
 
 
 def _decide(
     name: str,
     rule: SiteRule,
-    sites: Sequence[Site],
+    covers: Sequence[Cover],
     options: Mapping[str, Mapping[str, tuple[Value, ...]]],
     num_classes: int,
     place: str,
@@ -158,58 +170,45 @@ def _decide(
     for attention in rule.attentions:
         values = options.get(attention, {})
         searched[attention] = {option: listed for option, listed in values.items() if len(listed) > 1}
-        for position, placed in _by_position(rule, sites).items():
+        for position, placed in _by_position(rule, covers).items():
             for combination in product(*values.values()):
                 chosen = dict(zip(values, combination, strict=True))
                 read = {option: _read(value) for option, value in chosen.items()}
                 wired = Attention(attention, read, rule.wiring, rule.start)
                 alternative = (attention, *position, *[chosen[option] for option in searched[attention]])
                 fragments[alternative] = _fragment(placed, wired, num_classes, place)
-    return Decision(name, tuple(sites), searched, fragments, rule.positions)
+    return Decision(name, tuple(site for site, _ in covers), searched, fragments, rule.positions)
 
 
-def _by_position(rule: SiteRule, sites: Sequence[Site]) -> dict[tuple[str, ...], list[Site]]:
+def _by_position(rule: SiteRule, covers: Sequence[Cover]) -> dict[tuple[str, ...], list[Site]]:
     """Return the sites that get the attention together: for each position of `one_of`, else all."""
     if rule.one_of is None:
-        return {(): list(sites)}
+        return {(): [site for site, _ in covers]}
     pairs = zip(rule.positions, rule.one_of, strict=True)
-    return {(position,): [site for site in sites if matches(pattern, site.name)] for position, pattern in pairs}
+    return {(position,): [site for site, by in covers if by == pattern] for position, pattern in pairs}
 
 
-def matches(pattern: str, name: str) -> bool:
-    """Return whether a pattern covers a site's name: "*" stays within a dot, "**" crosses dots.
-
-    >>> matches("stage*.block1", "stage3.block1"), matches("stage*", "stage3.block1"), matches("**1", "stage3.block1")
-    (True, False, True)
-    """
-    return _compiled(pattern).fullmatch(name) is not None
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    wild = {"**": ".*", "*": "[^.]*"}
-    return re.compile("".join(wild.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*)", pattern)))
-
-
-def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str) -> list[list[Site]]:
+def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str, listing: str | None) -> list[list[Cover]]:
     """Return the sites of each rule. Raises: SpaceError for a pattern without a site, or a site matched twice."""
-    owners: dict[str, str] = {}
+    owners: dict[str, tuple[int, str]] = {}
     for number, rule in enumerate(rules, 1):
-        place = place_of_rule(number, where)
         for pattern in rule.patterns:
-            found = [site.name for site in table.sites if _covers(pattern, site, rule)]
+            kinds = _kinds(rule)
+            found = covered(pattern, table, kinds)
             if not found:
-                raise SpaceError(_no_match(pattern, table, rule, place))
-            for name in found:
-                owner = f"'{pattern}' in [[sites]] {number}"
+                raise SpaceError(no_match(pattern, table, kinds, place_of_rule(number, where), listing))
+            for name in (site.name for site in found):
                 if name in owners:
+                    first, again = (f"'{by}' in [[sites]] {n}" for n, by in (owners[name], (number, pattern)))
                     raise SpaceError(
-                        f"A site must be matched once, but '{name}' is matched by {owners[name]} and by {owner} "
-                        f"of {where}: narrow one of the patterns."
+                        f"A site must be matched once, but '{name}' is matched by {first} and by {again} of {where}: "
+                        "narrow one of the patterns."
                     )
-                owners[name] = owner
-    _refuse_one_place_twice([site for site in table.sites if site.name in owners], where)
-    return [[site for site in table.sites if any(_covers(p, site, rule) for p in rule.patterns)] for rule in rules]
+                owners[name] = (number, pattern)
+    matched = [site for site in table.sites if site.name in owners]
+    _refuse_one_place_twice(matched, where)
+    numbers = range(1, len(rules) + 1)
+    return [[(site, owners[site.name][1]) for site in matched if owners[site.name][0] == n] for n in numbers]
 
 
 def _refuse_one_place_twice(sites: Sequence[Site], where: str) -> None:
@@ -224,38 +223,19 @@ def _refuse_one_place_twice(sites: Sequence[Site], where: str) -> None:
             )
 
 
-def _covers(pattern: str, site: Site, rule: SiteRule) -> bool:
-    """Tell whether a rule's pattern covers a site; one with "*" passes over kinds that none of its attentions fits."""
-    return matches(pattern, site.name) and ("*" not in pattern or site.kind in _kinds(rule))
-
-
 def _kinds(rule: SiteRule) -> list[str]:
     """Return the kinds of site that an attention of the rule fits."""
     fitting = {kind for name in rule.attentions for kind in attention_entry(name).kinds}
     return [kind for kind in KINDS if kind in fitting]
 
 
-def _no_match(pattern: str, table: SiteTable, rule: SiteRule, place: str) -> str:
-    """Return the sentence for a pattern that covers no site."""
-    kinds = sorted({site.kind for site in table.sites if matches(pattern, site.name)})
-    if kinds:
-        return (
-            f"Pattern '{pattern}' in {place} matches only sites of kind {', '.join(kinds)}, which none of its "
-            f"attentions fits: they fit {', '.join(_kinds(rule))}."
-        )
-    names = [site.name for site in table.sites]
-    close = nearest(pattern, names) or nearest(pattern.replace("*", ""), names)
-    hint = f"did you mean '{close}'? " if close else ""
-    return f"Pattern '{pattern}' in {place} matches no site of {table.backbone}: {hint}Known: {_listed(names)}."
-
-
-def _groups(rule: SiteRule, sites: Sequence[Site]) -> dict[str, list[Site]]:
+def _groups(rule: SiteRule, covers: Sequence[Cover], blocks: Mapping[str, str]) -> dict[str, list[Cover]]:
     """Return the sites of a rule by the name of their decision."""
-    groups: dict[str, list[Site]] = {}
-    for site in sites:
-        own = site.name if rule.one_of is None else site.name.rpartition(".")[0]  # the block
+    groups: dict[str, list[Cover]] = {}
+    for site, by in covers:
+        own = site.name if rule.one_of is None else blocks.get(site.name) or site.name.rpartition(".")[0]
         name = {"site": own, "stage": site.stage, "all": "all"}[rule.share]
-        groups.setdefault(name, []).append(site)
+        groups.setdefault(name, []).append((site, by))
     return groups
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-MOST_NAMES, MOST_NEAR = 40, 12
+MOST_NAMES, MOST_NEAR = 40, 8
 """How many known names a sentence lists, and how many of them, the nearest, when there are more."""
 
 
@@ -65,18 +65,32 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> str:
+def unknown(kind: str, name: str, known: Iterable[str], where: str = "", listing: str | None = None) -> str:
     """Return the sentence for a name that is not known.
+
+    Args:
+        listing: A command that lists the names.
 
     >>> unknown("attention", "cbma", ["se", "cbam"], "site 'denseblock2'")
     "Unknown attention 'cbma' at site 'denseblock2': did you mean 'cbam'? Known: cbam, se."
     """
     names = sorted(known)
-    close = nearest(name, names)
+    return f"Unknown {kind} {name!r}{placed(where)}{suggestion(name, names, listing)}"
+
+
+def suggestion(name: str, known: Sequence[str], listing: str | None = None) -> str:
+    """Return the end of a sentence that suggests a name: the nearest, and all, or the nearest few of many.
+
+    Args:
+        listing: A command that lists the names; with one, a sentence lists `MOST_NEAR` at most.
+    """
+    close = nearest(name, known)
     hint = f": did you mean {close!r}?" if close else "."
-    shown = names if len(names) <= MOST_NAMES else get_close_matches(name, names, n=MOST_NEAR, cutoff=0.0)
-    more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
-    return f"Unknown {kind} {name!r}{placed(where)}{hint} Known: {', '.join(shown) or 'none'}{more}."
+    most = MOST_NAMES if listing is None else MOST_NEAR
+    shown = list(known) if len(known) <= most else get_close_matches(name, known, n=MOST_NEAR, cutoff=0.0)
+    more = f" and {len(known) - len(shown)} more" if len(shown) < len(known) else ""
+    more += f" (`{listing}` lists them)" if more and listing else ""
+    return f"{hint} Known: {', '.join(shown) or 'none'}{more}."
 
 
 def placed(where: str) -> str:

@@ -68,6 +68,11 @@ class Site:
     stage: str
     replaced: Convolution | None = None
 
+    @property
+    def is_path(self) -> bool:
+        """Whether the name is the module's path, as in a network of the user's own."""
+        return f"{self.name}.".startswith(f"{self.module}.")
+
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Site:
         """Read what `dataclasses.asdict` wrote."""
@@ -84,6 +89,8 @@ class SiteTable:
 
     Args:
         built_in: Paths of the squeeze-and-excitation modules that the network has of its own.
+        lacks: For a kind of site that the network, or some of its blocks, does not have: why.
+        refusals: For a name in a network of the user's own that is no site: why.
     """
 
     backbone: str
@@ -94,9 +101,23 @@ class SiteTable:
     n_macs: int
     sites: tuple[Site, ...]
     built_in: tuple[str, ...] = ()
+    lacks: Mapping[str, str] = field(default_factory=dict, compare=False)
+    refusals: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "built_in", tuple(self.built_in))  # JSON has lists
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of site that there are."""
+        found = {site.kind for site in self.sites}
+        return tuple(kind for kind in KINDS if kind in found)
+
+    @property
+    def listing(self) -> str | None:
+        """The command that lists the sites; None where the backbone has no name that it knows."""
+        known = ":" in self.backbone or not all(site.is_path for site in self.sites)
+        return f"nas-attn sites {self.backbone}" if known else None
 
     @property
     def stacking(self) -> str | None:
@@ -110,11 +131,32 @@ class SiteTable:
         )
 
     def site(self, name: str) -> Site:
-        """Return the site called `name`. Raises: SpaceError that names the nearest site."""
+        """Return the site called `name`. Raises: SpaceError that says why it is none, or names the nearest."""
         for site in self.sites:
             if site.name == name:
                 return site
-        raise SpaceError(unknown("site", name, (site.name for site in self.sites), f"backbone '{self.backbone}'"))
+        if name in self.refusals:
+            raise SpaceError(f"Nothing can be placed at '{name}' of backbone '{self.backbone}': {self.refusals[name]}.")
+        if "*" in name:
+            raise SpaceError(
+                f"A placement names each site, but got '{name}' for backbone '{self.backbone}': patterns are for space "
+                "files."
+            )
+        block, _, kind = name.rpartition(".")
+        absent = self.no_site_of(kind)
+        if absent:
+            raise SpaceError(f"Unknown site '{name}' in backbone '{self.backbone}': {absent}")
+        known = [site.name for site in self.sites]
+        in_block = any(other.startswith(f"{block}.") for other in known)
+        why = f" ({self.lacks[kind]})" if in_block and kind in self.lacks else ""
+        raise SpaceError(unknown("site", name, known, f"backbone '{self.backbone}'{why}", self.listing))
+
+    def no_site_of(self, kind: str) -> str | None:
+        """Return the end of a sentence that says why no site is of this kind; None where one is, or it is no kind."""
+        if kind not in KINDS or kind in self.kinds:
+            return None
+        why = f" ({self.lacks[kind]})" if kind in self.lacks else ""
+        return f"none of its sites is of kind '{kind}'{why}; its kinds are {', '.join(self.kinds)}."
 
 
 @dataclass(frozen=True)

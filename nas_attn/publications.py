@@ -15,9 +15,9 @@ from nas_attn.attention.options import check_options
 from nas_attn.backbones.catalog import check_backbone, check_shape
 from nas_attn.backbones.table import site_table
 from nas_attn.config import Strict, validate
-from nas_attn.decision import matches
-from nas_attn.errors import SpaceError, nearest, unknown
+from nas_attn.errors import SpaceError, unknown
 from nas_attn.fitting import Cost, placement_cost, resolve_placement
+from nas_attn.patterns import covered, no_match
 from nas_attn.placement import Attention, Placement, SiteTable
 from nas_attn.space_file import Count, Words, place_of_rule, read_toml, shown
 
@@ -28,7 +28,7 @@ class SiteRecord(Strict):
     """One `[[sites]]` table of a published network.
 
     Args:
-        match: Patterns of site names: "*" stays within a dot, "**" crosses dots.
+        match: Patterns of site names, and shorthands, as in a space file.
         attention: What sits there, as in a placement: name, options ("auto" for None), wiring, start.
     """
 
@@ -110,10 +110,15 @@ class Published:
         placed: dict[str, Attention] = {}
         for number, (patterns, attention) in enumerate(self.sites, 1):
             for pattern in patterns:
-                for site in _matched(pattern, table, place_of_rule(number, self.where)):
-                    if site in placed:
-                        raise SpaceError(f"A site must be matched once, but '{site}' is matched twice in {self.where}.")
-                    placed[site] = attention
+                kinds = attention_entry(attention.name).kinds
+                sites = covered(pattern, table, kinds)
+                if not sites:
+                    place = place_of_rule(number, self.where)
+                    raise SpaceError(no_match(pattern, table, kinds, place, table.listing))
+                for name in (site.name for site in sites):
+                    if name in placed:
+                        raise SpaceError(f"A site must be matched once, but '{name}' is matched twice in {self.where}.")
+                    placed[name] = attention
         placement = Placement(placed)
         resolve_placement(table, placement)
         return placement
@@ -155,14 +160,3 @@ def _attention(record: Mapping[str, Any], place: str) -> Attention:
         raise SpaceError(f"In {place}: {error}") from None
     check_options(attention_entry(attention.name, place), attention.options, place)
     return attention
-
-
-def _matched(pattern: str, table: SiteTable, place: str) -> list[str]:
-    """Return the names of the sites that a pattern covers. Raises: SpaceError if there is none."""
-    names = [site.name for site in table.sites]
-    found = [name for name in names if matches(pattern, name)]
-    if not found:
-        close = nearest(pattern.replace("*", "1"), names)
-        hint = f": did you mean '{close}'?" if close else "."
-        raise SpaceError(f"Pattern '{pattern}' in {place} matches no site of {table.backbone}{hint}")
-    return found

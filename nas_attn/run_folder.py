@@ -126,8 +126,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def table_to_dict(table: SiteTable) -> dict[str, Any]:
-    """Return a site table as JSON holds it."""
-    return asdict(table)
+    """Return a site table as JSON holds it, without the reasons for what is no site."""
+    return {key: value for key, value in asdict(table).items() if key not in ("lacks", "refusals")}
 
 
 def table_from_dict(record: Mapping[str, Any]) -> SiteTable:

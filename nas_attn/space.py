@@ -147,7 +147,8 @@ class SearchSpace:
         options = {
             name: {key: tuple(values) for key, values in found.items()} for name, found in self.attentions.items()
         }
-        decisions = make_decisions(self.sites, options, table, self.where)
+        listing = f"nas-attn sites {self.where}" if self.backbone and self.where.endswith(".toml") else table.listing
+        decisions = make_decisions(self.sites, options, table, self.where, listing)
         bound = BoundSpace(self, table, self.limits.tightened(max_params, max_macs), decisions)
         reason = bound.check(bound.cheapest())
         if reason:

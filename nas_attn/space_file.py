@@ -14,6 +14,7 @@ from nas_attn.attention.options import check_options
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.config import Fraction, Strict
 from nas_attn.errors import SpaceError, unknown
+from nas_attn.patterns import position_of
 from nas_attn.placement import Value
 
 Words = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
@@ -27,12 +28,15 @@ class SiteRule(Strict):
     """
 
     match: Words | None = Field(
-        default=None, description="Patterns of site names: '*' stays within a dot, '**' crosses dots."
+        default=None,
+        description="Patterns of site names: '*' stays within a dot, '**' crosses dots. Shorthands: 'last', "
+        "'every block', 'every block.branch' (or another kind of site), 'conv3x3', each also behind a stage, as "
+        "'stage3.last' or 'stage*.last'; 'stage3.*' is all of that stage.",
     )
     one_of: Annotated[tuple[str, ...], Field(strict=False, min_length=2)] | None = Field(
         default=None,
-        description="In place of `match`: one pattern for each position in a block, e.g. 'stage*.block*.pre' and "
-        "'stage*.block*.branch'. A block gets the attention at one of them, and which one is searched; an arm "
+        description="In place of `match`: one pattern for each position in a block, e.g. 'every block.pre' and "
+        "'every block.branch'. A block gets the attention at one of them, and which one is searched; an arm "
         "everywhere takes the first.",
     )
     attentions: Words = Field(description="Attentions to choose from; 'none' is always a choice.")
@@ -59,7 +63,7 @@ class SiteRule(Strict):
     @property
     def positions(self) -> tuple[str, ...]:
         """What the patterns of `one_of` are called: their last words, where those tell them apart."""
-        words = tuple(pattern.rpartition(".")[2] for pattern in self.one_of or ())
+        words = tuple(position_of(pattern) for pattern in self.one_of or ())
         return words if len(set(words)) == len(words) else self.one_of or ()
 
 

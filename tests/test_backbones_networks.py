@@ -17,7 +17,8 @@ from nas_attn.backbones.table import site_table
 from nas_attn.backbones.xception import SamePool, XceptionModule
 from nas_attn.errors import SpaceError
 from nas_attn.model import build_model
-from nas_attn.placement import Placement
+from nas_attn.patterns import block_names
+from nas_attn.placement import KINDS, Placement, SiteTable
 
 IMAGENET = {
     "alexnet": 61_100_840,
@@ -182,6 +183,15 @@ def test_the_default_network_lists_its_kinds_of_sites_and_no_name_twice(name):
         names = [site.name for site in table.sites]
         assert len(set(names)) == len(names)
         assert len({(site.module, site.kind) for site in table.sites}) == len(names)
+    assert set(BACKBONES[name].lacks) == {kind for table in tables for kind in _missing(table)}
+
+
+def _missing(table: SiteTable) -> set[str]:
+    """The kinds of site that the network, or some of its blocks, does not have."""
+    blocks = block_names(table)
+    found = {block: {site.kind for site in table.sites if blocks.get(site.name) == block} for block in blocks.values()}
+    missing = {kind for kind in KINDS if kind != "head" and any(kind not in kinds for kinds in found.values())}
+    return missing | ({"head"} - set(table.kinds))
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,11 @@ def test_a_file_with_a_fault_is_refused_in_one_sentence(tmp_path: Path, old: str
             "stage1.block1.branch",
             "must be matched once, but 'stage1.block1.branch' is matched twice",
         ),
-        ('name = "se", reduction = 8', 'name = "aff"', "'aff' does not fit site 'stage1.block1.branch'"),
+        (
+            'name = "se", reduction = 8',
+            'name = "aff"',
+            "matches only sites of kind branch, which none of its attentions fits: they fit merge",
+        ),
         ("reduction = 8", "reduction = 128", "reduction <= channels must hold, but got reduction=128, channels=64"),
     ],
 )

@@ -19,9 +19,9 @@ from site_tables import densenet_table, make_site, make_table, resnet_table
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.entry import Context
 from nas_attn.attention.options import resolve_options
-from nas_attn.decision import matches
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import placement_cost
+from nas_attn.patterns import matches
 from nas_attn.placement import Attention, Placement
 from nas_attn.space import BoundSpace, Cost, SearchSpace
 

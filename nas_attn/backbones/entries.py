@@ -35,6 +35,27 @@ _WIDTH_MULT = BackboneOption("width_mult", 1.0, "float", "factor of all widths",
 _PLAIN_STRIDE = _stem("imagenet", "3x3 at stride 2")
 _STRIDE_AND_POOL = _stem("imagenet", "3x3 at stride 2 and a pooling")
 
+
+def _not(reason: str, *kinds: str) -> dict[str, str]:
+    """Return one reason why these kinds of site are missing, for each of them."""
+    return dict.fromkeys(kinds, reason)
+
+
+_EDGES = ("pre", "branch", "shortcut", "merge")
+_IN_TURN = _not("its layers run in turn, and nothing is added", *_EDGES, "hidden")
+_CONCATENATED = _not("a module's parallel branches are concatenated, and nothing is added", *_EDGES, "hidden")
+_FLATTENED = _not("its last map is flattened, not pooled to a pixel", "head")
+_SCORES = _not("what it pools to a pixel is the scores of the classes", "head")
+_BASIC = _not("a basic block's branch has no 1x1 convolution at its end", "hidden")
+_SOME_ADDED = _not("only a block that keeps the map's size and channels is added to its input", *_EDGES)
+_SOME_5X5 = _not("the other blocks' depthwise convolutions are 5x5", "conv")
+
+_DENSE = {
+    **_not("a layer's maps are concatenated with those before, and nothing is added", *_EDGES, "hidden"),
+    **_not("a layer's 3x3 convolution has its norm and ReLU before it, not behind", "conv"),
+    **_not("its pooling is a function in its forward, no module that can be replaced", "head"),
+}
+
 _RESIDUAL_KINDS = ("output", "pre", "branch", "shortcut", "conv", "merge", "head")
 _BOTTLENECK_KINDS = ("output", "pre", "branch", "shortcut", "hidden", "conv", "merge", "head")
 
@@ -48,6 +69,7 @@ def _densenet(name: str, layers: str) -> Backbone:
         source="Huang et al., CVPR 2017, arXiv:1608.06993",
         options=(_DROP_RATE, _stem("imagenet")),
         kinds=("output",),
+        lacks=_DENSE,
         smallest_image=_smallest_densenet,
         default_image=_default_image,
         fixed={"arch": name},
@@ -70,6 +92,7 @@ def _resnet(
         source=source,
         options=(_stem("imagenet"),),
         kinds=kinds,
+        lacks={} if "hidden" in kinds else _BASIC,
         smallest_image=_by_stem(5, 17),
         default_image=_default_image,
         fixed={"arch": arch or name},
@@ -85,6 +108,7 @@ def _vgg(name: str, layers: str) -> Backbone:
         source="Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556",
         options=(),
         kinds=("output", "conv"),
+        lacks={**_IN_TURN, **_not("it pools to 7x7, not to a pixel", "head")},
         smallest_image=_always(32),
         default_image=_always(224),
         fixed={"arch": name},
@@ -100,6 +124,7 @@ def _mobilenet_v3(size: str, n_blocks: int) -> Backbone:
         source="Howard et al., ICCV 2019, arXiv:1905.02244",
         options=(_WIDTH_MULT, _PLAIN_STRIDE),
         kinds=_BOTTLENECK_KINDS,
+        lacks={**_SOME_ADDED, **_SOME_5X5},
         smallest_image=_by_stem(9, 17),
         default_image=_default_image,
         fixed={"arch": f"mobilenet_v3_{size}"},
@@ -115,6 +140,7 @@ ENTRIES = (
         source="LeCun et al., Proceedings of the IEEE 86, 1998",
         options=(),
         kinds=("output",),
+        lacks={**_IN_TURN, **_not("its convolutions are 5x5", "conv"), **_FLATTENED},
         smallest_image=_always(12),
         default_image=_always(32),
         sized=True,
@@ -127,6 +153,11 @@ ENTRIES = (
         source="Krizhevsky, arXiv:1404.5997",
         options=(),
         kinds=("output", "conv"),
+        lacks={
+            **_IN_TURN,
+            **_not("its first two convolutions are 11x11 and 5x5", "conv"),
+            **_not("it pools to 6x6, not to a pixel", "head"),
+        },
         smallest_image=_always(63),
         default_image=_always(224),
     ),
@@ -142,6 +173,7 @@ ENTRIES = (
         source="Szegedy et al., CVPR 2015, arXiv:1409.4842",
         options=(_stem("imagenet", "7x7 at stride 2 and two poolings"),),
         kinds=("output", "conv", "head"),
+        lacks=_CONCATENATED,
         smallest_image=_by_stem(4, 15),
         default_image=_default_image,
     ),
@@ -153,6 +185,7 @@ ENTRIES = (
         source="Szegedy et al., CVPR 2016, arXiv:1512.00567",
         options=(),
         kinds=("output", "conv", "head"),
+        lacks={**_CONCATENATED, **_not("the other modules have 1x7 and 7x1 convolutions", "conv")},
         smallest_image=_always(75),
         default_image=_always(299),
     ),
@@ -183,6 +216,10 @@ ENTRIES = (
             BackboneOption("width", 16, "int", "channels of the first convolution", low=1, high=512),
         ),
         kinds=_BOTTLENECK_KINDS,
+        lacks={
+            **_not("where the size or the channels change, the shortcut begins with the branch's norm and ReLU", "pre"),
+            **_not("only at depth 164 does a branch end in a 1x1 convolution", "hidden"),
+        },
         smallest_image=_always(3),
         default_image=_always(32),
     ),
@@ -209,6 +246,7 @@ ENTRIES = (
             _stem("small"),
         ),
         kinds=("output",),
+        lacks=_DENSE,
         smallest_image=_smallest_densenet,
         default_image=_default_image,
     ),
@@ -222,6 +260,7 @@ ENTRIES = (
         source="Iandola et al., arXiv:1602.07360",
         options=(_STRIDE_AND_POOL,),
         kinds=("output", "conv"),
+        lacks={**_CONCATENATED, **_SCORES},
         smallest_image=_by_stem(4, 17),
         default_image=_default_image,
     ),
@@ -233,6 +272,7 @@ ENTRIES = (
         source="Howard et al., arXiv:1704.04861",
         options=(_WIDTH_MULT, _PLAIN_STRIDE),
         kinds=("output", "hidden", "conv", "head"),
+        lacks=_not("a block adds nothing to its input", *_EDGES),
         smallest_image=_by_stem(9, 17),
         default_image=_default_image,
     ),
@@ -244,6 +284,7 @@ ENTRIES = (
         source="Sandler et al., CVPR 2018, arXiv:1801.04381",
         options=(_WIDTH_MULT, _PLAIN_STRIDE),
         kinds=_BOTTLENECK_KINDS,
+        lacks=_SOME_ADDED,
         smallest_image=_by_stem(9, 17),
         default_image=_default_image,
     ),
@@ -257,6 +298,7 @@ ENTRIES = (
         source="Tan and Le, ICML 2019, arXiv:1905.11946",
         options=(_PLAIN_STRIDE,),
         kinds=_BOTTLENECK_KINDS,
+        lacks={**_SOME_ADDED, **_SOME_5X5},
         smallest_image=_by_stem(9, 17),
         default_image=_default_image,
     ),
@@ -268,6 +310,7 @@ ENTRIES = (
         source="Radosavovic et al., CVPR 2020, arXiv:2003.13678",
         options=(_PLAIN_STRIDE,),
         kinds=_BOTTLENECK_KINDS,
+        lacks={},
         smallest_image=_by_stem(9, 17),
         default_image=_default_image,
     ),
@@ -279,6 +322,11 @@ ENTRIES = (
         source="Ma et al., ECCV 2018, arXiv:1807.11164",
         options=(_STRIDE_AND_POOL,),
         kinds=("output", "branch", "shortcut", "hidden", "conv", "head"),
+        lacks={
+            **_not("a block splits its channels in its forward, and its branch takes one half", "pre"),
+            **_not("only in a stage's first block does the other half pass through layers", "shortcut"),
+            **_not("a block's halves are concatenated and shuffled, not added", "merge"),
+        },
         smallest_image=_by_stem(5, 17),
         default_image=_default_image,
     ),
@@ -290,6 +338,7 @@ ENTRIES = (
         source="Arriaga et al., arXiv:1710.07557",
         options=(),
         kinds=("output", "pre", "branch", "shortcut", "conv", "merge"),
+        lacks={**_not("its 1x1 convolutions are the second halves of separable ones", "hidden"), **_SCORES},
         smallest_image=_always(13),
         default_image=_always(64),
     ),
@@ -301,6 +350,7 @@ ENTRIES = (
         source="TensorFlow 2.0 tutorials, image classification",
         options=(),
         kinds=("output", "conv"),
+        lacks={**_IN_TURN, **_FLATTENED},
         smallest_image=_always(8),
         default_image=_always(128),
         sized=True,

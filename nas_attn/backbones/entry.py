@@ -40,6 +40,8 @@ class Backbone:
         build: Function that makes the network from its options, as "module:name".
         places: Function that names its sites, as "module:name".
         kinds: Kinds of site that it offers.
+        lacks: For each kind of site that it, or some of its blocks, or it with some options, does not have: the fact of
+            the family that is the reason, to stand in brackets.
         smallest_image: Height and width of the smallest image that it takes, from its options.
         default_image: Height and width that smaller images are enlarged to, from its options.
         source: Authors, venue, arXiv where there is one.
@@ -54,6 +56,7 @@ class Backbone:
     source: str
     options: tuple[BackboneOption, ...]
     kinds: tuple[str, ...]
+    lacks: Mapping[str, str]
     smallest_image: Callable[[Spec], int]
     default_image: Callable[[Spec], int]
     fixed: Mapping[str, Any] = field(default_factory=dict)

@@ -80,9 +80,17 @@ def survey(net: nn.Module, *, num_classes: int, in_channels: int, image_size: in
     copied = {name for name, path in taps.items() if seen[path].overwritten}
     copied |= {place.name for place in places if place.kind == "output" and passages[place.name].overwritten}
     table = SiteTable(
-        type(net).__name__, **shape, n_parameters=n_parameters, n_macs=n_macs, sites=sites, built_in=built_in_se(net)
+        type(net).__name__,
+        num_classes,
+        in_channels,
+        image_size,
+        n_parameters,
+        n_macs,
+        sites,
+        built_in=built_in_se(net),
+        refusals={name: why for name, why in refusals.items() if name not in taps},
     )
-    return Survey(table, {name: why for name, why in refusals.items() if name not in taps}, frozenset(copied))
+    return Survey(table, table.refusals, frozenset(copied))
 
 
 def _random_images(net: nn.Module, in_channels: int, image_size: int) -> Tensor:

@@ -98,7 +98,15 @@ def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: in
     passages = dry_pass(net, image, [tap_path(net, place.kind, place.module) for place in places])
     sites = [measured(net, place, passages[tap_path(net, place.kind, place.module)]) for place in places]
     return SiteTable(
-        spec["name"], **shape, n_parameters=n_parameters, n_macs=n_macs, sites=tuple(sites), built_in=built_in
+        backbone=spec["name"],
+        num_classes=num_classes,
+        in_channels=in_channels,
+        image_size=image_size,
+        n_parameters=n_parameters,
+        n_macs=n_macs,
+        sites=tuple(sites),
+        built_in=built_in,
+        lacks=backbone_entry(spec["name"]).lacks,
     )
 
 
