@@ -5,22 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-import tempfile
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_attn.cache_folder import cache_path, write_whole
 from nas_attn.data_parts import Part, Pixels, Progress, Source, n_cores
 from nas_attn.errors import DataError, unknown
 
@@ -92,17 +90,9 @@ def decode_once(
 
 
 def cache_file(root: Path, size: int) -> Path | None:
-    """Return where this folder's images are kept at this size; None on a machine without a home folder.
-
-    The user's cache folder is where the platform, or `XDG_CACHE_HOME`, wants it.
-    """
-    named = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
-    try:
-        folder = Path(named) if named else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    except RuntimeError:
-        return None
+    """Return where this folder's images are kept at this size; None on a machine without a home folder."""
     name = hashlib.sha256(os.fsencode(f"{size}|{root.resolve()}")).hexdigest()[:32]
-    return folder / "nas_attn" / "folders" / f"{name}.npz"
+    return cache_path("folders", f"{name}.npz")
 
 
 def list_folder(root: Path) -> tuple[tuple[str, ...], tuple[Entry, ...], tuple[str, ...]]:
@@ -295,23 +285,15 @@ def _read_cache(path: Path, fingerprint: str, n_entries: int) -> Decoded | None:
 
 
 def _write_cache(path: Path, fingerprint: str, decoded: Decoded) -> bool:
-    """Write the cache beside its place and move it there in one step; return whether that worked."""
-    temporary = None
+    """Keep what was decoded; return whether that worked."""
+    named = np.array(fingerprint)
+    skipped = np.array(json.dumps(decoded.skipped))
+
+    def write(file: IO[bytes]) -> None:
+        np.savez(file, fingerprint=named, skipped=skipped, kept=decoded.kept, pixels=decoded.pixels)
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            temporary = file.name
-            np.savez(
-                file,
-                fingerprint=np.array(fingerprint),
-                skipped=np.array(json.dumps(decoded.skipped)),
-                kept=decoded.kept,
-                pixels=decoded.pixels,
-            )
-        os.replace(temporary, path)
+        write_whole(path, write)
     except OSError:  # no room, or a home that cannot be written: the run goes on without
-        if temporary:
-            with suppress(OSError):
-                os.unlink(temporary)
         return False
     return True

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import sys
-import tempfile
 from dataclasses import asdict
 from functools import lru_cache
 from importlib import metadata
@@ -16,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_attn.backbones.catalog import check_backbone, check_shape, without_start
 from nas_attn.backbones.entry import Spec
+from nas_attn.cache_folder import cache_path, write_whole
 from nas_attn.placement import Site, SiteTable
 
 if TYPE_CHECKING:
@@ -72,22 +70,8 @@ def _remembered(spec_json: str, num_classes: int, in_channels: int, image_size: 
 
 def _cache_file(*parts: str) -> Path | None:
     """Return where the table of this spec and shape is kept; None on a machine without a home folder."""
-    folder = _cache_folder()
-    if folder is None:
-        return None
     digest = hashlib.sha256("\n".join([*parts, *_versions(), _code()]).encode()).hexdigest()
-    return folder / "nas_attn" / "sites" / f"{digest[:32]}.json"
-
-
-def _cache_folder() -> Path | None:
-    named = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
-    if named:
-        return Path(named)
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return None
-    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+    return cache_path("sites", f"{digest[:32]}.json")
 
 
 def _versions() -> list[str]:
@@ -127,15 +111,6 @@ def _write(path: Path, table: SiteTable) -> None:
     record = json.loads(json.dumps(asdict(table)))
     text = json.dumps({"digest": _digest(record), "table": record})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem)
+        write_whole(path, lambda file: file.write(text.encode()))
     except OSError as error:
-        log.debug("The site table is not kept: %s", error)
-        return
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
         log.debug("The site table is not kept: %s", error)
