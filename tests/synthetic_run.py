@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 from nas_attn.placement import Attention, Placement, Site, SiteTable, Value
@@ -195,3 +196,18 @@ def _config(table: SiteTable, n_trials: int, n_seeds: int) -> dict[str, object]:
         "command": "python run_search.py --space densenet_attn",
         "commit": "1a2b3c4d5e6f",
     }
+
+
+def assert_finite(found: object) -> None:
+    """Walk through records, and refuse any number that is not finite."""
+    if is_dataclass(found):
+        for field in fields(found):
+            assert_finite(getattr(found, field.name))
+    elif isinstance(found, dict):
+        for value in found.values():
+            assert_finite(value)
+    elif isinstance(found, tuple | list):
+        for value in found:
+            assert_finite(value)
+    elif isinstance(found, float):
+        assert math.isfinite(found)

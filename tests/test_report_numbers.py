@@ -1,0 +1,217 @@
+"""The numbers of the report: intervals by hand, a planted effect, axes that hold what they show."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from synthetic_run import FAMILIES, assert_finite, densenet_table, everywhere, make_run, resnet_table
+
+from nas_attn.placement import Attention, Placement
+from nas_attn.records import RunRecord
+from nas_attn.report.importance import marginals, option_marginals, rows_of, searched_sites
+from nas_attn.report.intervals import compare, difference_of_means, summarize
+from nas_attn.report.scales import cost_axis, linear_axis, round_steps
+from nas_attn.report.words import PER_CENT, placement_words, scale_of
+
+SITES = ("denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")
+values = st.lists(st.floats(0, 1, allow_nan=False), min_size=0, max_size=6)
+
+
+def test_t_interval_is_the_one_computed_by_hand():
+    found = summarize([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert found is not None
+    assert (found.n, found.mean) == (5, 3.0)
+    assert found.sd == pytest.approx(1.5811388)
+    assert found.high == pytest.approx(3 + 2.7764451 * 1.5811388 / math.sqrt(5), rel=1e-6)
+    assert found.low == pytest.approx(3 - 1.9632432, rel=1e-6)
+
+
+def test_t_interval_of_two_values_uses_one_degree_of_freedom():
+    found = summarize([0.0, 2.0])
+    assert found is not None
+    assert found.high == pytest.approx(1 + 12.7062047, rel=1e-6)
+
+
+def test_one_value_has_no_spread_and_no_value_no_summary():
+    found = summarize([0.25])
+    assert found is not None
+    assert (found.n, found.mean, found.sd, found.low, found.high) == (1, 0.25, None, None, None)
+    assert summarize([]) is None
+    assert summarize([math.nan, math.inf]) is None
+
+
+def test_an_interval_is_cut_where_nothing_can_be_measured():
+    free, cut = summarize([0.9, 1.0]), summarize([0.9, 1.0], within=(0.0, 1.0))
+    assert free.high > 1.0 == cut.high
+    assert cut.low == free.low > 0.0
+    assert (cut.mean, cut.sd) == (free.mean, free.sd)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
+def test_t_interval_agrees_with_scipy_stats(sample: list[float]):
+    found = summarize(sample)
+    assert found is not None
+    assert found.sd is not None
+    if found.sd > 1e-6:
+        low, high = stats.t.interval(0.95, len(sample) - 1, found.mean, found.sd / math.sqrt(len(sample)))
+        assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_comparison_is_paired_by_seed_whatever_the_seeds_share():
+    # the seeds differ by 10 points, the arms by 1.0, 1.2, 0.8: unpaired this drowns, paired it does not
+    arm = {7: 0.510, 8: 0.612, 9: 0.708}
+    baseline = {9: 0.700, 7: 0.500, 8: 0.600, 10: 0.1}
+    found = compare("a", arm, "b", baseline)
+    assert found.by_seed == {7: 0.01, 8: 0.012, 9: 0.008}
+    assert found.summary is not None
+    assert found.summary.mean == pytest.approx(0.01)
+    assert found.summary.low == pytest.approx(0.01 - 4.3026527 * 0.002 / math.sqrt(3), rel=1e-6)
+    assert found.word == "better"
+    assert compare("b", baseline, "a", arm).word == "worse"
+
+
+@pytest.mark.parametrize(
+    ("differences", "word", "why"),
+    [
+        ([0.01, -0.01, 0.002], "within noise", ""),
+        ([0.0, 0.0, 0.0], "within noise", ""),
+        ([0.01], "not known", "one seed gives no interval"),
+        ([0.01, 0.01, 0.01], "not known", "every seed gives the same difference, so noise cannot be judged"),
+        ([], "not known", "no seed in common"),
+    ],
+)
+def test_verdict_where_it_is_not_clear(differences: list[float], word: str, why: str):
+    found = compare("a", {n: 0.9 + d for n, d in enumerate(differences)}, "b", dict.fromkeys(range(9), 0.9))
+    assert (found.word, found.why) == (word, why)
+
+
+@given(values, values)
+def test_comparison_turns_around_with_its_arms(left: list[float], right: list[float]):
+    forth = compare("a", dict(enumerate(left)), "b", dict(enumerate(right)))
+    back = compare("b", dict(enumerate(right)), "a", dict(enumerate(left)))
+    turned = {"better": "worse", "worse": "better"}
+    assert back.word == turned.get(forth.word, forth.word)
+    if forth.summary and back.summary:
+        assert back.summary.mean == pytest.approx(-forth.summary.mean)
+        assert_finite(forth)
+
+
+def test_welch_interval_agrees_with_scipy_stats():
+    left, right = [0.91, 0.93, 0.92, 0.95], [0.90, 0.90, 0.91]
+    found = difference_of_means(left, right)
+    expected = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+@given(values, values)
+def test_welch_never_divides_by_zero(left: list[float], right: list[float]):
+    found = difference_of_means(left, right)
+    assert (found is None) == (not left or not right)
+    assert_finite(found)
+
+
+def test_planted_effect_is_found_and_nothing_else_is_as_strong():
+    run = make_run(effects={("denseblock2", "se"): 0.012}, n_trials=120, noise=0.001, messy=False)
+    found = marginals(rows_of(run.search), searched_sites(run))
+    effects = {(m.sites, m.attention): m for m in found if m.effect is not None}
+    planted = effects.pop((("denseblock2",), "se"))
+    assert planted.is_clear
+    assert planted.effect is not None
+    assert planted.effect.low < 0.012 < planted.effect.high
+    assert all(abs(m.effect.mean) < planted.effect.mean / 2 for m in effects.values() if m.effect)
+    assert planted.summary.n == sum(
+        t.placement.attentions.get("denseblock2", Attention("none")).name == "se" for t in run.search
+    )
+
+
+def test_marginal_means_cover_every_placement_once_a_site():
+    run = make_run(n_trials=40)
+    rows = rows_of(run.search)
+    for site in SITES:
+        own = [m for m in marginals(rows, SITES) if site in m.sites]
+        assert sum(m.summary.n for m in own) == len(rows)
+        assert {m.attention for m in own} == {"none", *FAMILIES}
+
+
+def test_repeated_placement_counts_once_with_its_mean():
+    run = make_run(messy=False)
+    again = replace(run.search[1], number=99, seed=1, value=0.5)
+    rows = dict(rows_of((*run.search, again)))
+    assert len(rows) == len(rows_of(run.search))
+    assert rows[again.placement] == pytest.approx((run.search[1].value + 0.5) / 2)
+
+
+def test_sites_decided_together_are_one_row():
+    placement = everywhere("se", ("a", "b"))
+    found = marginals([(placement, 0.9), (Placement(), 0.8), (Placement({"c": Attention("se")}), 0.7)], ("a", "b", "c"))
+    assert {m.sites for m in found} == {("a", "b"), ("c",)}
+
+
+def test_options_that_were_searched_are_told_and_fixed_ones_are_not():
+    found = option_marginals(rows_of(make_run(n_trials=60).search))
+    assert {(row.attention, row.option) for row in found} >= {("cbam", "kernel_size"), ("se", "reduction")}
+    assert ("triple", "parts") not in {(row.attention, row.option) for row in found}  # one value only
+    reductions = [row.value for row in found if (row.attention, row.option) == ("se", "reduction")]
+    assert reductions == ["4", "8", "16"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["denseblock*"], {"denseblock1", "denseblock2", "denseblock3"}),
+        (["denseblock2.*"], {f"denseblock2.layer{n}" for n in range(1, 5)}),
+        (["**"], {site.name for site in densenet_table().sites}),
+        ("transition1", {"transition1"}),
+    ],
+)
+def test_searched_sites_follow_the_patterns_of_the_space(patterns: object, expected: set[str]):
+    run = make_run()
+    config = {"space": {"sites": [{"match": patterns}]}}
+    assert set(searched_sites(RunRecord(run.folder, config, run.table, (), (), ()))) == expected
+
+
+def test_searched_sites_are_those_that_trials_filled_when_nothing_else_is_known():
+    assert searched_sites(make_run()) == SITES
+
+
+def test_values_outside_an_accuracy_are_shown_as_they_are():
+    run = make_run()
+    assert scale_of(run) == PER_CENT
+    scale = scale_of(replace(run, search=(replace(run.search[0], value=37.5), *run.search[1:])))
+    assert (scale.value(37.5), scale.difference(-0.5)) == ("37.5000", "-0.5000")
+
+
+def test_rounded_zero_has_no_minus():
+    assert PER_CENT.signed(-0.00001) == "+0.00"
+    assert PER_CENT.signed(-0.0012) == "-0.12"
+
+
+def test_many_sites_are_told_by_counts():
+    table = resnet_table()
+    sites = tuple(site.name for site in table.sites if site.kind == "branch")
+    assert placement_words(everywhere("se", sites), table, 16) == "se at 16 sites (of 16)"
+    assert placement_words(Placement(), table) == "no attention"
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
+def test_axis_holds_all_values(sample: list[float]):
+    axis = linear_axis(sample, str)
+    assert all(0 <= axis.at(value) <= 100 for value in sample)
+    assert all(-0.1 <= tick.at <= 100.1 for tick in axis.ticks)
+
+
+@given(st.lists(st.integers(1, 10**12), min_size=1, max_size=8))
+def test_cost_axis_holds_all_values_and_has_ticks(sample: list[int]):
+    axis = cost_axis(sample, str)
+    assert all(0 <= axis.at(value) <= 100 for value in sample)
+    assert axis.ticks
+
+
+def test_round_steps_are_round():
+    assert round_steps(94.23, 96.98, 5) == [94.5, 95.0, 95.5, 96.0, 96.5]
