@@ -223,7 +223,8 @@ class PlainDisplay(_Watching):
     def __init__(self, console: Console, interval: float = 10.0) -> None:
         super().__init__(console)
         self._interval = interval
-        self._next = 0.0
+        self._next = time.monotonic()
+        self._running = 0
         self._stage = ""
         self._best: TrialRecord | None = None
 
@@ -234,9 +235,15 @@ class PlainDisplay(_Watching):
             self._out.print(f"{_STAGES[name]} ...")
 
     def update(self, stages: Stages) -> None:
-        """Print how far the job is, not more often than every few seconds."""
+        """Print how far the job is when a run begins, not more often than every few seconds.
+
+        Where one ends, its worker has nothing to do for a moment, and a line would tell of that moment for seconds; so
+        would one of a worker that begins just before the others.
+        """
         self.stage(stages.stage)
-        if time.monotonic() >= self._next:
+        has_begun, self._running = len(stages.live) > self._running, len(stages.live)
+        patience = 0.0 if self._running >= self._workers else self._interval
+        if has_begun and time.monotonic() >= self._next + patience:
             self._next = time.monotonic() + self._interval
             now = snapshot(stages, self._workers, self._growth)
             self._out.print(Text(_line(now)), soft_wrap=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from engine import Books, work
+from engine import Books, score, work
 from rich.console import Console
 
+from nas_attn.crew import Crew
 from nas_attn.progress import LiveDisplay, PlainDisplay
+from nas_attn.records import Task
 
 WIDTH = 80
 
@@ -55,3 +59,28 @@ def test_a_display_is_entered_and_left_in_any_state(display: type[LiveDisplay | 
     with display(console) as opened:
         opened.stage("read")
     assert "Reading the data ..." in console.file.getvalue()
+
+
+def test_a_line_of_the_plain_display_counts_every_worker_that_has_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(step=0.1)  # a moment passes between an end and the next begin, and 20 s in a trial
+    now = [0.0]
+    monkeypatch.setattr("nas_attn.progress.time", SimpleNamespace(monotonic=lambda: now[0] + next(clock)))
+    console = terminal()
+    display = PlainDisplay(console)
+    display.crew(Crew(2, 1, 0.0, "cpu"))
+    with Books(tmp_path, trials=4, seeds=1, top=1) as stages:
+        running: list[Task] = []
+        while not stages.is_finished:
+            while len(running) < 2 and (task := stages.ask()) is not None:
+                running.append(task)
+                display.update(stages)
+            now[0] += 20
+            task = running.pop(0)
+            stages.finish(task, score(task))
+            display.update(stages)
+    lines = [line for line in console.file.getvalue().splitlines() if " running, " in line]
+    assert lines[0].startswith("search 0/4, confirm 0/4, retrain 0/4; 2 running, ")
+    assert len(lines) > 6
+    assert {line.split("; ")[1].split(",")[0] for line in lines} == {"2 running"}
