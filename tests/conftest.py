@@ -1,4 +1,4 @@
-"""What every test stands on: one thread for torch, a cache folder of its own, and the command line in a process."""
+"""What every test stands on: workers of one thread each, a cache folder of their own, the command line in a process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,28 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from nas_attn.crew import n_cores
+
 ROOT = Path(__file__).resolve().parent.parent
 
+LONGEST = (
+    "test_job.py",
+    "test_attention_contract.py",
+    "test_backbones_everywhere.py",
+    "test_backbones_networks.py",
+    "test_published.py",
+)
+"""Files that are begun first, so that no worker ends long after the others."""
+
+MOST_WORKERS = 8
+"""More would only wait for the longest file, each with a copy of torch in memory."""
+
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Share folders out to a worker a core; a file or a row that is named runs in this process, for a debugger."""
+    return min(n_cores(), MOST_WORKERS) if all(Path(word).is_dir() for word in config.args) else 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,9 +45,23 @@ def pytest_configure(config: pytest.Config) -> None:
     # The same examples in every run: a red run must mean that the change is wrong.
     settings.register_profile("repeatable", derandomize=True, deadline=None)
     settings.load_profile("repeatable")
+    if hasattr(config, "workerinput"):
+        return  # a worker of xdist's, with the cache folder of them all
     cache = tempfile.TemporaryDirectory(prefix="nas_attn-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(cache.cleanup)
     os.environ["XDG_CACHE_HOME"] = cache.name
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left out."""
+    if config.option.markexpr == "not nightly":
+        terminalreporter.write_line("The rows marked nightly were left out; `pytest -m ''` runs every row.")
 
 
 @pytest.fixture(scope="session")

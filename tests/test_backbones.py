@@ -22,7 +22,7 @@ TINY = {"name": "densenet", "growth_rate": 4, "block_config": [2, 2]}
 SHAPE = {"num_classes": 5, "in_channels": 1}
 
 
-@pytest.mark.parametrize("entry", BACKBONES.values(), ids=str)
+@pytest.mark.parametrize("entry", BACKBONES.values(), ids=list(BACKBONES))
 def test_an_entry_names_functions_that_exist_and_kinds_that_are_known(entry):
     assert callable(load_object(entry.build))
     assert callable(load_object(entry.places))
