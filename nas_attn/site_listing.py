@@ -1,10 +1,13 @@
-"""What `nas-attn sites` prints: the sites of a network as a tree, and what fits where."""
+"""What `nas-attn sites` prints: the sites of a network as a tree, what fits where, and what each pattern covers."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
+from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
@@ -14,8 +17,22 @@ from nas_attn.backbones.catalog import check_backbone
 from nas_attn.backbones.table import site_table
 from nas_attn.errors import SpaceError
 from nas_attn.listing import console_of
+from nas_attn.patterns import block_names, covered
 from nas_attn.placement import Site, SiteTable
 from nas_attn.space import SearchSpace, available_spaces
+
+_KINDS = {
+    "output": "after a block or module",
+    "pre": "before a residual branch",
+    "branch": "at the end of a residual branch, before the addition",
+    "shortcut": "on a block's shortcut, before the addition",
+    "hidden": "inside of a branch, before its last 1x1 convolution",
+    "conv": "in place of a 3x3 convolution (channels behind it, map before)",
+    "merge": "in place of a residual addition",
+    "head": "in place of the pooling to a pixel (map before)",
+}
+MOST_REASONS = 8
+"""How many reasons for what is no site are shown; a network of one's own may have hundreds of names that are none."""
 
 
 def print_sites(
@@ -23,15 +40,27 @@ def print_sites(
 ) -> None:
     """Print every site of a network with its kind, its channels and map, and what fits there.
 
+    Below: what the kinds and the shorthands of patterns stand for in this network, and what is no site.
+
     Args:
         network: A backbone's name, a space's name or file, or `module:function` for a network of one's own.
         options: Options of the backbone, as KEY=VALUE.
     Raises: SpaceError that names the nearest backbone or option, or says why the network has no sites.
     """
     spec, size = _spec(network, options)
-    shape = {"num_classes": num_classes, "in_channels": in_channels}
-    table = site_table(spec, **shape, image_size=size if image_size is None else image_size)
-    console_of(160).print(_tree(table), soft_wrap=True)
+    size = size if image_size is None else image_size
+    if size is None and "import" in spec:
+        raise SpaceError(f"How large the images of '{network}' are must be known: give --image-size, such as 64.")
+    table = site_table(spec, num_classes=num_classes, in_channels=in_channels, image_size=size)
+    console = console_of(160)
+    notes: list[str] = []
+    console.print(_tree(table, notes), soft_wrap=True)
+    _print_rows(console, "What fits", _fit_rows(notes))
+    _print_rows(console, "Kinds of site", _kind_rows(table))
+    _print_rows(console, "What is no site, and why", [*_lack_rows(table), *_refusal_rows(table)])
+    _print_rows(console, "Shorthands in the patterns of a space", _shorthand_rows(table))
+    if table.stacking:
+        console.print(Text(f"\n{table.stacking}", style="yellow"))
 
 
 def _spec(network: str, options: Sequence[str]) -> tuple[dict[str, Any], int | None]:
@@ -40,6 +69,9 @@ def _spec(network: str, options: Sequence[str]) -> tuple[dict[str, Any], int | N
     if network in available_spaces() or network.endswith(".toml"):
         space = SearchSpace.load(network)
         return check_backbone({**space.backbone, **given}), space.file.data.image_size
+    if network.endswith(".py"):
+        module = network.removesuffix(".py").replace("/", ".")
+        raise SpaceError(f"A network of your own is MODULE:FUNCTION, but got '{network}': write {module}:make_net.")
     return check_backbone({"import" if ":" in network else "name": network, **given}), None
 
 
@@ -61,40 +93,126 @@ def _number(text: str) -> int | float | str:
     return text
 
 
-def _tree(table: SiteTable) -> Tree:
-    """Return the network: a level a dot of the sites' names."""
+def _tree(table: SiteTable, notes: list[str]) -> Tree:
+    """Return the network: a level a dot of the sites' names, with the rest in columns.
+
+    Args:
+        notes: Gets what the marks `[1]`, `[2]`, ... stand for.
+    """
     size = f"{table.in_channels} channels, {table.image_size}x{table.image_size} pixels, {table.num_classes} classes"
     root = Tree(Text.assemble((table.backbone, "bold"), f"  {size}; {table.n_parameters:,} parameters"))
+    cells = {site.name: (_kind(site), _shape(site), _fitting(site, notes)) for site in table.sites}
+    wide = [max((len(row[k]) for row in cells.values()), default=0) for k in (0, 1)]
+    end = max((_end(name) for name in cells), default=0)
+    rows = {}
+    for name, (kind, shape, fitting) in cells.items():
+        kinds = f"  {kind:{wide[0]}}" if wide[0] else ""
+        rows[name] = f"{'':{end - _end(name)}}{kinds}  {shape:{wide[1]}}  {fitting}"
     nodes: dict[str, Tree] = {"": root}
-    sites = {site.name: site for site in table.sites}
-    for name in sites:
-        _node(nodes, name, sites)
-    if table.stacking:
-        root.add(Text(table.stacking, style="yellow"))
-    kinds = dict.fromkeys(site.kind for site in table.sites)
-    root.add(Text(f"{len(sites)} sites of the kinds {', '.join(kinds)}", style="dim"))
+    for name in rows:
+        _node(nodes, name, rows)
     return root
 
 
-def _node(nodes: dict[str, Tree], name: str, sites: Mapping[str, Site]) -> Tree:
+def _end(name: str) -> int:
+    """Return the column that the last word of a name ends in: each level of the tree takes four."""
+    return 4 * (name.count(".") + 1) + len(name.rpartition(".")[2])
+
+
+def _node(nodes: dict[str, Tree], name: str, rows: Mapping[str, str]) -> Tree:
     """Return the node of a name, made with those above it where they are not there yet."""
     if name not in nodes:
         above, _, last = name.rpartition(".")
-        label = Text(last, style="bold")
-        if name in sites:
-            site = sites[name]
-            shape = f"{site.channels}x{site.height}x{site.width}"
-            kind = "" if last == site.kind else f"{site.kind}, "
-            label.append(f"  {kind}{shape}, {_fitting(site)}", style="not bold")
-        nodes[name] = _node(nodes, above, sites).add(label)
+        nodes[name] = _node(nodes, above, rows).add(Text.assemble((last, "bold"), rows.get(name, "")))
     return nodes[name]
 
 
-def _fitting(site: Site) -> str:
-    """Return the attentions that fit a site with their defaults: named, or all of its kind but the named ones."""
+def _kind(site: Site) -> str:
+    """Return a site's kind where its name does not end in it."""
+    return "" if site.name.rpartition(".")[2] == site.kind else site.kind
+
+
+def _shape(site: Site) -> str:
+    return f"{site.channels}x{site.height}x{site.width}"
+
+
+def _fitting(site: Site, notes: list[str]) -> str:
+    """Return the attentions that fit a site with their defaults: "any" for all that keep a shape, but for a note's."""
     entries = [entry for entry in ATTENTIONS.loadable() if site.kind in entry.kinds]
-    fitting = [entry.name for entry in entries if why_not(entry, site, {}) is None]
-    missing = [entry.name for entry in entries if entry.name not in fitting]
-    if len(fitting) <= len(missing) or len(entries) <= 4:
+    reasons = {entry.name: why_not(entry, site, {}) for entry in entries}
+    fitting = [name for name, reason in reasons.items() if reason is None]
+    if not all(entry.keeps_shape for entry in entries) or len(fitting) <= len(entries) // 2:
         return ", ".join(fitting) or "nothing fits"
-    return f"all {len(entries)} that keep a shape" + (f" but {', '.join(missing)}" if missing else "")
+    missing = [name for name in reasons if name not in fitting]
+    if not missing:
+        return "any"
+    note = f"only with other options than their defaults, or on a larger map: {', '.join(missing)}"
+    if note not in notes:
+        notes.append(note)
+    return f"any but [{notes.index(note) + 1}]"
+
+
+def _print_rows(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print a title and rows of two columns below it, the second one wrapped; nothing without rows."""
+    if not rows:
+        return
+    console.print(Text(f"\n{title}", style="bold"))
+    indent = 4 + min(max(len(word) for word, _ in rows), console.width // 2)
+    for word, meaning in rows:
+        first = f"  {word:{indent - 4}}  "
+        lines = fill(meaning, max(console.width, indent + 20), initial_indent=first, subsequent_indent=" " * indent)
+        console.print(Text(lines), soft_wrap=True)
+
+
+def _fit_rows(notes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what "any" and the marks in the tree stand for."""
+    keeping = [entry.name for entry in ATTENTIONS.loadable() if entry.keeps_shape]
+    marks = [(f"[{number}]", note) for number, note in enumerate(notes, 1)]
+    return [("any", f"the {len(keeping)} that keep a map's shape: {', '.join(keeping)}"), *marks]
+
+
+def _kind_rows(table: SiteTable) -> list[tuple[str, str]]:
+    """Return each kind with the number of its sites, and where they lie."""
+    counts = Counter(site.kind for site in table.sites)
+    return [(kind, f"{counts[kind]:>3}  {where}") for kind, where in _KINDS.items() if counts[kind]]
+
+
+def _lack_rows(table: SiteTable) -> list[tuple[str, str]]:
+    """Return the kinds that the network or some of its blocks does not have, by the reason."""
+    blocks = block_names(table)
+    kinds: dict[str, list[str]] = {}
+    for kind, why in table.lacks.items():
+        having = {blocks.get(site.name) for site in table.sites if site.kind == kind}
+        if not having >= set(blocks.values()):
+            kinds.setdefault(why if kind not in table.kinds else f"in some blocks: {why}", []).append(kind)
+    return [(", ".join(found), why) for why, found in kinds.items()]
+
+
+def _refusal_rows(table: SiteTable) -> list[tuple[str, str]]:
+    """Return names in a network of one's own that are no sites, by the reason."""
+    names: dict[str, list[str]] = {}
+    for name, why in table.refusals.items():
+        names.setdefault(why, []).append(name)
+    rows = [
+        (found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more", why) for why, found in names.items()
+    ]
+    left_out = len(rows) - MOST_REASONS
+    return rows[:MOST_REASONS] + ([("...", f"{left_out} more reasons")] if left_out > 0 else [])
+
+
+def _shorthand_rows(table: SiteTable) -> list[tuple[str, str]]:
+    """Return the shorthands that cover something here, and what."""
+    words = ("last", "stage*.last", "every block", "conv3x3")
+    rows = {word: _covering(sites) for word in words if (sites := covered(word, table))}
+    kinds = {kind: len(covered(f"every block.{kind}", table)) for kind in table.kinds if kind != "output"}
+    rows["every block.KIND"] = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+    stages = {site.stage: len(covered(f"{site.stage}.*", table)) for site in table.sites}
+    rows["stageN.*"] = ", ".join(f"{count} in {stage}" for stage, count in stages.items() if count)
+    return [(word, meaning) for word, meaning in rows.items() if meaning]
+
+
+def _covering(sites: Sequence[Site]) -> str:
+    """Return what a shorthand covers: the sites, or how many of many, from which to which."""
+    if len(sites) <= 4:
+        return ", ".join(site.name for site in sites)
+    return f"{len(sites)} sites, {sites[0].name} to {sites[-1].name}"

@@ -160,6 +160,11 @@ def make_residual(num_classes: int, in_channels: int) -> nn.Module:
     return ResidualCNN(num_classes, in_channels)
 
 
+def make_odd(num_classes: int) -> nn.Module:
+    """A network without a single site."""
+    return Odd(num_classes)
+
+
 def make_nothing() -> object:
     """No network."""
     return object()

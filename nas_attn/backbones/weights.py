@@ -130,8 +130,9 @@ def _fit_classifier(
     """Keep the rows of the classes that match, and put the drawn ones in the place of the rest."""
     path = classifier_path(net, num_classes)
     keys = [key for key in (f"{path}.weight", f"{path}.bias") if key in wanted and key in state]
-    given = {state[key].shape[0] for key in keys if state[key].shape[1:] == wanted[key].shape[1:]}
-    if path is None or len(given) != 1:
+    given = {state[key].shape[0] for key in keys}
+    other = any(state[key].shape[1:] != wanted[key].shape[1:] for key in keys)
+    if path is None or len(given) != 1 or other:  # of another network, which is refused
         return []
     n_given = given.pop()
     theirs = _class_names(file)
