@@ -23,7 +23,8 @@ def _built(backbone, site: str, attention: str = "simam", **shape):
 def _space(folder: Path, backbone: str, pattern: str, attention: str = "simam") -> Path:
     path = folder / "mine.toml"
     path.write_text(
-        f'title = "t"\n[backbone]\nname = "{backbone}"\n[[sites]]\nmatch = ["{pattern}"]\nattentions = ["{attention}"]\n'
+        f'title = "t"\n[backbone]\nname = "{backbone}"\n'
+        f'[[sites]]\nmatch = ["{pattern}"]\nattentions = ["{attention}"]\n'
     )
     return path
 
