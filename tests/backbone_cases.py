@@ -28,6 +28,12 @@ TINY = {
 MORE_OF_RESNET50 = ("resnet101", "wide_resnet50")
 """Networks of the same blocks, more of them or wider ones, which take seconds and show nothing else."""
 
+EVERY_DAY = (
+    *("lenet", "densenet", "preact_resnet", "resnet18", "squeezenet", "shufflenet_v2"),
+    *("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mini_xception"),
+)
+"""Networks that are small, or can be made small: the rows of the others are for the night."""
+
 CHUNK = torch.randn(1 << 16, generator=torch.Generator().manual_seed(0))
 
 

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from hypothesis import settings
 
 from nas_attn.crew import n_cores
@@ -29,6 +30,11 @@ MOST_WORKERS = 8
 """More would only wait for the longest file, each with a copy of torch in memory."""
 
 RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def at_night(values: Iterable[str], *, but: Container[str]) -> list[str | ParameterSet]:
+    """Return parameters that are marked nightly, but for those that are short enough for every day."""
+    return [value if value in but else pytest.param(value, marks=pytest.mark.nightly) for value in values]
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 from attention_cases import CHANNELS, CONTEXT, base_options, other_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +23,15 @@ from nas_attn.testing_checks import cost
 each_entry = pytest.mark.parametrize("name", ATTENTIONS.own)
 
 
-@pytest.mark.parametrize("check", [check for name in ATTENTIONS.own for check in attention_checks(name)], ids=str)
+def rows_of(name: str) -> Iterator[ParameterSet]:
+    """Every check of an entry: that of its own options, and that each option matters, every day; the rest at night."""
+    for check in attention_checks(name):
+        is_short = check.variant == name or check.name == "option"
+        at_night = () if is_short and check.name not in ("compile", "export") else pytest.mark.nightly
+        yield pytest.param(check, id=str(check), marks=at_night)
+
+
+@pytest.mark.parametrize("check", [row for name in ATTENTIONS.own for row in rows_of(name)])
 def test_every_entry_keeps_the_contract(check: Check) -> None:
     check.run()
 

@@ -71,15 +71,7 @@ def test_a_spec_that_is_not_valid_is_refused_in_one_sentence(spec, sentence):
         check_backbone(spec, "x.toml")
 
 
-SPECS = [
-    TINY,
-    {**TINY, "block_config": [1, 1, 1, 1], "stem": "imagenet"},
-    {"name": "resnet18", "stem": "small"},
-    {"name": "resnet18"},
-]
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("spec", [TINY, {**TINY, "block_config": [1, 1, 1, 1], "stem": "imagenet"}], ids=str)
 def test_the_smallest_image_is_taken_and_one_pixel_less_is_refused(spec):
     smallest, default = image_sizes(spec)
     assert smallest <= default
@@ -103,19 +95,9 @@ def test_torchvision_itself_refuses_what_is_smaller_for_a_densenet(stem, block_c
             net(torch.zeros(1, 1, smallest - 1, smallest - 1))
 
 
-PLAIN = {
-    "densenet": lambda: torchvision.models.DenseNet(4, (2, 2), 8, num_classes=5),
-    "densenet121": lambda: torchvision.models.densenet121(num_classes=5),
-    "resnet18": lambda: torchvision.models.resnet18(num_classes=5),
-    "resnet50": lambda: torchvision.models.resnet50(num_classes=5),
-}
-
-
-@pytest.mark.parametrize("name", PLAIN)
-def test_a_network_is_torchvisions_bit_for_bit(name):
-    spec = {**TINY, "stem": "imagenet"} if name == "densenet" else {"name": name}
-    net = build_backbone(spec, num_classes=5, in_channels=3, image_size=33, seed=3).eval()
-    plain = PLAIN[name]().eval()
+def test_a_free_densenet_is_torchvisions_bit_for_bit():
+    net = build_backbone({**TINY, "stem": "imagenet"}, num_classes=5, in_channels=3, image_size=33, seed=3).eval()
+    plain = torchvision.models.DenseNet(4, (2, 2), 8, num_classes=5).eval()
     assert plain.load_state_dict(net.state_dict(), strict=True)
     images = torch.randn(2, 3, 33, 33)
     with torch.no_grad():
@@ -171,19 +153,12 @@ def test_the_sites_of_a_resnet_in_the_order_of_the_data():
     assert table.sites[-1] == Site("head", "head", "avgpool", 512, 2, 2, "stage4")
 
 
-@pytest.mark.parametrize("spec", SPECS[:1] + SPECS[2:3], ids=str)
+@pytest.mark.parametrize("spec", [TINY, {"name": "resnet18", "stem": "small"}], ids=str)
 def test_a_table_states_the_cost_of_the_plain_network(spec):
     table = site_table(spec, **SHAPE, image_size=9)
     net = build_backbone(spec, **SHAPE, image_size=9, seed=0)
     assert table.n_parameters == count_parameters(net)
     assert table.n_macs == count_macs(net, (1, 9, 9))
-
-
-def test_known_parameter_counts_of_the_papers_networks():
-    shape = {"num_classes": 1000, "in_channels": 3, "image_size": 224}
-    assert site_table("resnet50", **shape).n_parameters == 25_557_032
-    assert site_table("densenet121", **shape).n_parameters == 7_978_856
-    assert site_table("resnet50", **shape).n_macs == pytest.approx(4.09e9, rel=0.01)
 
 
 @pytest.fixture

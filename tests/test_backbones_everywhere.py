@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from backbone_cases import MORE_OF_RESNET50, everywhere, quick_draws, tiny_spec
+from backbone_cases import EVERY_DAY, MORE_OF_RESNET50, everywhere, quick_draws, tiny_spec
+from conftest import at_night
 from torch import nn
 
 from nas_attn.backbones.build import build_backbone
@@ -39,7 +40,7 @@ def _size(spec: dict) -> int:
     return 2 * smallest - 1 if "head" in BACKBONES[spec["name"]].kinds else smallest
 
 
-@pytest.fixture(scope="module", params=BACKBONES)
+@pytest.fixture(scope="module", params=at_night(BACKBONES, but=EVERY_DAY))
 def case(request) -> Iterator[Case]:
     spec = tiny_spec(request.param)
     size = _size(spec)
@@ -92,7 +93,9 @@ def test_its_cost_by_closed_forms_is_that_of_the_built_network(case):
     assert cost.n_macs == count_macs(case.model, case.images.shape[1:])
 
 
-@pytest.mark.parametrize("case", [name for name in BACKBONES if name not in MORE_OF_RESNET50], indirect=True)
+@pytest.mark.parametrize(
+    "case", at_night([name for name in BACKBONES if name not in MORE_OF_RESNET50], but=EVERY_DAY), indirect=True
+)
 def test_copies_and_pickles_compute_the_same_and_share_nothing(case):
     case.model.eval()
     if count_parameters(getattr(case.model.backbone, "classifier", nn.Identity())) > 10_000_000:
@@ -106,6 +109,7 @@ def test_copies_and_pickles_compute_the_same_and_share_nothing(case):
             assert torch.equal(case.model(case.images), expected)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("case", ["squeezenet", "mobilenet_v1", "shufflenet_v2", "mini_xception"], indirect=True)
 def test_a_network_full_of_attention_exports(case):
     case.model.eval()

@@ -6,7 +6,8 @@ import time
 
 import pytest
 import torch
-from backbone_cases import MORE_OF_RESNET50, quick_draws, tiny_spec
+from backbone_cases import EVERY_DAY, MORE_OF_RESNET50, quick_draws, tiny_spec
+from conftest import at_night
 from torch import nn
 from torchvision import models
 
@@ -65,10 +66,13 @@ PLAIN = {
     "vgg16_bn": models.vgg16_bn,
     "googlenet": lambda **sizes: models.googlenet(**sizes, aux_logits=False, init_weights=False),
     "inception_v3": lambda **sizes: models.inception_v3(**sizes, aux_logits=False, init_weights=False),
+    "resnet18": models.resnet18,
     "resnet34": models.resnet34,
+    "resnet50": models.resnet50,
     "resnet101": models.resnet101,
     "resnext50": models.resnext50_32x4d,
     "wide_resnet50": models.wide_resnet50_2,
+    "densenet121": models.densenet121,
     "densenet169": models.densenet169,
     "squeezenet": models.squeezenet1_1,
     "mobilenet_v2": models.mobilenet_v2,
@@ -101,13 +105,17 @@ def test_a_network_has_as_many_parameters_as_its_authors_say(name):
         assert site_table({"name": name, **options}, **shape).n_parameters == n_parameters
 
 
+def test_resnet50_has_the_multiply_adds_that_its_authors_round():
+    assert site_table("resnet50", **SHAPE).n_macs == pytest.approx(4.09e9, rel=0.01)
+
+
 def test_mini_xception_has_as_many_running_statistics_as_keras_counts():
     net = _meta("mini_xception", num_classes=7, in_channels=1, image_size=64)
     counted = {key: value for key, value in net.state_dict().items() if not key.endswith("num_batches_tracked")}
     assert sum(value.numel() for value in counted.values()) == 58_423
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", at_night(PLAIN, but=EVERY_DAY))
 def test_a_network_of_torchvision_is_that_bit_for_bit(name):
     size, _ = image_sizes(name)
     with quick_draws():
@@ -156,7 +164,10 @@ def test_an_image_smaller_than_the_smallest_fails_or_leaves_a_stride_nothing_to_
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, entry in BACKBONES.items() if "head" in entry.kinds and name not in MORE_OF_RESNET50],
+    at_night(
+        [name for name, entry in BACKBONES.items() if "head" in entry.kinds and name not in MORE_OF_RESNET50],
+        but=EVERY_DAY,
+    ),
 )
 def test_the_smallest_images_are_learned_from_in_two_channels(name):
     spec = tiny_spec(name)

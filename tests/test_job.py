@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from conftest import at_night
 from runs import ROOT, SETTINGS, check_finished, command, finish, kill, start, tiny_space, trained, wait_for
 
 import nas_attn
@@ -103,7 +104,7 @@ def test_both_executors_give_the_same_trials_and_values(space: Path, local_run: 
     assert "ray" not in output.lower().replace("arrays", ""), "Ray's own chatter does not reach the user"
 
 
-@pytest.mark.parametrize("stage", ["search", "confirm", "retrain", "export"])
+@pytest.mark.parametrize("stage", at_night(["search", "confirm", "retrain", "export"], but=["confirm"]))
 def test_a_killed_driver_is_resumed_by_the_same_command(space: Path, tmp_path: Path, stage: str) -> None:
     moment = random.Random(f"seed of {stage}")
     out = tmp_path / "run"
@@ -124,6 +125,7 @@ def test_a_killed_driver_is_resumed_by_the_same_command(space: Path, tmp_path: P
     check_finished(out)
 
 
+@pytest.mark.nightly
 def test_a_killed_tune_driver_leaves_no_process_and_is_resumed(space: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = command(space, out, executor="tune", workers=2)
@@ -150,9 +152,10 @@ def worker_of(driver: int) -> int:
     raise AssertionError("no worker was found")
 
 
+@pytest.mark.nightly
 def test_a_killed_worker_costs_its_trial_a_second_run_and_nothing_else(space: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = start(command(space, out, executor="tune", workers=1, epochs=40), tmp_path)
+    process = start(command(space, out, executor="tune", workers=1, epochs=12), tmp_path)
     wait_for(out / "log.txt", "begin search 1:", process)
     os.kill(worker_of(process.pid), signal.SIGKILL)
     code, output = finish(process)
@@ -163,7 +166,7 @@ def test_a_killed_worker_costs_its_trial_a_second_run_and_nothing_else(space: Pa
     assert crashed[0].key in {key for _, key, _ in trained(run.search)}
 
 
-@pytest.mark.parametrize("executor", ["local", "tune"])
+@pytest.mark.parametrize("executor", at_night(["local", "tune"], but=["local"]))
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_closes_the_ledger_and_the_same_command_goes_on(
     space: Path, tmp_path: Path, executor: str, name: signal.Signals
@@ -259,15 +262,19 @@ def test_a_training_that_always_fails_stops_the_run_and_says_why(space: Path, tm
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ["own_study.py", "--trials", "2", "--epochs", "1"],
-        ["own_tune_job.py", "--trials", "2", "--epochs", "1", "--workers", "1"],
-        ["own_attention.py", "--trials", "3", "--epochs", "1", "--seeds", "1", "--workers", "1", "--out", "run"],
-        ["own_training.py", "--trials", "3", "--epochs", "1", "--seeds", "1", "--executor", "local", "--out", "run"],
-    ],
+    at_night(
+        [
+            "own_study.py --trials 2 --epochs 1",
+            "own_tune_job.py --trials 2 --epochs 1 --workers 1",
+            "own_attention.py --trials 3 --epochs 1 --seeds 1 --workers 1 --out run",
+            "own_training.py --trials 3 --epochs 1 --seeds 1 --executor local --out run",
+        ],
+        but=["own_study.py --trials 2 --epochs 1"],
+    ),
 )
-def test_each_example_runs(tmp_path: Path, run_python, words: list[str]) -> None:
-    done = run_python(ROOT / "examples" / words[0], *words[1:], timeout=200)
+def test_each_example_runs(tmp_path: Path, run_python, words: str) -> None:
+    script, *options = words.split()
+    done = run_python(ROOT / "examples" / script, *options, timeout=200)
     assert done.returncode == 0, done.stderr
     assert " with " in done.stdout or "report: " in done.stdout
 

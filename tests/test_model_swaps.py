@@ -63,7 +63,10 @@ def _randomise(model: nn.Module) -> None:
             parameter.add_(torch.randn_like(parameter) * 0.05)
 
 
-@pytest.fixture(scope="module", params=[("resnet18", name) for name in CHOICES] + [("resnet50", "sk")], ids=str)
+LARGE = pytest.param(("resnet50", "sk"), marks=pytest.mark.nightly)
+
+
+@pytest.fixture(scope="module", params=[*(("resnet18", name) for name in CHOICES), LARGE], ids=str)
 def built(request) -> tuple[dict, str, Placement, AttentionModel]:
     network, name = request.param
     spec = RESNETS[network]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import at_night
 from torch.nn import functional
 
 from nas_attn.attention.create import auxiliary_loss
@@ -175,7 +176,7 @@ def fit(model: AttentionModel, *, size: int, n_steps: int) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", at_night(NAMES, but=("cbam_mini_xception", "cbam_resnet18", "se_cats_dogs_cnn")))
 def test_it_trains_with_a_gradient_to_every_attention(name: str) -> None:
     network = load_published(name)
     size = 8 if network.image_size == 32 else 64
