@@ -145,6 +145,12 @@ def search(
     label_smoothing: Annotated[
         float, real("--label-smoothing", 0, 1, below=True, panel=TRAINING, help="Share spread over the other classes.")
     ] = 0.0,
+    one_logit: Annotated[
+        bool,
+        switch(
+            "--one-logit/--no-one-logit", panel=TRAINING, help="One logit in place of two, for data of two classes."
+        ),
+    ] = False,
     backbone_lr: Annotated[
         float,
         real("--backbone-lr", 0, 1, above=True, panel=TRAINING, help="Factor on --lr for the backbone's own weights."),
@@ -267,7 +273,10 @@ def sites(
         int | None,
         whole("--image-size", 1, 2048, panel=DATA, help="Height and width in pixels.", default="the network's"),
     ] = None,
-    num_classes: Annotated[int, whole("--num-classes", 1, 100_000, panel=DATA, help="Classes.")] = 10,
+    num_classes: Annotated[
+        int | None,
+        whole("--num-classes", 1, 100_000, panel=DATA, help="Classes.", default="10, or the one logit of a space"),
+    ] = None,
     in_channels: Annotated[int, whole("--in-channels", 1, 64, panel=DATA, help="Channels of the images.")] = 3,
     debug: Debug = False,
 ) -> None:

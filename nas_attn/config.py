@@ -80,6 +80,8 @@ class Recipe(Strict):
         class_weights: Whether rare classes weigh more in the loss: by inverse frequency, mean 1; in multi-label
             data the positives of each label by negatives to positives, at most 100.
         label_smoothing: Share of the target spread over the other classes, or over both values of each label.
+        one_logit: Whether a network for two classes gives one logit, that of the second, trained by binary
+            cross-entropy, in place of two.
         backbone_lr: Factor on the learning rate of the backbone's own weights; the classifier and inserted attention
             have the full rate.
         freeze_epochs: First epochs in which those weights, and the backbone's batch-norm statistics, stay as they are.
@@ -94,6 +96,7 @@ class Recipe(Strict):
     augment: Literal["none", "crop", "crop-flip"] = "none"
     class_weights: bool = False
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    one_logit: bool = False
     backbone_lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     freeze_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
 

@@ -14,7 +14,7 @@ from nas_attn.config import DataConfig
 from nas_attn.data_parts import PARTS, Part, Progress, check_labels, cut, mean_and_std, resized, with_channels
 from nas_attn.data_sources import read_source
 from nas_attn.errors import DataError
-from nas_attn.records import Labelling
+from nas_attn.records import Labelling, labelling
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +82,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def task(self) -> Labelling:
+        """Whether an image has one label, or any number of them."""
+        return labelling(self.targets.ndim)
 
     def to(self, device: str | torch.device) -> Images:
         """Return the same images on `device`."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_attn.errors import DataError
-from nas_attn.records import Labelling
+from nas_attn.records import Labelling, labelling
 
 Progress = Callable[[int, int], None]
 Shares = tuple[float, float, float]
@@ -59,7 +59,7 @@ class Source:
     @property
     def task(self) -> Labelling:
         """Return whether an image has one label, or any number of them."""
-        return "multi-label" if self.parts["train"].labels.ndim == 2 else "single-label"
+        return labelling(self.parts["train"].labels.ndim)
 
 
 def n_cores() -> int:

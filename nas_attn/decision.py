@@ -11,7 +11,7 @@ from itertools import product
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.options import resolve_options
 from nas_attn.errors import SpaceError, unknown
-from nas_attn.fitting import Cost, cost_at, is_neutral, misfit, resolve_at
+from nas_attn.fitting import Cost, cost_at, is_neutral, misfit, refuse_few_logits, resolve_at
 from nas_attn.patterns import block_names, covered, no_match
 from nas_attn.placement import KINDS, Attention, Site, SiteTable, Value
 from nas_attn.space_file import SiteRule, place_of_rule
@@ -255,6 +255,7 @@ def _fragment(sites: Sequence[Site], attention: Attention, num_classes: int, pla
         if is_neutral(attention):
             continue
         resolved = resolve_at(site, attention)
+        refuse_few_logits(resolved, num_classes, f"In {place}")
         placed.append((site.name, resolved))
         total += cost_at(site, resolved, num_classes)
     return Fragment(tuple(placed), total)

@@ -20,9 +20,10 @@ from nas_attn.data import Data, load_data
 from nas_attn.errors import TrialFailed
 from nas_attn.model import build_model
 from nas_attn.multi_label import label_aucs
+from nas_attn.reading import READINGS
 from nas_attn.records import LABEL_AUC, Outcome, Stage, Task
 from nas_attn.setting import Setting, load_train
-from nas_attn.train import is_out_of_memory, predict, train, value_of
+from nas_attn.train import is_out_of_memory, predict, train
 
 Report = Callable[[int, float], None]
 
@@ -33,7 +34,8 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """What the user's own training is given beside the model.
+    """What the user's own training is given beside the model, which gives `model.num_classes` logits: with the recipe's
+    `one_logit`, one for two classes, above 0 for the second.
 
     Args:
         seed: Seeds whatever is random.
@@ -130,7 +132,7 @@ def _train_ours(task: Task, setting: Setting, model: nn.Module, report: Report) 
     if not final:
         return reported[-1], facts
     logits = predict(model, data.test)
-    return value_of(logits, data.test.targets), facts | _by_label(logits, data)
+    return READINGS[data.facts.task].value(logits, data.test.targets), facts | _by_label(logits, data)
 
 
 def _by_label(logits: Tensor, data: Data) -> dict[str, float]:

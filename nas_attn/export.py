@@ -68,7 +68,8 @@ def _record(request: Request, stages: Stages, placement: Placement, latency: dic
         "recommended": stages.winner.recommended if stages.winner else "none",
         "mean": list(facts.mean) if facts else [0.0] * request.shape.in_channels,
         "std": list(facts.std) if facts else [1.0] * request.shape.in_channels,
-        "class_names": list(facts.class_names) if facts else [str(index) for index in range(request.shape.num_classes)],
+        "class_names": list(request.class_names),
+        "logits_of": request.logits_of,
         "metrics": {
             "test": test[placement.key],
             "test_without_attention": test[NONE.key],

@@ -76,6 +76,16 @@ def resolve_at(site: Site, attention: Attention) -> Attention:
     return Attention(attention.name, options, wiring, attention.start)
 
 
+def refuse_few_logits(attention: Attention, num_classes: int, place: str) -> None:
+    """Refuse a resolved attention that would have no effect in a network of so few logits. Raises: SpaceError."""
+    fewest = attention_entry(attention.name).fewest_logits(attention.options)
+    if num_classes < fewest:
+        raise SpaceError(
+            f"{place}: {attention} needs a network of {fewest} logits or more, but this one gives {num_classes}: "
+            "change its options, or train with a logit for each class."
+        )
+
+
 def is_neutral(attention: Attention) -> bool:
     """Tell whether this attention is what the plain network does anyway, so that choosing it places nothing."""
     return attention_entry(attention.name).neutral
@@ -128,6 +138,8 @@ def resolve_placement(table: SiteTable, placement: Placement) -> Placement:
     Raises: SpaceError if a site is unknown, or an attention does not fit.
     """
     resolved = {name: resolve_at(table.site(name), attention) for name, attention in placement.attentions.items()}
+    for name, attention in resolved.items():
+        refuse_few_logits(attention, table.num_classes, f"At site '{name}'")
     return Placement({name: attention for name, attention in resolved.items() if not is_neutral(attention)})
 
 

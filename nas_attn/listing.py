@@ -17,7 +17,7 @@ from nas_attn.errors import ConfigError, unknown
 from nas_attn.fitting import Cost, entry_cost
 from nas_attn.placement import Value
 from nas_attn.publications import Published, available_published, load_published
-from nas_attn.space import SearchSpace, available_spaces, space_schema
+from nas_attn.space import N_CLASSES, SearchSpace, available_spaces, space_schema
 
 CHANNELS, CONTEXT = 64, Context(num_classes=10, height=14, width=14)
 """Where the lists count what an attention costs."""
@@ -42,8 +42,7 @@ def print_spaces() -> None:
     console = console_of(200)
     console.print(table)
     if spaces:
-        sites = spaces[0].bound.table
-        shape = f"{sites.num_classes} classes and {sites.in_channels} channels"
+        shape = f"{N_CLASSES} classes, or the one logit of the space's recipe, and {spaces[0].in_channels} channels"
         console.print(f"\nParameters: of the cheapest and the dearest network within the space's limits, for {shape}.")
     console.print("Search one with: nas-attn search --space NAME")
 
@@ -159,7 +158,7 @@ def _published_facts(network: Published) -> list[tuple[str, str]]:
     facts = [
         ("source", network.source),
         ("backbone", f"{network.backbone['name']} ({', '.join(options)})" if options else network.backbone["name"]),
-        ("input", f"{network.in_channels} channels, {size}x{size}, {network.num_classes} classes"),
+        ("input", f"{network.in_channels} channels, {size}x{size}, {network.table.output}"),
         ("cost", f"{cost.n_parameters:,} parameters, {cost.n_macs:,} multiply-adds"),
     ]
     if network.published_parameters is not None:

@@ -43,7 +43,9 @@ class AttentionModel(nn.Module):
     preprocess: Callable[[Any], Tensor] | None
     """Turns images into what the network was trained on; set by `load_model`."""
     class_names: tuple[str, ...] | None
-    """Names of the classes, in the order of the logits; set by `load_model`."""
+    """Names of the classes, in the order of the probabilities; set by `load_model`."""
+    probabilities: Callable[[Tensor], Tensor] | None
+    """Turns logits into a probability for each class name; set by `load_model` where it is known what they mean."""
 
     def __init__(
         self, backbone: nn.Module, inserts: Mapping[str, Insert], placement: Placement, spec: Mapping[str, Any]
@@ -54,7 +56,7 @@ class AttentionModel(nn.Module):
         self.placement = placement
         self.spec = dict(spec)
         self.num_classes = self.in_channels = self.image_size = 0
-        self.preprocess = self.class_names = None
+        self.preprocess = self.class_names = self.probabilities = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""

@@ -23,7 +23,8 @@ from nas_attn.errors import FileError, SpaceError
 from nas_attn.model import AttentionModel, Maker, build_model
 from nas_attn.placement import Placement
 from nas_attn.preprocess import Preprocess
-from nas_attn.records import content_digest
+from nas_attn.reading import READINGS
+from nas_attn.records import LogitsOf, content_digest
 
 SCHEMA_VERSION = 1
 
@@ -49,6 +50,10 @@ class ModelFile(Strict):
     Args:
         backbone: The catalogue's spec; `{"own": class name}` or `{"import": "module:function"}` for a network of the
             user's own, which the reader passes in.
+        num_classes: How many logits the network gives.
+        logits_of: What they stand for: each for one of `class_names` (`classes`: their softmax are probabilities), one
+            for the second of two (`second_class`: its sigmoid is that class's), or each for a label (`labels`: the
+            sigmoid of each); None where it is not known.
         mean, std: Of the images trained on, a channel, of pixels between 0 and 1.
         metrics: Measured values by name, each with its split.
         cost: Parameters, multiply-adds and latency, with the device that they were measured on.
@@ -65,6 +70,7 @@ class ModelFile(Strict):
     mean: list[float]
     std: list[Annotated[float, Field(gt=0.0)]]
     class_names: list[str]
+    logits_of: LogitsOf | None = None
     metrics: Record = Field(default_factory=dict)
     cost: Record = Field(default_factory=dict)
     recipe: Record = Field(default_factory=dict)
@@ -80,8 +86,8 @@ def save_model(model: AttentionModel, json_path: str | Path, *, record: Mapping[
     Each file replaces its old one in one step, the weights first: a reader never sees half a file.
 
     Args:
-        record: `mean`, `std` and `class_names`; and, where they are known, `metrics`, `cost`, `recipe`, `provenance`
-            and `recommended`. See `ModelFile`.
+        record: `mean`, `std` and `class_names`; and, where they are known, `logits_of`, `metrics`, `cost`, `recipe`,
+            `provenance` and `recommended`. See `ModelFile`.
     Raises: FileError if the record has a key that is not known or a value that does not fit, or the folder cannot be
         written.
     """
@@ -110,8 +116,8 @@ def save_model(model: AttentionModel, json_path: str | Path, *, record: Mapping[
 def load_model(path: str | Path, *, backbone: nn.Module | Maker | None = None, weights: bool = True) -> AttentionModel:
     """Build the model that a JSON file describes, in evaluation mode, with its weights.
 
-    The model has `preprocess`, which turns images into its input, and `class_names`. Nothing that the file names is
-    imported or executed.
+    The model has `preprocess`, which turns images into its input, `class_names`, and `probabilities`, which turns its
+    logits into one probability for each of them. Nothing that the file names is imported or executed.
 
     Args:
         backbone: The user's own network, or a function that makes it, where the file's is none of the catalogue.
@@ -139,6 +145,10 @@ def load_model(path: str | Path, *, backbone: nn.Module | Maker | None = None, w
         _fill(model, state, path.with_name(described.weights.name))
     model.preprocess = Preprocess(described.image_size, tuple(described.mean), tuple(described.std))
     model.class_names = tuple(described.class_names)
+    if described.logits_of is not None:
+        model.probabilities = READINGS[
+            "multi-label" if described.logits_of == "labels" else "single-label"
+        ].probabilities
     return model.eval()
 
 
@@ -165,6 +175,10 @@ def read_model_file(path: str | Path) -> ModelFile:
 def _checked(content: Record, path: Path) -> ModelFile:
     described = validate(ModelFile, content, str(path), FileError)
     channels, classes = described.in_channels, described.num_classes
+    if described.logits_of == "second_class":
+        if classes != 1:
+            raise FileError(f"'num_classes' in {path} must be 1 beside logits_of = 'second_class', but is {classes}.")
+        classes = 2
     lengths = {"mean": channels, "std": channels, "class_names": classes}
     for name, length in lengths.items():
         found = len(getattr(described, name))

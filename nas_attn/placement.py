@@ -120,6 +120,11 @@ class SiteTable:
         return f"nas-attn sites {self.backbone}" if known else None
 
     @property
+    def output(self) -> str:
+        """What the network gives, in words."""
+        return "one logit" if self.num_classes == 1 else f"{self.num_classes:,} classes"
+
+    @property
     def stacking(self) -> str | None:
         """What attention comes on top of in a network with squeeze-and-excitation of its own; None without any."""
         if not self.built_in:

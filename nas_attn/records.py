@@ -15,8 +15,16 @@ Stage = Literal["search", "confirm", "retrain"]
 State = Literal["running", "complete", "pruned", "fail"]
 Labelling = Literal["single-label", "multi-label"]
 
+LogitsOf = Literal["classes", "second_class", "labels"]
+"""What each of a network's logits stands for: a class, the second of two classes, or a label of its own."""
+
 LABEL_AUC = "test_roc_auc:"
 """Begins the name of a retraining's fact that is one label's ROC AUC on test; the label's name follows."""
+
+
+def labelling(n_dims: int) -> Labelling:
+    """Return the task of labels with so many dimensions: (N,) has one for each image, (N, K) any of K."""
+    return "multi-label" if n_dims == 2 else "single-label"
 
 
 def content_digest(content: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ IDENTITY = ("space", "weights", "data", "train", "recipe", "seed")
 """Parts of `config.json` that change a result: a run is resumed only while they stay as they are."""
 
 
-_NEWER = {"backbone_lr": 1.0, "freeze_epochs": 0}
+_NEWER = {"backbone_lr": 1.0, "freeze_epochs": 0, "one_logit": False}
 """Settings of the recipe that older runs do not state, and how they trained."""
 
 

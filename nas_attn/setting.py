@@ -25,6 +25,7 @@ class Setting:
         device: torch's name of the device that a trial sees.
         gpus: GPUs of a trial; below 1, a trial may take no more than that share of the memory of its GPU.
         n_threads: Threads that torch may use; None leaves torch's own choice.
+        num_classes: Logits of the network, as `Shape` has them.
         class_names: Of the images; empty where they are not known.
         attentions: What the driver's process registered beside the catalogue; a worker registers it too.
     """

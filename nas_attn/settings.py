@@ -17,6 +17,7 @@ from nas_attn.data_parts import Progress
 from nas_attn.errors import ConfigError, SpaceError, unknown
 from nas_attn.placement import Placement
 from nas_attn.publications import Published, load_published
+from nas_attn.records import LogitsOf
 from nas_attn.setting import load_train
 from nas_attn.space import BoundSpace, SearchSpace
 
@@ -35,7 +36,11 @@ _OTHER_KEYS = ("space", "out", "train", "quiet", "debug", "dry_run", "num_classe
 
 @dataclass(frozen=True)
 class Shape:
-    """What the network takes and gives."""
+    """What the network takes and gives.
+
+    Args:
+        num_classes: Logits of the network: one for each class, or with the recipe's `one_logit` one for two classes.
+    """
 
     num_classes: int
     in_channels: int
@@ -48,7 +53,7 @@ class Settings:
 
     Args:
         data: Which images; None when the user's own training brings its own.
-        shape: Given by the caller when there is no data.
+        shape: Given by the caller when there is no data; its `num_classes` counts the classes.
         train: The user's own training, as a callable or as `module:function`; None takes ours.
         arms: Networks of papers to compare with, beside the usual arms.
     """
@@ -95,6 +100,22 @@ class Request:
         if self.facts is None or self.facts.task == "single-label":
             return "accuracy"
         return "roc_auc" if self.settings.train is None else "value"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes or labels; numbers where they have no names."""
+        if self.facts is not None:
+            return self.facts.class_names
+        return ("0", "1") if self.settings.recipe.one_logit else tuple(map(str, range(self.shape.num_classes)))
+
+    @property
+    def logits_of(self) -> LogitsOf | None:
+        """What the logits stand for; None when only the user's own training knows."""
+        if self.settings.recipe.one_logit:
+            return "second_class"
+        if self.facts is None:
+            return None
+        return "labels" if self.facts.task == "multi-label" else "classes"
 
     @cached_property
     def train_name(self) -> str | None:
@@ -165,6 +186,10 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
         notes.extend(facts.notes)
         shape = Shape(facts.num_classes, facts.in_channels, facts.image_size)
     assert shape is not None, "without data the settings carry the shape"
+    if settings.recipe.one_logit:
+        names = _two_classes(shape, facts)
+        notes.append(f"The network gives one logit: above 0 it means {names[1]!r}, else {names[0]!r}.")
+        shape = replace(shape, num_classes=1)
     table = site_table(
         settings.space.backbone,
         num_classes=shape.num_classes,
@@ -177,6 +202,18 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     notes += [table.stacking] if table.stacking else []
     weights = _weights(settings, shape, facts, notes)
     return Request(settings, bound, shape, facts, tuple(notes), arms, weights)
+
+
+def _two_classes(shape: Shape, facts: DataFacts | None) -> tuple[str, ...]:
+    """Return the names of the classes that one logit tells apart. Raises: ConfigError if they are not two."""
+    several = facts is not None and facts.task == "multi-label"
+    if shape.num_classes != 2 or several:
+        whose = f"{facts.name} has" if facts is not None else "--num-classes says"
+        what = f"{shape.num_classes} {'labels, any of which an image may have' if several else 'classes'}"
+        raise ConfigError(
+            f"One logit tells two classes apart, but {whose} {what}: give --no-one-logit, or data of two classes."
+        )
+    return facts.class_names if facts is not None else ("0", "1")
 
 
 def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: list[str]) -> dict[str, str] | None:

@@ -19,7 +19,7 @@ from nas_attn.errors import SpaceError
 from nas_attn.listing import console_of
 from nas_attn.patterns import block_names, covered
 from nas_attn.placement import Site, SiteTable
-from nas_attn.space import SearchSpace, available_spaces
+from nas_attn.space import N_CLASSES, SearchSpace, available_spaces
 
 _KINDS = {
     "output": "after a block or module",
@@ -36,7 +36,7 @@ MOST_REASONS = 8
 
 
 def print_sites(
-    network: str, options: Sequence[str], *, num_classes: int, in_channels: int, image_size: int | None
+    network: str, options: Sequence[str], *, num_classes: int | None, in_channels: int, image_size: int | None
 ) -> None:
     """Print every site of a network with its kind, its channels and map, and what fits there.
 
@@ -45,13 +45,15 @@ def print_sites(
     Args:
         network: A backbone's name, a space's name or file, or `module:function` for a network of one's own.
         options: Options of the backbone, as KEY=VALUE.
+        num_classes: None takes a space's one logit, else 10.
     Raises: SpaceError that names the nearest backbone or option, or says why the network has no sites.
     """
-    spec, size = _spec(network, options)
+    spec, size, n_logits = _spec(network, options)
     size = size if image_size is None else image_size
     if size is None and "import" in spec:
         raise SpaceError(f"How large the images of '{network}' are must be known: give --image-size, such as 64.")
-    table = site_table(spec, num_classes=num_classes, in_channels=in_channels, image_size=size)
+    n_logits = n_logits if num_classes is None else num_classes
+    table = site_table(spec, num_classes=n_logits, in_channels=in_channels, image_size=size)
     console = console_of(160)
     notes: list[str] = []
     console.print(_tree(table, notes), soft_wrap=True)
@@ -63,16 +65,16 @@ def print_sites(
         console.print(Text(f"\n{table.stacking}", style="yellow"))
 
 
-def _spec(network: str, options: Sequence[str]) -> tuple[dict[str, Any], int | None]:
-    """Return the backbone that is meant, and the image size that its space wishes."""
+def _spec(network: str, options: Sequence[str]) -> tuple[dict[str, Any], int | None, int]:
+    """Return the backbone that is meant, the image size that its space wishes, and how many logits it has."""
     given = dict(_read(word) for word in options)
     if network in available_spaces() or network.endswith(".toml"):
         space = SearchSpace.load(network)
-        return check_backbone({**space.backbone, **given}), space.file.data.image_size
+        return check_backbone({**space.backbone, **given}), space.file.data.image_size, space.n_logits
     if network.endswith(".py"):
         module = network.removesuffix(".py").replace("/", ".")
         raise SpaceError(f"A network of your own is MODULE:FUNCTION, but got '{network}': write {module}:make_net.")
-    return check_backbone({"import" if ":" in network else "name": network, **given}), None
+    return check_backbone({"import" if ":" in network else "name": network, **given}), None, N_CLASSES
 
 
 def _read(word: str) -> tuple[str, Any]:

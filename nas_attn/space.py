@@ -22,6 +22,9 @@ from nas_attn.space_schema import space_schema
 
 __all__ = ["BoundSpace", "Cost", "SearchSpace", "available_spaces", "space_schema"]
 
+N_CLASSES = 10
+"""Classes where neither data nor caller say how many."""
+
 _SITE_TABLE = "nas_attn.backbones.table:site_table"
 """Where a backbone's sites come from when none are given: a name, since that module lies on a higher floor."""
 
@@ -43,15 +46,15 @@ class SearchSpace:
         name: The file's name without its ending.
         file: The file's content.
         where: How sentences name the file.
-        num_classes, in_channels, image_size: The shape that `bound` is bound to; None takes `[data].image_size`, else
-            the backbone's default.
+        num_classes, in_channels, image_size: The shape that `bound` is bound to; None takes 10 classes, or one logit
+            where the recipe says so, and `[data].image_size`, else the backbone's default.
         table: Sites of a network of the user's own, in place of a backbone's.
     """
 
     name: str
     file: SpaceFile
     where: str
-    num_classes: int = 10
+    num_classes: int | None = None
     in_channels: int = 3
     image_size: int | None = None
     table: SiteTable | None = None
@@ -61,7 +64,7 @@ class SearchSpace:
         cls,
         name_or_path: str | Path,
         *,
-        num_classes: int = 10,
+        num_classes: int | None = None,
         in_channels: int = 3,
         image_size: int | None = None,
         table: SiteTable | None = None,
@@ -81,7 +84,7 @@ class SearchSpace:
         where: str = "the space",
         *,
         name: str = "space",
-        num_classes: int = 10,
+        num_classes: int | None = None,
         in_channels: int = 3,
         image_size: int | None = None,
         table: SiteTable | None = None,
@@ -126,6 +129,12 @@ class SearchSpace:
         return self.file.recipe.model_dump(exclude_none=True)
 
     @property
+    def n_logits(self) -> int:
+        """How many logits the network gives where nothing else is said: one for two classes, else one a class."""
+        usual = 1 if self.file.recipe.one_logit else N_CLASSES
+        return usual if self.num_classes is None else self.num_classes
+
+    @property
     def digest(self) -> str:
         """SHA-256 of everything but the title."""
         content = {key: value for key, value in self.to_dict().items() if key != "title"}
@@ -167,7 +176,7 @@ class SearchSpace:
         module, _, function = _SITE_TABLE.partition(":")
         size = self.image_size or self.file.data.image_size
         table = getattr(import_module(module), function)(
-            self.backbone, num_classes=self.num_classes, in_channels=self.in_channels, image_size=size
+            self.backbone, num_classes=self.n_logits, in_channels=self.in_channels, image_size=size
         )
         return self.bind(table)
 

@@ -113,6 +113,9 @@ class RecipeWishes(Strict):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
         default=None, description="Share of the target spread over the other classes."
     )
+    one_logit: bool | None = Field(
+        default=None, description="Whether a network for two classes gives one logit in place of two."
+    )
     backbone_lr: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         default=None,
         description="Factor on the learning rate of the backbone's own weights; the classifier and inserted attention "

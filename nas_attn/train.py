@@ -19,7 +19,7 @@ from nas_attn.backbones.weights import classifier_path
 from nas_attn.config import Recipe
 from nas_attn.data import Images
 from nas_attn.errors import TrialFailed
-from nas_attn.multi_label import BinaryCrossEntropy, mean_auc, positive_weights
+from nas_attn.reading import READINGS, OneLabel
 from nas_attn.thinning import thinned
 
 Report = Callable[[int, float], None]
@@ -47,12 +47,12 @@ def train(
     those are left as they were found.
 
     Args:
-        images: With targets (N, K) an image may have several labels: the loss is binary cross-entropy, and the value
-            the mean ROC AUC in place of accuracy.
+        images: Their task decides on loss and value: see `READINGS`.
         validation: Read after each epoch; None (a retraining) reports the value on the training batches instead.
         recipe: Its `epochs` and `retrain_epochs` are not read: `epochs` is the length of the schedule.
         seed: Of the order, the augmentation, and whatever the network draws (dropout).
         report: Called after each epoch with (epoch counted from 1, value); may raise to stop.
+        num_classes: How many logits the network gives: one for each class, or one for two classes.
 
     Units: of the result: `train_loss`; `seconds_per_epoch` and `images_per_second`, medians over the epochs, of
     training alone; `seconds_per_validation`, the median of reading the validation images.
@@ -72,15 +72,7 @@ def train(
 
 def accuracy(model: nn.Module, images: Images, *, batch_size: int | None = None) -> float:
     """Return the share of `images` that `model` names right. Units: 0 to 1."""
-    return _share_right(predict(model, images, batch_size=batch_size), images.targets)
-
-
-def value_of(logits: Tensor, targets: Tensor) -> float:
-    """Return what a network is judged by: the share named right, or the mean ROC AUC where targets are (N, K).
-
-    Shape: logits (N, K), targets (N,) or (N, K). Units: 0 to 1.
-    """
-    return mean_auc(logits, targets) if targets.ndim == 2 else _share_right(logits, targets)
+    return OneLabel().value(predict(model, images, batch_size=batch_size), images.targets)
 
 
 def predict(model: nn.Module, images: Images, *, batch_size: int | None = None) -> Tensor:
@@ -118,25 +110,6 @@ def learning_rate(step: int, n_steps: int, peak: float) -> float:
     if step < warm_up:
         return peak * (step + 1) / warm_up
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, n_steps - warm_up)))
-
-
-def class_weights(targets: Tensor, num_classes: int) -> Tensor:
-    """Return a weight for each class: the inverse of how often it occurs, mean 1. Shape: (K,)."""
-    counts = torch.bincount(targets.cpu(), minlength=num_classes).clamp(min=1).float()
-    weights = 1 / counts
-    return (weights / weights.mean()).to(targets.device)
-
-
-def make_criterion(targets: Tensor, recipe: Recipe, num_classes: int) -> nn.Module:
-    """Return the recipe's loss for these training targets: cross-entropy, or a binary one where they are (N, K).
-
-    With `class_weights` a class weighs by `class_weights`, and a label's positives by `positive_weights`.
-    """
-    if targets.ndim == 2:
-        weights = positive_weights(targets) if recipe.class_weights else None
-        return BinaryCrossEntropy(positive_weight=weights, label_smoothing=recipe.label_smoothing)
-    weights = class_weights(targets, num_classes) if recipe.class_weights else None
-    return nn.CrossEntropyLoss(weight=weights, label_smoothing=recipe.label_smoothing)
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, *, num_classes: int = 0) -> torch.optim.Optimizer:
@@ -235,29 +208,31 @@ def _train(
     images = images.to(device)
     validation = validation.to(device) if validation is not None else None
     optimizer = make_optimizer(model, recipe, num_classes=num_classes)
-    criterion = make_criterion(images.targets, recipe, num_classes)
+    reading = READINGS[images.task]
+    criterion = reading.criterion(images.targets, recipe, num_classes)
     generator = torch.Generator().manual_seed(seed)
     n_steps = epochs * n_batches(len(images), recipe.batch_size)
     rates = (learning_rate(step, n_steps, recipe.lr) for step in range(n_steps))
-    seconds, reading = [], []
+    seconds, judging = [], []
     loss = math.nan
     for epoch in range(1, epochs + 1):
         start = time.perf_counter()
         batches = epoch_batches(images, batch_size=recipe.batch_size, augment=recipe.augment, generator=generator)
         with frozen(model, num_classes) if epoch <= recipe.freeze_epochs else nullcontext():
-            loss, value = _train_epoch(model, batches, criterion, optimizer, rates, count=validation is None)
+            loss, seen = _train_epoch(model, batches, criterion, optimizer, rates, keep=validation is None)
         _require_finite(loss, epoch, epochs)
         seconds.append(time.perf_counter() - start)
         if validation is not None:
-            value = _validate(model, validation, epoch, epochs)
-            reading.append(time.perf_counter() - start - seconds[-1])
+            seen = _read(model, validation, epoch, epochs)
+        value = reading.value(*seen)
+        judging.append(time.perf_counter() - start - seconds[-1])
         report(epoch, value)
     facts = {
         "train_loss": loss,
         "seconds_per_epoch": median(seconds),
         "images_per_second": len(images) / median(seconds),
     }
-    return facts | ({"seconds_per_validation": median(reading)} if reading else {})
+    return facts | ({"seconds_per_validation": median(judging)} if validation is not None else {})
 
 
 def _train_epoch(
@@ -267,9 +242,9 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     rates: Iterator[float],
     *,
-    count: bool,
-) -> tuple[float, float]:
-    """Train over the batches; return the mean loss, and the value on them (NaN unless `count`)."""
+    keep: bool,
+) -> tuple[float, tuple[Tensor, Tensor]]:
+    """Train over the batches; return the mean loss, and logits and targets: of all if `keep`, else of the last."""
     model.train()
     loss_sum: Tensor | float = 0.0
     seen: list[tuple[Tensor, Tensor]] = []
@@ -286,21 +261,18 @@ def _train_epoch(
         optimizer.step()
         n += len(targets)
         loss_sum = loss_sum + loss.detach() * len(targets)
-        if count:
-            seen.append((logits.detach(), targets))
-    value = value_of(*(torch.cat(part) for part in zip(*seen, strict=True))) if count else math.nan
-    return float(loss_sum) / n, value
+        if not keep:
+            seen.clear()
+        seen.append((logits.detach(), targets))
+    logits, targets = (torch.cat(part) for part in zip(*seen, strict=True))
+    return float(loss_sum) / n, (logits, targets)
 
 
-def _validate(model: nn.Module, validation: Images, epoch: int, epochs: int) -> float:
-    """Return the value on the validation images; logits that are not finite end the trial, whatever the loss was."""
+def _read(model: nn.Module, validation: Images, epoch: int, epochs: int) -> tuple[Tensor, Tensor]:
+    """Return logits and targets of the validation images; logits that are not finite end the trial."""
     logits = predict(model, validation)
     _require_finite(float(logits.sum()), epoch, epochs)
-    return value_of(logits, validation.targets)
-
-
-def _share_right(logits: Tensor, targets: Tensor) -> float:
-    return int((logits.argmax(1) == targets).sum()) / len(targets)
+    return logits, validation.targets
 
 
 def _require_finite(value: float, epoch: int, epochs: int) -> None:

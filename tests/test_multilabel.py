@@ -27,11 +27,14 @@ from nas_attn.errors import TrialFailed
 from nas_attn.job import search
 from nas_attn.multi_label import BinaryCrossEntropy, label_aucs, mean_auc, positive_weights
 from nas_attn.progress import SilentDisplay, _best
+from nas_attn.reading import READINGS, class_weights
 from nas_attn.records import RunRecord
 from nas_attn.report.page import render
 from nas_attn.report.verdict import verdict
 from nas_attn.report.words import AS_IS, PER_CENT, ROC_AUC, scale_of
-from nas_attn.train import class_weights, make_criterion, predict, train, value_of
+from nas_attn.train import predict, train
+
+ONE, SEVERAL = READINGS["single-label"], READINGS["multi-label"]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +55,7 @@ def test_the_loss_is_binary_cross_entropy_with_weighted_positives() -> None:
         (Recipe(class_weights=True, label_smoothing=0.2), torch.tensor([3.0, 3.0]), targets * 0.8 + 0.1),
     ):
         by_hand = -(weight * soft * chance.log() + (1 - soft) * (1 - chance).log()).mean()
-        assert make_criterion(targets, recipe, 2)(logits, targets).item() == pytest.approx(by_hand.item(), rel=1e-5)
+        assert SEVERAL.criterion(targets, recipe, 2)(logits, targets).item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
 def test_a_positive_weighs_what_negatives_are_to_it_up_to_a_hundred() -> None:
@@ -62,18 +65,18 @@ def test_a_positive_weighs_what_negatives_are_to_it_up_to_a_hundred() -> None:
 
 
 def test_single_label_losses_stay_as_they_were() -> None:
-    targets = torch.tensor([0, 0, 1])
-    criterion = make_criterion(targets, Recipe(class_weights=True, label_smoothing=0.1), 2)
-    assert isinstance(criterion, nn.CrossEntropyLoss)
-    assert torch.equal(criterion.weight, class_weights(targets, 2))
-    assert value_of(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), targets) == 2 / 3
+    targets, logits = torch.tensor([0, 0, 1]), torch.tensor([[1.0, 0.0, 0.3], [0.0, 1.0, 0.2], [0.0, 1.0, -2.0]])
+    criterion = ONE.criterion(targets, Recipe(class_weights=True, label_smoothing=0.1), 3)
+    theirs = nn.CrossEntropyLoss(weight=class_weights(targets, 3), label_smoothing=0.1)
+    assert torch.equal(criterion(logits, targets), theirs(logits, targets))
+    assert ONE.value(logits, targets) == 2 / 3
 
 
 def test_the_value_is_scikit_learns_mean_over_the_labels_that_can_be_judged() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, 4, generator=generator)
     targets = (torch.rand(50, 4, generator=generator) < 0.3).float()
-    assert value_of(logits, targets) == pytest.approx(roc_auc_score(targets, logits, average="macro"), abs=1e-12)
+    assert SEVERAL.value(logits, targets) == pytest.approx(roc_auc_score(targets, logits, average="macro"), abs=1e-12)
     targets[:, 1] = 0
     aucs = label_aucs(logits, targets)
     assert [np.isnan(auc) for auc in aucs] == [False, True, False, False]

@@ -55,9 +55,9 @@ def test_small_images_are_enlarged_and_the_user_is_told() -> None:
     assert "The 8x8 images are enlarged to" in enlarged.notes[0]
 
 
-def test_every_shipped_space_takes_the_default_data() -> None:
+def test_every_shipped_space_takes_the_default_data_with_a_logit_for_each_class() -> None:
     for name in available_spaces():
-        bind(read_settings({"space": name}))
+        bind(read_settings({"space": name, "one_logit": False}))
 
 
 @pytest.mark.parametrize(

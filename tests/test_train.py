@@ -15,9 +15,9 @@ from nas_attn.augment import border, crop, epoch_batches, n_batches
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data import Data, Images, load_data
 from nas_attn.errors import TrialFailed
+from nas_attn.reading import class_weights
 from nas_attn.train import (
     accuracy,
-    class_weights,
     is_out_of_memory,
     learning_rate,
     make_optimizer,

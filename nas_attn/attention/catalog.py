@@ -124,6 +124,7 @@ ATTENTIONS = Catalogue(
         n_macs=gates.triple_macs,
         fits=reduction_misfit,
         idle=gates.triple_idle,
+        fewest_logits=gates.triple_fewest_logits,
         auto={"hidden": lambda channels, context: min(512, channels)},
         smallest_map=2,
         auxiliary=True,

@@ -14,6 +14,7 @@ from nas_attn.attention.options import NO_CONTEXT, require_fit, resolve_options
 from nas_attn.attention.registry import load_class
 from nas_attn.attention.triple import AuxiliaryLogits
 from nas_attn.placement import Value
+from nas_attn.reading import class_logits
 
 
 def create_attention(name: str, channels: int, *, context: Context | None = None, **options: Value) -> nn.Module:
@@ -45,13 +46,18 @@ def auxiliary_loss(model: nn.Module, target: Tensor, loss: Callable[[Tensor, Ten
     Each attention's logits, shape (N, K), are taken once: a second call returns 0 until the next forward pass.
 
     Args:
-        loss: `loss(logits, target)`; None is cross-entropy. Pass the training's own, with its class weights.
+        loss: `loss(logits, target)`; None is cross-entropy, also of the one logit of two classes. Pass the training's
+            own, with its class weights.
 
     Shape: a scalar; 0 on the device of `target` when no attention left any logits.
     """
-    criterion = functional.cross_entropy if loss is None else loss
+    criterion = _cross_entropy if loss is None else loss
     total = torch.zeros((), device=target.device)
     for module in model.modules():
         if isinstance(module, AuxiliaryLogits) and (logits := module.take()) is not None:
             total = total + module.weight * criterion(logits, target)
     return total
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return functional.cross_entropy(class_logits(logits), target)

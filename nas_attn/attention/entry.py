@@ -64,6 +64,11 @@ def always_fits(channels: int, options: Options, context: Context) -> str | None
     return None
 
 
+def any_logits(options: Options) -> int:
+    """Return 1: it works in a network of any number of logits."""
+    return 1
+
+
 @dataclass(frozen=True)
 class Entry:
     """One attention module: what it is called, where it fits, what it takes, and what it costs.
@@ -83,6 +88,7 @@ class Entry:
         fits: Why complete options cannot hold at these channels, with the nearest that work, or None.
         idle: Names of the options without effect beside the others, for (channels, complete options).
         auto: What None stands for, by channels and context, for each optional option whose None means a value.
+        fewest_logits: How many logits the network must give, for resolved options.
         smallest_map: Smallest height and width at which every parameter matters.
         n_inputs: Tensors that enter; 2 at a merge: the branch, then the shortcut.
         auxiliary: Whether it leaves auxiliary logits in train mode.
@@ -105,6 +111,7 @@ class Entry:
     fits: Callable[[int, Options, Context], str | None] = always_fits
     idle: Callable[[int, Options], frozenset[str]] = nothing_idle
     auto: Mapping[str, Callable[[int, Context], Value]] = field(default_factory=dict)
+    fewest_logits: Callable[[Options], int] = any_logits
     smallest_map: int = 1
     n_inputs: int = 1
     auxiliary: bool = False

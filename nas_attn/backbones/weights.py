@@ -28,13 +28,15 @@ def load_weights(
     """Load a file into a plain network, and return sentences on what could not be taken as it is.
 
     A file of our own (`best.safetensors`) gives its `backbone.*`. The classifier of another number of classes stays
-    as it was drawn, but for the rows of classes that bear the same names. A first convolution for 3 channels is summed
-    over them for a network that takes one.
+    as it was drawn, but for the rows of classes that bear the same names; a single logit for two classes takes the
+    difference of their rows, and gives half of itself to each. A first convolution for 3 channels is summed over them
+    for a network that takes one.
 
     Departs: torchvision scales the images inside of its pretrained GoogLeNet and Inception-v3 once more; here they
     come as the data normalises them.
 
     Args:
+        num_classes: How many logits the network gives: one for each class, or one for two classes.
         class_names: Of the images, where they are known.
         taken_out: Paths of modules that the network had, whose weights in the file are left aside.
     Raises: FileError if the file cannot be read, or the first name or shape that differs.
@@ -135,20 +137,41 @@ def _fit_classifier(
     if path is None or len(given) != 1 or other:  # of another network, which is refused
         return []
     n_given = given.pop()
-    theirs = _class_names(file)
-    if not class_names or len(theirs) != n_given or len(class_names) != num_classes:
-        rows = {index: index for index in range(num_classes)} if n_given == num_classes else {}
-    else:
-        rows = {index: theirs.index(name) for index, name in enumerate(class_names) if name in theirs}
+    ours = list(class_names) or [str(index) for index in range(num_classes)]
+    theirs = _class_names(file) if class_names else []
+    if len(theirs) != n_given and not _is_pair(theirs, n_given):  # without names only an equal number of classes fits
+        theirs = ours if n_given in (num_classes, len(ours)) else []
+    rows = _rows(ours, num_classes, theirs, n_given)
     for key in keys:
         fitted = wanted[key].clone()
-        if rows:
-            fitted[list(rows)] = state[key][list(rows.values())].to(fitted.dtype)
+        for row, parts in rows.items():
+            fitted[row] = sum(share * state[key][given_row].to(fitted.dtype) for given_row, share in parts.items())
         state[key] = fitted
     if len(rows) == num_classes:
         return []
     kept = f"keeps the rows of {len(rows)} classes of the same name" if rows else "is left as drawn"
-    return [f"The weights' {n_given} classes are not the images' {num_classes}: the classifier '{path}' {kept}."]
+    n_theirs = len(theirs) or n_given
+    return [f"The weights' {n_theirs} classes are not the images' {len(ours)}: the classifier '{path}' {kept}."]
+
+
+def _rows(ours: list[str], n_ours: int, theirs: list[str], n_theirs: int) -> dict[int, dict[int, float]]:
+    """Return the rows of a classifier that another's tell: of which of its rows each is the sum, and their shares.
+
+    A single logit z for two classes is the difference of theirs, and so they are -z/2 and z/2.
+    """
+    told = {name: {index: 1.0} for index, name in enumerate(theirs)}
+    if _is_pair(theirs, n_theirs):
+        told = {theirs[0]: {0: -0.5}, theirs[1]: {0: 0.5}} if {*theirs} <= {*ours} else {}
+    if not _is_pair(ours, n_ours):
+        return {index: told[name] for index, name in enumerate(ours) if name in told}
+    if not {*ours} <= {*told}:
+        return {}
+    second, first = told[ours[1]], told[ours[0]]
+    return {0: {row: second.get(row, 0.0) - first.get(row, 0.0) for row in {*second, *first}}}
+
+
+def _is_pair(names: list[str], n_logits: int) -> bool:
+    return n_logits == 1 and len(names) == 2
 
 
 def _class_names(file: Path) -> list[str]:

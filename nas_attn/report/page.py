@@ -187,7 +187,7 @@ def _network(run: RunRecord, placement: Placement | None) -> dict[str, Any] | No
         "width": PANEL_WIDTH,
         "spine": SPINE,
         "shape": shape,
-        "num_classes": run.table.num_classes,
+        "output": run.table.output,
         "families": sorted({a.name for a in placement.attentions.values()}) if placement else [],
     }
 

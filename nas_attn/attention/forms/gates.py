@@ -54,6 +54,11 @@ def triple_idle(channels: int, options: Options) -> frozenset[str]:
     return frozenset(idle if "channel" in parts else idle | {"reduction"})
 
 
+def triple_fewest_logits(options: Options) -> int:
+    """Return 2 beside a softmax over the classes, which is constant over one; the element part has it."""
+    return 2 if options.get("softmax") == "channel" else 1
+
+
 def parts_of(options: Options) -> list[str]:
     """Return the words of `parts`."""
     return str(options["parts"]).split("+")
