@@ -287,7 +287,7 @@ def open_training(model, run) -> float:
 # --- a whole run
 
 
-TRAINED = SETTINGS | {"epochs": 6, "batch_size": 16, "trials": 2}
+TRAINED = SETTINGS | {"epochs": 6, "batch_size": 16, "trials": 1, "seeds": 1}
 
 
 @pytest.fixture(scope="module")
