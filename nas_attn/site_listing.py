@@ -101,7 +101,7 @@ def _tree(table: SiteTable, notes: list[str]) -> Tree:
     Args:
         notes: Gets what the marks `[1]`, `[2]`, ... stand for.
     """
-    size = f"{table.in_channels} channels, {table.image_size}x{table.image_size} pixels, {table.num_classes} classes"
+    size = f"{table.in_channels} channels, {table.image_size}x{table.image_size} pixels, {table.output}"
     root = Tree(Text.assemble((table.backbone, "bold"), f"  {size}; {table.n_parameters:,} parameters"))
     cells = {site.name: (_kind(site), _shape(site), _fitting(site, notes)) for site in table.sites}
     wide = [max((len(row[k]) for row in cells.values()), default=0) for k in (0, 1)]
