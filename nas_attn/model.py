@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.options import context_at
-from nas_attn.backbones.build import build_backbone, seeded
+from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone, check_shape, without_start
-from nas_attn.backbones.own import Survey, copy_network, survey
+from nas_attn.backbones.own import Survey, imported_survey, survey
+from nas_attn.backbones.own_network import copy_network, initialise, refuse_unready
+from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.table import site_table
 from nas_attn.errors import SpaceError
@@ -114,8 +116,9 @@ def build_model(
     inserts = {name: _insert(site, resolved[name], table.num_classes, seed) for name, site in sites.items()}
     open_blocks(net, ((site.kind, site.module) for site in sites.values()))
     _move_beside(net, inserts)
-    for name, insert in inserts.items():
-        _join(net, sites[name], insert, name in found.copied)
+    copied = found.copied | _written_later(sites, found.copied)
+    for name in sorted(inserts, key=lambda name: sites[name].kind not in SWAPPED):  # taps outlast no later swap
+        _join(net, sites[name], inserts[name], name in copied)
     model = AttentionModel(net, inserts, placement, spec)
     model.num_classes, model.in_channels, model.image_size = table.num_classes, table.in_channels, table.image_size
     model.attention.train(net.training)
@@ -138,19 +141,23 @@ def _backbone(
         spec = without_start(spec)  # a model file holds its own weights
         if "import" not in spec:
             return net, spec, Survey(site_table(spec, **shape, image_size=size), {}, frozenset())
-        return net, spec, survey(net, **shape, image_size=size)
-    if not isinstance(backbone, nn.Module):
-        if not callable(backbone):
-            raise SpaceError(f"A backbone must be a name, a mapping, a network or a function, but got {backbone!r}.")
-        with seeded(seed, "backbone"):
-            net = backbone()
-        if not isinstance(net, nn.Module):
-            raise SpaceError(f"A backbone's function must give a torch module, but gave {type(net).__name__}.")
-    else:
-        net = copy_network(backbone)
+        return net, spec, imported_survey(spec, net, **shape, image_size=size)
     size = check_shape({"import": ""}, **shape, image_size=image_size)
-    spec = {"own": type(net).__name__}
-    return net, spec, survey(net, **shape, image_size=size)
+    with seeded(seed, "backbone"):
+        net = copy_network(backbone) if isinstance(backbone, nn.Module) else _made(backbone)
+        initialise(net, in_channels=shape["in_channels"], image_size=size)
+    return net, {"own": type(net).__name__}, survey(net, **shape, image_size=size)
+
+
+def _made(maker: Maker) -> nn.Module:
+    """Return the network that the user's function makes. Raises: SpaceError if it is none, or is not ready."""
+    if not callable(maker):
+        raise SpaceError(f"A backbone must be a name, a mapping, a network or a function, but got {maker!r}.")
+    net = maker()
+    if not isinstance(net, nn.Module):
+        raise SpaceError(f"A backbone's function must give a torch module, but gave {type(net).__name__}.")
+    refuse_unready(net)
+    return net
 
 
 @lru_cache(maxsize=64)
@@ -164,6 +171,12 @@ def _site(found: Survey, name: str) -> Site:
         backbone = found.table.backbone
         raise SpaceError(f"Nothing can be placed at '{name}' of backbone '{backbone}': {found.refusals[name]}.")
     return found.table.site(name)
+
+
+def _written_later(sites: Mapping[str, Site], copied: Collection[str]) -> set[str]:
+    """Return the replaced convolutions whose norm goes too, where the network writes over what the norm gave."""
+    replaced = (site for site in sites.values() if site.replaced is not None)
+    return {site.module for site in replaced if site.replaced is not None and site.replaced.norm in copied}
 
 
 def _refuse_doubles(sites: Mapping[str, Site]) -> None:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nas_attn.backbones.built_in import take_out_se
-from nas_attn.backbones.own import copy_network
+from nas_attn.backbones.own_network import copy_network
 from nas_attn.config import Strict, validate
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.model import AttentionModel, Maker, build_model

@@ -319,6 +319,11 @@ def _of(values: Mapping[str, Any], names: Any) -> dict[str, Any]:
 def _refuse_unknown(given: Mapping[str, Any]) -> None:
     models: tuple[type[Strict], ...] = (Recipe, Budget, Engine, Resources)
     known = {*_DATA_KEYS, *_OTHER_KEYS, *(name for model in models for name in model.model_fields)}
+    if "backbone" in given:
+        raise ConfigError(
+            "A search makes a new network for every trial, so backbone=... cannot be given: let the space name a "
+            "function that makes yours, by [backbone] import = 'module:function'."
+        )
     for name in given:
         if name not in known:
             raise ConfigError(unknown("setting", name, known))

@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from nas_attn.backbones.built_in import take_out_se
 from nas_attn.backbones.catalog import backbone_entry, check_backbone, without_start
 from nas_attn.backbones.entry import Spec
+from nas_attn.backbones.own_network import first_line, initialise, refuse_unready
+from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.weights import load_weights
 from nas_attn.backbones.weights_file import find_weights
 from nas_attn.errors import SpaceError
-
-
-@contextmanager
-def seeded(seed: int, part: str) -> Iterator[None]:
-    """Seed the CPU's random numbers by `seed` and the name of a part, and put the global generator back afterwards.
-
-    Each part of a model is made inside one of these, so that its initial weights depend on nothing else in the model.
-    """
-    state = torch.get_rng_state()
-    digest = hashlib.sha256(f"{seed}/{part}".encode()).digest()
-    torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-
 
 log = logging.getLogger(__name__)
 
@@ -110,19 +93,42 @@ def load_object(path: str) -> Any:
 def _imported(spec: Spec, shape: dict[str, int]) -> nn.Module:
     """Call the user's function with the spec's options, and with those of the shape's words that it takes."""
     path = spec["import"]
-    try:
-        make = load_object(path)
-    except (ImportError, AttributeError) as error:
-        raise SpaceError(f"The backbone's import '{path}' cannot be loaded: {error}.") from error
+    make = _maker(path)
     options = {key: value for key, value in spec.items() if key != "import"}
     known = inspect.signature(make).parameters
     unknown_options = [key for key in options if key not in known and not _takes_any(known.values())]
     if unknown_options:
         raise SpaceError(f"'{path}' has no option '{unknown_options[0]}': it takes {', '.join(known) or 'none'}.")
-    net = make(**{key: value for key, value in shape.items() if key in known}, **options)
+    try:
+        net = make(**{key: value for key, value in shape.items() if key in known}, **options)
+    except Exception as error:  # the function is the user's: it may raise anything
+        raise SpaceError(f"The backbone's import '{path}' raised {_named(error)}.") from error
     if not isinstance(net, nn.Module):
         raise SpaceError(f"The backbone's import '{path}' must give a torch module, but gave {type(net).__name__}.")
+    refuse_unready(net)
+    initialise(net, in_channels=shape["in_channels"], image_size=shape["image_size"])
     return net
+
+
+def _maker(path: str) -> Callable[..., Any]:
+    """Return the user's function. Raises: SpaceError if it cannot be loaded, or is none."""
+    try:
+        make = load_object(path)
+    except (ImportError, AttributeError) as error:
+        raise SpaceError(f"The backbone's import '{path}' cannot be loaded: {first_line(error)}.") from error
+    except Exception as error:  # the module is the user's: importing it may raise anything
+        raise SpaceError(f"The backbone's import '{path}' cannot be loaded: it raised {_named(error)}.") from error
+    if isinstance(make, nn.Module) or not callable(make):
+        raise SpaceError(
+            f"The backbone's import '{path}' must be a function that makes a network, but is a {type(make).__name__}: "
+            "every model gets a new one."
+        )
+    maker: Callable[..., Any] = make
+    return maker
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _takes_any(parameters: Any) -> bool:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
 
-from nas_attn.backbones.build import build_backbone, seeded
+from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.built_in import built_in_se
-from nas_attn.backbones.catalog import check_shape
+from nas_attn.backbones.catalog import check_shape, without_start
 from nas_attn.backbones.entry import Spec
-from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open, open_block
+from nas_attn.backbones.own_blocks import close_harmful, open_all
+from nas_attn.backbones.own_maps import last_map, not_maps, wide_shapes
+from nas_attn.backbones.own_network import N_IMAGES, as_before, check_logits, copy_network, initialise, random_images
+from nas_attn.backbones.own_swaps import Sighting, sight, swapped_places
+from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open
+from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.sites import Passage, Place, count_parameters, dry_pass, forward_macs, measured, tap_path
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Site, SiteTable
 
-N_IMAGES = 2
+_SURVEYS: dict[tuple[object, ...], Survey] = {}
+"""What imported networks offer, kept for the time of the process: every trial builds the same one again."""
 
 
 @dataclass(frozen=True)
@@ -29,25 +35,44 @@ class Survey:
         refusals: For a name that is no site: why.
         copied: Sites whose tensor the network writes over later; a tap there works on copies, since an attention may
             need its input and its output for the gradient.
+        untrainable: Why the network cannot be trained as a search does it, if so.
     """
 
     table: SiteTable
     refusals: Mapping[str, str]
     copied: frozenset[str]
+    untrainable: str | None = None
 
 
 def imported_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
-    """Return the sites of the network that `{"import": "module:function"}` gives. Raises: SpaceError as `survey`."""
+    """Return the sites of the network that `{"import": "module:function"}` gives.
+
+    Raises: SpaceError as `survey`, and if it does not give `num_classes` numbers for each image in training too.
+    """
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    return survey(build_backbone(spec, **shape, seed=0, class_names=()), **shape).table
+    found = imported_survey(spec, build_backbone(spec, **shape, seed=0, class_names=()), **shape)
+    if found.untrainable is not None:
+        raise SpaceError(found.untrainable)
+    return found.table
 
 
-def copy_network(net: nn.Module) -> nn.Module:
-    """Return a deep copy. Raises: SpaceError for a network that cannot be copied."""
-    try:
-        return copy.deepcopy(net)
-    except Exception as error:  # the network is the user's: its copying may raise anything
-        raise SpaceError(f"The network {type(net).__name__} cannot be copied: {_first_line(error)}.") from error
+def imported_survey(spec: Spec, net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+    """Return what the network of such a spec offers; asked again for one of the same modules, it runs nothing.
+
+    Raises: SpaceError as `survey`.
+    """
+    shape = (num_classes, in_channels, image_size)
+    key = (json.dumps(without_start(spec), sort_keys=True, default=str), shape, _anatomy(net))
+    if key not in _SURVEYS:
+        _SURVEYS[key] = survey(net, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    return _SURVEYS[key]
+
+
+def _anatomy(net: nn.Module) -> tuple[object, ...]:
+    """Return the modules of a network by their classes, and its parameters by their shapes."""
+    modules = ((path, type(module)) for path, module in net.named_modules())
+    weights = ((path, weight.shape, weight.dtype, weight.requires_grad) for path, weight in net.named_parameters())
+    return (*modules, *weights)
 
 
 def survey(net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
@@ -55,24 +80,36 @@ def survey(net: nn.Module, *, num_classes: int, in_channels: int, image_size: in
 
     A block counts as openable only if the opened one gives bit-equal outputs in both modes. Stages are numbered by
     the sizes of the maps in the order of the data flow. A `Sequential` and its last child are one place: their sites
-    name the same module.
+    name the same module. Torch's global generator is left as it was.
 
     Raises: SpaceError if the network cannot be copied, does not take such images, or does not give `num_classes`
-    numbers for each.
+    numbers for each in evaluation mode.
     """
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     check_shape({"import": ""}, **shape)
-    trial = copy_network(net).cpu().eval()
-    images = _random_images(trial, in_channels, image_size)
-    _check_logits(trial, images, num_classes)
+    trial = copy_network(net).cpu()
+    with seeded(0, "survey"):
+        initialise(trial, in_channels=in_channels, image_size=image_size)
+        return _survey(trial, **shape)
+
+
+def _survey(trial: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+    """Survey a network that may be changed."""
+    images = random_images(trial, in_channels, image_size)
+    sightings, untrainable = _sightings(trial, images, num_classes)
     n_parameters, n_macs = count_parameters(trial), forward_macs(trial, images) // N_IMAGES
-    paths = [path for path, _ in trial.named_modules() if path]
-    blocks = [path for path in paths if may_open(trial.get_submodule(path))]
+    refusals = _closed(trial)
+    paths = [path for path, _ in trial.named_modules() if path and path not in refusals]
+    blocks = {path: block for path in paths if may_open(block := trial.get_submodule(path))}
     passages = dry_pass(trial, images, paths, copy_inputs_of=blocks)
-    refusals = {path: reason for path in paths if (reason := _no_site(passages[path]))}
-    opened = _open_all(trial, blocks, passages, refusals)
+    wider = wide_shapes(trial, images, paths)
+    refusals |= not_maps(trial, passages, wider) | _not_run_once(passages)
+    opened = open_all(trial, list(blocks), passages, refusals)
+    close_harmful(trial, opened, blocks, images, sightings[0].output, refusals)
     known = [path for path in paths if path not in refusals]
-    places = [*_places(trial, known, opened), *_swapped_places(trial, known, passages)]
+    end = last_map(trial, passages, wider)
+    swapped, not_swapped = swapped_places(trial, known, passages, sightings, end)
+    places = [*_places(trial, known, opened), *swapped]
     taps = {place.name: tap_path(trial, place.kind, place.module) for place in places}
     seen = dry_pass(trial, images, taps.values())
     places.sort(key=lambda place: (seen[taps[place.name]].order, -len(place.name)))
@@ -80,96 +117,52 @@ def survey(net: nn.Module, *, num_classes: int, in_channels: int, image_size: in
     copied = {name for name, path in taps.items() if seen[path].overwritten}
     copied |= {place.name for place in places if place.kind == "output" and passages[place.name].overwritten}
     table = SiteTable(
-        type(net).__name__,
+        type(trial).__name__,
         num_classes,
         in_channels,
         image_size,
         n_parameters,
         n_macs,
         sites,
-        built_in=built_in_se(net),
-        refusals={name: why for name, why in refusals.items() if name not in taps},
+        built_in=built_in_se(trial),
+        refusals={name: why for name, why in (not_swapped | refusals).items() if name not in taps},
     )
-    return Survey(table, table.refusals, frozenset(copied))
+    return Survey(table, table.refusals, frozenset(copied), untrainable)
 
 
-def _random_images(net: nn.Module, in_channels: int, image_size: int) -> Tensor:
-    """Return images that are the same in every process, in the type of the network's weights."""
-    dtype = next((weight.dtype for weight in net.parameters() if weight.is_floating_point()), torch.float32)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(N_IMAGES, in_channels, image_size, image_size, generator=generator).to(dtype)
-
-
-def _check_logits(net: nn.Module, images: Tensor, num_classes: int) -> None:
-    name, shape = type(net).__name__, tuple(images.shape)
+def _sightings(net: nn.Module, images: Tensor, num_classes: int) -> tuple[list[Sighting], str | None]:
+    """Run the network in both modes, and leave it in evaluation; return what was seen, and why it cannot be trained."""
+    with as_before(net):
+        evaluated = sight(net.eval(), images)
+    check_logits(net, evaluated.output, num_classes)
     try:
-        with torch.no_grad():
-            logits = net(images)
-    except Exception as error:  # the network is the user's: its forward may raise anything
-        raise SpaceError(f"The network {name} does not take images {shape}: {_first_line(error)}.") from error
-    given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if given != (N_IMAGES, num_classes):
-        raise SpaceError(
-            f"The network {name} must give {(N_IMAGES, num_classes)} for {N_IMAGES} images of {num_classes} classes, "
-            f"but gives {given}: change its last layer, or num_classes."
-        )
+        with as_before(net):
+            trained = sight(net.train(), images)
+        check_logits(net, trained.output, num_classes)
+    except SpaceError as error:
+        return [evaluated], str(error)
+    finally:
+        net.eval()
+    return [evaluated, trained], None
 
 
-def _no_site(passage: Passage) -> str | None:
-    """Return why nothing can be inserted after a module, if so."""
-    if passage.calls != 1:
-        return f"the network runs it {passage.calls} times, and once is needed" if passage.calls else "it is never run"
-    if not passage.is_map:
-        shape = "no tensor" if passage.tensor is None else f"a tensor of shape {tuple(passage.tensor.shape)}"
-        return f"it gives {shape}, and a map (N, C, H, W) is needed"
-    return None
+def _closed(net: nn.Module) -> dict[str, str]:
+    """Return the modules that torch.jit has compiled, and why no site lies in or behind them."""
+    compiled = (path for path, module in net.named_modules() if isinstance(module, torch.jit.ScriptModule))
+    return dict.fromkeys(compiled, "it is compiled by torch.jit, and takes no hooks")
 
 
-def _open_all(
-    net: nn.Module, blocks: list[str], passages: Mapping[str, Passage], refusals: dict[str, str]
-) -> dict[str, fx.GraphModule]:
-    """Open every block of `net` that can be opened, and add to `refusals` what cannot be had."""
-    opened = {}
-    for path in blocks:
-        block = net.get_submodule(path)
-        try:
-            opened[path] = _open_one(block, path, passages[path], refusals.get(path))
-        except SpaceError as error:
-            refusals |= {f"{path}.{kind}": str(error).removesuffix(".") for kind in SEAM_KINDS}
-            continue
-        if not has_seam(opened[path], "pre"):
-            refusals[f"{path}.pre"] = f"the shortcut of block '{path}' begins with what its branch begins with"
-    for path, block in opened.items():
-        net.set_submodule(path, block)
-    return opened
+def _not_run_once(passages: Mapping[str, Passage]) -> dict[str, str]:
+    """Return the modules that do not run once, and how often they do."""
+    reasons = {0: "it is never run"}
+    return {
+        path: reasons.get(passage.calls, f"the network runs it {passage.calls} times, and once is needed")
+        for path, passage in passages.items()
+        if passage.calls != 1
+    }
 
 
-def _open_one(block: nn.Module, path: str, passage: Passage, refusal: str | None) -> fx.GraphModule:
-    """Return the opened block. Raises: SpaceError if it cannot be opened, or computes something else then."""
-    if refusal is None and passage.given is None:
-        refusal = "it must take one tensor"
-    if refusal is not None:
-        raise SpaceError(f"Block '{path}' cannot be opened: {refusal}.")
-    opened = open_block(block, path)
-    assert passage.given is not None, "checked above"
-    for training in (False, True):
-        plain, again = (_run(module, passage.given, training) for module in (block, opened))
-        if not all(torch.equal(*pair) for pair in zip(plain, again, strict=True)):
-            raise SpaceError(f"Block '{path}' cannot be opened: it would compute something else then.")
-    return opened
-
-
-def _run(block: nn.Module, given: Tensor, training: bool) -> tuple[Tensor, Tensor]:
-    """Return the block's output in this mode, and its input afterwards; random numbers are the same at each call."""
-    block.train(training)
-    given = given.clone()
-    with seeded(0, "survey"), torch.no_grad():
-        output: Tensor = block(given)
-    block.eval()
-    return output, given
-
-
-def _places(net: nn.Module, paths: list[str], opened: Mapping[str, fx.GraphModule]) -> list[Place]:
+def _places(net: nn.Module, paths: Collection[str], opened: Mapping[str, fx.GraphModule]) -> list[Place]:
     """Name the sites; where a block's child is called like one of its edges, the edge keeps the name."""
     edges = {
         f"{path}.{kind}": Place(f"{path}.{kind}", kind, path, "")
@@ -177,50 +170,16 @@ def _places(net: nn.Module, paths: list[str], opened: Mapping[str, fx.GraphModul
         for kind in SEAM_KINDS
         if has_seam(block, kind)
     }
-    outputs = {path: Place(path, "output", _outermost(net, path), "") for path in paths}
+    outputs = {path: Place(path, "output", _outermost(net, path, paths), "") for path in paths}
     return list({**outputs, **edges}.values())
 
 
-def _swapped_places(net: nn.Module, paths: list[str], passages: Mapping[str, Passage]) -> list[Place]:
-    """Name the modules whose place an attention can take: 3x3 convolutions that keep the map, and poolings to a pixel.
-
-    A norm and a ReLU count as a convolution's own where modules of these types read what it gives.
-    """
-    places = []
-    for path in paths:
-        module = net.get_submodule(path)
-        if isinstance(module, nn.Conv2d) and _keeps_map(module):
-            norm = _reader(net, passages, path, nn.BatchNorm2d)
-            relu = _reader(net, passages, norm or path, nn.ReLU) is not None
-            places.append(Place(f"{path}.conv", "conv", path, "", norm=norm, relu=relu))
-        elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
-            places.append(Place(f"{path}.head", "head", path, ""))
-    return places
-
-
-def _keeps_map(conv: nn.Conv2d) -> bool:
-    """Tell whether this is a 3x3 convolution that keeps the map, but for its stride, with zeros around it."""
-    is_square = conv.stride[0] == conv.stride[1] and conv.dilation[0] == conv.dilation[1]
-    return conv.kernel_size == (3, 3) and is_square and conv.padding == conv.dilation and conv.padding_mode == "zeros"
-
-
-def _reader(net: nn.Module, passages: Mapping[str, Passage], path: str, kind: type[nn.Module]) -> str | None:
-    """Return the one module of a kind that reads what the module at `path` gives, or None."""
-    given = passages[path].tensor
-    readers = [
-        other
-        for other, passage in passages.items()
-        if passage.source is given and passage.calls == 1 and isinstance(net.get_submodule(other), kind)
-    ]
-    return readers[0] if len(readers) == 1 else None
-
-
-def _outermost(net: nn.Module, path: str) -> str:
-    """Return the path of the largest `Sequential` whose last child this is: its output is the same tensor."""
+def _outermost(net: nn.Module, path: str, known: Collection[str]) -> str:
+    """Return the path of the largest `Sequential` that runs and whose last child this is: one tensor leaves both."""
     parent, _, name = path.rpartition(".")
     module = net.get_submodule(parent)
     in_turn = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
-    return _outermost(net, parent) if parent and in_turn and name == list(module._modules)[-1] else path
+    return _outermost(net, parent, known) if parent in known and in_turn and name == list(module._modules)[-1] else path
 
 
 def _with_stages(sites: Iterable[Site]) -> tuple[Site, ...]:
@@ -231,7 +190,3 @@ def _with_stages(sites: Iterable[Site]) -> tuple[Site, ...]:
         number = sizes.setdefault((site.height, site.width), len(sizes) + 1)
         staged.append(replace(site, stage=f"stage{number}"))
     return tuple(staged)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from nas_attn.errors import SpaceError
 
 SEAMS = "attention_seams"
-SEAM_KINDS = ("pre", "branch", "shortcut", "merge")
+SEAM_KINDS = ("pre", "hidden", "branch", "shortcut", "merge")
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _DROPPED_BRANCHES = ("StochasticDepth", "DropPath")
@@ -44,7 +44,7 @@ def open_block(block: nn.Module, name: str) -> fx.GraphModule:
 
     Raises: SpaceError that says why the block cannot be opened; nothing is guessed.
     """
-    if any(getattr(block, hooks) for hooks in _HOOKS):
+    if has_hooks(block):
         raise _refusal(name, "it has hooks of its own")
     graph = _traced(block, name)
     add = _only_addition(graph, name)
@@ -68,6 +68,11 @@ def has_seam(block: nn.Module, kind: str) -> bool:
     """Tell whether this is an opened block with a seam of this kind."""
     seams = getattr(block, SEAMS, None)
     return isinstance(seams, nn.ModuleDict) and kind in seams
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Tell whether a module has hooks of its own, which would see other tensors, or none, once it is changed."""
+    return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def may_open(module: nn.Module) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,7 @@ class Passage:
         copy_input: Whether to keep the values of the input.
         calls: How often the module ran.
         order: Its rank among all modules by the end of its run.
+        output: What it gave.
         tensor, version: The tensor that it gave, and how often that had been written over by then.
         source: The first tensor that it was given.
         given: A copy of the tensor that it was given, if it was one and copies are kept.
@@ -54,6 +56,7 @@ class Passage:
     copy_input: bool = False
     calls: int = 0
     order: int = -1
+    output: object = None
     tensor: Tensor | None = None
     version: int = 0
     source: Tensor | None = None
@@ -70,13 +73,9 @@ class Passage:
         """See what comes out."""
         self.calls += 1
         self.order = next(self.clock)
+        self.output = output
         self.tensor = output if isinstance(output, Tensor) else None
         self.version = output._version if isinstance(output, Tensor) else 0
-
-    @property
-    def is_map(self) -> bool:
-        """Tell whether what came out is one tensor (N, C, H, W)."""
-        return self.tensor is not None and self.tensor.ndim == 4
 
     @property
     def overwritten(self) -> bool:
@@ -128,13 +127,21 @@ def _is_seam(net: nn.Module, kind: str, module: str) -> bool:
 
     A branch that is a module of its own, or layers in a row, ends there.
     """
-    return kind in (*SEAM_KINDS, "hidden") and may_open(net.get_submodule(module))
+    return kind in SEAM_KINDS and may_open(net.get_submodule(module))
 
 
 def dry_pass(
     net: nn.Module, image: Tensor, paths: Iterable[str], copy_inputs_of: Collection[str] = ()
 ) -> dict[str, Passage]:
     """Run the network once without gradients, and return what was seen at each path."""
+    with watched(net, paths, copy_inputs_of) as passages, torch.no_grad():
+        net(image)
+    return passages
+
+
+@contextmanager
+def watched(net: nn.Module, paths: Iterable[str], copy_inputs_of: Collection[str] = ()) -> Iterator[dict[str, Passage]]:
+    """Yield what is seen at each path while the network runs inside."""
     clock = itertools.count()
     passages = {path: Passage(clock, copy_input=path in copy_inputs_of) for path in paths}
     handles = []
@@ -143,12 +150,10 @@ def dry_pass(
         handles.append(module.register_forward_pre_hook(passage.before))
         handles.append(module.register_forward_hook(passage.after))
     try:
-        with torch.no_grad():
-            net(image)
+        yield passages
     finally:
         for handle in handles:
             handle.remove()
-    return passages
 
 
 def measured(net: nn.Module, place: Place, passage: Passage) -> Site:

@@ -1,0 +1,88 @@
+"""Tells the modules of a user's own network that give maps (N, C, H, W) from those that give something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_attn.backbones.own_network import described, run
+from nas_attn.backbones.sites import Passage, watched
+from nas_attn.errors import SpaceError
+
+_WIDER = 32
+"""Pixels by which the images are widened: a map grows, up to a total stride of this."""
+
+_TAKES_MAPS = (
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.BatchNorm2d,
+    nn.InstanceNorm2d,
+    nn.GroupNorm,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.Upsample,
+    nn.PixelShuffle,
+)
+
+Shape = tuple[int, ...]
+
+
+def wide_shapes(net: nn.Module, images: Tensor, paths: Iterable[str]) -> dict[str, Shape]:
+    """Return the shape of what each module gives for wider images, as far as the network gets with them."""
+    with watched(net, paths) as passages, suppress(SpaceError):
+        run(net, functional.pad(images, (0, _WIDER)))
+    return {path: tuple(found.tensor.shape) for path, found in passages.items() if found.tensor is not None}
+
+
+def not_maps(net: nn.Module, passages: Mapping[str, Passage], wider: Mapping[str, Shape]) -> dict[str, str]:
+    """Return why nothing can be inserted after a module, for those that give something else than a map.
+
+    A tensor of four dimensions may also be (N, H, W, C), or hold what each pixel has to do with each other one. On
+    wider images, the last dimension of a map grows, and no other. Where nothing grows, or the network takes no wider
+    images, a convolution, norm or pooling must handle a map of this very shape.
+
+    Args:
+        wider: What the modules give for wider images, from `wide_shapes`.
+    """
+    known = set(_known_maps(net, passages))
+    reasons = {}
+    for path, passage in passages.items():
+        shape = () if passage.tensor is None else tuple(passage.tensor.shape)
+        if len(shape) != 4:
+            given = described(passage.output) if passage.tensor is None else f"a tensor of shape {shape}"
+            reasons[path] = f"it gives {given}, and a map (N, C, H, W) is needed"
+        elif not _is_map(shape, wider.get(path), known):
+            reasons[path] = f"it gives a tensor of shape {shape}, which is not seen to be a map (N, C, H, W)"
+    return reasons
+
+
+def _is_map(shape: Shape, wider: Shape | None, known: set[Shape]) -> bool:
+    if wider is not None and wider != shape:
+        return wider[:3] == shape[:3]
+    return shape[1:] in known or shape[2:] == (1, 1)
+
+
+def _known_maps(net: nn.Module, passages: Mapping[str, Passage]) -> Iterator[Shape]:
+    """Yield (C, H, W) of what enters and leaves the modules that only work on maps."""
+    for path, passage in passages.items():
+        if isinstance(net.get_submodule(path), _TAKES_MAPS):
+            for tensor in (passage.source, passage.tensor):
+                if tensor is not None:
+                    yield tuple(tensor.shape[1:])
+
+
+def last_map(net: nn.Module, passages: Mapping[str, Passage], wider: Mapping[str, Shape]) -> int:
+    """Return the rank, in the order in which modules end, of the last that gives or reads more than one pixel."""
+    ranks = [-1]
+    for path, passage in passages.items():
+        is_leaf = not any(True for _ in net.get_submodule(path).children())
+        seen = [passage.tensor, passage.source if is_leaf else None]
+        shapes = [tuple(tensor.shape) for tensor in seen if tensor is not None] + [wider.get(path, ())]
+        if any(len(shape) == 4 and max(shape[2:]) > 1 for shape in shapes):
+            ranks.append(passage.order)
+    return max(ranks)

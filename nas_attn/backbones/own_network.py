@@ -1,0 +1,140 @@
+"""A network as its owner hands it over: refused while it is wrapped, copied, initialised, run on random images."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from nas_attn.backbones.seeding import seeded
+from nas_attn.errors import SpaceError
+
+N_IMAGES = 2
+
+_WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "FullyShardedDataParallel": "module",
+}
+"""Where each of torch's wrappers holds the network. Named, not imported: torch.compile alone loads for a second."""
+
+
+def copy_network(net: nn.Module) -> nn.Module:
+    """Return a deep copy. Raises: SpaceError for a network that is wrapped, has no weights yet, or cannot be copied."""
+    refuse_unready(net)
+    try:
+        return copy.deepcopy(net)
+    except Exception as error:  # the network is the user's: its copying may raise anything
+        raise SpaceError(f"The network {type(net).__name__} cannot be copied: {first_line(error)}.") from error
+
+
+def refuse_unready(net: nn.Module) -> None:
+    """Refuse a network that torch has wrapped, whole or in part, and one whose weights hold no numbers.
+
+    Raises: SpaceError that says what to pass instead.
+    """
+    for path, module in net.named_modules():
+        name = type(module).__name__
+        if name in _WRAPPERS and type(module).__module__.startswith("torch."):
+            part = f"Part '{path}' of the network" if path else "The network"
+            raise SpaceError(
+                f"{part} is wrapped in {name}: pass what it wraps (its .{_WRAPPERS[name]}), and wrap what is built."
+            )
+    for path, parameter in net.named_parameters():
+        if parameter.is_meta:
+            raise SpaceError(f"The network's weights must hold numbers, but '{path}' lies on the device meta.")
+
+
+def initialise(net: nn.Module, *, in_channels: int, image_size: int) -> None:
+    """Let the lazy modules of a network find their shapes by running it once; others are not run at all.
+
+    Raises: SpaceError if the network does not take such images, or leaves a module lazy.
+    """
+    if not any(True for _ in _lazy(net)):
+        return
+    with _evaluating(net):
+        run(net, random_images(net, in_channels, image_size))
+    path = next(_lazy(net), None)
+    if path is not None:
+        raise SpaceError(f"'{path}' of the network is lazy, and a run does not initialise it: leave it out.")
+
+
+def random_images(net: nn.Module, in_channels: int, image_size: int) -> Tensor:
+    """Return images that are the same in every process, of the type and on the device of the network's weights."""
+    weight = next((weight for weight in net.parameters() if weight.is_floating_point()), torch.zeros(()))
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(N_IMAGES, in_channels, image_size, image_size, generator=generator)
+    return images.to(weight.device, weight.dtype)
+
+
+def run(net: nn.Module, images: Tensor) -> object:
+    """Return what the network gives for these images. Raises: SpaceError if it does not take them."""
+    try:
+        with torch.no_grad():
+            return net(images)
+    except Exception as error:  # the network is the user's: its forward may raise anything
+        mode = " in training" if net.training else ""
+        raise SpaceError(
+            f"The network {type(net).__name__} does not take images {tuple(images.shape)}{mode}: {first_line(error)}."
+        ) from error
+
+
+def check_logits(net: nn.Module, logits: object, num_classes: int) -> None:
+    """Check what the network gave for the random images. Raises: SpaceError unless it is `num_classes` for each."""
+    given = described(logits)
+    if given != str((N_IMAGES, num_classes)):
+        mode = " in training" if net.training else ""
+        raise SpaceError(
+            f"The network {type(net).__name__} must give {(N_IMAGES, num_classes)} for {N_IMAGES} images of "
+            f"{num_classes} classes{mode}, but gives {given}: change its last layer, or num_classes."
+        )
+
+
+def described(output: object) -> str:
+    """Return a tensor's shape, or what else it is, in words.
+
+    >>> described(torch.zeros(2, 3)), described((1, 2)), described({}), described(None)
+    ('(2, 3)', '2 outputs (tuple)', '0 outputs (dict)', 'NoneType')
+    """
+    if isinstance(output, Tensor):
+        return str(tuple(output.shape))
+    name = type(output).__name__
+    return f"{len(output)} outputs ({name})" if isinstance(output, tuple | list | Mapping) else name
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its name."""
+    return (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
+
+
+def _lazy(net: nn.Module) -> Iterator[str]:
+    """Yield the names of the parameters and buffers that have no shape yet."""
+    return (name for name, value in (*net.named_parameters(), *net.named_buffers()) if is_lazy(value))
+
+
+@contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode, and each of its modules back into its own."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def as_before(net: nn.Module) -> Iterator[None]:
+    """Put the buffers, which a pass in training may change, and the random numbers back afterwards."""
+    buffers = [(buffer, buffer.clone()) for buffer in net.buffers() if not is_lazy(buffer)]
+    with seeded(0, "survey"):
+        yield
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)

@@ -1,0 +1,130 @@
+"""Finds the modules of a user's own network whose place an attention can take: 3x3 convolutions, and poolings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from nas_attn.backbones.own_network import run
+from nas_attn.backbones.readers import Readers
+from nas_attn.backbones.seams import has_hooks
+from nas_attn.backbones.sites import Passage, Place, watched
+
+_KINDS = (nn.Conv2d, nn.AdaptiveAvgPool2d, nn.BatchNorm2d)
+_TO_A_PIXEL = (1, (1, 1), [1, 1])
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One pass of a network in one mode: what it gave, what passed its convolutions and norms, and who read that."""
+
+    output: object
+    passages: Mapping[str, Passage]
+    readers: Readers
+
+
+def sight(net: nn.Module, images: Tensor) -> Sighting:
+    """Run the network once in the mode that it is in. Raises: SpaceError if it does not take the images."""
+    paths = [path for path, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    with watched(net, paths) as passages, Readers() as readers:
+        output = run(net, images)
+    return Sighting(output, passages, readers)
+
+
+def swapped_places(
+    net: nn.Module,
+    paths: Sequence[str],
+    passages: Mapping[str, Passage],
+    sightings: Sequence[Sighting],
+    end: int,
+) -> tuple[list[Place], dict[str, str]]:
+    """Name the sites in place of a module, and say of the other convolutions and poolings why they are none.
+
+    Args:
+        sightings: In every mode in which the network runs; a norm or a ReLU is a convolution's own only if all agree.
+        end: Rank of the last module that has to do with more than one pixel: the pooling there is the head.
+    """
+    places, refusals = [], {}
+    n_owners = Counter(id(weight) for _, weight in net.named_parameters(remove_duplicate=False))
+    for path in paths:
+        module = net.get_submodule(path)
+        if isinstance(module, nn.Conv2d):
+            kind, rule = "conv", _conv_rule(module)
+        elif isinstance(module, nn.AdaptiveAvgPool2d):
+            kind, rule = "head", _head_rule(module, is_last=passages[path].order >= end)
+        else:
+            continue
+        reason = rule or _owner_rule(module, n_owners) or _call_rule(passages[path])
+        if reason:
+            refusals[f"{path}.{kind}"] = reason
+        elif kind == "head":
+            places.append(Place(f"{path}.head", kind, path, ""))
+        else:
+            norm, relu = _behind(net, path, sightings, n_owners)
+            places.append(Place(f"{path}.conv", kind, path, "", norm=norm, relu=relu))
+    return places, refusals
+
+
+def _conv_rule(conv: nn.Conv2d) -> str | None:
+    """Return why this is no 3x3 convolution that keeps the map, but for its stride, with zeros around it."""
+    is_square = conv.stride[0] == conv.stride[1] and conv.dilation[0] == conv.dilation[1]
+    is_padded = conv.padding in (conv.dilation, "same") and conv.padding_mode == "zeros"
+    if conv.kernel_size == (3, 3) and is_square and is_padded:
+        return None
+    return "a 3x3 convolution is needed that keeps the map but for its stride, with zeros around it"
+
+
+def _head_rule(pool: nn.AdaptiveAvgPool2d, *, is_last: bool) -> str | None:
+    """Return why this is not what ends the maps of the network: squeeze-and-excitation pools to a pixel too."""
+    if pool.output_size not in _TO_A_PIXEL:
+        return "a pooling to one pixel is needed"
+    return None if is_last else "the network goes on with maps behind it, and the last pooling is needed"
+
+
+def _owner_rule(module: nn.Module, n_owners: Mapping[int, int]) -> str | None:
+    """Return why a module cannot be taken out: it is more than what torch has under its name, or not alone."""
+    if is_parametrized(module):
+        return "its weights are computed by a parametrization"
+    if not any(type(module).forward is kind.forward for kind in _KINDS):
+        return f"{type(module).__name__} has a forward of its own"
+    if has_hooks(module):
+        return "it has hooks of its own"
+    if any(n_owners[id(weight)] > 1 for weight in module.parameters()):
+        return "it shares its weights with another module"
+    if not all(weight.requires_grad for weight in module.parameters()):
+        return "its weights are frozen, and what takes its place is trained"
+    return None
+
+
+def _call_rule(passage: Passage) -> str | None:
+    is_map = passage.source is not None and passage.source.ndim == 4
+    return None if is_map else "it must be given one map (N, C, H, W), and not by keyword"
+
+
+def _behind(
+    net: nn.Module, path: str, sightings: Sequence[Sighting], n_owners: Mapping[int, int]
+) -> tuple[str | None, bool]:
+    """Return the batch norm that alone reads what a convolution gives, and whether a ReLU alone reads what follows."""
+    norms = {_norm_behind(net, path, sighting, n_owners) for sighting in sightings}
+    norm = norms.pop() if len(norms) == 1 else None
+    return norm, all(_relu_behind(norm or path, sighting) for sighting in sightings)
+
+
+def _norm_behind(net: nn.Module, path: str, sighting: Sighting, n_owners: Mapping[int, int]) -> str | None:
+    given = sighting.passages[path].tensor
+    if given is None or sighting.readers.n_readers(given) != 1:
+        return None
+    for other, passage in sighting.passages.items():
+        norm = net.get_submodule(other)
+        if passage.source is given and passage.calls == 1 and isinstance(norm, nn.BatchNorm2d):
+            return other if norm.affine and _owner_rule(norm, n_owners) is None else None
+    return None
+
+
+def _relu_behind(path: str, sighting: Sighting) -> bool:
+    given = sighting.passages[path].tensor
+    return given is not None and sighting.readers.only_relu(given)
