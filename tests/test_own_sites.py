@@ -269,3 +269,24 @@ def test_attention_on_both_sides_of_a_swap_is_kept():
     model = build_model(net, placement, **SHAPE)
     model(IMAGES).square().sum().backward()
     assert [key for key, value in model.named_parameters() if value.grad is None] == []
+
+
+def test_a_pooling_within_a_block_is_of_the_blocks_stage_and_the_last_one_of_its_own():
+    class Squeezed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, padding=1)
+            self.squeeze = nn.AdaptiveAvgPool2d(1)
+            self.excite = nn.Conv2d(4, 4, 1)
+            self.down = nn.Conv2d(4, 4, 3, 2, 1)
+            self.pool = nn.AdaptiveAvgPool2d(1)
+            self.classifier = nn.Linear(4, 5)
+
+        def forward(self, x):
+            x = self.conv(x)
+            x = x * self.excite(self.squeeze(x)).sigmoid()
+            return self.classifier(self.pool(self.down(x)).flatten(1))
+
+    stages = {site.name: site.stage for site in survey(Squeezed(), **SHAPE).table.sites}
+    assert (stages["conv"], stages["squeeze"], stages["excite"]) == ("stage1", "stage1", "stage1")
+    assert (stages["down"], stages["pool"]) == ("stage2", "stage3")

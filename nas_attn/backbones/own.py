@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, fx, nn
 
 from nas_attn.backbones.build import build_backbone
@@ -98,12 +97,11 @@ def _survey(trial: nn.Module, *, num_classes: int, in_channels: int, image_size:
     images = random_images(trial, in_channels, image_size)
     sightings, untrainable = _sightings(trial, images, num_classes)
     n_parameters, n_macs = count_parameters(trial), forward_macs(trial, images) // N_IMAGES
-    refusals = _closed(trial)
-    paths = [path for path, _ in trial.named_modules() if path and path not in refusals]
+    paths = [path for path, _ in trial.named_modules() if path]
     blocks = {path: block for path in paths if may_open(block := trial.get_submodule(path))}
     passages = dry_pass(trial, images, paths, copy_inputs_of=blocks)
     wider = wide_shapes(trial, images, paths)
-    refusals |= not_maps(trial, passages, wider) | _not_run_once(passages)
+    refusals = {**not_maps(trial, passages, wider), **_not_run_once(passages)}
     opened = open_all(trial, list(blocks), passages, refusals)
     close_harmful(trial, opened, blocks, images, sightings[0].output, refusals)
     known = [path for path in paths if path not in refusals]
@@ -146,12 +144,6 @@ def _sightings(net: nn.Module, images: Tensor, num_classes: int) -> tuple[list[S
     return [evaluated, trained], None
 
 
-def _closed(net: nn.Module) -> dict[str, str]:
-    """Return the modules that torch.jit has compiled, and why no site lies in or behind them."""
-    compiled = (path for path, module in net.named_modules() if isinstance(module, torch.jit.ScriptModule))
-    return dict.fromkeys(compiled, "it is compiled by torch.jit, and takes no hooks")
-
-
 def _not_run_once(passages: Mapping[str, Passage]) -> dict[str, str]:
     """Return the modules that do not run once, and how often they do."""
     reasons = {0: "it is never run"}
@@ -183,10 +175,19 @@ def _outermost(net: nn.Module, path: str, known: Collection[str]) -> str:
 
 
 def _with_stages(sites: Iterable[Site]) -> tuple[Site, ...]:
-    """Number the stages by the maps' sizes, in the order in which they appear."""
+    """Number the stages by the maps' sizes, in the order in which they appear.
+
+    A pixel before a larger map belongs to that map's stage: squeeze-and-excitation pools within a block.
+    """
     sizes: dict[tuple[int, int], int] = {}
-    staged = []
+    staged: list[Site] = []
+    pixels: list[Site] = []
     for site in sites:
-        number = sizes.setdefault((site.height, site.width), len(sizes) + 1)
-        staged.append(replace(site, stage=f"stage{number}"))
-    return tuple(staged)
+        size = (site.height, site.width)
+        if size == (1, 1):
+            pixels.append(site)
+            continue
+        stage = f"stage{sizes.setdefault(size, len(sizes) + 1)}"
+        staged += [replace(held, stage=stage) for held in (*pixels, site)]
+        pixels = []
+    return (*staged, *(replace(pixel, stage=f"stage{len(sizes) + 1}") for pixel in pixels))

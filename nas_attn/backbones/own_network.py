@@ -27,6 +27,9 @@ _WRAPPERS = {
 def copy_network(net: nn.Module) -> nn.Module:
     """Return a deep copy. Raises: SpaceError for a network that is wrapped, has no weights yet, or cannot be copied."""
     refuse_unready(net)
+    lazy = next((path for path, parameter in net.named_parameters() if is_lazy(parameter)), None)
+    if lazy is not None:
+        raise SpaceError(f"'{lazy}' of the network is lazy, and cannot be copied: run it once, or pass its maker.")
     try:
         return copy.deepcopy(net)
     except Exception as error:  # the network is the user's: its copying may raise anything
@@ -40,14 +43,22 @@ def refuse_unready(net: nn.Module) -> None:
     """
     for path, module in net.named_modules():
         name = type(module).__name__
-        if name in _WRAPPERS and type(module).__module__.startswith("torch."):
-            part = f"Part '{path}' of the network" if path else "The network"
+        if isinstance(module, torch.jit.ScriptModule):
             raise SpaceError(
-                f"{part} is wrapped in {name}: pass what it wraps (its .{_WRAPPERS[name]}), and wrap what is built."
+                f"{_part(path)} is compiled by torch.jit, whose copies cannot be trained: pass what was compiled."
+            )
+        if name in _WRAPPERS and type(module).__module__.startswith("torch."):
+            raise SpaceError(
+                f"{_part(path)} is wrapped in {name}: pass what it wraps (its .{_WRAPPERS[name]}), "
+                "and wrap what is built."
             )
     for path, parameter in net.named_parameters():
         if parameter.is_meta:
             raise SpaceError(f"The network's weights must hold numbers, but '{path}' lies on the device meta.")
+
+
+def _part(path: str) -> str:
+    return f"Part '{path}' of the network" if path else "The network"
 
 
 def initialise(net: nn.Module, *, in_channels: int, image_size: int) -> None:
