@@ -264,7 +264,7 @@ def spaces(debug: Debug = False) -> None:
 @app.command(rich_help_panel="Commands")
 def sites(
     network: Annotated[
-        str, typer.Argument(metavar="NETWORK", help="A backbone, a space, or module:function of your own.")
+        str, typer.Argument(metavar="NETWORK", help="A backbone, timm:NAME, a space, or module:function of your own.")
     ],
     options: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the backbone, such as stem=small.")

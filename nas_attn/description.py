@@ -14,7 +14,7 @@ from nas_attn.run_folder import table_to_dict
 from nas_attn.settings import Request
 
 _NOT_KEPT = ("notes", "mean", "std", "task")
-_PACKAGES = ("nas_attn", "torch", "torchvision", "optuna", "ray", "numpy", "scikit-learn")
+_PACKAGES = ("nas_attn", "torch", "torchvision", "timm", "optuna", "ray", "numpy", "scikit-learn")
 
 
 def describe_run(request: Request) -> dict[str, Any]:

@@ -14,15 +14,15 @@ from nas_attn.attention.create import create_attention
 from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone, check_shape, without_start
-from nas_attn.backbones.own import Survey, imported_survey, survey
+from nas_attn.backbones.own import imported_survey, survey
 from nas_attn.backbones.own_network import copy_network, initialise, refuse_unready
 from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.sites import open_blocks, tap_path
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.table import site_survey
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import is_neutral, resolve_at
 from nas_attn.insert import Held, Insert, Tap
-from nas_attn.placement import SWAPPED, Attention, Placement, Site
+from nas_attn.placement import SWAPPED, Attention, Placement, Site, Survey
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +91,8 @@ def build_model(
     bit.
 
     Args:
-        backbone: A catalogue name, a `{"name": ..., option: value}` mapping, the user's own network, or a function
-            that makes it. A network that is passed in is copied with its weights, and never changed.
+        backbone: A catalogue name, `timm:NAME`, a `{"name": ..., option: value}` mapping, the user's own network, or
+            a function that makes it. A network that is passed in is copied with its weights, and never changed.
         image_size: Height and width of the images, which attention is fitted to (others of at least the backbone's
             smallest size pass too); None takes the catalogue backbone's default.
         seed: None draws one from torch's global generator, which is otherwise left as it was.
@@ -140,7 +140,7 @@ def _backbone(
         net = build_backbone(spec, **shape, image_size=size, seed=seed, class_names=class_names)
         spec = without_start(spec)  # a model file holds its own weights
         if "import" not in spec:
-            return net, spec, Survey(site_table(spec, **shape, image_size=size), {}, frozenset())
+            return net, spec, site_survey(spec, **shape, image_size=size)
         return net, spec, imported_survey(spec, net, **shape, image_size=size)
     size = check_shape({"import": ""}, **shape, image_size=image_size)
     with seeded(seed, "backbone"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -162,6 +162,34 @@ class SiteTable:
             return None
         why = f" ({self.lacks[kind]})" if kind in self.lacks else ""
         return f"none of its sites is of kind '{kind}'{why}; its kinds are {', '.join(self.kinds)}."
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The sites of a network, and what is known of its other places.
+
+    Args:
+        refusals: For a name that is no site: why.
+        copied: Sites whose tensor the network writes over later; a tap there works on copies, since an attention may
+            need its input and its output for the gradient.
+        untrainable: Why the network cannot be trained as a search does it, if so; such a survey is never kept.
+    """
+
+    table: SiteTable
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    copied: frozenset[str] = frozenset()
+    untrainable: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the survey in plain JSON."""
+        return {"table": asdict(self.table), "copied": sorted(self.copied)}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Survey:
+        """Read what `to_dict` wrote."""
+        sites = tuple(Site.from_dict(site) for site in record["table"]["sites"])
+        table = SiteTable(**{**record["table"], "sites": sites})
+        return cls(table, table.refusals, frozenset(record["copied"]))
 
 
 @dataclass(frozen=True)

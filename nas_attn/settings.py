@@ -10,6 +10,7 @@ from typing import Any
 
 from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.table import site_table
+from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.weights_file import file_digest, find_weights
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, read_shares, validate
 from nas_attn.data import DataFacts, describe
@@ -293,7 +294,7 @@ def _refuse_mirrors(recipe: Recipe, data: DataConfig | None) -> None:
 def _enlarged(settings: Settings, image_size: int) -> int | None:
     """Return the size that smaller images are brought to, or None when they are large enough."""
     spec = settings.space.backbone
-    if "name" not in spec or settings.data is None or settings.data.image_size is not None:
+    if "name" not in spec or is_timm(spec) or settings.data is None or settings.data.image_size is not None:
         return None
     entry = backbone_entry(spec["name"])
     return entry.default_image(spec) if image_size < entry.smallest_image(spec) else None

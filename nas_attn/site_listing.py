@@ -15,6 +15,7 @@ from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.options import why_not
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.backbones.table import site_table
+from nas_attn.backbones.timm_names import PREFIX
 from nas_attn.errors import SpaceError
 from nas_attn.listing import console_of
 from nas_attn.patterns import block_names, covered
@@ -43,7 +44,8 @@ def print_sites(
     Below: what the kinds and the shorthands of patterns stand for in this network, and what is no site.
 
     Args:
-        network: A backbone's name, a space's name or file, or `module:function` for a network of one's own.
+        network: A backbone's name, `timm:NAME`, a space's name or file, or `module:function` for a network of one's
+            own.
         options: Options of the backbone, as KEY=VALUE.
         num_classes: None takes a space's one logit, else 10.
     Raises: SpaceError that names the nearest backbone or option, or says why the network has no sites.
@@ -74,11 +76,12 @@ def _spec(network: str, options: Sequence[str]) -> tuple[dict[str, Any], int | N
     if network.endswith(".py"):
         module = network.removesuffix(".py").replace("/", ".")
         raise SpaceError(f"A network of your own is MODULE:FUNCTION, but got '{network}': write {module}:make_net.")
-    return check_backbone({"import" if ":" in network else "name": network, **given}), None, N_CLASSES
+    own = ":" in network and not network.startswith(PREFIX)
+    return check_backbone({"import" if own else "name": network, **given}), None, N_CLASSES
 
 
 def _read(word: str) -> tuple[str, Any]:
-    """Read KEY=VALUE; a value is a whole number, a number, a list of them with commas, or a word."""
+    """Read KEY=VALUE; a value is a whole number, a number, true or false, a list of them with commas, or a word."""
     key, equals, text = word.partition("=")
     if not key or not equals:
         raise SpaceError(f"An option of a network must be KEY=VALUE, but got '{word}': write stem=small.")
@@ -86,7 +89,9 @@ def _read(word: str) -> tuple[str, Any]:
     return key, parts if len(parts) > 1 else parts[0]
 
 
-def _number(text: str) -> int | float | str:
+def _number(text: str) -> int | float | bool | str:
+    if text in ("true", "false"):
+        return text == "true"
     for kind in (int, float):
         try:
             return kind(text)

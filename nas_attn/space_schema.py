@@ -9,6 +9,7 @@ from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.entry import Option
 from nas_attn.backbones.catalog import BACKBONES
 from nas_attn.backbones.entry import BackboneOption
+from nas_attn.backbones.timm_names import PREFIX
 from nas_attn.space_file import SpaceFile
 
 _TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
@@ -16,10 +17,11 @@ _ANY_BACKBONE: dict[str, Any] = {
     "weights": {
         "type": "string",
         "minLength": 1,
-        "description": "What the network starts from: a .safetensors, .pt or .pth file, or a name of torchvision's.",
+        "description": "What the network starts from: a .safetensors, .pt or .pth file, or a name of torchvision's or "
+        "timm's.",
     },
     "replace": {"const": "se", "description": "se: the network's own squeeze-and-excitation is taken out."},
-    "download": {"type": "boolean", "description": "Whether torchvision's weights may be fetched. Default: false."},
+    "download": {"type": "boolean", "description": "Whether weights may be fetched. Default: false."},
 }
 
 
@@ -56,7 +58,14 @@ def _backbone_schema() -> dict[str, Any]:
         "required": ["import"],
         "properties": {"import": {"type": "string", "pattern": "^[^:]+:[^:]+$"}} | _ANY_BACKBONE,
     }
-    return {"anyOf": [{"enum": list(BACKBONES)}, *tables, own]}
+    timm_name = {"type": "string", "pattern": f"^{PREFIX}\\w+$"}
+    timm = {
+        "type": "object",
+        "description": "A network of timm's, and keywords of timm.create_model.",
+        "required": ["name"],
+        "properties": {"name": timm_name} | _ANY_BACKBONE,
+    }
+    return {"anyOf": [{"enum": list(BACKBONES)}, timm_name, *tables, timm, own]}
 
 
 def _backbone_value(option: BackboneOption) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 
+from nas_attn.backbones import cache as cache_module
 from nas_attn.backbones import table as table_module
 from nas_attn.backbones.build import build_backbone, load_object
 from nas_attn.backbones.catalog import BACKBONES, check_backbone, image_sizes
@@ -183,7 +184,7 @@ def test_another_shape_spec_or_version_is_another_entry(cache, monkeypatch):
     site_table(TINY, **SHAPE, image_size=9)
     site_table({**TINY, "stem": "imagenet"}, **SHAPE, image_size=9)
     table_module._remembered.cache_clear()
-    monkeypatch.setattr(table_module, "_versions", lambda: ["torch 99"])
+    monkeypatch.setattr(table_module, "_versions", lambda spec: ["torch 99"])
     site_table(TINY, **SHAPE, image_size=8)
     assert len(list(cache.iterdir())) == 4
 
@@ -196,7 +197,7 @@ def test_another_shape_spec_or_version_is_another_entry(cache, monkeypatch):
         lambda text: "",
         lambda text: "[1]",
         lambda text: "[" * 100_000,
-        lambda text: json.dumps({"digest": table_module._digest({"a": 1}), "table": {"a": 1}}),
+        lambda text: json.dumps({"digest": cache_module._digest({"a": 1}), "record": {"a": 1}}),
     ],
     ids=["truncated", "altered", "empty", "a list", "deep", "another record"],
 )
@@ -216,7 +217,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(cache, monkeypatch):
     blocker.write_text("a file where a folder should be")
     assert site_table(TINY, **SHAPE, image_size=8).sites
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(table_module.Path, "home", _no_home)
+    monkeypatch.setattr(cache_module.Path, "home", _no_home)
     table_module._remembered.cache_clear()
     assert site_table(TINY, **SHAPE, image_size=8).sites
 

@@ -303,7 +303,13 @@ def test_the_command_gives_the_list_as_json(capsys: pytest.CaptureFixture[str]) 
 def test_the_command_shows_one_network_in_full(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["published", "eca_resnet50"]) == 0
     shown = capsys.readouterr().out
-    for words in ("ECA in every block", "arXiv:1910.03151", "3 channels, 224x224, 1,000 classes", "25,557,112", "24.37"):
+    for words in (
+        "ECA in every block",
+        "arXiv:1910.03151",
+        "3 channels, 224x224, 1,000 classes",
+        "25,557,112",
+        "24.37",
+    ):
         assert words in shown
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("eca(")] == [
         f"eca(kernel_size={size})" for size in (3, 5, 7)

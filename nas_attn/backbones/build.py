@@ -16,6 +16,8 @@ from nas_attn.backbones.catalog import backbone_entry, check_backbone, without_s
 from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.own_network import first_line, initialise, refuse_unready
 from nas_attn.backbones.seeding import seeded
+from nas_attn.backbones.timm_names import is_timm
+from nas_attn.backbones.timm_networks import timm_net
 from nas_attn.backbones.weights import load_weights
 from nas_attn.backbones.weights_file import find_weights
 from nas_attn.errors import SpaceError
@@ -77,6 +79,8 @@ def _plain(checked: Spec, *, num_classes: int, in_channels: int, image_size: int
     with seeded(seed, "backbone"):
         if "import" in checked:
             return _imported(checked, shape)
+        if is_timm(checked):
+            return timm_net(checked, **shape)
         entry = backbone_entry(checked["name"])
         options = {key: value for key, value in checked.items() if key != "name"}
         sizes = shape if entry.sized else {key: shape[key] for key in ("num_classes", "in_channels")}

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from torch import nn
 
-_CLASS = "torchvision.ops.misc.SqueezeExcitation"
-"""Named, not imported: a network without it needs no torchvision."""
+_CLASSES = (
+    "torchvision.ops.misc.SqueezeExcitation",
+    "timm.layers.squeeze_excite.SEModule",
+    "timm.layers.squeeze_excite.EffectiveSEModule",
+    "timm.models._efficientnet_blocks.SqueezeExcite",
+    "timm.models.senet.SEModule",
+)
+"""Named, not imported: a network without it needs neither torchvision nor timm."""
 
 
 def built_in_se(net: nn.Module) -> tuple[str, ...]:
-    """Return the paths of torchvision's squeeze-and-excitation modules inside a network."""
+    """Return the paths of torchvision's and timm's squeeze-and-excitation modules inside a network."""
     return tuple(path for path, module in net.named_modules() if path and _is_se(module))
 
 
@@ -22,4 +28,4 @@ def take_out_se(net: nn.Module) -> tuple[str, ...]:
 
 
 def _is_se(module: nn.Module) -> bool:
-    return any(f"{cls.__module__}.{cls.__qualname__}" == _CLASS for cls in type(module).__mro__)
+    return any(f"{cls.__module__}.{cls.__qualname__}" in _CLASSES for cls in type(module).__mro__)

@@ -8,6 +8,7 @@ from typing import Any
 
 from nas_attn.backbones.entries import ENTRIES
 from nas_attn.backbones.entry import Backbone, BackboneOption, Spec
+from nas_attn.backbones.timm_names import PREFIX, check_timm, is_timm, timm_network
 from nas_attn.errors import SpaceError, unknown
 
 
@@ -25,7 +26,7 @@ START_KEYS = ("weights", "download")
 def backbone_entry(name: str, where: str = "") -> Backbone:
     """Return the catalogue's entry. Raises: SpaceError that names the nearest backbone."""
     if name not in BACKBONES:
-        raise SpaceError(unknown("backbone", name, BACKBONES, where))
+        raise SpaceError(unknown("backbone", name, [*BACKBONES, f"{PREFIX}NAME"], where))
     return BACKBONES[name]
 
 
@@ -33,12 +34,13 @@ def check_backbone(spec: str | Spec, where: str = "") -> dict[str, Any]:
     """Return `spec` with every option filled in, so that equal networks have equal specs.
 
     Beside its options, every backbone takes `replace = "se"`, which takes its own squeeze-and-excitation out;
-    `weights`, which it starts from (a file, or a name of torchvision's); and `download`, whether these
+    `weights`, which it starts from (a file, or a name of torchvision's or timm's); and `download`, whether these
     may be fetched. A function that is imported never sees these keys.
 
     Args:
-        spec: A name, or `{"name": ..., option: value}`, or `{"import": "module:function", ...}` for a network of the
-            user's own; the latter's options are the function's business and pass unchecked.
+        spec: A name, or `{"name": ..., option: value}`, where `timm:NAME` is timm's network of that name; or
+            `{"import": "module:function", ...}` for one of the user's own. Options of timm's and the user's networks
+            are their own business and pass unchecked.
         where: The file that it stands in, for the message.
     Raises: SpaceError that names the nearest backbone or option, or the range of a value.
     """
@@ -74,6 +76,8 @@ def _check_start(record: Spec, where: str) -> dict[str, Any]:
 def _check_network(record: dict[str, Any], where: str) -> dict[str, Any]:
     if "import" in record:
         return _check_import(record, where)
+    if is_timm(record):
+        return check_timm(record, where)
     name = record.pop("name", None)
     if not isinstance(name, str):
         raise SpaceError(f'A backbone must have a name{_in(where)}, but got {name!r}: write name = "densenet".')
@@ -102,7 +106,10 @@ def check_shape(spec: Spec, *, num_classes: int, in_channels: int, image_size: i
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise SpaceError(f"{name} >= 1 must hold, but got {name}={count!r}.")
     if "import" in spec:
-        return _own_size(image_size)
+        return _free_size(image_size, "A network of your own")
+    if is_timm(spec):
+        default = timm_network(spec["name"]).image_size
+        return _free_size(default if image_size is None else image_size, f"Backbone '{spec['name']}'")
     entry = backbone_entry(spec["name"])
     if image_size is None:
         return entry.default_image(spec)
@@ -117,9 +124,10 @@ def check_shape(spec: Spec, *, num_classes: int, in_channels: int, image_size: i
     return image_size
 
 
-def _own_size(image_size: int | None) -> int:
+def _free_size(image_size: int | None, network: str) -> int:
+    """Return the image size of a network whose least one nobody knows before it is run."""
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
-        raise SpaceError(f"A network of your own needs image_size >= 1, but got image_size={image_size!r}.")
+        raise SpaceError(f"{network} needs image_size >= 1, but got image_size={image_size!r}.")
     return image_size
 
 

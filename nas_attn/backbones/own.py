@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor, fx, nn
 
@@ -19,40 +19,35 @@ from nas_attn.backbones.own_swaps import Sighting, sight, swapped_places
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open
 from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.sites import Passage, Place, count_parameters, dry_pass, forward_macs, measured, tap_path
+from nas_attn.backbones.timm_names import is_timm, timm_network
 from nas_attn.errors import SpaceError
-from nas_attn.placement import Site, SiteTable
+from nas_attn.placement import Site, SiteTable, Survey
 
 _SURVEYS: dict[tuple[object, ...], Survey] = {}
 """What imported networks offer, kept for the time of the process: every trial builds the same one again."""
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What a network of the user's own offers.
-
-    Args:
-        refusals: For a name that is no site: why.
-        copied: Sites whose tensor the network writes over later; a tap there works on copies, since an attention may
-            need its input and its output for the gradient.
-        untrainable: Why the network cannot be trained as a search does it, if so.
-    """
-
-    table: SiteTable
-    refusals: Mapping[str, str]
-    copied: frozenset[str]
-    untrainable: str | None = None
-
-
-def imported_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
-    """Return the sites of the network that `{"import": "module:function"}` gives.
+def survey_spec(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+    """Survey the network that a checked spec of an imported function, or of timm's, gives.
 
     Raises: SpaceError as `survey`, and if it does not give `num_classes` numbers for each image in training too.
     """
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    found = imported_survey(spec, build_backbone(spec, **shape, seed=0, class_names=()), **shape)
+    net = build_backbone(spec, **shape, seed=0, class_names=())
+    found = _timm_survey(spec, net, **shape) if is_timm(spec) else imported_survey(spec, net, **shape)
     if found.untrainable is not None:
         raise SpaceError(found.untrainable)
-    return found.table
+    return found
+
+
+def _timm_survey(spec: Spec, net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+    """Survey a network of timm's. Raises: SpaceError as `survey`, which ends in the size of timm's own images."""
+    try:
+        return survey(net, spec["name"], num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    except SpaceError as error:
+        default = timm_network(spec["name"]).image_size
+        hint = f"; timm's own images for it are {default}x{default}" if image_size != default else ""
+        raise SpaceError(f"{str(error).removesuffix('.')}{hint}.") from error
 
 
 def imported_survey(spec: Spec, net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
@@ -74,13 +69,23 @@ def _anatomy(net: nn.Module) -> tuple[object, ...]:
     return (*modules, *weights)
 
 
-def survey(net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+def survey(
+    net: nn.Module,
+    name: str | None = None,
+    /,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+) -> Survey:
     """Run a copy of the network on random images, as it is and with every residual block opened that can be.
 
     A block counts as openable only if the opened one gives bit-equal outputs in both modes. Stages are numbered by
     the sizes of the maps in the order of the data flow. A `Sequential` and its last child are one place: their sites
     name the same module. Torch's global generator is left as it was.
 
+    Args:
+        name: What the network is called; None takes its class.
     Raises: SpaceError if the network cannot be copied, does not take such images, or does not give `num_classes`
     numbers for each in evaluation mode.
     """
@@ -89,13 +94,13 @@ def survey(net: nn.Module, *, num_classes: int, in_channels: int, image_size: in
     trial = copy_network(net).cpu()
     with seeded(0, "survey"):
         initialise(trial, in_channels=in_channels, image_size=image_size)
-        return _survey(trial, **shape)
+        return _survey(trial, type(net).__name__ if name is None else name, **shape)
 
 
-def _survey(trial: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+def _survey(trial: nn.Module, name: str, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
     """Survey a network that may be changed."""
     images = random_images(trial, in_channels, image_size)
-    sightings, untrainable = _sightings(trial, images, num_classes)
+    sightings, untrainable = _sightings(trial, images, num_classes, name)
     n_parameters, n_macs = count_parameters(trial), forward_macs(trial, images) // N_IMAGES
     paths = [path for path, _ in trial.named_modules() if path]
     blocks = {path: block for path in paths if may_open(block := trial.get_submodule(path))}
@@ -115,7 +120,7 @@ def _survey(trial: nn.Module, *, num_classes: int, in_channels: int, image_size:
     copied = {name for name, path in taps.items() if seen[path].overwritten}
     copied |= {place.name for place in places if place.kind == "output" and passages[place.name].overwritten}
     table = SiteTable(
-        type(trial).__name__,
+        name,
         num_classes,
         in_channels,
         image_size,
@@ -128,15 +133,15 @@ def _survey(trial: nn.Module, *, num_classes: int, in_channels: int, image_size:
     return Survey(table, table.refusals, frozenset(copied), untrainable)
 
 
-def _sightings(net: nn.Module, images: Tensor, num_classes: int) -> tuple[list[Sighting], str | None]:
+def _sightings(net: nn.Module, images: Tensor, num_classes: int, name: str) -> tuple[list[Sighting], str | None]:
     """Run the network in both modes, and leave it in evaluation; return what was seen, and why it cannot be trained."""
     with as_before(net):
         evaluated = sight(net.eval(), images)
-    check_logits(net, evaluated.output, num_classes)
+    check_logits(name, evaluated.output, num_classes, training=False)
     try:
         with as_before(net):
             trained = sight(net.train(), images)
-        check_logits(net, trained.output, num_classes)
+        check_logits(name, trained.output, num_classes, training=True)
     except SpaceError as error:
         return [evaluated], str(error)
     finally:

@@ -95,13 +95,13 @@ def run(net: nn.Module, images: Tensor) -> object:
         ) from error
 
 
-def check_logits(net: nn.Module, logits: object, num_classes: int) -> None:
+def check_logits(name: str, logits: object, num_classes: int, *, training: bool) -> None:
     """Check what the network gave for the random images. Raises: SpaceError unless it is `num_classes` for each."""
     given = described(logits)
     if given != str((N_IMAGES, num_classes)):
-        mode = " in training" if net.training else ""
+        mode = " in training" if training else ""
         raise SpaceError(
-            f"The network {type(net).__name__} must give {(N_IMAGES, num_classes)} for {N_IMAGES} images of "
+            f"The network {name} must give {(N_IMAGES, num_classes)} for {N_IMAGES} images of "
             f"{num_classes} classes{mode}, but gives {given}: change its last layer, or num_classes."
         )
 

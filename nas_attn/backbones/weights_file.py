@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.entry import Spec
+from nas_attn.backbones.timm_names import is_timm
+from nas_attn.backbones.timm_weights import timm_weights_file
 from nas_attn.errors import FileError, SpaceError, unknown
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -20,9 +22,9 @@ def find_weights(spec: Spec, *, download: bool = False) -> Path | None:
     """Return the whole path of the weights that a checked spec names, or None if it names none.
 
     Args:
-        download: Whether torchvision's weights may be fetched; the spec's own `download` allows it too.
+        download: Whether torchvision's or timm's weights may be fetched; the spec's own `download` allows it too.
     Raises: FileError if the file is missing or of another kind, or would have to be fetched without leave; SpaceError
-    if torchvision has no such weights for the backbone.
+    if torchvision or timm has no such weights for the backbone.
     """
     given = spec.get("weights")
     if given is None:
@@ -31,7 +33,9 @@ def find_weights(spec: Spec, *, download: bool = False) -> Path | None:
     if path.suffix in SUFFIXES:
         if not path.is_file():
             raise FileError(f"The backbone's weights must be a file, but there is none at {given}.")
-        return path.resolve()
+        return path.absolute()  # a link is not followed: what it points at may bear no ending
+    if is_timm(spec):
+        return timm_weights_file(spec, given, download=download or bool(spec.get("download")))
     if not given.isidentifier():
         raise FileError(
             f"The backbone's weights must be a {', '.join(SUFFIXES)} file or a name of torchvision's such as "

@@ -1,0 +1,32 @@
+"""Builds timm's networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from nas_attn.backbones.entry import Spec
+from nas_attn.backbones.timm_names import load_timm, timm_name
+from nas_attn.errors import SpaceError
+
+
+def timm_net(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+    """Return a network of timm's, its weights drawn from torch's generator.
+
+    A network that is built for one image size is told it, unless its options name one.
+
+    Raises: SpaceError if timm refuses the options.
+    """
+    timm, name = load_timm(), timm_name(spec)
+    options: dict[str, Any] = {key: value for key, value in spec.items() if key != "name"}
+    if timm.get_pretrained_cfg(name).fixed_input_size:
+        options = {"img_size": image_size, **options}
+    try:
+        net = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
+    except Exception as error:  # each of timm's networks has its own way to refuse an option
+        given = "".join(f", {key}={value!r}" for key, value in options.items())
+        reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+        raise SpaceError(f"timm refuses to build '{name}' for {num_classes} classes{given}: {reason}.") from error
+    assert isinstance(net, nn.Module), f"timm.create_model gave {net!r}"
+    return net
