@@ -1,16 +1,33 @@
-"""What a network costs: parameters, multiply-adds, latency."""
+"""What a network costs: parameters, multiply-adds, time and memory."""
 
 from __future__ import annotations
 
 import copy
 import logging
+import platform
+import re
+import statistics
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas_attn.backbones import sites
+from nas_attn.config import Recipe
+from nas_attn.measurements import Bench, Measured
+from nas_attn.memory import peak_bytes
+from nas_attn.train import make_optimizer, precision, take_step
+
+TURNS = 9
+"""Turns at most: the median of fewer moves by some per cent when the machine does something else for a moment."""
+
+_FEWEST_TURNS = 3
+_SLOT = 0.002  # seconds: what a fast network is timed over in a turn, so that the clock's own time vanishes
+_STILL = 1e-12  # a rate that moves no weight: a step takes as long, and nothing diverges
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -30,29 +47,121 @@ def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
         return sites.forward_macs(model, image)
 
 
-def latency_ms(
-    model: nn.Module, shape: Sequence[int], device: str | torch.device = "cpu", *, seconds: float = 0.5
-) -> tuple[float, float]:
-    """Return median and spread of the time of one forward pass in evaluation mode, without gradients.
+def measure(
+    model: nn.Module,
+    shape: tuple[int, int, int, int],
+    device: str | torch.device = "cpu",
+    *,
+    recipe: Recipe | None = None,
+    beside: nn.Module | None = None,
+    seconds: float = 0.1,
+) -> Measured:
+    """Measure time and memory of a network as our training runs it: channels last, on CUDA with bfloat16 autocast.
 
-    The model itself is left where it is: a copy is measured. On the CPU as many threads run as torch is set to.
+    The network itself is left as it is: a copy is measured. On the CPU as many threads work as torch is set to. Time is
+    the median over turns, each warmed up; a second network takes a turn after each of them, so that a machine that
+    grows slower or faster meanwhile changes the ratio little.
 
     Args:
-        shape: Of the input, (N, C, H, W).
-        seconds: How long to measure.
-    Units: milliseconds; the spread is the distance between the quartiles.
+        shape: Of the batch, (N, C, H, W).
+        recipe: Its optimiser takes the training step whose memory is measured; None measures none.
+        beside: The network to compare with, e.g. the one without attention.
+        seconds: How long to time; a network that takes longer gets three turns.
+    Raises: what the network raises, such as torch's error when memory runs out.
     """
+    device = torch.device(device)
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    bench = bench_of(shape, device, optimizer=recipe.optimizer if recipe else None)
+    own = _copied(model, device)
+    forward = partial(_forward, own, images)
+    with torch.inference_mode(), precision(device):
+        forward()  # what is made once, such as a library's handles, is no part of any pass
+    with torch.inference_mode(), precision(device):
+        forward_bytes = peak_bytes(forward, lambda: [images, *_tensors(own)], device)
+    rivals = [own] if beside is None else [own, _copied(beside, device)]
+    batch, ratio = _time(rivals, images, seconds)
+    single, _ = _time([own], images[:1], seconds / 4)
+    training_bytes = _training_bytes(own, images, recipe) if recipe else None
+    return Measured(
+        bench, *_middle(batch), ratio if beside is not None else None, len(batch), *_middle(single), forward_bytes,
+        training_bytes,
+    )  # fmt: skip
+
+
+def bench_of(shape: tuple[int, int, int, int], device: torch.device, *, optimizer: str | None) -> Bench:
+    """Return where and how `measure` measures on this machine, as torch is set."""
+    words = "bfloat16 autocast" if device.type == "cuda" else "float32"
+    return Bench(_device_name(device), torch.get_num_threads(), words, shape, optimizer, torch.__version__)
+
+
+def _device_name(device: torch.device) -> str:
+    """Return what the device is called by its maker, as far as the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return f"{device.type} ({platform.machine()})"
+    known = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", known.read_text(), re.MULTILINE) if known.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _copied(model: nn.Module, device: torch.device) -> nn.Module:
+    return copy.deepcopy(model).to(device).to(memory_format=torch.channels_last).eval()
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _forward(model: nn.Module, images: Tensor) -> None:
+    model(images)
+    if images.device.type == "mps":
+        torch.mps.synchronize()  # torch's timer waits for CUDA, in older versions for nothing else
+
+
+def _time(models: Sequence[nn.Module], images: Tensor, seconds: float) -> tuple[list[float], float]:
+    """Return the first network's seconds a pass, turn by turn, and their median ratio to those of the last one."""
+    turns: list[list[float]] = []
+    with torch.inference_mode(), precision(images.device):
+        n_passes = max(1, int(_SLOT / _seconds_a_pass(models[0], images, 1)))
+        begun = time.perf_counter()
+        while len(turns) < _FEWEST_TURNS or (len(turns) < TURNS and time.perf_counter() - begun < seconds):
+            turns.append([_seconds_a_pass(model, images, n_passes) for model in models])
+    return [turn[0] for turn in turns], statistics.median(turn[0] / turn[-1] for turn in turns)
+
+
+def _seconds_a_pass(model: nn.Module, images: Tensor, n_passes: int) -> float:
+    """Return the mean time of some passes after one that is not counted, by torch's clock: it waits for the device."""
     # On a machine with CUDA's tools and no GPU, this import warns of what nobody asked for.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    from torch.utils.benchmark import Timer
+    from torch.utils.benchmark import timer
 
-    measured = copy.deepcopy(model).to(device).eval()
-    dtype = next((weight.dtype for weight in measured.parameters()), torch.float32)
-    images = torch.zeros(*shape, device=device, dtype=dtype)
-    timer = Timer("model(images)", globals={"model": measured, "images": images}, num_threads=torch.get_num_threads())
-    with torch.inference_mode():
-        result = timer.blocked_autorange(min_run_time=seconds)
-    return result.median * 1e3, result.iqr * 1e3
+    _forward(model, images)
+    begun = timer()
+    for _ in range(n_passes):
+        _forward(model, images)
+    return (timer() - begun) / n_passes
+
+
+def _middle(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return the median and the distance between the quartiles. Units: milliseconds."""
+    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return 1e3 * middle, 1e3 * (high - low)
+
+
+def _training_bytes(model: nn.Module, images: Tensor, recipe: Recipe) -> int:
+    """Return the peak of the second step: the first still has no optimiser's state."""
+    model.train()
+    targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    still = recipe.model_copy(update={"lr": _STILL, "backbone_lr": 1.0, "freeze_epochs": 0})
+    optimizer = make_optimizer(model, still)
+    step = partial(take_step, model, images, targets, nn.CrossEntropyLoss(), optimizer)
+    step()
+    optimizer.zero_grad(set_to_none=True)
+    state = [value for row in optimizer.state.values() for value in row.values() if isinstance(value, Tensor)]
+    return peak_bytes(step, lambda: [images, targets, *_tensors(model), *state], images.device)
 
 
 @contextmanager

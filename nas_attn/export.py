@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 
-from nas_attn.cost import latency_ms
 from nas_attn.description import describe_run
+from nas_attn.measurements import Attempt
 from nas_attn.model import build_model
 from nas_attn.model_file import save_model
 from nas_attn.placement import Placement
@@ -19,11 +20,14 @@ from nas_attn.settings import Request
 from nas_attn.stages import NONE, Stages
 
 
-def export(request: Request, stages: Stages, folder: RunFolder, *, device: str) -> None:
+def export(request: Request, stages: Stages, folder: RunFolder, measured: Mapping[str, Attempt]) -> None:
     """Write `best.json` and `best.safetensors`: the first seed's weights of the best placement with attention.
 
     The recommendation inside may be `none`: then no attention did as well on validation, and the file still holds
     the best that has some, for comparison. Without any trial with attention it holds the bare network.
+
+    Args:
+        measured: Time and memory of the arms, by placement key.
     """
     assert stages.winner is not None, "a job exports once its winner is known"
     placement = stages.winner.placement or NONE
@@ -37,23 +41,17 @@ def export(request: Request, stages: Stages, folder: RunFolder, *, device: str) 
     )
     model.load_state_dict(load_file(stages.weights_of(placement)))
     model.eval()
-    save_model(model, folder.best, record=_record(request, stages, placement, _latency(model, request, device)))
+    save_model(model, folder.best, record=_record(request, stages, placement, measured.get(placement.key)))
 
 
-def _latency(model: torch.nn.Module, request: Request, device: str) -> dict[str, Any]:
-    """Return what one image takes, and where that was measured."""
-    shape = (1, request.shape.in_channels, request.shape.image_size, request.shape.image_size)
-    middle, spread = latency_ms(model, shape, device)
-    return {"latency_ms": middle, "latency_spread_ms": spread, "latency_device": _device_name(device)}
+def _figures(attempt: Attempt | None) -> dict[str, Any]:
+    """Return what was measured, and where and how; nothing where nothing could be."""
+    if attempt is None or attempt.measured is None:
+        return {}
+    return {**attempt.measured.figures(), "measured_on": asdict(attempt.bench)}
 
 
-def _device_name(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{device}, {torch.get_num_threads()} threads"
-
-
-def _record(request: Request, stages: Stages, placement: Placement, latency: dict[str, Any]) -> dict[str, Any]:
+def _record(request: Request, stages: Stages, placement: Placement, attempt: Attempt | None) -> dict[str, Any]:
     """Return what `best.json` says besides the model itself; a training of the user's own normalises on its own."""
     config = describe_run(request)
     facts = request.facts
@@ -75,7 +73,7 @@ def _record(request: Request, stages: Stages, placement: Placement, latency: dic
             "test_without_attention": test[NONE.key],
             "validation": _metric(noun, stages.final.values("confirm", placement, searched), searched),
         },
-        "cost": {"n_parameters": cost.n_parameters, "n_macs": cost.n_macs, **latency},
+        "cost": {"n_parameters": cost.n_parameters, "n_macs": cost.n_macs, **_figures(attempt)},
         "recipe": request.settings.recipe.model_dump(),
         "provenance": {name: value for name, value in config.items() if name not in ("sites", "recipe")},
     }

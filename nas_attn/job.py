@@ -13,6 +13,8 @@ from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.config import Resources
 from nas_attn.crew import Crew, n_cores, refuse_silent_address, share_out
 from nas_attn.description import describe_run
+from nas_attn.errors import Interrupted
+from nas_attn.measurements import Attempt
 from nas_attn.placement import Placement
 from nas_attn.progress import Display, SilentDisplay, terminal_display
 from nas_attn.records import RunRecord
@@ -90,30 +92,29 @@ def _work(request: Request, folder: RunFolder, display: Display, interrupts: Int
     """Execute what is left, then export and report."""
     with _Books(request, folder, display) as books:
         # Only a run that may be finished opens its ledger before Ray starts: it shows its result, and starts nothing.
-        if folder.best.exists() and books.open().is_finished:
-            if _is_told(books.open(), folder):
-                return
-        else:
-            _execute(request, books, display, interrupts)
+        if folder.best.exists() and books.open().is_finished and _is_told(books.open(), folder):
+            return
+        crew = _execute(request, books, display, interrupts)
         stages = books.open()
         if stages.error is not None:
             _report(folder, display)
             raise stages.error
+        display.stage("measure")
+        measured = _measured(request, stages, folder, crew, interrupts)
         display.stage("export")
         from nas_attn.export import export
 
-        export(request, stages, folder, device=books.device)
+        export(request, stages, folder, measured)
     _report(folder, display)
 
 
 class _Books:
-    """The ledger of a run, opened when it is first needed, and closed whole; `device` is what trials saw."""
+    """The ledger of a run, opened when it is first needed, and closed whole."""
 
     def __init__(self, request: Request, folder: RunFolder, display: Display) -> None:
         self._request, self._folder, self._display = request, folder, display
         self._stages: Stages | None = None
         self._storage: Any = None
-        self.device = "cpu"
 
     def __enter__(self) -> _Books:
         return self
@@ -180,8 +181,8 @@ class _Books:
             write_json(self._folder.best_so_far, content)
 
 
-def _execute(request: Request, books: _Books, display: Display, interrupts: Interrupts) -> None:
-    """Let the executor work until the job is finished."""
+def _execute(request: Request, books: _Books, display: Display, interrupts: Interrupts) -> Crew:
+    """Let the executor work until the job is finished; return who worked with what."""
     resources = request.settings.resources
     display.stage("start")
     if resources.executor == "local":
@@ -189,20 +190,31 @@ def _execute(request: Request, books: _Books, display: Display, interrupts: Inte
 
         crew = crew_here(resources)
         stages = books.open()
-        books.device = crew.device
         display.crew(crew)
         run_local(stages, _setting(request, crew), interrupts)
-        return
+        return crew
     from nas_attn.executors.ray_session import ray_session
 
     with ray_session(resources) as crew:
         interrupts.hold()
         stages = books.open()
-        books.device = crew.device
         display.crew(crew)
         from nas_attn.executors.tune import run_tune
 
         run_tune(stages, _setting(request, crew), crew, interrupts)
+        return crew
+
+
+def _measured(
+    request: Request, stages: Stages, folder: RunFolder, crew: Crew, interrupts: Interrupts
+) -> Mapping[str, Attempt]:
+    """Measure time and memory of the arms, now that nothing else runs."""
+    from nas_attn.arm_costs import measure_arms
+
+    try:
+        return measure_arms(request, stages, folder, crew, interrupts)
+    except KeyboardInterrupt:
+        raise Interrupted("Interrupted: the same command goes on from here.") from None
 
 
 def _setting(request: Request, crew: Crew) -> Setting:
@@ -237,8 +249,10 @@ def _refuse_resources(resources: Resources) -> None:
 
 
 def _is_told(stages: Stages, folder: RunFolder) -> bool:
-    """Whether `best.json`, its weights and the report hold already what the ledger says."""
+    """Whether `best.json`, its weights and the report hold already what the ledger says, and every arm was measured."""
     best = folder.read_best()
+    if not {placement.key for _, placement in stages.arms()} <= folder.read_measured().newest().keys():
+        return False
     if best is None or stages.winner is None or not folder.report.exists() or not folder.has_weights(best):
         return False
     placement = stages.winner.placement or Placement()

@@ -56,7 +56,7 @@ class ModelFile(Strict):
             sigmoid of each); None where it is not known.
         mean, std: Of the images trained on, a channel, of pixels between 0 and 1.
         metrics: Measured values by name, each with its split.
-        cost: Parameters, multiply-adds and latency, with the device that they were measured on.
+        cost: Parameters and multiply-adds; time and memory, with the device that they were measured on.
         recommended: What the search recommends in the end: this placement, or `none`.
         digest: SHA-256 of the rest of this file's content.
     """

@@ -27,6 +27,7 @@ _STAGES = {
     "search": "Searching",
     "confirm": "Confirming the best with new seeds",
     "retrain": "Retraining the arms",
+    "measure": "Measuring time and memory of the arms",
     "export": "Exporting the winner",
     "report": "Writing the report",
 }
@@ -280,7 +281,7 @@ class LiveDisplay(_Watching):
     def stage(self, name: str) -> None:
         """Keep the stage's name."""
         self._name = name
-        if name in ("export", "report"):
+        if name in ("measure", "export", "report"):
             self._now = None
 
     def update(self, stages: Stages) -> None:

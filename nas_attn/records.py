@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from nas_attn.measurements import Attempt
 from nas_attn.placement import Placement, SiteTable
 
 Stage = Literal["search", "confirm", "retrain"]
@@ -116,6 +117,7 @@ class RunRecord:
             command.
         best: `best.json`, or None while there is none.
         table: The sites of the backbone, for the drawing.
+        measured: Time and memory of the arms, by placement key, all on one bench; empty where none was measured.
     """
 
     folder: Path
@@ -125,3 +127,4 @@ class RunRecord:
     confirm: tuple[TrialRecord, ...]
     retrain: tuple[TrialRecord, ...]
     best: Mapping[str, Any] | None = None
+    measured: Mapping[str, Attempt] = field(default_factory=dict)

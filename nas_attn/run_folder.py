@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nas_attn.errors import RunError
+from nas_attn.measurements import Measurements
 from nas_attn.placement import Site, SiteTable
 from nas_attn.records import RunRecord, content_digest
 
@@ -41,6 +42,7 @@ class RunFolder:
         self.report = path / "report.html"
         self.log = path / "log.txt"
         self.weights = path / "retrained"
+        self.measured = path / "measured.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -107,6 +109,16 @@ class RunFolder:
             raise RunError(f"{self.best} must be as the search wrote it, but is altered: {mend}")
         return content
 
+    def read_measured(self) -> Measurements:
+        """Return what was measured so far; a run of an older version has nothing. Raises: RunError if it is damaged."""
+        if not self.measured.exists():
+            return Measurements()
+        mend = "delete it, and the search's command measures again."
+        try:
+            return Measurements.from_dict(_read_json(self.measured, "a run folder", mend))
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{self.measured} must be as the search wrote it, but is altered: {mend}") from error
+
     def has_weights(self, best: Mapping[str, Any]) -> bool:
         """Whether the weights that `best.json` states lie beside it, whole; a kill between the two leaves others."""
         stated = best.get("weights", {})
@@ -162,6 +174,7 @@ def load_run(folder: str | Path) -> RunRecord:
         confirm=tuple(record for record in final if record.stage == "confirm"),
         retrain=tuple(replace(row, label=arms[row.key]) for row in final if row.stage == "retrain" and row.key in arms),
         best=files.read_best(),
+        measured=files.read_measured().newest(),
     )
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from nas_attn.attention.create import auxiliary_loss
 from nas_attn.attention.measure import measured_cost
 from nas_attn.attention.options import check_options, resolve_options, why_not
 from nas_attn.attention.registry import load_class
+from nas_attn.macs import counted_macs
 from nas_attn.placement import KINDS
 from nas_attn.testing_cases import NUM_CLASSES, Case, Size, candidates, randomised
 from nas_attn.testing_demands import (
@@ -358,10 +358,8 @@ def _built_cost(case: Case, size: Size, device: str) -> tuple[int, int]:
     maps = [x.to(device) for x in case.inputs(1, size)]
     with torch.device(device):
         module = case.construct(case.resolved, size).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*maps)
     n_parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    return n_parameters, int(counter.get_total_flops()) // 2
+    return n_parameters, counted_macs(lambda: module(*maps))
 
 
 def _train_once(module: nn.Module, case: Case) -> None:

@@ -90,7 +90,7 @@ def predict(model: nn.Module, images: Images, *, batch_size: int | None = None) 
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), _precision(device):
+        with torch.inference_mode(), precision(device):
             logits = [
                 model(normalised(images.pixels, slice(start, start + batch_size), mean, std))
                 for start in range(0, len(images), batch_size)
@@ -170,6 +170,29 @@ def frozen(model: nn.Module, num_classes: int) -> Iterator[None]:
 
 def _in_evaluation(norm: nn.Module, args: tuple[Any, ...]) -> None:
     norm.training = False  # the training loop sets the mode of the whole model anew in each epoch
+
+
+def take_step(
+    model: nn.Module, inputs: Tensor, targets: Tensor, criterion: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Tensor, Tensor]:
+    """Train on one batch; return the logits and the loss that it had before, both detached.
+
+    The old gradients go first: kept until the backward pass, they would lie beside all activations at the peak.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    with precision(inputs.device):
+        logits = model(inputs)
+        loss = criterion(logits, targets) + auxiliary_loss(model, targets, criterion)
+    loss.backward()
+    optimizer.step()
+    return logits.detach(), loss.detach()
+
+
+def precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Return bf16 autocast on CUDA, and nothing elsewhere."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -253,17 +276,12 @@ def _train_epoch(
         rate = next(rates)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
-        with _precision(inputs.device):
-            logits = model(inputs)
-            loss = criterion(logits, targets) + auxiliary_loss(model, targets, criterion)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        logits, loss = take_step(model, inputs, targets, criterion, optimizer)
         n += len(targets)
-        loss_sum = loss_sum + loss.detach() * len(targets)
+        loss_sum = loss_sum + loss * len(targets)
         if not keep:
             seen.clear()
-        seen.append((logits.detach(), targets))
+        seen.append((logits, targets))
     logits, targets = (torch.cat(part) for part in zip(*seen, strict=True))
     return float(loss_sum) / n, (logits, targets)
 
@@ -280,13 +298,6 @@ def _require_finite(value: float, epoch: int, epochs: int) -> None:
         raise TrialFailed(
             "nan", f"The training left the finite numbers ({value}) in epoch {epoch} of {epochs}: try a smaller --lr."
         )
-
-
-def _precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Return bf16 autocast on CUDA, and nothing elsewhere."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import image_sizes
 from nas_attn.backbones.seams import SEAMS
 from nas_attn.backbones.table import site_table
-from nas_attn.cost import count_macs, count_parameters, latency_ms
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import placement_cost, resolve_placement
 from nas_attn.model import AttentionModel, Insert, build_model
@@ -269,9 +269,6 @@ def test_counting_leaves_the_model_as_it_was():
     modes = [module.training for module in model.modules()]
     buffers = {key: value.clone() for key, value in model.named_buffers()}
     count_macs(model, (1, 9, 9))
-    median, spread = latency_ms(model, (1, 1, 9, 9), seconds=0.02)
-    assert 0 < median < 1_000
-    assert spread >= 0
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, buffers[key]) for key, value in model.named_buffers())
 

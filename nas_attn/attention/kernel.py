@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +13,7 @@ from nas_attn.attention.forms.fusion import replaced_by
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import NO_CONTEXT, require_fit
 from nas_attn.errors import SpaceError
+from nas_attn.macs import deform_flops
 
 
 class Dilated(nn.Module):
@@ -258,12 +256,6 @@ def resample(x: Tensor, offsets: Tensor) -> Tensor:
 def centred(pixels: Tensor, size: int) -> Tensor:
     """Return pixel positions on the scale from -1, the first pixel, to 1, the last."""
     return pixels * (2 / max(size - 1, 1)) - 1
-
-
-def deform_flops(x: Any, weight: Any, *others: Any, out_shape: Any, **kwargs: Any) -> int:
-    """Return twice the multiply-adds of the convolution; moving its taps has none, as other counters have it."""
-    flops: int = 2 * math.prod(out_shape) * math.prod(weight[1:])
-    return flops
 
 
 if torch.ops.torchvision.deform_conv2d not in flop_registry:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from nas_attn.attention.entry import Context, Entry, Options
 from nas_attn.attention.registry import load_class
+from nas_attn.macs import counted_macs
 
 
 def measured_cost(entry: Entry, channels: int, options: Options, context: Context) -> tuple[int, int]:
@@ -23,7 +23,5 @@ def measured_cost(entry: Entry, channels: int, options: Options, context: Contex
     with torch.device("meta"):
         module = load_class(entry.cls)(channels, **options, **given).eval()
         maps = [torch.empty(1, entering, context.height, context.width) for _ in range(entry.n_inputs)]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module(*maps)
     n_parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    return n_parameters, int(counter.get_total_flops()) // 2
+    return n_parameters, counted_macs(lambda: module(*maps))

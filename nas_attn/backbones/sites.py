@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nas_attn.backbones.build import build_backbone, load_object
 from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open, open_block, seam_path
+from nas_attn.macs import counted_macs
 from nas_attn.placement import SWAPPED, Convolution, Site, SiteTable
 
 
@@ -186,7 +186,4 @@ def count_parameters(net: nn.Module) -> int:
 
 def forward_macs(net: nn.Module, images: Tensor) -> int:
     """Return the multiply-adds of the convolutions and matrix products of one pass over `images`."""
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        net(images)
-    return int(counter.get_total_flops()) // 2
+    return counted_macs(lambda: net(images))

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
+from nas_attn.measurements import Attempt
 from nas_attn.records import RunRecord, TrialRecord
 from nas_attn.report.intervals import Comparison, Summary
 from nas_attn.report.tables import FOUND, NONE, Arm, against, arm_called, arms_of
@@ -35,6 +36,16 @@ TRIAL_COLUMNS = (
 )
 SUMMARY_COLUMNS = ("n", "mean", "sd", "low", "high")
 DIFFERENCE_COLUMNS = ("n", "difference", "sd", "low", "high", "verdict")
+MEASURED_COLUMNS = (
+    "latency_ms",
+    "latency_spread_ms",
+    "latency_ratio",
+    "image_ms",
+    "image_spread_ms",
+    "forward_bytes",
+    "training_bytes",
+)
+BENCH_COLUMNS = ("device", "threads", "precision", "batch_size", "torch")
 ARM_COLUMNS = (
     "arm",
     "split",
@@ -45,6 +56,9 @@ ARM_COLUMNS = (
     "n_sites",
     "n_parameters",
     "n_macs",
+    *MEASURED_COLUMNS,
+    *BENCH_COLUMNS,
+    "not_measured",
     "over_limit",
     "n_failed",
     "key",
@@ -100,6 +114,7 @@ def _arm_row(arm: Arm, none: Arm | None, found: Arm | None) -> list[object]:
         len(arm.placement),
         arm.n_parameters,
         arm.n_macs,
+        *_measured_cells(arm.attempt),
         arm.over,
         len(arm.failures),
         arm.placement.key,
@@ -111,6 +126,14 @@ def _summary_cells(summary: Summary | None) -> list[object]:
     if summary is None:
         return [0, None, None, None, None]
     return [summary.n, summary.mean, summary.sd, summary.low, summary.high]
+
+
+def _measured_cells(attempt: Attempt | None) -> list[object]:
+    if attempt is None:
+        return [None] * (len(MEASURED_COLUMNS) + len(BENCH_COLUMNS) + 1)
+    figures = [getattr(attempt.measured, name, None) for name in MEASURED_COLUMNS]
+    bench = attempt.bench
+    return [*figures, bench.device, bench.threads, bench.precision, bench.shape[0], bench.torch, attempt.reason]
 
 
 def _difference_cells(comparison: Comparison | None) -> list[object]:

@@ -40,6 +40,7 @@ from nas_attn.report.tables import (
 from nas_attn.report.verdict import judge
 
 HERE = Path(__file__).resolve().parent
+STEADY = 0.2  # the quartiles of times lie no further apart than this share of the median on a quiet machine
 MOST_ROWS = 5  # of the list of what goes where
 
 
@@ -84,6 +85,7 @@ def _environment() -> Environment:
         "kept": kept,
         "short": words.short,
         "duration": words.duration,
+        "milliseconds": words.milliseconds,
         "listed": words.listed,
         "runs": words.runs_of,
     }
@@ -116,6 +118,9 @@ def content(run: RunRecord, figures: Sequence[str]) -> dict[str, Any]:
         "exported": run.best.get("recommended") if run.best else None,
         "network": _network(run, placement),
         "arms": _arm_rows(arms, colours, run),
+        "unsteady": _unsteady(arms),
+        "bench": next((arm.attempt.bench for arm in arms if arm.attempt), None),
+        "unmeasured": [(arm.label, arm.attempt.reason) for arm in arms if arm.attempt and not arm.measured],
         "arms_strip": charts.arms_strip(arms, run.table, colours, scale),
         "differences": _differences(run, arms, scale),
         "costs": _cost_charts(run, arms, colours, scale),
@@ -194,13 +199,15 @@ def _network(run: RunRecord, placement: Placement | None) -> dict[str, Any] | No
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One row of the table of arms."""
+    """One row of the tables of arms; what it costs more than the bare network is in per cent."""
 
     arm: Arm
     colour: str
     comparison: Comparison | None
     more_parameters: float | None
     more_macs: float | None
+    more_time: float | None
+    more_memory: float | None
 
 
 def _arm_rows(arms: Sequence[Arm], colours: charts.Colours, run: RunRecord) -> list[ArmRow]:
@@ -213,12 +220,25 @@ def _arm_rows(arms: Sequence[Arm], colours: charts.Colours, run: RunRecord) -> l
             against(arm, none) if none and none is not arm else None,
             _more(arm.n_parameters, base.n_parameters if base else None),
             _more(arm.n_macs, base.n_macs if base else None),
+            _more(arm.measured.latency_ratio, 1) if arm.measured else None,
+            _more(_training_bytes(arm), _training_bytes(none)),
         )
         for arm in arms
     ]
 
 
-def _more(cost: int | None, base: int | None) -> float | None:
+def _training_bytes(arm: Arm | None) -> int | None:
+    return arm.measured.training_bytes if arm and arm.measured else None
+
+
+def _unsteady(arms: Sequence[Arm]) -> float | None:
+    """Return how far the times of an arm spread at most, in per cent of their median, if that is much."""
+    found = [arm.measured.latency_spread_ms / arm.measured.latency_ms for arm in arms if arm.measured]
+    most = max(found, default=0.0)
+    return 100 * most if most > STEADY else None
+
+
+def _more(cost: float | None, base: float | None) -> float | None:
     """Return how much more a cost is than the bare network's, in per cent."""
     return 100.0 * (cost - base) / base if cost is not None and base else None
 

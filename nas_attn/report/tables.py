@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from nas_attn.measurements import Attempt, Measured
 from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import RunRecord, TrialRecord
 from nas_attn.report.intervals import Comparison, Summary, compare, summarize
@@ -27,6 +28,7 @@ class Arm:
         summary: Of these values; None when no seed finished.
         failures: Rows of seeds that failed and never finished, with their reasons.
         over: Which limit the arm breaks, in words; empty when none.
+        attempt: Its time and memory, or why they are not known; None where nobody tried.
     """
 
     label: str
@@ -38,6 +40,12 @@ class Arm:
     n_macs: int | None
     failures: tuple[TrialRecord, ...] = ()
     over: str = ""
+    attempt: Attempt | None = None
+
+    @property
+    def measured(self) -> Measured | None:
+        """Its time and memory; None where they are not known."""
+        return self.attempt.measured if self.attempt else None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -144,7 +152,10 @@ def arms_of(run: RunRecord) -> tuple[Arm, ...]:
     limits = limits_of(run.config)
     labels = _labels(grouped, _exported(run))
     within = (0.0, 1.0) if only_shares(run) else None
-    arms = [_arm(labels[placement], rows, limits, within) for placement, rows in grouped.items()]
+    arms = [
+        replace(_arm(labels[placement], rows, limits, within), attempt=run.measured.get(placement.key))
+        for placement, rows in grouped.items()
+    ]
     return tuple(sorted(arms, key=_arm_order))
 
 

@@ -120,6 +120,15 @@ def short_tick(number: float) -> str:
     return short(number, digits=6)
 
 
+def milliseconds(number: float) -> str:
+    """Return a short time, to three digits.
+
+    >>> milliseconds(0.2137), milliseconds(4.1), milliseconds(5230.0)
+    ('0.214 ms', '4.1 ms', '5.23 s')
+    """
+    return f"{number:.3g} ms" if number < 1000 else f"{number / 1000:.3g} s"
+
+
 def duration(seconds: float) -> str:
     """Return a time in the unit that people would take.
 
