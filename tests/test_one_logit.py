@@ -8,20 +8,21 @@ import numpy as np
 import pytest
 import torch
 from multilabel_cases import planted
+from one_logit_cases import TWO_CLASSES, build_lenet, images_of, write_folder
 from PIL import Image
 from runs import SETTINGS, tiny_space
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_attn import Placement, SearchSpace, auxiliary_loss, build_model, create_attention, load_model, save_model
+from nas_attn import Placement, SearchSpace, auxiliary_loss, build_model, create_attention, load_model
 from nas_attn.attention.entry import Context
 from nas_attn.backbones.table import site_table
 from nas_attn.backbones.weights import classifier_path
 from nas_attn.cli import main
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data import Images, load_data
-from nas_attn.errors import ConfigError, FileError, RunError, SpaceError
+from nas_attn.errors import ConfigError, RunError, SpaceError
 from nas_attn.fitting import placement_cost
 from nas_attn.job import search
 from nas_attn.publications import load_published
@@ -32,29 +33,6 @@ from nas_attn.settings import bind, read_settings
 from nas_attn.train import accuracy, predict, train
 
 ONE = READINGS["single-label"]
-TWO_CLASSES = {"num_classes": 2, "in_channels": 1, "image_size": 8}
-
-
-def two_classes(n: int, seed: int = 0, share: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """Grey 8x8 images in noise; those of the second class have a bright corner."""
-    images, _ = planted(n, seed)
-    labels = (np.random.default_rng(seed).random(n) < share).astype(np.int64)
-    images[:, 2:6, 2:6] = np.where(labels[:, None, None] == 1, 230, 20)
-    return images, labels
-
-
-def images_of(n: int, seed: int = 0, share: float = 0.5) -> Images:
-    pixels, labels = two_classes(n, seed, share)
-    return Images(torch.from_numpy(pixels)[:, None], torch.from_numpy(labels), (0.3,), (0.2,))
-
-
-def write_folder(root: Path, n: int = 120, names: tuple[str, ...] = ("cat", "dog")) -> Path:
-    pixels, labels = two_classes(n, 3)
-    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        folder = root / names[int(label)]
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / f"{number}.png")
-    return root
 
 
 # --- the loss and the value
@@ -193,10 +171,6 @@ def test_a_smaller_rate_spares_the_backbone_and_not_the_one_logit() -> None:
     placement = Placement.from_dict({"stage1.pool": {"name": "scse", "reduction": 2}})
     model = build_model("lenet", placement, num_classes=1, in_channels=1, image_size=32, seed=0)
     assert classifier_path(model.backbone, 1) == classifier_path(build_lenet(10).backbone, 10)
-
-
-def build_lenet(n_logits: int):
-    return build_model("lenet", Placement(), num_classes=n_logits, in_channels=1, image_size=32, seed=0)
 
 
 # --- the space of the tutorial
@@ -355,128 +329,3 @@ def test_a_run_with_one_logit_is_not_mixed_with_one_of_two(run: RunRecord, folde
     given = {"data": f"folder:{folder}", "image_size": 8, "class_weights": True, "executor": "local", **TRAINED}
     with pytest.raises(RunError, match=r"recipe\.one_logit was True, now False"):
         search(folder.parent / "tiny.toml", out=run.folder, **given)
-
-
-# --- the file of a model
-
-
-def test_a_model_file_whose_logits_do_not_fit_its_names_is_refused(tmp_path: Path) -> None:
-    record = {"mean": [0.5], "std": [0.2], "class_names": ["a", "b"], "logits_of": "second_class"}
-    with pytest.raises(FileError, match=r"'num_classes' in .* must be 1 beside logits_of = 'second_class', but is 10"):
-        save_model(build_lenet(10), tmp_path / "m.json", record=record)
-    with pytest.raises(FileError, match=r"'class_names' in .* must have 2 entries, but has 3"):
-        save_model(build_lenet(1), tmp_path / "m.json", record={**record, "class_names": ["a", "b", "c"]})
-
-
-@pytest.mark.parametrize(("logits_of", "total"), [("classes", 1.0), ("labels", None)])
-def test_probabilities_follow_from_what_the_logits_are_of(tmp_path: Path, logits_of: str, total: float | None) -> None:
-    record = {"mean": [0.5], "std": [0.2], "class_names": list("abcd"), "logits_of": logits_of}
-    save_model(build_lenet(4), tmp_path / "m.json", record=record)
-    model = load_model(tmp_path / "m.json")
-    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    assert model.probabilities is not None
-    found = model.probabilities(logits)
-    assert torch.allclose(found, logits.softmax(1) if total else torch.sigmoid(logits))
-
-
-# --- weights of another run
-
-
-def saved(folder: Path, n_logits: int, names: list[str] | None) -> Path:
-    """Write the weights of a LeNet, with a model file that names its classes."""
-    folder.mkdir()
-    model = build_model("lenet", Placement(), num_classes=n_logits, in_channels=1, image_size=32, seed=7)
-    if names is None:
-        save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, folder / "m.safetensors")
-        return folder / "m.safetensors"
-    record = {"mean": [0.5], "std": [0.2], "class_names": names}
-    if len(names) != n_logits:
-        record["logits_of"] = "second_class"
-    save_model(model, folder / "m.json", record=record)
-    return folder / "m.safetensors"
-
-
-def classifier_of(file: Path, n_logits: int, names: tuple[str, ...], seed: int = 1) -> Tensor:
-    """Return the classifier's weights and biases, (n_logits, features + 1), of a network started from a file."""
-    spec = {"name": "lenet", "weights": str(file)}
-    shape = {"num_classes": n_logits, "in_channels": 1, "image_size": 32}
-    return rows_of(build_model(spec, Placement(), **shape, seed=seed, class_names=names).backbone, n_logits)
-
-
-def rows_of(net: nn.Module, n_logits: int) -> Tensor:
-    layer = net.get_submodule(str(classifier_path(net, n_logits)))
-    return torch.cat([layer.weight, layer.bias[:, None]], 1).detach()
-
-
-def test_one_logit_starts_from_the_difference_of_two(tmp_path: Path) -> None:
-    file = saved(tmp_path / "two", 2, ["cat", "dog"])
-    theirs = rows_of(build_model("lenet", Placement(), num_classes=2, in_channels=1, image_size=32, seed=7).backbone, 2)
-    assert torch.equal(classifier_of(file, 1, ("cat", "dog"))[0], theirs[1] - theirs[0])
-    assert torch.equal(classifier_of(file, 1, ("dog", "cat"))[0], theirs[0] - theirs[1])
-    unnamed = saved(tmp_path / "unnamed", 2, None)
-    assert torch.equal(classifier_of(unnamed, 1, ("cat", "dog"))[0], theirs[1] - theirs[0])
-
-
-def test_one_logit_starts_from_two_of_many_classes(tmp_path: Path) -> None:
-    file = saved(tmp_path / "many", 4, ["bird", "dog", "frog", "cat"])
-    theirs = rows_of(build_model("lenet", Placement(), num_classes=4, in_channels=1, image_size=32, seed=7).backbone, 4)
-    assert torch.equal(classifier_of(file, 1, ("cat", "dog"))[0], theirs[1] - theirs[3])
-
-
-def test_one_logit_keeps_another_of_the_same_classes_and_turns_it_round_for_the_other_order(tmp_path: Path) -> None:
-    file = saved(tmp_path / "one", 1, ["cat", "dog"])
-    theirs = rows_of(build_model("lenet", Placement(), num_classes=1, in_channels=1, image_size=32, seed=7).backbone, 1)
-    assert torch.equal(classifier_of(file, 1, ("cat", "dog")), theirs)
-    assert torch.equal(classifier_of(file, 1, ("dog", "cat")), -theirs)
-
-
-def test_classes_start_from_halves_of_one_logit(tmp_path: Path) -> None:
-    file = saved(tmp_path / "one", 1, ["cat", "dog"])
-    theirs = rows_of(build_model("lenet", Placement(), num_classes=1, in_channels=1, image_size=32, seed=7).backbone, 1)
-    ours = classifier_of(file, 3, ("dog", "cat", "bird"))
-    assert torch.equal(ours[0] - ours[1], theirs[0])
-    drawn = rows_of(build_model("lenet", Placement(), num_classes=3, in_channels=1, image_size=32, seed=1).backbone, 3)
-    assert torch.equal(ours[2], drawn[2])
-
-
-@pytest.mark.parametrize(
-    ("n_theirs", "theirs", "n_ours", "ours"),
-    [
-        (2, ["owl", "dog"], 1, ("cat", "dog")),
-        (1, ["owl", "dog"], 1, ("cat", "dog")),
-        (1, ["owl", "dog"], 3, ("cat", "dog", "bird")),
-        (5, None, 1, ("cat", "dog")),
-    ],
-)
-def test_other_classes_leave_the_classifier_as_drawn(
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    n_theirs: int,
-    theirs: list[str] | None,
-    n_ours: int,
-    ours: tuple[str, ...],
-) -> None:
-    file = saved(tmp_path / "other", n_theirs, theirs)
-    shape = {"num_classes": n_ours, "in_channels": 1, "image_size": 32}
-    drawn = rows_of(build_model("lenet", Placement(), **shape, seed=1).backbone, n_ours)
-    with caplog.at_level("INFO", logger="nas_attn"):
-        assert torch.equal(classifier_of(file, n_ours, ours), drawn)
-    n_classes = len(theirs) if theirs else n_theirs
-    assert f"The weights' {n_classes} classes are not the images' {len(ours)}: the classifier" in caplog.text
-    assert "is left as drawn" in caplog.text
-
-
-def test_a_search_starts_its_one_logit_from_the_weights_of_two(folder: Path, tmp_path: Path) -> None:
-    record = {
-        "title": "warm",
-        "backbone": {"name": "lenet", "weights": str(saved(tmp_path / "two", 2, ["cat", "dog"]))},
-        "sites": [{"match": ["stage1.pool"], "attentions": ["eca"]}],
-        "recipe": {"one_logit": True},
-    }
-    given = {"space": SearchSpace.from_dict(record), "data": f"folder:{folder}", "image_size": 32}
-    assert [note for note in bind(read_settings(given)).notes if "classifier" in note] == []
-    record["backbone"]["weights"] = str(saved(tmp_path / "other", 3, ["cat", "owl", "frog"]))
-    (note,) = [
-        note for note in bind(read_settings(given | {"space": SearchSpace.from_dict(record)})).notes if "drawn" in note
-    ]
-    assert "The weights' 3 classes are not the images' 2: the classifier" in note
