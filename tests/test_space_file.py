@@ -289,9 +289,10 @@ def test_the_schema_names_every_attention_option_and_backbone():
     assert {name: set(table["properties"]) for name, table in known.items()} == {
         name: {option.name for option in entry.options} for name, entry in ATTENTIONS.items()
     }
-    names, *tables = schema["properties"]["backbone"]["anyOf"]
+    names, timms, *tables = schema["properties"]["backbone"]["anyOf"]
     assert names["enum"] == list(BACKBONES)
-    assert len(tables) == len(BACKBONES) + 1
+    assert timms == {"type": "string", "pattern": r"^timm:\w+$"}
+    assert len(tables) == len(BACKBONES) + 2  # one of timm's, and one that is imported
     assert known["cbam"]["properties"]["kernel_size"]["anyOf"][0]["not"] == {"multipleOf": 2}
     assert known["triple"]["properties"]["hidden"]["anyOf"][0]["anyOf"][1] == {"const": "auto"}
 

@@ -1,0 +1,200 @@
+"""What inserting attention costs, beside the same networks written by hand and beside torchvision's plain ones.
+
+    python benchmarks/insertion.py [--parts passes building listing] [--rounds 9] [--threads 1 2] [--image-size 64]
+                                   [--batch 8] [--pairs SE-ResNet]
+
+- `passes`: each network of `by_hand.py`, forward and backward in train mode and forward in eval mode, ours over the one
+  written by hand. Both give equal outputs bit for bit before any time is taken. Goal: at most 1.02. Beside it what is
+  kept for the backward pass and the number of its steps, which no other work on the machine disturbs.
+- `building`: ResNet-50 with SE in its 16 branches, beside the one written by hand and torchvision's without attention;
+  goal: at most 0.3 s. Then every network of the catalogue with SE at 16 sites (all, where it has fewer), beside the
+  plain one.
+- `listing`: the sites of every network of the catalogue, measured anew and read from the cache, torch and torchvision
+  being imported, beside building the plain network; goal: at most 1 s.
+
+All take turns, in alternating order, and the medians are shown. On one thread the time is that of the process alone,
+so that other work on the machine disturbs it less; on more it is the clock's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from by_hand import (
+    CLASSES,
+    PAIRS,
+    Pair,
+    build_both,
+    build_ours,
+    kept_bytes,
+    n_backward_steps,
+    outputs_of,
+    placement_of,
+)
+from torch import Tensor, nn
+from torchvision import models
+
+from nas_attn import BACKBONES, Attention, Placement, build_model
+from nas_attn.attention.entry import SHAPE_KEEPING
+from nas_attn.backbones import table
+from nas_attn.backbones.build import build_backbone
+from nas_attn.backbones.catalog import image_sizes
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+N_SITES = 16
+
+Clock = Callable[[], float]
+
+
+def turns(functions: Sequence[Callable[[], Any]], rounds: int, clock: Clock) -> list[list[float]]:
+    """Return seconds of each function at each round; every other round goes backwards. The first round is not kept."""
+    times: list[list[float]] = [[] for _ in functions]
+    for number in range(rounds + 1):
+        order = range(len(functions)) if number % 2 else reversed(range(len(functions)))
+        for index in order:
+            start = clock()
+            functions[index]()
+            times[index].append(clock() - start)
+    return [found[1:] for found in times]
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """Return the median of the rounds' ratios, and the quartiles."""
+    ratios = sorted(one / other for one, other in zip(ours, theirs, strict=True))
+    quarter = len(ratios) // 4
+    return f"{median(ratios):.3f} ({ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f})"
+
+
+def clock_of(threads: int) -> Clock:
+    """Return the process's own time for one thread, else the clock's."""
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def step(net: nn.Module, images: Tensor) -> None:
+    """Run forward and backward."""
+    net(images).sum().backward()
+    net.zero_grad(set_to_none=True)
+
+
+def evaluate(net: nn.Module, images: Tensor) -> None:
+    """Run forward without gradients."""
+    with torch.no_grad():
+        net(images)
+
+
+def show_passes(pair: Pair, layout: str, threads: int, options: argparse.Namespace) -> None:
+    """Print one row."""
+    images = torch.randn(options.batch, 3, options.image_size, options.image_size)
+    images = images.contiguous(memory_format=LAYOUTS[layout])
+    nets = [net.to(memory_format=LAYOUTS[layout]) for net in build_both(pair)]
+    outputs = outputs_of(nets, images)
+    assert torch.equal(*outputs), f"{pair.title}: ours and the one written by hand must give the same"
+    steps = [n_backward_steps(output) for output in outputs]
+    kept = [kept_bytes(net, images) / 2**20 for net in nets]
+    del outputs
+    columns = []
+    for run, training in ((step, True), (evaluate, False)):
+        for net in nets:
+            net.train(training)
+        calls = [lambda net=net, run=run: run(net, images) for net in nets]
+        ours, theirs = turns(calls, options.rounds, clock_of(threads))
+        columns.append(f"{1e3 * median(ours):8.1f} ms {ratio(ours, theirs)}")
+    facts = f"kept {kept[0]:.1f} / {kept[1]:.1f} MB, steps {steps[0]} / {steps[1]}"
+    print(f"{pair.title:<24} {layout:<14} {columns[0]}  {columns[1]}  {facts}", flush=True)
+
+
+def passes(options: argparse.Namespace) -> None:
+    """Measure forward and backward."""
+    for threads in options.threads:
+        torch.set_num_threads(threads)
+        print(f"\nthreads {threads}, {options.batch} images of {options.image_size} pixels, n = {options.rounds}")
+        print(f"{'':<40}{'train: ours, over by hand':<36} {'eval: ours, over by hand':<36} ours / by hand")
+        for pair in PAIRS:
+            if options.pairs in pair.title:
+                for layout in LAYOUTS:
+                    show_passes(pair, layout, threads, options)
+
+
+def building(options: argparse.Namespace) -> None:
+    """Measure how long building takes, on one thread."""
+    torch.set_num_threads(1)
+    pair = PAIRS[0]
+    placement = placement_of(pair)
+    calls = [lambda: build_ours(pair, placement), pair.by_hand, lambda: models.resnet50(num_classes=CLASSES)]
+    ours, by_hand, plain = turns(calls, options.rounds, time.process_time)
+    print(f"\nResNet-50 with {len(placement)} insertions, n = {options.rounds}")
+    for label, found in (("ours", ours), ("written by hand", by_hand), ("torchvision's, no attention", plain)):
+        print(f"  {label:<30} {median(found):.3f} s ({min(found):.3f} to {max(found):.3f})")
+    print(f"  ours over by hand {ratio(ours, by_hand)}, over torchvision's {ratio(ours, plain)}")
+    print(f"\nSE at {N_SITES} sites of every network, and the plain network, n = {options.few}")
+    for name in BACKBONES:
+        shape = {"num_classes": CLASSES, "in_channels": 3, "image_size": image_sizes(name)[1]}
+        spread = spread_placement(name, shape)
+        calls = [
+            lambda name=name, spread=spread, shape=shape: build_model(name, spread, **shape, seed=0),
+            lambda name=name, shape=shape: build_backbone(name, **shape, seed=0),
+        ]
+        ours, plain = turns(calls, options.few, time.process_time)
+        print(f"  {name:<20} {median(ours):.3f} s, plain {median(plain):.3f} s, n sites {len(spread)}", flush=True)
+
+
+def spread_placement(name: str, shape: Mapping[str, int]) -> Placement:
+    """Return SE at sites that are spread evenly over those that it fits."""
+    sites = [site for site in table.site_table(name, **shape).sites if site.kind in SHAPE_KEEPING]
+    chosen = sites if len(sites) <= N_SITES else [sites[k * len(sites) // N_SITES] for k in range(N_SITES)]
+    return Placement({site.name: Attention("se", {"reduction": min(16, site.channels)}) for site in chosen})
+
+
+def listing(options: argparse.Namespace) -> None:
+    """Measure how long naming all sites takes, on one thread."""
+    torch.set_num_threads(1)
+    fresh, cached = [], []
+    print("\nsites of every network: measured anew, read from the cache; building the plain network; n = 1")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        for name in BACKBONES:
+            shape = {"num_classes": CLASSES, "in_channels": 3, "image_size": image_sizes(name)[1]}
+            calls = [lambda name=name, shape=shape: table.site_table(name, **shape)] * 2
+            calls.append(lambda name=name, shape=shape: build_backbone(name, **shape, seed=0))
+            times = []
+            for call in calls:
+                table._remembered.cache_clear()
+                start = time.process_time()
+                call()
+                times.append(time.process_time() - start)
+            fresh.append(times[0])
+            cached.append(times[1])
+            n_sites = len(table.site_table(name, **shape).sites)
+            print(
+                f"  {name:<20} {times[0]:.3f} s  {times[1]:.4f} s  plain {times[2]:.3f} s  {n_sites} sites", flush=True
+            )
+    print(f"  most {max(fresh):.3f} s and {max(cached):.4f} s, median {median(fresh):.3f} s and {median(cached):.4f} s")
+
+
+PARTS = {"passes": passes, "building": building, "listing": listing}
+
+
+def main() -> None:
+    """Measure the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--few", type=int, default=3, help="rounds of each network of the catalogue")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--pairs", default="", help="only those whose title has these letters")
+    options = parser.parse_args()
+    for part in options.parts:
+        PARTS[part](options)
+
+
+if __name__ == "__main__":
+    main()
