@@ -15,7 +15,7 @@ from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone, check_shape, without_start
 from nas_attn.backbones.own import imported_survey, survey
-from nas_attn.backbones.own_network import copy_network, initialise, refuse_unready
+from nas_attn.backbones.own_network import copy_network, initialise, make_network
 from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.table import site_survey
@@ -26,7 +26,7 @@ from nas_attn.placement import SWAPPED, Attention, Placement, Site, Survey
 
 log = logging.getLogger(__name__)
 
-Maker = Callable[[], nn.Module]
+Maker = Callable[..., nn.Module]
 BackboneLike = str | Mapping[str, Any] | nn.Module | Maker
 
 
@@ -92,7 +92,8 @@ def build_model(
 
     Args:
         backbone: A catalogue name, `timm:NAME`, a `{"name": ..., option: value}` mapping, the user's own network, or
-            a function that makes it. A network that is passed in is copied with its weights, and never changed.
+            a function that makes it, from those of num_classes, in_channels and image_size that it takes. A network
+            that is passed in is copied with its weights, and never changed.
         image_size: Height and width of the images, which attention is fitted to (others of at least the backbone's
             smallest size pass too); None takes the catalogue backbone's default.
         seed: None draws one from torch's global generator, which is otherwise left as it was.
@@ -144,20 +145,19 @@ def _backbone(
         return net, spec, imported_survey(spec, net, **shape, image_size=size)
     size = check_shape({"import": ""}, **shape, image_size=image_size)
     with seeded(seed, "backbone"):
-        net = copy_network(backbone) if isinstance(backbone, nn.Module) else _made(backbone)
-        initialise(net, in_channels=shape["in_channels"], image_size=size)
+        net = _own(backbone, {**shape, "image_size": size})
     return net, {"own": type(net).__name__}, survey(net, **shape, image_size=size)
 
 
-def _made(maker: Maker) -> nn.Module:
-    """Return the network that the user's function makes. Raises: SpaceError if it is none, or is not ready."""
-    if not callable(maker):
-        raise SpaceError(f"A backbone must be a name, a mapping, a network or a function, but got {maker!r}.")
-    net = maker()
-    if not isinstance(net, nn.Module):
-        raise SpaceError(f"A backbone's function must give a torch module, but gave {type(net).__name__}.")
-    refuse_unready(net)
-    return net
+def _own(backbone: nn.Module | Maker, shape: Mapping[str, int]) -> nn.Module:
+    """Return a copy of the user's network, or what the user's function makes. Raises: SpaceError if it is neither."""
+    if isinstance(backbone, nn.Module):
+        net = copy_network(backbone)
+        initialise(net, in_channels=shape["in_channels"], image_size=shape["image_size"])
+        return net
+    if not callable(backbone):
+        raise SpaceError(f"A backbone must be a name, a mapping, a network or a function, but got {backbone!r}.")
+    return make_network(backbone, "backbone's function", {}, **shape)
 
 
 @lru_cache(maxsize=64)

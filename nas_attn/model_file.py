@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nas_attn.backbones.built_in import take_out_se
-from nas_attn.backbones.own_network import copy_network
+from nas_attn.backbones.own_network import copy_network, make_network, takes
+from nas_attn.backbones.seeding import seeded
 from nas_attn.config import Strict, validate
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.model import AttentionModel, Maker, build_model
@@ -120,17 +121,17 @@ def load_model(path: str | Path, *, backbone: nn.Module | Maker | None = None, w
     logits into one probability for each of them. Nothing that the file names is imported or executed.
 
     Args:
-        backbone: The user's own network, or a function that makes it, where the file's is none of the catalogue.
+        backbone: The user's own network, or the function that made it, where the file's is none of the catalogue. It
+            gets what it takes of the options that the file holds, and of num_classes, in_channels and image_size.
         weights: Whether to load the weights that lie beside the file; False gives initial ones.
     Raises: FileError if a file is missing, truncated, altered or of another schema, or does not fit the network.
     """
     path = Path(path)
     described = read_model_file(path)
     state = _read_weights(path, described.weights) if weights else None
-    own = _own_backbone(described, path, backbone)
-    if own is not None and described.backbone.get("replace") == "se":
-        own = _without_se(own)
+    given = _given_backbone(described, path, backbone)
     try:
+        own = None if given is None else _own_network(given, described)
         model = build_model(
             described.backbone if own is None else own,
             Placement.from_dict(described.placement),
@@ -218,7 +219,7 @@ def _read_weights(path: Path, weights: WeightsFile) -> dict[str, Tensor]:
         raise FileError(f"The weights {file} are no safetensors file: {error}.") from error
 
 
-def _own_backbone(described: ModelFile, path: Path, backbone: nn.Module | Maker | None) -> nn.Module | Maker | None:
+def _given_backbone(described: ModelFile, path: Path, backbone: nn.Module | Maker | None) -> nn.Module | Maker | None:
     """Return the network that the caller passed, where one is needed and only there."""
     named = described.backbone.get("own") or described.backbone.get("import")
     if named is not None and backbone is None:
@@ -232,10 +233,18 @@ def _own_backbone(described: ModelFile, path: Path, backbone: nn.Module | Maker 
     return backbone
 
 
-def _without_se(backbone: nn.Module | Maker) -> nn.Module:
-    """Return the user's network without its squeeze-and-excitation, as it was trained; theirs is left as it is."""
-    net = copy_network(backbone) if isinstance(backbone, nn.Module) else backbone()
-    take_out_se(net)
+def _own_network(given: nn.Module | Maker, described: ModelFile) -> nn.Module:
+    """Return a copy of the user's network, or what their function makes of the file's options, as it was trained."""
+    if isinstance(given, nn.Module):
+        net = copy_network(given)
+    else:
+        aside = ("own", "import", "replace")
+        held = {key: value for key, value in described.backbone.items() if key not in aside and takes(given, key)}
+        shape = {name: getattr(described, name) for name in ("num_classes", "in_channels", "image_size")}
+        with seeded(0, "backbone"):
+            net = make_network(given, "backbone's function", held, **shape)
+    if described.backbone.get("replace") == "se":
+        take_out_se(net)
     return net
 
 

@@ -87,7 +87,8 @@ def test_a_model_without_it_comes_back_from_its_file_also_in_a_network_of_one_s_
     images = torch.rand(2, 3, 32, 32)
     for spec, net in (
         ({**SMALL, "replace": "se"}, None),
-        ({**OWN, "replace": "se"}, small),
+        ({**OWN, "replace": "se"}, lambda: small()),
+        ({**OWN, "replace": "se"}, models.mobilenet_v3_small),
         ({**OWN, "replace": "se"}, small()),
     ):
         model = build_model(spec, Placement(), **SHAPE, seed=0).eval()

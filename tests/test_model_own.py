@@ -217,7 +217,7 @@ def test_a_function_makes_the_network_anew_from_the_seed():
     first, again, other = (build_model(own.PlainCNN, NOTHING, **SHAPE, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["backbone.classifier.weight"], other["backbone.classifier.weight"])
-    with pytest.raises(SpaceError, match="A backbone's function must give a torch module, but gave object"):
+    with pytest.raises(SpaceError, match="The backbone's function must give a torch module, but gave object"):
         build_model(own.make_nothing, NOTHING, **SHAPE)
 
 

@@ -223,3 +223,27 @@ def test_a_file_says_what_to_pass_and_where_a_network_has_changed_since(tmp_path
 
     with pytest.raises(FileError, match=r"'backbone.tail.0.bias' must be absent, but is"):
         load_model(tmp_path / "best.json", backbone=changed)
+
+
+def sized_net(num_classes: int, in_channels: int, width: int = 8) -> nn.Module:
+    """Return a network as a space's `import` makes it: of what the data says, and an option."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, num_classes),
+    )
+
+
+def test_a_function_gets_what_it_takes_of_the_shape_and_of_the_options_in_the_file(tmp_path):
+    assert build_model(sized_net, _at("0", reduction=2), **SHAPE)(IMAGES).shape == (4, 5)
+    spec = {"import": f"{__name__}:sized_net", "width": 6}
+    model = build_model(spec, _at("0", reduction=2), **SHAPE)
+    record = {"mean": [0.5] * 3, "std": [0.5] * 3, "class_names": list("abcde")}
+    save_model(model, tmp_path / "best.json", record=record)
+    again = load_model(tmp_path / "best.json", backbone=sized_net)
+    assert torch.equal(again(IMAGES), model.eval()(IMAGES))
+    closed = load_model(tmp_path / "best.json", backbone=lambda: sized_net(5, 3, 6))
+    assert torch.equal(closed(IMAGES), again(IMAGES))
+    with pytest.raises(SpaceError, match="The backbone's function raised KeyError: 'no'"):
+        build_model(lambda: {}["no"], Placement(), **SHAPE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 from nas_attn.backbones.built_in import take_out_se
 from nas_attn.backbones.catalog import backbone_entry, check_backbone, without_start
 from nas_attn.backbones.entry import Spec
-from nas_attn.backbones.own_network import first_line, initialise, refuse_unready
+from nas_attn.backbones.own_network import first_line, make_network, named
 from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.timm_networks import timm_net
@@ -95,23 +94,10 @@ def load_object(path: str) -> Any:
 
 
 def _imported(spec: Spec, shape: dict[str, int]) -> nn.Module:
-    """Call the user's function with the spec's options, and with those of the shape's words that it takes."""
+    """Call the user's function with the spec's options."""
     path = spec["import"]
-    make = _maker(path)
     options = {key: value for key, value in spec.items() if key != "import"}
-    known = inspect.signature(make).parameters
-    unknown_options = [key for key in options if key not in known and not _takes_any(known.values())]
-    if unknown_options:
-        raise SpaceError(f"'{path}' has no option '{unknown_options[0]}': it takes {', '.join(known) or 'none'}.")
-    try:
-        net = make(**{key: value for key, value in shape.items() if key in known}, **options)
-    except Exception as error:  # the function is the user's: it may raise anything
-        raise SpaceError(f"The backbone's import '{path}' raised {_named(error)}.") from error
-    if not isinstance(net, nn.Module):
-        raise SpaceError(f"The backbone's import '{path}' must give a torch module, but gave {type(net).__name__}.")
-    refuse_unready(net)
-    initialise(net, in_channels=shape["in_channels"], image_size=shape["image_size"])
-    return net
+    return make_network(_maker(path), f"backbone's import '{path}'", options, **shape)
 
 
 def _maker(path: str) -> Callable[..., Any]:
@@ -121,7 +107,7 @@ def _maker(path: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise SpaceError(f"The backbone's import '{path}' cannot be loaded: {first_line(error)}.") from error
     except Exception as error:  # the module is the user's: importing it may raise anything
-        raise SpaceError(f"The backbone's import '{path}' cannot be loaded: it raised {_named(error)}.") from error
+        raise SpaceError(f"The backbone's import '{path}' cannot be loaded: it raised {named(error)}.") from error
     if isinstance(make, nn.Module) or not callable(make):
         raise SpaceError(
             f"The backbone's import '{path}' must be a function that makes a network, but is a {type(make).__name__}: "
@@ -129,11 +115,3 @@ def _maker(path: str) -> Callable[..., Any]:
         )
     maker: Callable[..., Any] = make
     return maker
-
-
-def _named(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"
-
-
-def _takes_any(parameters: Any) -> bool:
-    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,48 @@ _WRAPPERS = {
     "FullyShardedDataParallel": "module",
 }
 """Where each of torch's wrappers holds the network. Named, not imported: torch.compile alone loads for a second."""
+
+
+def make_network(
+    make: Callable[..., Any],
+    what: str,
+    options: Mapping[str, Any],
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+) -> nn.Module:
+    """Call a user's function with its options, and the words of the shape that it takes; initialise the result.
+
+    Args:
+        what: How sentences call the function.
+    Raises: SpaceError if it has no such option, raises, gives no network, or one that is wrapped or has no weights.
+    """
+    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    known = inspect.signature(make).parameters
+    stray = next((key for key in options if not takes(make, key)), None)
+    if stray is not None:
+        raise SpaceError(f"The {what} has no option '{stray}': it takes {', '.join(known) or 'none'}.")
+    try:
+        net = make(**{key: value for key, value in shape.items() if key in known and key not in options}, **options)
+    except Exception as error:  # the function is the user's: it may raise anything
+        raise SpaceError(f"The {what} raised {named(error)}.") from error
+    if not isinstance(net, nn.Module):
+        raise SpaceError(f"The {what} must give a torch module, but gave {type(net).__name__}.")
+    refuse_unready(net)
+    initialise(net, in_channels=in_channels, image_size=image_size)
+    return net
+
+
+def takes(make: Callable[..., Any], option: str) -> bool:
+    """Tell whether a function takes an option by this name."""
+    known = inspect.signature(make).parameters
+    return option in known or any(word.kind is inspect.Parameter.VAR_KEYWORD for word in known.values())
+
+
+def named(error: Exception) -> str:
+    """Return an error's class and the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def copy_network(net: nn.Module) -> nn.Module:
