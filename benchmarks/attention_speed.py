@@ -30,6 +30,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from kept_memory import kept_bytes
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import profile
@@ -264,19 +265,7 @@ def milliseconds(module: nn.Module, x: Tensor, grad: Tensor) -> float:
 
 def kept_maps(module: nn.Module, x: Tensor) -> float:
     """Return the memory kept for the backward pass, parameters apart, over that of the input."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        y = module(x)
-    del y
-    return sum(kept.values()) / x.untyped_storage().nbytes()
+    return kept_bytes(module, x) / x.untyped_storage().nbytes()
 
 
 def peak_maps(module: nn.Module, x: Tensor, grad: Tensor) -> float:

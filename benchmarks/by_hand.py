@@ -245,20 +245,3 @@ def n_backward_steps(output: Tensor) -> int:
             found.add(step)
             waiting += [following for following, _ in step.next_functions]
     return len(found)
-
-
-def kept_bytes(net: nn.Module, images: Tensor) -> int:
-    """Return the memory that a forward pass keeps for the backward pass, weights and statistics apart."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*net.parameters(), *net.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = net(images)
-    del output
-    return sum(kept.values())

@@ -33,11 +33,11 @@ from by_hand import (
     Pair,
     build_both,
     build_ours,
-    kept_bytes,
     n_backward_steps,
     outputs_of,
     placement_of,
 )
+from kept_memory import kept_bytes
 from torch import Tensor, nn
 from torchvision import models
 

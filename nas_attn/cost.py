@@ -9,7 +9,6 @@ import re
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_attn.backbones import sites
+from nas_attn.backbones.own_network import evaluating
 from nas_attn.config import Recipe
 from nas_attn.measurements import Bench, Measured
 from nas_attn.memory import peak_bytes
@@ -43,7 +43,7 @@ def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
     """
     weight = next(model.parameters(), torch.zeros(()))
     image = torch.zeros(1, *shape, device=weight.device, dtype=weight.dtype)
-    with _evaluating(model):
+    with evaluating(model):
         return sites.forward_macs(model, image)
 
 
@@ -162,15 +162,3 @@ def _training_bytes(model: nn.Module, images: Tensor, recipe: Recipe) -> int:
     optimizer.zero_grad(set_to_none=True)
     state = [value for row in optimizer.state.values() for value in row.values() if isinstance(value, Tensor)]
     return peak_bytes(step, lambda: [images, targets, *_tensors(model), *state], images.device)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, and each back into its own afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -59,6 +59,11 @@ class Interrupted(NasAttnError):
     exit_code = 130
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, to stand within a sentence, or its name."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name closest to `name`, or None when none is close."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)

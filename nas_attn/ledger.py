@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, text
 from sqlalchemy.pool import StaticPool
 
-from nas_attn.errors import RunError
+from nas_attn.errors import RunError, first_line
 from nas_attn.placement import Placement, Value
 from nas_attn.records import Outcome, Stage, State, TrialRecord
 
@@ -54,7 +54,7 @@ def open_storage(path: Path) -> RDBStorage:
         )
     except Exception as error:  # SQLAlchemy, SQLite and Alembic each have their own
         raise RunError(
-            f"The ledger {path} must be a database that this version can read, but: {_first_line(error)}. "
+            f"The ledger {path} must be a database that this version can read, but: {first_line(error)}. "
             "Move the run folder away, or give another --out."
         ) from error
 
@@ -203,7 +203,3 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         seconds=attributes.get("seconds", 0.0),
         facts=attributes.get("facts", {}),
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -106,7 +106,7 @@ def build_model(
     shape = {"num_classes": num_classes, "in_channels": in_channels}
     net, spec, found = _backbone(backbone, shape, image_size, seed, class_names)
     table = found.table
-    sites = {name: _site(found, name) for name in placement}
+    sites = {name: table.site(name) for name in placement}
     _refuse_doubles(sites)
     resolved = {name: resolve_at(site, placement[name]) for name, site in sites.items()}
     resolved = {name: attention for name, attention in resolved.items() if not is_neutral(attention)}
@@ -163,14 +163,6 @@ def _own(backbone: nn.Module | Maker, shape: Mapping[str, int]) -> nn.Module:
 @lru_cache(maxsize=64)
 def _warn_once(sentence: str) -> None:
     log.warning("%s", sentence)
-
-
-def _site(found: Survey, name: str) -> Site:
-    """Return the site. Raises: SpaceError that says why it is none, or names the nearest."""
-    if name in found.refusals:
-        backbone = found.table.backbone
-        raise SpaceError(f"Nothing can be placed at '{name}' of backbone '{backbone}': {found.refusals[name]}.")
-    return found.table.site(name)
 
 
 def _written_later(sites: Mapping[str, Site], copied: Collection[str]) -> set[str]:

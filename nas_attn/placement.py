@@ -166,17 +166,15 @@ class SiteTable:
 
 @dataclass(frozen=True)
 class Survey:
-    """The sites of a network, and what is known of its other places.
+    """The sites of a network, and how they must be used.
 
     Args:
-        refusals: For a name that is no site: why.
         copied: Sites whose tensor the network writes over later; a tap there works on copies, since an attention may
             need its input and its output for the gradient.
         untrainable: Why the network cannot be trained as a search does it, if so; such a survey is never kept.
     """
 
     table: SiteTable
-    refusals: Mapping[str, str] = field(default_factory=dict)
     copied: frozenset[str] = frozenset()
     untrainable: str | None = None
 
@@ -189,7 +187,7 @@ class Survey:
         """Read what `to_dict` wrote."""
         sites = tuple(Site.from_dict(site) for site in record["table"]["sites"])
         table = SiteTable(**{**record["table"], "sites": sites})
-        return cls(table, table.refusals, frozenset(record["copied"]))
+        return cls(table, frozenset(record["copied"]))
 
 
 @dataclass(frozen=True)

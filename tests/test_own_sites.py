@@ -229,7 +229,8 @@ def test_a_network_of_one_image_size_offers_the_maps_that_its_convolutions_handl
     found = survey(net, **SHAPE)
     assert [site.name for site in found.table.sites] == ["stem.conv", "stem"]
     assert (
-        found.refusals["act"] == "it gives a tensor of shape (2, 2, 4, 64), which is not seen to be a map (N, C, H, W)"
+        found.table.refusals["act"]
+        == "it gives a tensor of shape (2, 2, 4, 64), which is not seen to be a map (N, C, H, W)"
     )
 
 
@@ -252,7 +253,7 @@ def _gated() -> nn.Module:
 def test_the_head_is_the_pooling_that_ends_the_maps():
     found = survey(_gated(), **SHAPE)
     assert [site.name for site in found.table.sites if site.kind == "head"] == ["pool.head"]
-    assert "the network goes on with maps behind it" in found.refusals["squeeze.head"]
+    assert "the network goes on with maps behind it" in found.table.refusals["squeeze.head"]
     net = nn.Sequential(_gated().conv, nn.AdaptiveAvgPool2d([1, 1]), nn.Flatten(), nn.Linear(8, 5))
     assert [site.name for site in survey(net, **SHAPE).table.sites if site.kind == "head"] == ["1.head"]
 

@@ -13,13 +13,13 @@ from torch import nn
 from nas_attn.backbones.built_in import take_out_se
 from nas_attn.backbones.catalog import backbone_entry, check_backbone, without_start
 from nas_attn.backbones.entry import Spec
-from nas_attn.backbones.own_network import first_line, make_network, named
+from nas_attn.backbones.own_network import make_network, named
 from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.timm_networks import timm_net
 from nas_attn.backbones.weights import load_weights
 from nas_attn.backbones.weights_file import find_weights
-from nas_attn.errors import SpaceError
+from nas_attn.errors import SpaceError, first_line
 
 log = logging.getLogger(__name__)
 

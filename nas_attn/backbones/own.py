@@ -130,7 +130,7 @@ def _survey(trial: nn.Module, name: str, *, num_classes: int, in_channels: int, 
         built_in=built_in_se(trial),
         refusals={name: why for name, why in (not_swapped | refusals).items() if name not in taps},
     )
-    return Survey(table, table.refusals, frozenset(copied), untrainable)
+    return Survey(table, frozenset(copied), untrainable)
 
 
 def _sightings(net: nn.Module, images: Tensor, num_classes: int, name: str) -> tuple[list[Sighting], str | None]:

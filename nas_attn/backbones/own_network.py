@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nas_attn.backbones.seeding import seeded
-from nas_attn.errors import SpaceError
+from nas_attn.errors import SpaceError, first_line
 
 N_IMAGES = 2
 
@@ -112,7 +112,7 @@ def initialise(net: nn.Module, *, in_channels: int, image_size: int) -> None:
     """
     if not any(True for _ in _lazy(net)):
         return
-    with _evaluating(net):
+    with evaluating(net):
         run(net, random_images(net, in_channels, image_size))
     path = next(_lazy(net), None)
     if path is not None:
@@ -162,18 +162,13 @@ def described(output: object) -> str:
     return f"{len(output)} outputs ({name})" if isinstance(output, tuple | list | Mapping) else name
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its name."""
-    return (str(error).splitlines() or [type(error).__name__])[0].removesuffix(".")
-
-
 def _lazy(net: nn.Module) -> Iterator[str]:
     """Yield the names of the parameters and buffers that have no shape yet."""
     return (name for name, value in (*net.named_parameters(), *net.named_buffers()) if is_lazy(value))
 
 
 @contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(net: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode, and each of its modules back into its own."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from nas_attn.errors import SpaceError
+from nas_attn.errors import SpaceError, first_line
 
 SEAMS = "attention_seams"
 SEAM_KINDS = ("pre", "hidden", "branch", "shortcut", "merge")
@@ -95,7 +95,7 @@ def _traced(block: nn.Module, name: str) -> fx.Graph:
             block.training = training
             graphs.append(_Leaves().trace(block))
     except Exception as error:  # the forward is the user's: run on symbols, it may raise anything
-        raise _refusal(name, f"its forward depends on the values that pass it ({_first_line(error)})") from error
+        raise _refusal(name, f"its forward depends on the values that pass it ({first_line(error)})") from error
     finally:
         block.training = mode
     if any("_tensor_constant" in str(node.target) for graph in graphs for node in graph.nodes):
@@ -265,7 +265,3 @@ def _n_convolutions(node: fx.Node, block: nn.Module) -> int:
 
 def _n_convolutions_in(module: nn.Module) -> int:
     return sum(isinstance(child, _CONVOLUTIONS) for child in module.modules())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

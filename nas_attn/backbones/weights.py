@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from nas_attn.errors import FileError
+from nas_attn.errors import FileError, first_line
 
 _WRAPPED = ("state_dict", "model", "model_state_dict")
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
@@ -75,8 +75,7 @@ def _read(file: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise FileError(f"The weights {file} cannot be read: {reason}.") from error
+        raise FileError(f"The weights {file} cannot be read: {first_line(error)}.") from error
     inner = next((content[key] for key in _WRAPPED if key in content), content) if _is_mapping(content) else content
     if not _is_mapping(inner) or not all(isinstance(value, Tensor) for value in inner.values()):
         raise FileError(f"The weights {file} must hold a state dict, but hold {type(inner).__name__} of other things.")
