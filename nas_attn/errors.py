@@ -64,6 +64,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def in_one_line(error: BaseException) -> str:
+    """Return an error's whole message in one line, to stand at the end of a sentence, or its name."""
+    return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name closest to `name`, or None when none is close."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)

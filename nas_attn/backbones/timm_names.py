@@ -11,7 +11,7 @@ from typing import Any
 
 from nas_attn.backbones.cache import keep, kept_file, read_kept
 from nas_attn.backbones.entry import Spec
-from nas_attn.errors import SpaceError, placed, unknown
+from nas_attn.errors import SpaceError, in_one_line, placed, unknown
 
 PREFIX = "timm:"
 
@@ -106,8 +106,7 @@ def load_timm() -> Any:
     try:
         return import_module("timm")
     except Exception as error:  # a broken installation may raise anything
-        reason = " ".join(str(error).split()).removesuffix(".")
-        raise SpaceError(f"timm {version} cannot be imported: {type(error).__name__}: {reason}.") from error
+        raise SpaceError(f"timm {version} cannot be imported: {type(error).__name__}: {in_one_line(error)}.") from error
 
 
 @lru_cache(maxsize=1)

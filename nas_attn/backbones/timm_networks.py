@@ -8,7 +8,7 @@ from torch import nn
 
 from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.timm_names import load_timm, timm_name
-from nas_attn.errors import SpaceError
+from nas_attn.errors import SpaceError, in_one_line
 
 
 def timm_net(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
@@ -26,7 +26,8 @@ def timm_net(spec: Spec, *, num_classes: int, in_channels: int, image_size: int)
         net = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
     except Exception as error:  # each of timm's networks has its own way to refuse an option
         given = "".join(f", {key}={value!r}" for key, value in options.items())
-        reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
-        raise SpaceError(f"timm refuses to build '{name}' for {num_classes} classes{given}: {reason}.") from error
+        raise SpaceError(
+            f"timm refuses to build '{name}' for {num_classes} classes{given}: {in_one_line(error)}."
+        ) from error
     assert isinstance(net, nn.Module), f"timm.create_model gave {net!r}"
     return net

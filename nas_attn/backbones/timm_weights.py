@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.timm_names import timm_name, timm_network
-from nas_attn.errors import FileError, SpaceError, unknown
+from nas_attn.errors import FileError, SpaceError, in_one_line, unknown
 
 _FILE = "model.safetensors"
 
@@ -45,7 +45,6 @@ def _hub_file(repository: str, tag: str, download: bool) -> Path:
     try:
         return Path(hf_hub_download(repository, _FILE))
     except Exception as error:  # no network, no such file: the hub's client hands on errors of several libraries
-        reason = " ".join(str(error).split()).removesuffix(".")
         raise FileError(
-            f"The weights {tag} cannot be fetched from {repository} of the Hugging Face Hub: {reason}."
+            f"The weights {tag} cannot be fetched from {repository} of the Hugging Face Hub: {in_one_line(error)}."
         ) from error
