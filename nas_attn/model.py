@@ -15,7 +15,7 @@ from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone, check_shape, without_start
 from nas_attn.backbones.own import imported_survey, survey
-from nas_attn.backbones.own_network import copy_network, initialise, make_network
+from nas_attn.backbones.own_network import copy_network, make_network
 from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.table import site_survey
@@ -152,9 +152,7 @@ def _backbone(
 def _own(backbone: nn.Module | Maker, shape: Mapping[str, int]) -> nn.Module:
     """Return a copy of the user's network, or what the user's function makes. Raises: SpaceError if it is neither."""
     if isinstance(backbone, nn.Module):
-        net = copy_network(backbone)
-        initialise(net, in_channels=shape["in_channels"], image_size=shape["image_size"])
-        return net
+        return copy_network(backbone)
     if not callable(backbone):
         raise SpaceError(f"A backbone must be a name, a mapping, a network or a function, but got {backbone!r}.")
     return make_network(backbone, "backbone's function", {}, **shape)

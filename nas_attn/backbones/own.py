@@ -14,7 +14,7 @@ from nas_attn.backbones.catalog import check_shape, without_start
 from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.own_blocks import close_harmful, open_all
 from nas_attn.backbones.own_maps import last_map, not_maps, wide_shapes
-from nas_attn.backbones.own_network import N_IMAGES, as_before, check_logits, copy_network, initialise, random_images
+from nas_attn.backbones.own_network import N_IMAGES, as_before, check_logits, copy_network, random_images
 from nas_attn.backbones.own_swaps import Sighting, sight, swapped_places
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open
 from nas_attn.backbones.seeding import seeded
@@ -93,7 +93,6 @@ def survey(
     check_shape({"import": ""}, **shape)
     trial = copy_network(net).cpu()
     with seeded(0, "survey"):
-        initialise(trial, in_channels=in_channels, image_size=image_size)
         return _survey(trial, type(net).__name__ if name is None else name, **shape)
 
 
