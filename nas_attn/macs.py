@@ -15,10 +15,16 @@ aten = torch.ops.aten
 def counted_macs(compute: Callable[[], object]) -> int:
     """Return the multiply-adds of the convolutions and matrix products of `compute`, by torch's counter.
 
-    Departs: products with a vector, sums of products and deformable convolutions, which torch's counter passes over,
-    are counted too. Recurrent layers are not.
+    Departs: products with a vector, sums of products, fused attention on the CPU and deformable convolutions, which
+    torch's counter passes over, are counted too. Recurrent layers are not.
     """
-    formulas: dict[Any, Any] = {aten.mv: _mv, aten.addmv: _addmv, aten.dot: _dot, aten.addbmm: _addbmm}
+    formulas: dict[Any, Any] = {
+        aten.mv: _mv,
+        aten.addmv: _addmv,
+        aten.dot: _dot,
+        aten.addbmm: _addbmm,
+        aten._scaled_dot_product_flash_attention_for_cpu: _fused_attention,
+    }
     deform = getattr(torch.ops.torchvision, "deform_conv2d", None)  # there once torchvision is imported
     if deform is not None:
         formulas[deform] = deform_flops
@@ -48,3 +54,8 @@ def _dot(first: Sequence[int], second: Sequence[int], **kwargs: Any) -> int:
 
 def _addbmm(added: Sequence[int], first: Sequence[int], second: Sequence[int], **kwargs: Any) -> int:
     return 2 * math.prod(first) * second[-1]
+
+
+def _fused_attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any) -> int:
+    """Return twice the multiply-adds of the scores of all pairs, and of the means of the values."""
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
