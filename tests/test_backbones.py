@@ -125,16 +125,21 @@ def test_grey_images_get_a_first_convolution_of_their_own_drawn_as_the_others(sp
 
 def test_the_sites_of_a_densenet_in_the_order_of_the_data():
     table = site_table(TINY, **SHAPE, image_size=9)
-    assert [(site.name, site.channels, site.height, site.stage) for site in table.sites] == [
-        ("denseblock1.layer1", 4, 9, "stage1"),
-        ("denseblock1.layer2", 4, 9, "stage1"),
-        ("denseblock1", 16, 9, "stage1"),
-        ("transition1", 8, 4, "stage2"),
-        ("denseblock2.layer1", 4, 4, "stage2"),
-        ("denseblock2.layer2", 4, 4, "stage2"),
-        ("denseblock2", 16, 4, "stage2"),
+    assert [(site.name, site.kind, site.channels, site.height, site.stage) for site in table.sites] == [
+        ("denseblock1.layer1.conv", "conv", 4, 9, "stage1"),
+        ("denseblock1.layer1", "output", 4, 9, "stage1"),
+        ("denseblock1.layer2.conv", "conv", 4, 9, "stage1"),
+        ("denseblock1.layer2", "output", 4, 9, "stage1"),
+        ("denseblock1", "output", 16, 9, "stage1"),
+        ("transition1", "output", 8, 4, "stage2"),
+        ("denseblock2.layer1.conv", "conv", 4, 4, "stage2"),
+        ("denseblock2.layer1", "output", 4, 4, "stage2"),
+        ("denseblock2.layer2.conv", "conv", 4, 4, "stage2"),
+        ("denseblock2.layer2", "output", 4, 4, "stage2"),
+        ("denseblock2", "output", 16, 4, "stage2"),
+        ("head", "head", 16, 4, "stage2"),
     ]
-    assert {site.kind for site in table.sites} == {"output"}
+    assert table.sites[0].replaced == Convolution(16, 4, bias=False, relu=False)
 
 
 def test_the_sites_of_a_resnet_in_the_order_of_the_data():

@@ -37,7 +37,7 @@ def _size(spec: dict) -> int:
     smallest, _ = image_sizes(spec)
     if spec["name"] == "inception_v3":
         return 107
-    return 2 * smallest - 1 if "head" in BACKBONES[spec["name"]].kinds else smallest
+    return 2 * smallest if "head" in BACKBONES[spec["name"]].kinds else smallest
 
 
 @pytest.fixture(scope="module", params=at_night(BACKBONES, but=EVERY_DAY))

@@ -70,7 +70,7 @@ def test_what_is_reported_names_its_split_its_seeds_and_its_source(local_run: Ru
     provenance = best["provenance"]
     assert len(provenance["data"]["facts"]["fingerprint"]) == 64
     assert provenance["versions"]["torch"] == torch.__version__.split("+")[0]
-    assert local_run.config["sites"]["sites"][0]["name"] == "denseblock1.layer1"
+    assert local_run.config["sites"]["sites"][0]["name"] == "denseblock1.layer1.conv"
 
 
 def test_test_images_are_read_by_retrainings_only(local_run: RunRecord) -> None:

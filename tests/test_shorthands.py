@@ -206,9 +206,9 @@ def test_a_site_that_two_shorthands_cover_is_refused():
         (_catalogue("resnet18"), "every_block", "did you mean 'every block'?"),
         (_catalogue("resnet18"), "lst", "did you mean 'last'?"),
         (
-            _catalogue("densenet"),
+            _catalogue("lenet"),
             "conv3x3",
-            "matches no site of densenet: none of its sites is of kind 'conv' ",
+            "matches no site of lenet: none of its sites is of kind 'conv' ",
         ),
         (
             _catalogue("shufflenet_v2"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from nas_attn.backbones.entry import Backbone, BackboneOption, Spec
 
@@ -50,29 +51,37 @@ _BASIC = _not("a basic block's branch has no 1x1 convolution at its end", "hidde
 _SOME_ADDED = _not("only a block that keeps the map's size and channels is added to its input", *_EDGES)
 _SOME_5X5 = _not("the other blocks' depthwise convolutions are 5x5", "conv")
 
-_DENSE = {
-    **_not("a layer's maps are concatenated with those before, and nothing is added", *_EDGES, "hidden"),
-    **_not("a layer's 3x3 convolution has its norm and ReLU before it, not behind", "conv"),
-    **_not("its pooling is a function in its forward, no module that can be replaced", "head"),
-}
+_DENSE = _not("a layer's maps are concatenated with those before, and nothing is added", *_EDGES, "hidden")
 
 _RESIDUAL_KINDS = ("output", "pre", "branch", "shortcut", "conv", "merge", "head")
 _BOTTLENECK_KINDS = ("output", "pre", "branch", "shortcut", "hidden", "conv", "merge", "head")
 
 
-def _densenet(name: str, layers: str) -> Backbone:
+def _densenet(
+    name: str, summary: str, options: tuple[BackboneOption, ...], fixed: Mapping[str, Any] | None = None
+) -> Backbone:
     return Backbone(
         name=name,
-        build="nas_attn.backbones.families:known_densenet",
+        build="nas_attn.backbones.families:densenet",
         places="nas_attn.backbones.places_plain:densenet_places",
-        summary=f"{name.replace('densenet', 'DenseNet-')}: 4 blocks of {layers} layers, growth rate 32",
+        summary=summary,
         source="Huang et al., CVPR 2017, arXiv:1608.06993",
-        options=(_DROP_RATE, _stem("imagenet")),
-        kinds=("output",),
+        options=options,
+        kinds=("output", "conv", "head"),
         lacks=_DENSE,
         smallest_image=_smallest_densenet,
         default_image=_default_image,
-        fixed={"arch": name},
+        fixed=fixed or {},
+    )
+
+
+def _known_densenet(depth: int, *n_layers: int) -> Backbone:
+    *first, last = map(str, n_layers)
+    return _densenet(
+        f"densenet{depth}",
+        f"DenseNet-{depth}: 4 blocks of {', '.join(first)} and {last} layers, growth rate 32",
+        (_DROP_RATE, _stem("imagenet")),
+        {"growth_rate": 32, "block_config": n_layers, "num_init_features": 64, "bn_size": 4},
     )
 
 
@@ -223,13 +232,10 @@ ENTRIES = (
         smallest_image=_always(3),
         default_image=_always(32),
     ),
-    Backbone(
-        name="densenet",
-        build="nas_attn.backbones.families:densenet",
-        places="nas_attn.backbones.places_plain:densenet_places",
-        summary="DenseNet-BC of free width and depth, for small images (compression 0.5)",
-        source="Huang et al., CVPR 2017, arXiv:1608.06993",
-        options=(
+    _densenet(
+        "densenet",
+        "DenseNet-BC of free width and depth, for small images (compression 0.5)",
+        (
             BackboneOption("growth_rate", 12, "int", "channels that each layer adds", low=1, high=256),
             BackboneOption("block_config", [6, 6, 6], "ints", "layers of each block", low=1, high=128, longest=8),
             BackboneOption(
@@ -245,13 +251,9 @@ ENTRIES = (
             _DROP_RATE,
             _stem("small"),
         ),
-        kinds=("output",),
-        lacks=_DENSE,
-        smallest_image=_smallest_densenet,
-        default_image=_default_image,
     ),
-    _densenet("densenet121", "6, 12, 24 and 16"),
-    _densenet("densenet169", "6, 12, 32 and 32"),
+    _known_densenet(121, 6, 12, 24, 16),
+    _known_densenet(169, 6, 12, 32, 32),
     Backbone(
         name="squeezenet",
         build="nas_attn.backbones.families:squeezenet",

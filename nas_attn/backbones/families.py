@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision import models
 
 Draw = Callable[[Tensor], object]
@@ -17,32 +19,26 @@ _narrow: Draw = partial(nn.init.trunc_normal_, std=0.01)
 _wide: Draw = partial(nn.init.trunc_normal_, std=0.1)
 
 
-def densenet(
-    *,
-    num_classes: int,
-    in_channels: int,
-    growth_rate: int,
-    block_config: list[int],
-    num_init_features: int,
-    bn_size: int,
-    drop_rate: float,
-    stem: str,
-) -> nn.Module:
+class DenseNet(models.DenseNet):  # type: ignore[misc]  # torchvision has no type hints
+    """torchvision's DenseNet; a step without effect stands where it pools, so that this can be replaced.
+
+    Shape: (N, in_channels, H, W) -> (N, num_classes).
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.head = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
+        maps = self.head(functional.relu(self.features(x), inplace=True))
+        logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(maps, 1).flatten(1))
+        return logits
+
+
+def densenet(*, in_channels: int, stem: str, **options: Any) -> nn.Module:
     """Return torchvision's DenseNet."""
-    net: nn.Module = models.DenseNet(
-        growth_rate=growth_rate,
-        block_config=tuple(block_config),
-        num_init_features=num_init_features,
-        bn_size=bn_size,
-        drop_rate=drop_rate,
-        num_classes=num_classes,
-    )
-    return _stemmed(net, "features.conv0", nn.init.kaiming_normal_, in_channels, stem, "features.pool0")
-
-
-def known_densenet(arch: str, *, num_classes: int, in_channels: int, drop_rate: float, stem: str) -> nn.Module:
-    """Return torchvision's DenseNet of this name."""
-    net = models.get_model(arch, num_classes=num_classes, drop_rate=drop_rate)
+    net = DenseNet(**options)
     return _stemmed(net, "features.conv0", nn.init.kaiming_normal_, in_channels, stem, "features.pool0")
 
 

@@ -13,19 +13,24 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 def densenet_places(net: nn.Module) -> list[Place]:
-    """Name the outputs of a DenseNet's layers, blocks and transitions; a transition's map is the next stage's."""
+    """Name a DenseNet's 3x3 convolutions, the outputs of its layers, blocks and transitions, and its pooling.
+
+    A transition's map is the next stage's. No ReLU follows a layer's convolution: it comes before.
+    """
     places = []
+    stage = ""
     for name, child in net.get_submodule("features").named_children():
         kind, number = name.rstrip("0123456789"), name.lstrip("abcdefghijklmnopqrstuvwxyz")
         if kind == "denseblock":
-            layers = range(1, len(list(child.children())) + 1)
-            places += [
-                Place(f"{name}.layer{k}", "output", f"features.{name}.denselayer{k}", f"stage{number}") for k in layers
-            ]
-            places.append(Place(name, "output", f"features.{name}", f"stage{number}"))
+            stage = f"stage{number}"
+            for k in range(1, len(list(child.children())) + 1):
+                path = f"features.{name}.denselayer{k}"
+                places.append(Place(f"{name}.layer{k}.conv", "conv", f"{path}.conv2", stage, relu=False))
+                places.append(Place(f"{name}.layer{k}", "output", path, stage))
+            places.append(Place(name, "output", f"features.{name}", stage))
         elif kind == "transition":
             places.append(Place(name, "output", f"features.{name}", f"stage{int(number) + 1}"))
-    return places
+    return [*places, Place("head", "head", "head", stage)]
 
 
 def layer_places(net: nn.Module) -> list[Place]:
