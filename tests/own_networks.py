@@ -103,6 +103,35 @@ class WritesOverByMethod(Block):
         return x.add_(self.conv1(x))
 
 
+class WritesOverByPower(Block):
+    """Squares its own input, and adds to it."""
+
+    def forward(self, x):
+        x **= 2
+        return self.conv1(x) + x
+
+
+class AddsIntoShortcut(Block):
+    """Adds its branch into what its shortcut gave."""
+
+    def forward(self, x):
+        out = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        shortcut = x.clone()
+        shortcut += out
+        return functional.relu(shortcut)
+
+
+class Scaled(Block):
+    """Reads a list of its own."""
+
+    def __init__(self, channels: int, out: int, factor: int) -> None:
+        super().__init__(channels, out)
+        self.factors = [factor]
+
+    def forward(self, x):
+        return self.bn1(self.conv1(x)) * self.factors[0] + x
+
+
 class SharedStart(Block):
     """Pre-activation: shortcut and branch begin with the same norm."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from nas_attn.backbones import tracing
 from nas_attn.backbones.seams import SEAMS, has_seam, open_block
 from nas_attn.errors import SpaceError
 
@@ -28,6 +29,7 @@ BLOCKS = {
     "own strided": lambda: own.Block(8, 16, 2),
     "shared start": lambda: own.SharedStart(8, 8),
     "dropping": lambda: own.Dropping(8, 8),
+    "adding into its shortcut": lambda: own.AddsIntoShortcut(8, 8),
 }
 
 
@@ -50,6 +52,42 @@ def test_an_opened_block_is_bit_equal_forward_and_backward(name, training):
     for plain, again in zip(_run(block, x), _run(opened, x), strict=True):
         assert torch.equal(plain, again)
     assert opened.training == training
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "written"),
+    [
+        ("basic", ("pre", "shortcut", "output"), True),
+        ("basic", ("branch",), False),
+        ("adding into its shortcut", ("branch",), True),
+        ("adding into its shortcut", ("shortcut",), False),
+        ("own strided", ("pre", "output"), True),
+        ("shared start", ("output",), False),  # its author adds out of place
+    ],
+)
+def test_an_addition_in_place_stays_so_unless_attention_may_have_made_what_it_writes_over(name, kinds, written):
+    opened = open_block(BLOCKS[name](), "b", kinds)
+    assert list(dict(opened.get_submodule(SEAMS).named_children())) == list(kinds)
+    for again in (opened, copy.deepcopy(opened), pickle.loads(pickle.dumps(opened))):
+        assert ("+=" in again.code) is written
+    for kind in kinds:  # a sigmoid keeps what it gave for its gradient
+        opened.get_submodule(f"{SEAMS}.{kind}").register_forward_hook(lambda module, args, output: output.sigmoid())
+    output, gradient = _run(opened.train(), torch.randn(2, 8, 6, 6))
+    assert output.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+def test_blocks_of_a_library_that_are_alike_are_read_once_and_others_apart(monkeypatch):
+    monkeypatch.setattr(tracing, "_READ", {})
+    x = torch.randn(2, 8, 6, 6)
+    blocks = [BasicBlock(8, 8), BasicBlock(8, 8), BasicBlock(8, 16, 2, _projection(8, 16)), Bottleneck(8, 2)]
+    for block in blocks:
+        assert torch.equal(open_block(block.eval(), "b")(x), block(x))
+    assert len(tracing._READ) == 3
+    for factor in (1, 2):  # a block of one's own may read anything: it is read each time
+        own_block = own.Scaled(8, 8, factor).eval()
+        assert torch.equal(open_block(own_block, "b")(x), own_block(x))
+    assert len(tracing._READ) == 3
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -130,6 +168,7 @@ def test_a_shortcut_that_begins_like_the_branch_leaves_no_pre():
         (own.BranchingBlock(8, 8), "its forward depends on the values that pass it"),
         (own.TieBlock(8, 8), "both sides of its addition lie behind 1 convolutions"),
         (own.TwoAdditions(8, 8), "its forward has 2 additions"),
+        (own.WritesOver(8, 8), "its addition writes over a tensor that is read again"),
         (own.WritesOverByMethod(8, 8), "its addition writes over a tensor that is read again"),
         (own.Constant(8, 8), "its forward makes a tensor of its own"),
         (nn.Sequential(nn.Conv2d(8, 8, 1)), "its forward has no addition"),

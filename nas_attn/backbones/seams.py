@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from nas_attn.errors import SpaceError, first_line
+from nas_attn.backbones.tracing import Tracer, read_forward, refusal
 
 SEAMS = "attention_seams"
 SEAM_KINDS = ("pre", "hidden", "branch", "shortcut", "merge")
+EDGES = (*SEAM_KINDS, "output")
+"""Where a seam can lie: a block's `output` has one too, since an opened block hands on no hooks of its own."""
 
-_ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
+_WRITING = (operator.iadd, "add_")
+_ADDITIONS = (operator.add, torch.add, "add", *_WRITING)
 _DROPPED_BRANCHES = ("StochasticDepth", "DropPath")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -28,34 +32,49 @@ class Join(nn.Module):
         return branch + shortcut
 
 
-class _Leaves(fx.Tracer):
-    """Reads a block's own forward only: each of its children is one step."""
+class _Edge(NamedTuple):
+    """An edge of a block's graph where a seam can lie.
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return True
+    Args:
+        source: The step whose result passes.
+        readers: The steps that shall read what the seam gives.
+        before: The step that the seam comes before.
+    """
+
+    source: fx.Node
+    readers: list[fx.Node]
+    before: fx.Node
 
 
-def open_block(block: nn.Module, name: str) -> fx.GraphModule:
+def open_block(block: nn.Module, name: str, kinds: Collection[str] = EDGES) -> fx.GraphModule:
     """Return the block with parameter-free seams on its edges; it computes what it did, under the same names.
 
     The seams lie under the child `attention_seams`: `pre` (where the branch alone can be reached), `hidden` (where the
     branch's last convolution is a 1x1 of the block's own), `branch`, `shortcut` and `output`, each an Identity, and
-    `merge`, a Join. The children are shared with `block`, which must not be used beside the opened one in training.
+    `merge`, a Join. Where the author adds in place, so does the opened block, unless something may be inserted at what
+    is written over. The children are shared with `block`, which must not be used beside the opened one in training.
 
+    Args:
+        kinds: The seams that are wanted; one that the block cannot have is left out.
     Raises: SpaceError that says why the block cannot be opened; nothing is guessed.
     """
     if has_hooks(block):
-        raise _refusal(name, "it has hooks of its own")
-    graph = _traced(block, name)
+        raise refusal(name, "it has hooks of its own")
+    graph = read_forward(block, name)
     add = _only_addition(graph, name)
     shortcut, branch = _by_depth(add, block, name)
     _refuse_overwriting(add, name)
-    pre_users = _pre_users(graph, branch, shortcut)
-    seams: dict[str, nn.Module] = {"pre": nn.Identity()} if pre_users else {}
-    if _insert_hidden(graph, branch, block):
-        seams["hidden"] = nn.Identity()
-    seams |= {"branch": nn.Identity(), "shortcut": nn.Identity(), "merge": Join(), "output": nn.Identity()}
-    _insert_seams(graph, add, shortcut, _without_drop(add, branch, block), pre_users)
+    n_shortcut = add.args.index(shortcut)
+    edges = _edges(graph, add, shortcut, branch, block)
+    seams: dict[str, nn.Module] = {kind: nn.Identity() for kind in edges if kind in kinds}
+    for kind in seams:
+        _put_seam(graph, kind, edges[kind])
+    if "merge" in kinds:
+        seams["merge"] = Join()
+        _put_join(graph, add, n_shortcut)
+    elif add.target in _WRITING and ("branch" if n_shortcut else "shortcut") in seams:
+        _add_out_of_place(graph, add)
+    graph.lint()
     return _graph_module(block, graph, nn.ModuleDict(seams))
 
 
@@ -82,35 +101,12 @@ def may_open(module: nn.Module) -> bool:
     return has_forward and not in_turn and any(True for _ in module.children())
 
 
-def _refusal(name: str, reason: str) -> SpaceError:
-    return SpaceError(f"Block '{name}' cannot be opened: {reason}.")
-
-
-def _traced(block: nn.Module, name: str) -> fx.Graph:
-    """Read the block's forward in both modes. The block's own flag is set only: its children are leaves."""
-    mode = block.training
-    graphs = []
-    try:
-        for training in (True, False):
-            block.training = training
-            graphs.append(_Leaves().trace(block))
-    except Exception as error:  # the forward is the user's: run on symbols, it may raise anything
-        raise _refusal(name, f"its forward depends on the values that pass it ({first_line(error)})") from error
-    finally:
-        block.training = mode
-    if any("_tensor_constant" in str(node.target) for graph in graphs for node in graph.nodes):
-        raise _refusal(name, "its forward makes a tensor of its own")
-    if str(graphs[0]) != str(graphs[1]):
-        raise _refusal(name, "its forward reads self.training")
-    return graphs[0]
-
-
 def _only_addition(graph: fx.Graph, name: str) -> fx.Node:
     """Return the one addition whose two operands both come from the block's only input."""
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     output = next(node for node in graph.nodes if node.op == "output")
     if len(inputs) != 1 or not isinstance(output.args[0], fx.Node):
-        raise _refusal(name, "it must take one tensor and return one tensor")
+        raise refusal(name, "it must take one tensor and return one tensor")
     from_input = _downstream(inputs[0])
     additions: list[fx.Node] = [
         node
@@ -122,7 +118,7 @@ def _only_addition(graph: fx.Graph, name: str) -> fx.Node:
     ]
     if len(additions) != 1:
         count = "no addition" if not additions else f"{len(additions)} additions"
-        raise _refusal(name, f"its forward has {count} of a branch and a shortcut, and one is needed")
+        raise refusal(name, f"its forward has {count} of a branch and a shortcut, and one is needed")
     return additions[0]
 
 
@@ -132,30 +128,79 @@ def _by_depth(add: fx.Node, block: nn.Module, name: str) -> tuple[fx.Node, fx.No
     n_first, n_second = (_n_convolutions(operand, block) for operand in (first, second))
     if n_first == n_second:
         reason = f"both sides of its addition lie behind {n_first} convolutions, so neither is the shortcut"
-        raise _refusal(name, reason)
+        raise refusal(name, reason)
     return (first, second) if n_first < n_second else (second, first)
 
 
 def _refuse_overwriting(add: fx.Node, name: str) -> None:
-    """Refuse an in-place addition whose target is read again: the seam adds out of place.
-
-    A trace shows `add_`; it takes `+=` for an ordinary addition, so that the survey of a network compares values too.
-    """
+    """Refuse an addition that writes over a tensor which is read again: with a seam there it would add out of place."""
     target = add.args[0]
     assert isinstance(target, fx.Node), "an addition has two nodes"
-    if add.target not in (operator.iadd, "add_"):
+    if add.target not in _WRITING:
         return
     users = list(target.users)
     if target.op == "placeholder" or any(user > add for user in users):
-        raise _refusal(name, "its addition writes over a tensor that is read again")
+        raise refusal(name, "its addition writes over a tensor that is read again")
 
 
-def _pre_users(graph: fx.Graph, branch: fx.Node, shortcut: fx.Node) -> list[fx.Node]:
+def _pre_users(block_input: fx.Node, branch: fx.Node, shortcut: fx.Node) -> list[fx.Node]:
     """Return the readers of the block's input that lead to the branch alone; none if the shortcut shares one."""
-    block_input = next(node for node in graph.nodes if node.op == "placeholder")
     to_branch, to_shortcut = _upstream(branch), _upstream(shortcut)
     users = [user for user in block_input.users if user in to_branch]
     return [] if any(user in to_shortcut for user in users) else users
+
+
+def _edges(graph: fx.Graph, add: fx.Node, shortcut: fx.Node, branch: fx.Node, block: nn.Module) -> dict[str, _Edge]:
+    """Return the edges that the block has, by kind, in the order of the data flow; the addition itself is none."""
+    block_input = next(node for node in graph.nodes if node.op == "placeholder")
+    output = next(node for node in graph.nodes if node.op == "output")
+    edges = {}
+    starts = _pre_users(block_input, branch, shortcut)
+    if starts:
+        edges["pre"] = _Edge(block_input, starts, block_input.next)
+    last = _last_1x1(graph, branch, block)
+    if last is not None:
+        edges["hidden"] = _Edge(last.all_input_nodes[0], [last], last)
+    end, reader = _without_drop(add, branch, block)
+    edges["branch"] = _Edge(end, [reader], reader)
+    edges["shortcut"] = _Edge(shortcut, [add], add)
+    edges["output"] = _Edge(output.all_input_nodes[0], [output], output)
+    return edges
+
+
+def _last_1x1(graph: fx.Graph, branch: fx.Node, block: nn.Module) -> fx.Node | None:
+    """Return the branch's last convolution if that is a 1x1 behind another one."""
+    steps = _upstream(branch)
+    last = next((node for node in reversed(graph.nodes) if node in steps and _is_conv(node, block)), None)
+    if last is None or len(last.all_input_nodes) != 1:
+        return None
+    conv = block.get_submodule(str(last.target))
+    is_1x1 = isinstance(conv, nn.Conv2d) and conv.kernel_size == (1, 1)
+    return last if is_1x1 and _n_convolutions(last.all_input_nodes[0], block) else None
+
+
+def _put_seam(graph: fx.Graph, kind: str, edge: _Edge) -> None:
+    """Put a step on an edge."""
+    with graph.inserting_before(edge.before):
+        seam = graph.call_module(f"{SEAMS}.{kind}", (edge.source,))
+    for reader in edge.readers:
+        reader.replace_input_with(edge.source, seam)
+
+
+def _put_join(graph: fx.Graph, add: fx.Node, n_shortcut: int) -> None:
+    """Put a module in the place of the addition, whose operand of this number is the shortcut."""
+    with graph.inserting_before(add):
+        merged = graph.call_module(f"{SEAMS}.merge", (add.args[1 - n_shortcut], add.args[n_shortcut]))
+    add.replace_all_uses_with(merged)
+    graph.erase_node(add)
+
+
+def _add_out_of_place(graph: fx.Graph, add: fx.Node) -> None:
+    """Put an addition in the place of one that writes over its first operand."""
+    with graph.inserting_before(add):
+        added = graph.call_function(operator.add, add.args)
+    add.replace_all_uses_with(added)
+    graph.erase_node(add)
 
 
 def _without_drop(add: fx.Node, branch: fx.Node, block: nn.Module) -> tuple[fx.Node, fx.Node]:
@@ -167,60 +212,13 @@ def _without_drop(add: fx.Node, branch: fx.Node, block: nn.Module) -> tuple[fx.N
     return branch.all_input_nodes[0], branch
 
 
-def _insert_seams(
-    graph: fx.Graph,
-    add: fx.Node,
-    shortcut: fx.Node,
-    branch: tuple[fx.Node, fx.Node],
-    pre_users: list[fx.Node],
-) -> None:
-    """Put a step on each edge: `branch` is the branch's end and its reader."""
-    end, reader = branch
-    with graph.inserting_before(reader):
-        at_branch = graph.call_module(f"{SEAMS}.branch", (end,))
-    reader.replace_input_with(end, at_branch)
-    with graph.inserting_before(add):
-        at_shortcut = graph.call_module(f"{SEAMS}.shortcut", (shortcut,))
-        merged_branch = next(node for node in add.all_input_nodes if node is not shortcut)
-        merged = graph.call_module(f"{SEAMS}.merge", (merged_branch, at_shortcut))
-    add.replace_all_uses_with(merged)
-    graph.erase_node(add)
-    output = next(node for node in graph.nodes if node.op == "output")
-    for result in output.all_input_nodes:
-        with graph.inserting_before(output):
-            at_output = graph.call_module(f"{SEAMS}.output", (result,))
-        output.replace_input_with(result, at_output)
-    if pre_users:
-        block_input = next(node for node in graph.nodes if node.op == "placeholder")
-        with graph.inserting_after(block_input):
-            at_pre = graph.call_module(f"{SEAMS}.pre", (block_input,))
-        for user in pre_users:
-            user.replace_input_with(block_input, at_pre)
-    graph.lint()
-
-
-def _insert_hidden(graph: fx.Graph, branch: fx.Node, block: nn.Module) -> bool:
-    """Put a step before the branch's last convolution if that is a 1x1 behind another one; tell whether it was."""
-    last = next((node for node in reversed(graph.nodes) if node in _upstream(branch) and _is_conv(node, block)), None)
-    if last is None or len(last.all_input_nodes) != 1:
-        return False
-    entered = last.all_input_nodes[0]
-    conv = block.get_submodule(str(last.target))
-    if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1) or not _n_convolutions(entered, block):
-        return False
-    with graph.inserting_before(last):
-        at_hidden = graph.call_module(f"{SEAMS}.hidden", (entered,))
-    last.replace_input_with(entered, at_hidden)
-    return True
-
-
 def _is_conv(node: fx.Node, block: nn.Module) -> bool:
     return node.op == "call_module" and _n_convolutions_in(block.get_submodule(str(node.target))) > 0
 
 
 def _graph_module(block: nn.Module, graph: fx.Graph, seams: nn.ModuleDict) -> fx.GraphModule:
     """Return a module that runs `graph` and holds everything that the block holds, in the block's order."""
-    opened = fx.GraphModule(nn.Module(), fx.Graph(), type(block).__name__)
+    opened = fx.GraphModule(nn.Module(), fx.Graph(tracer_cls=Tracer), type(block).__name__)
     for key, value in block.__dict__.items():
         if not key.startswith("_"):
             opened.__dict__[key] = value

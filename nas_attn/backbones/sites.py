@@ -110,9 +110,16 @@ def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: in
 
 
 def open_blocks(net: nn.Module, places: Iterable[tuple[str, str]]) -> None:
-    """Open the residual blocks that these sites (kind, module) need. Raises: SpaceError if one cannot be opened."""
-    for path in sorted({module for kind, module in places if _is_seam(net, kind, module)}):
-        net.set_submodule(path, open_block(net.get_submodule(path), path))
+    """Open the residual blocks that these sites (kind, module) need, at their edges.
+
+    Raises: SpaceError if one cannot be opened.
+    """
+    kinds: dict[str, set[str]] = {}
+    for kind, module in places:
+        kinds.setdefault(module, set()).add(kind)
+    for path, wanted in kinds.items():
+        if any(_is_seam(net, kind, path) for kind in wanted):
+            net.set_submodule(path, open_block(net.get_submodule(path), path, wanted))
 
 
 def tap_path(net: nn.Module, kind: str, module: str) -> str:
