@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import cloudpickle
 import pytest
 import torch
 from backbone_cases import EVERY_DAY, MORE_OF_RESNET50, everywhere, quick_draws, tiny_spec
@@ -19,6 +20,7 @@ from nas_attn.backbones.table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.fitting import placement_cost
 from nas_attn.model import AttentionModel, build_model
+from nas_attn.model_file import load_model, save_model
 from nas_attn.placement import Placement, SiteTable
 
 
@@ -113,16 +115,30 @@ def test_its_cost_by_closed_forms_is_that_of_the_built_network(case):
     assert cost.n_macs == count_macs(case.model, case.images.shape[1:])
 
 
-@pytest.mark.parametrize(
+without_doubles = pytest.mark.parametrize(
     "case", at_night([name for name in BACKBONES if name not in MORE_OF_RESNET50], but=EVERY_DAY), indirect=True
 )
+
+
+@without_doubles
+def test_it_comes_back_from_its_files(case, tmp_path):
+    record = {"mean": (0.5,), "std": (0.25,), "class_names": ["a", "b", "c"]}
+    case.model.eval()
+    save_model(case.model, tmp_path / "best.json", record=record)
+    again = load_model(tmp_path / "best.json")
+    with torch.no_grad():
+        assert torch.equal(again(case.images), case.model(case.images))
+    assert again.placement == case.placement
+
+
+@without_doubles
 def test_copies_and_pickles_compute_the_same_and_share_nothing(case):
     case.model.eval()
     if count_parameters(getattr(case.model.backbone, "classifier", nn.Identity())) > 10_000_000:
         case.model.backbone.classifier = nn.LazyLinear(3)  # nothing is inserted there, and copies of it take seconds
     with torch.no_grad():
         expected = case.model(case.images)
-        for again in (copy.deepcopy(case.model), pickle.loads(pickle.dumps(case.model))):
+        for again in (copy.deepcopy(case.model), pickle.loads(cloudpickle.dumps(case.model))):
             assert list(again.state_dict()) == list(case.model.state_dict())
             assert torch.equal(again(case.images), expected)
             next(again.attention.parameters()).add_(1)
