@@ -320,6 +320,22 @@ def test_report_writes_the_page_the_tables_and_every_figure_twice(tmp_path: Path
         assert float(root.attrib["width"].removesuffix("pt")) == pytest.approx(3.35 * 72)
 
 
+def test_one_arm_with_many_names_has_room_for_them(tmp_path: Path):
+    run = make_run(n_trials=6, n_seeds=2)
+    names = " = ".join(f"published:attention_number_{k}" for k in range(5))
+    kept = [replace(row, label=row.label if row.label in ("found #1", "none") else names) for row in run.retrain]
+    run = replace(run, retrain=tuple(row for row in kept if row.label in ("found #1", names)))
+    write_figures(run, tmp_path)  # matplotlib warns where the labels leave no room
+
+
+def test_one_epoch_is_one(tmp_path: Path):
+    run = make_run(n_trials=6, n_seeds=1)
+    once = replace(run, search=tuple(replace(row, epochs=1) for row in run.search))
+    page = write_report(once, tmp_path).read_text()
+    assert re.search(r"of 1 epoch[:<]", page)
+    assert "1 epochs" not in page
+
+
 @pytest.mark.parametrize(
     "run",
     [

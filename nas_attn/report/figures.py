@@ -36,6 +36,7 @@ from nas_attn.report.tables import (
 from nas_attn.report.words import Scale, scale_of, short_tick
 
 COLUMN = 3.35  # inches: one column of most two-column papers
+LINE = 0.12  # inches: a line of text
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"],
@@ -125,6 +126,12 @@ def _new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) 
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+def _height_of(labels: Sequence[str], row: float) -> float:
+    """Return the height of rows of which each has room for the tallest label, at least `row`. Units: inches."""
+    most_lines = max((label.count("\n") + 1 for label in labels), default=1)
+    return len(labels) * max(row, LINE * most_lines + 0.02)
+
+
 def _strip(axes: Any, row: int, values: Sequence[float], summary: Summary, colour: str, scale: Scale) -> None:
     """Draw one sample on a line: its values, its interval and its mean."""
     factor = scale.factor
@@ -144,12 +151,13 @@ def _finish_strips(axes: Any, labels: Sequence[str]) -> None:
 
 def arms_figure(arms: Sequence[Arm], table: SiteTable | None, colours: Colours, scale: Scale) -> Figure:
     """Draw every arm's test values by seed, with mean and 95 % interval."""
-    figure, axes = _new_figure(0.55 + 0.24 * len(arms))
+    labels = [_folded(arm.label) for arm in arms]
+    figure, axes = _new_figure(0.55 + _height_of(labels, 0.24))
     for row, arm in enumerate(arms):
         assert arm.summary is not None, "an arm without values is not drawn"
         colour = COLOURS[colours.placement(arm.placement, table)]
         _strip(axes[0][0], row, list(arm.by_seed.values()), arm.summary, colour, scale)
-    _finish_strips(axes[0][0], [_folded(arm.label) for arm in arms])
+    _finish_strips(axes[0][0], labels)
     axes[0][0].set_xlabel(_axis_name(f"Test {scale.noun}", scale))
     return figure
 
@@ -158,11 +166,12 @@ def differences_figure(found: Arm, arms: Sequence[Arm], scale: Scale) -> Figure:
     """Draw `found #1` minus every other arm, paired by seed, with mean and 95 % interval."""
     pairs = [against(found, arm) for arm in arms if arm.label != found.label]
     known = [(pair, pair.summary) for pair in pairs if pair.summary is not None]
-    figure, axes = _new_figure(0.55 + 0.24 * len(known))
+    labels = [f"{_folded(pair.baseline)}\n({pair.word})" for pair, _ in known]
+    figure, axes = _new_figure(0.55 + _height_of(labels, 0.24))
     axes[0][0].axvline(0.0, color=INK, lw=0.6)
     for row, (pair, summary) in enumerate(known):
         _strip(axes[0][0], row, list(pair.by_seed.values()), summary, COLOURS[pair.word.replace(" ", "-")], scale)
-    _finish_strips(axes[0][0], [f"{_folded(pair.baseline)}\n({pair.word})" for pair, _ in known])
+    _finish_strips(axes[0][0], labels)
     axes[0][0].set_xlabel(f"found #1 minus arm, test {scale.noun}{' (points)' if scale.points else ''}")
     return figure
 
@@ -259,7 +268,8 @@ def trial_state(step: Step) -> str:
 def importance_figure(heat: Heat, scale: Scale) -> Figure:
     """Draw the marginal means: each cell a difference to `none` at its site, bold where its interval excludes 0."""
     names = [name for name in heat.attentions if name != "none"]
-    figure, grid = _new_figure(0.6 + 0.26 * len(heat.rows))
+    labels = [_folded(", ".join(row.sites)) for row in heat.rows]
+    figure, grid = _new_figure(0.6 + _height_of(labels, 0.26))
     axes = grid[0][0]
     signed = [[_signed(cell.strength, cell.sign) for cell in row.cells[1:]] for row in heat.rows]
     axes.imshow(signed, cmap=DIVERGING, vmin=-1.35, vmax=1.35, aspect="auto")
@@ -269,7 +279,7 @@ def importance_figure(heat: Heat, scale: Scale) -> Figure:
                 axes.text(x, y, _cell_text(cell.marginal, scale), ha="center", va="center", fontsize=5.6,
                           fontweight="bold" if cell.marginal.is_clear else "normal")  # fmt: skip
     axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(heat.rows)), [_folded(", ".join(row.sites)) for row in heat.rows])
+    axes.set_yticks(range(len(heat.rows)), labels)
     axes.tick_params(length=0)
     axes.xaxis.tick_top()
     for spine in axes.spines.values():
