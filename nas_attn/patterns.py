@@ -163,7 +163,7 @@ def _reason(pattern: str, table: SiteTable, listing: str | None) -> str:
         return f": {_no_block(table)}"
     if read:
         return f": it has sites of kind '{kind}', but none of them lies in a block."
-    known = [*(site.name for site in table.sites), *SHORTHANDS]
+    known = [*(site.name for site in table.sites), *(word for word in SHORTHANDS if covered(word, table))]
     return suggestion(pattern.replace("*", "1"), known, listing)
 
 
