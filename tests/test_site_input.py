@@ -36,7 +36,8 @@ def _space(folder: Path, backbone: str, pattern: str, attention: str = "simam") 
             "densenet",
             "denseblock1.branch",
             r"Unknown site 'denseblock1\.branch' in backbone 'densenet': none of its sites is of kind 'branch' \(a "
-            r"layer's maps are concatenated with those before, and nothing is added\); its kinds are output, conv, head\.",
+            r"layer's maps are concatenated with those before, and nothing is added\); its kinds are output, conv, "
+            r"head\.",
         ),
         ("shufflenet_v2", "stage1.block1.merge", r"\(a block's halves are concatenated and shuffled, not added\)"),
         ("squeezenet", "head", r"none of its sites is of kind 'head' \(what it pools to a pixel is the scores of the"),

@@ -158,7 +158,7 @@ def test_a_backbone_may_be_a_name_alone():
         (
             '["denseblock*"]',
             '["denseblok*"]',
-            "matches no site of densenet: did you mean 'denseblock1'? Known: denseblock1, ",
+            "matches no site of densenet: did you mean 'denseblock1'? Known: denseblock1.layer1, denseblock1, ",
         ),
         (
             '["transition*"]',
