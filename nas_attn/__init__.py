@@ -13,7 +13,9 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from nas_attn.attention.catalog import ATTENTIONS, register_attention
     from nas_attn.attention.create import auxiliary_loss, create_attention
     from nas_attn.attention.entry import Context, Entry, Option
-    from nas_attn.backbones.catalog import BACKBONES
+    from nas_attn.backbones.catalog import BACKBONES, register_backbone
+    from nas_attn.backbones.entry import Backbone, BackboneOption
+    from nas_attn.backbones.sites import Place
     from nas_attn.errors import NasAttnError
     from nas_attn.job import search
     from nas_attn.model import build_model
@@ -26,10 +28,13 @@ __all__ = [
     "ATTENTIONS",
     "BACKBONES",
     "Attention",
+    "Backbone",
+    "BackboneOption",
     "Context",
     "Entry",
     "NasAttnError",
     "Option",
+    "Place",
     "Placement",
     "SearchSpace",
     "Site",
@@ -40,6 +45,7 @@ __all__ = [
     "load_model",
     "load_run",
     "register_attention",
+    "register_backbone",
     "save_model",
     "search",
 ]
@@ -48,10 +54,13 @@ _HOMES = {
     "ATTENTIONS": "nas_attn.attention.catalog",
     "BACKBONES": "nas_attn.backbones.catalog",
     "Attention": "nas_attn.placement",
+    "Backbone": "nas_attn.backbones.entry",
+    "BackboneOption": "nas_attn.backbones.entry",
     "Context": "nas_attn.attention.entry",
     "Entry": "nas_attn.attention.entry",
     "NasAttnError": "nas_attn.errors",
     "Option": "nas_attn.attention.entry",
+    "Place": "nas_attn.backbones.sites",
     "Placement": "nas_attn.placement",
     "SearchSpace": "nas_attn.space",
     "Site": "nas_attn.placement",
@@ -61,6 +70,7 @@ _HOMES = {
     "load_model": "nas_attn.model_file",
     "load_run": "nas_attn.run_folder",
     "register_attention": "nas_attn.attention.catalog",
+    "register_backbone": "nas_attn.backbones.catalog",
     "save_model": "nas_attn.model_file",
     "search": "nas_attn.job",
 }

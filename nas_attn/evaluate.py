@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.config import DataConfig
 from nas_attn.data import Data, load_data
 from nas_attn.errors import TrialFailed
@@ -22,7 +21,7 @@ from nas_attn.model import build_model
 from nas_attn.multi_label import label_aucs
 from nas_attn.reading import READINGS
 from nas_attn.records import LABEL_AUC, Outcome, Stage, Task
-from nas_attn.setting import Setting, load_train
+from nas_attn.setting import Setting, load_train, register_all
 from nas_attn.train import is_out_of_memory, predict, train
 
 Report = Callable[[int, float], None]
@@ -76,8 +75,7 @@ def evaluate(task: Task, setting: Setting, report: Report) -> Outcome:
 
 def prepare(setting: Setting) -> None:
     """Load the data, pin torch's threads and bound its memory, so that the first trial starts at once."""
-    for entry in setting.attentions:
-        ATTENTIONS.register(entry)
+    register_all(setting.registered)
     if setting.n_threads is not None:
         torch.set_num_threads(setting.n_threads)
     if setting.device == "cuda" and 0 < setting.gpus < 1:

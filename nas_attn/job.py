@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.config import Resources
 from nas_attn.crew import Crew, n_cores, refuse_silent_address, share_out
 from nas_attn.description import describe_run
@@ -19,7 +18,7 @@ from nas_attn.placement import Placement
 from nas_attn.progress import Display, SilentDisplay, terminal_display
 from nas_attn.records import RunRecord
 from nas_attn.run_folder import RunFolder, load_run, write_json
-from nas_attn.setting import Setting
+from nas_attn.setting import Setting, registered_here
 from nas_attn.settings import Request, bind, read_settings
 from nas_attn.space import SearchSpace
 
@@ -229,7 +228,7 @@ def _setting(request: Request, crew: Crew) -> Setting:
         train=request.settings.train,
         gpus=crew.gpus,
         n_threads=crew.cpus,
-        attentions=ATTENTIONS.registered,
+        registered=registered_here(),
         class_names=request.facts.class_names if request.facts else (),
     )
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone
-from nas_attn.backbones.catalog import check_backbone, check_shape, without_start
-from nas_attn.backbones.own import imported_survey, survey
+from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, without_start
+from nas_attn.backbones.own import foreign_survey, survey
 from nas_attn.backbones.own_network import copy_network, make_network
 from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.sites import open_blocks, tap_path
@@ -140,9 +140,9 @@ def _backbone(
         size = check_shape(spec, **shape, image_size=image_size)
         net = build_backbone(spec, **shape, image_size=size, seed=seed, class_names=class_names)
         spec = without_start(spec)  # a model file holds its own weights
-        if "import" not in spec:
+        if not is_foreign(spec):
             return net, spec, site_survey(spec, **shape, image_size=size)
-        return net, spec, imported_survey(spec, net, **shape, image_size=size)
+        return net, spec, foreign_survey(spec, net, **shape, image_size=size)
     size = check_shape({"import": ""}, **shape, image_size=image_size)
     with seeded(seed, "backbone"):
         net = _own(backbone, {**shape, "image_size": size})

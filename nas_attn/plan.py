@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nas_attn.backbones.catalog import BACKBONES, plugged_entry
 from nas_attn.crew import Crew
 from nas_attn.data import Images, load_data
 from nas_attn.executors.local import crew_here
@@ -155,6 +156,9 @@ def _lines(request: Request, crew: Crew, probes: list[Probe]) -> list[str]:
     lines = [*_over_limit(request), "", f"Space: {settings.space.title}, {request.bound.n_placements:,} placements."]
     if "import" in settings.space.backbone:
         lines.append(f"Network: built by {settings.space.backbone['import']}, which is imported and called.")
+    plugged = plugged_entry(settings.space.backbone)
+    if plugged is not None:
+        lines.append(f"Network: {plugged.name} of {BACKBONES.origin(plugged.name)}.")
     lines += [facts.in_words] if facts is not None else []
     lines += list(request.notes)
     lines += [f"{name.capitalize()}: {runs} runs of {_epochs(epochs)}." for name, (runs, epochs) in stages.items()]

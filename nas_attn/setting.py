@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nas_attn.attention.catalog import ATTENTIONS, register_attention
 from nas_attn.attention.entry import Entry
+from nas_attn.backbones.catalog import BACKBONES, register_backbone
+from nas_attn.backbones.entry import Backbone
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.errors import ConfigError, unknown
 
@@ -27,7 +30,7 @@ class Setting:
         n_threads: Threads that torch may use; None leaves torch's own choice.
         num_classes: Logits of the network, as `Shape` has them.
         class_names: Of the images; empty where they are not known.
-        attentions: What the driver's process registered beside the catalogue; a worker registers it too.
+        registered: What the driver's process registered beside the catalogues; a worker registers it too.
     """
 
     backbone: Mapping[str, Any] | Callable[[], Any]
@@ -40,8 +43,22 @@ class Setting:
     train: Callable[..., float] | str | None = None
     gpus: float = 0.0
     n_threads: int | None = None
-    attentions: tuple[Entry, ...] = ()
+    registered: tuple[Entry | Backbone, ...] = ()
     class_names: tuple[str, ...] = ()
+
+
+def registered_here() -> tuple[Entry | Backbone, ...]:
+    """Return what this process registered beside the catalogues."""
+    return (*ATTENTIONS.registered, *BACKBONES.registered)
+
+
+def register_all(records: Iterable[Entry | Backbone]) -> None:
+    """Register in this process what another one did."""
+    for record in records:
+        if isinstance(record, Backbone):
+            register_backbone(record)
+        else:
+            register_attention(record)
 
 
 def load_train(path: str) -> Callable[..., float]:

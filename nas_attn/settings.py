@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nas_attn.backbones.catalog import backbone_entry
+from nas_attn.backbones.catalog import image_sizes
 from nas_attn.backbones.table import site_table
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.weights_file import file_digest, find_weights
@@ -296,8 +296,8 @@ def _enlarged(settings: Settings, image_size: int) -> int | None:
     spec = settings.space.backbone
     if "name" not in spec or is_timm(spec) or settings.data is None or settings.data.image_size is not None:
         return None
-    entry = backbone_entry(spec["name"])
-    return entry.default_image(spec) if image_size < entry.smallest_image(spec) else None
+    smallest, default = image_sizes(spec)
+    return default if image_size < smallest else None
 
 
 def _run_name(space: SearchSpace, data: DataConfig | None, train: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nas_attn.attention.catalog import ATTENTIONS
@@ -40,6 +40,7 @@ def space_schema() -> dict[str, Any]:
 
 def _backbone_schema() -> dict[str, Any]:
     """Return the schema of a backbone: a name, or a table with the options of that name."""
+    backbones = BACKBONES.loadable()
     tables = [
         {
             "type": "object",
@@ -50,7 +51,7 @@ def _backbone_schema() -> dict[str, Any]:
             | {o.name: _backbone_value(o) for o in backbone.options}
             | _ANY_BACKBONE,
         }
-        for backbone in BACKBONES.values()
+        for backbone in backbones
     ]
     own = {
         "type": "object",
@@ -65,16 +66,17 @@ def _backbone_schema() -> dict[str, Any]:
         "required": ["name"],
         "properties": {"name": timm_name} | _ANY_BACKBONE,
     }
-    return {"anyOf": [{"enum": list(BACKBONES)}, timm_name, *tables, timm, own]}
+    return {"anyOf": [{"enum": [backbone.name for backbone in backbones]}, timm_name, *tables, timm, own]}
 
 
 def _backbone_value(option: BackboneOption) -> dict[str, Any]:
     """Return the schema of an option of a backbone."""
-    default = "auto" if option.default is None else option.default
-    about = {"description": f"{option.about[0].upper()}{option.about[1:]}. Default: {default}."}
+    default = "auto" if option.default is None else _shown(option.default)
+    about = {"description": f"{option.about[:1].upper()}{option.about[1:]}. Default: {default}."}
     if option.choices:
         return about | {"enum": list(option.choices)}
-    number = {"type": _TYPES.get(option.type, "integer"), "minimum": option.low, "maximum": option.high}
+    bounds = {"minimum": option.low, "maximum": option.high}
+    number = {"type": _TYPES.get(option.type, "integer")} | _known(bounds)
     if option.type == "ints":
         return about | {"type": "array", "items": number, "minItems": 1, "maxItems": option.longest}
     return about | (number if option.auto is None else {"anyOf": [number, {"const": "auto"}]})
@@ -93,9 +95,17 @@ def _searched(options: Iterable[Option]) -> dict[str, Any]:
 def _value(option: Option) -> dict[str, Any]:
     """Return the schema of one value of an option."""
     default = "auto" if option.default is None else option.default
-    about = {"description": f"{option.about} Default: {str(default).lower() if default in (True, False) else default}."}
+    about = {"description": f"{option.about} Default: {_shown(default)}."}
     bounds = {"minimum": option.low, "maximum": option.high}
     rule: dict[str, Any] = {"enum": list(option.choices)} if option.choices else {"type": _TYPES[option.type]}
-    rule |= {name: bound for name, bound in bounds.items() if bound is not None}
+    rule |= _known(bounds)
     rule |= {"not": {"multipleOf": 2}} if option.odd else {}
     return about | ({"anyOf": [rule, {"const": "auto"}]} if option.optional else rule)
+
+
+def _known(bounds: Mapping[str, float | None]) -> dict[str, Any]:
+    return {name: bound for name, bound in bounds.items() if bound is not None}
+
+
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)

@@ -11,9 +11,8 @@ from itertools import islice, product
 import torch
 from torch import Tensor, nn
 
-from nas_attn.attention.entry import Context, Entry, Option, Options
+from nas_attn.attention.entry import Context, Entry, Option, Options, load_class
 from nas_attn.attention.options import check_options, context_at, resolve_options, why_not
-from nas_attn.attention.registry import load_class
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Convolution, Site, Value
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_attn.attention.create import auxiliary_loss
+from nas_attn.attention.entry import load_class
 from nas_attn.attention.measure import measured_cost
 from nas_attn.attention.options import check_options, resolve_options, why_not
-from nas_attn.attention.registry import load_class
 from nas_attn.macs import counted_macs
 from nas_attn.placement import KINDS
 from nas_attn.testing_cases import NUM_CLASSES, Case, Size, candidates, randomised

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
@@ -25,18 +24,19 @@ from broken_attentions import (
     entry_of,
 )
 from conftest import RunCommand
+from plugin_packages import lay_package
 
 from nas_attn import testing
 from nas_attn.attention.catalog import ATTENTIONS, attention_entry, register_attention
 from nas_attn.attention.create import create_attention
-from nas_attn.attention.entry import Entry
-from nas_attn.attention.registry import GROUP, Catalogue, load_class
+from nas_attn.attention.entry import Entry, load_class
 from nas_attn.backbones.table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import placement_cost
 from nas_attn.model import build_model
 from nas_attn.placement import Placement
+from nas_attn.registry import Catalogue
 from nas_attn.testing import CHECKS, Check, attention_checks
 
 
@@ -234,6 +234,8 @@ GATE = Entry("{name}", "{module}:Gate", "Gates.", "y = x * conv(x)", "Me, 2026")
 NO_ENTRY = Gate
 """
 
+GROUP, RESERVED = "nas_attn.attentions", ("none", "name", "wiring", "start")
+
 Install = Callable[..., Catalogue]
 
 
@@ -242,17 +244,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Lay a package with one module and one entry point on the path; return a fresh catalogue of 'se' alone."""
 
     def lay(package: str, point: str, value: str = "GATE", *, code: str = GOOD_MODULE, name: str = "") -> Catalogue:
-        folder = tmp_path / package
-        info = folder / f"{package}-1.0.dist-info"
-        info.mkdir(parents=True)
-        (folder / f"{package}_attn.py").write_text(
-            code.replace("{name}", name or point).replace("{module}", f"{package}_attn")
-        )
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{point} = {package}_attn:{value}\n")
-        monkeypatch.syspath_prepend(str(folder))
-        monkeypatch.delitem(sys.modules, f"{package}_attn", raising=False)
-        return Catalogue(ATTENTIONS["se"])
+        code = code.replace("{name}", name or point).replace("{module}", f"{package}_attn")
+        lay_package(tmp_path, monkeypatch, package, group=GROUP, point=point, value=value, code=code)
+        return Catalogue(ATTENTIONS["se"], group=GROUP, noun="attention", record=Entry, reserved=RESERVED)
 
     return lay
 

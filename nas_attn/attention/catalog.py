@@ -6,8 +6,8 @@ from nas_attn.attention import vocabulary as options
 from nas_attn.attention.entry import Entry
 from nas_attn.attention.forms import fusion, gates, grouped, pairwise, pooled
 from nas_attn.attention.forms.widths import divisor_misfit, reduction_misfit
-from nas_attn.attention.registry import Catalogue
 from nas_attn.errors import SpaceError, placed, unknown
+from nas_attn.registry import Catalogue
 
 
 def attention_entry(name: str, where: str = "") -> Entry:
@@ -365,4 +365,8 @@ ATTENTIONS = Catalogue(
         identity_start=True,
         exceptions={"bias_gradient": "the keys' bias adds one value to all scores of a query, but in concat"},
     ),
+    group="nas_attn.attentions",
+    noun="attention",
+    record=Entry,
+    reserved=("none", "name", "wiring", "start"),
 )

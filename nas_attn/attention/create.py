@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_attn.attention.catalog import attention_entry
-from nas_attn.attention.entry import Context
+from nas_attn.attention.entry import Context, load_class
 from nas_attn.attention.options import NO_CONTEXT, require_fit, resolve_options
-from nas_attn.attention.registry import load_class
 from nas_attn.attention.triple import AuxiliaryLogits
 from nas_attn.placement import Value
 from nas_attn.reading import class_logits

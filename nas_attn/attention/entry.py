@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Literal
 
+from nas_attn.errors import SpaceError, in_one_line
 from nas_attn.placement import Convolution, Value
 
 Options = Mapping[str, Value]
@@ -125,3 +127,18 @@ class Entry:
     def keeps_shape(self) -> bool:
         """Whether one tensor enters and leaves in its shape, so that wirings apply."""
         return set(self.kinds) <= set(SHAPE_KEEPING)
+
+
+def load_class(cls: str | type[Any]) -> type[Any]:
+    """Return a class, imported if it is given as `module:name`. Raises: SpaceError if it is not to be had."""
+    if isinstance(cls, type):
+        return cls
+    module, _, name = cls.partition(":")
+    try:
+        loaded = getattr(import_module(module), name)
+    except Exception as error:  # somebody else's code, which runs at import and may raise anything
+        reason = f"{type(error).__name__}: {in_one_line(error)}"
+        raise SpaceError(f"The class {cls} of an attention cannot be loaded: {reason}.") from error
+    if not isinstance(loaded, type):
+        raise SpaceError(f"The class {cls} of an attention must be a class, but is {loaded!r}.")
+    return loaded

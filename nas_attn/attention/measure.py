@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nas_attn.attention.entry import Context, Entry, Options
-from nas_attn.attention.registry import load_class
+from nas_attn.attention.entry import Context, Entry, Options, load_class
 from nas_attn.macs import counted_macs
 
 

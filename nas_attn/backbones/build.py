@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from nas_attn.backbones.built_in import take_out_se
-from nas_attn.backbones.catalog import backbone_entry, check_backbone, without_start
-from nas_attn.backbones.entry import Spec
+from nas_attn.backbones.catalog import backbone_entry, blamed_on, check_backbone, plugged_entry, without_start
+from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.own_network import make_network, named
 from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.timm_names import is_timm
@@ -80,11 +80,14 @@ def _plain(checked: Spec, *, num_classes: int, in_channels: int, image_size: int
             return _imported(checked, shape)
         if is_timm(checked):
             return timm_net(checked, **shape)
-        entry = backbone_entry(checked["name"])
         options = {key: value for key, value in checked.items() if key != "name"}
+        plugged = plugged_entry(checked)
+        if plugged is not None:
+            return _plugged(plugged, options, shape)
+        entry = backbone_entry(checked["name"])
         sizes = shape if entry.sized else {key: shape[key] for key in ("num_classes", "in_channels")}
-        make: Callable[..., nn.Module] = load_object(entry.build)
-        return make(**entry.fixed, **sizes, **options)
+        net: nn.Module = load_function(entry.build, "build function")(**entry.fixed, **sizes, **options)
+        return net
 
 
 def load_object(path: str) -> Any:
@@ -93,25 +96,34 @@ def load_object(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def load_function(function: str | Callable[..., Any], noun: str) -> Callable[..., Any]:
+    """Return a function, imported if it is given as "module:name". Raises: SpaceError if it cannot be loaded."""
+    if not isinstance(function, str):
+        return function
+    try:
+        found: Callable[..., Any] = load_object(function)
+    except (ImportError, AttributeError) as error:
+        raise SpaceError(f"The {called(noun, function)} cannot be loaded: {first_line(error)}.") from error
+    except Exception as error:  # the module is the user's: importing it may raise anything
+        raise SpaceError(f"The {called(noun, function)} cannot be loaded: it raised {named(error)}.") from error
+    return found
+
+
+def called(noun: str, function: str | Callable[..., Any]) -> str:
+    """Return how a sentence calls a function: by where it is, if that is what is known of it."""
+    return f"{noun} '{function}'" if isinstance(function, str) else noun
+
+
 def _imported(spec: Spec, shape: dict[str, int]) -> nn.Module:
     """Call the user's function with the spec's options."""
-    path = spec["import"]
+    path, noun = spec["import"], "backbone's import"
     options = {key: value for key, value in spec.items() if key != "import"}
-    return make_network(_maker(path), f"backbone's import '{path}'", options, **shape)
+    return make_network(load_function(path, noun), called(noun, path), options, **shape)
 
 
-def _maker(path: str) -> Callable[..., Any]:
-    """Return the user's function. Raises: SpaceError if it cannot be loaded, or is none."""
-    try:
-        make = load_object(path)
-    except (ImportError, AttributeError) as error:
-        raise SpaceError(f"The backbone's import '{path}' cannot be loaded: {first_line(error)}.") from error
-    except Exception as error:  # the module is the user's: importing it may raise anything
-        raise SpaceError(f"The backbone's import '{path}' cannot be loaded: it raised {named(error)}.") from error
-    if isinstance(make, nn.Module) or not callable(make):
-        raise SpaceError(
-            f"The backbone's import '{path}' must be a function that makes a network, but is a {type(make).__name__}: "
-            "every model gets a new one."
-        )
-    maker: Callable[..., Any] = make
-    return maker
+def _plugged(entry: Backbone, options: Spec, shape: dict[str, int]) -> nn.Module:
+    """Call a plug-in's function with its options."""
+    noun = "build function"
+    with blamed_on(entry.name):
+        make = load_function(entry.build, noun)
+        return make_network(make, called(noun, entry.build), {**entry.fixed, **options}, **shape)

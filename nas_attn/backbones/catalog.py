@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
 from typing import Any
 
 from nas_attn.backbones.entries import ENTRIES
 from nas_attn.backbones.entry import Backbone, BackboneOption, Spec
 from nas_attn.backbones.timm_names import PREFIX, check_timm, is_timm, timm_network
-from nas_attn.errors import SpaceError, unknown
+from nas_attn.errors import SpaceError, placed, unknown
+from nas_attn.registry import Catalogue
 
-
-def _table(entries: tuple[Backbone, ...]) -> Mapping[str, Backbone]:
-    table = {entry.name: entry for entry in entries}
-    assert len(table) == len(entries), "two backbones have one name"
-    return MappingProxyType(table)
-
-
-BACKBONES: Mapping[str, Backbone] = _table(ENTRIES)
+BACKBONES = Catalogue(*ENTRIES, group="nas_attn.backbones", noun="backbone", record=Backbone)
 START_KEYS = ("weights", "download")
 """Keys of a spec that say what the network starts from, and not what it is."""
 
+_PLAIN = {"bool": (bool, "true or false"), "str": (str, "a word")}
+"""Types of options without a range, and their values in words."""
+
 
 def backbone_entry(name: str, where: str = "") -> Backbone:
-    """Return the catalogue's entry. Raises: SpaceError that names the nearest backbone."""
+    """Return the catalogue's entry. Raises: SpaceError that names the nearest backbone, or its broken package."""
     if name not in BACKBONES:
         raise SpaceError(unknown("backbone", name, [*BACKBONES, f"{PREFIX}NAME"], where))
-    return BACKBONES[name]
+    with blamed_on(name, where):
+        return BACKBONES[name]
+
+
+def register_backbone(entry: Backbone) -> None:
+    """Add a backbone of one's own for this process and the workers of its searches, e.g. in a notebook.
+
+    An installed package adds its own for everybody by the entry-point group `nas_attn.backbones`.
+
+    Raises: SpaceError for a name that is taken, or that cannot be a key in a space file.
+    """
+    BACKBONES.register(entry)
+
+
+def plugged_entry(spec: Spec) -> Backbone | None:
+    """Return the record of a backbone that a package or this process added; None for any other network."""
+    name = spec.get("name")
+    return None if name is None or name in BACKBONES.own or is_timm(spec) else backbone_entry(name)
+
+
+def is_foreign(spec: Spec) -> bool:
+    """Tell whether the network is made by code that is neither ours nor timm's: no file is kept of what it offers."""
+    return "import" in spec or plugged_entry(spec) is not None
+
+
+@contextmanager
+def blamed_on(name: str, where: str = "") -> Iterator[None]:
+    """Let a SpaceError say first that the backbone of this name cannot be used."""
+    try:
+        yield
+    except SpaceError as error:
+        raise SpaceError(unusable(name, str(error), where)) from error
+
+
+def unusable(name: str, why: str, where: str = "") -> str:
+    """Return the sentence on a backbone that something is wrong with."""
+    return f"Backbone '{name}'{placed(where)} cannot be used: {why}"
 
 
 def check_backbone(spec: str | Spec, where: str = "") -> dict[str, Any]:
@@ -96,8 +130,7 @@ def _check_network(record: dict[str, Any], where: str) -> dict[str, Any]:
 def image_sizes(spec: str | Spec) -> tuple[int, int]:
     """Return height and width of the smallest image that a catalogue backbone takes, and of its default one."""
     checked = check_backbone(spec)
-    entry = backbone_entry(checked["name"])
-    return entry.smallest_image(checked), entry.default_image(checked)
+    return backbone_entry(checked["name"]).image_sizes(checked)
 
 
 def check_shape(spec: Spec, *, num_classes: int, in_channels: int, image_size: int | None) -> int:
@@ -111,15 +144,15 @@ def check_shape(spec: Spec, *, num_classes: int, in_channels: int, image_size: i
         default = timm_network(spec["name"]).image_size
         return _free_size(default if image_size is None else image_size, f"Backbone '{spec['name']}'")
     entry = backbone_entry(spec["name"])
+    smallest, default = entry.image_sizes(spec)
     if image_size is None:
-        return entry.default_image(spec)
-    smallest = entry.smallest_image(spec)
+        return default
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < smallest:
         options = ", ".join(f"{key}={value}" for key, value in spec.items() if key in ("stem", "block_config"))
         with_options = f" with {options}" if options else ""
         raise SpaceError(
             f"Backbone '{entry.name}'{with_options} takes images of {smallest}x{smallest} pixels or more, but got "
-            f"image_size={image_size!r}: its default is {entry.default_image(spec)}."
+            f"image_size={image_size!r}: its default is {default}."
         )
     return image_size
 
@@ -155,21 +188,32 @@ def _check_value(entry: Backbone, option: BackboneOption, value: Any, where: str
         if isinstance(value, str):
             known = [str(choice) for choice in option.choices]
             raise SpaceError(unknown(f"{option.name} of backbone '{entry.name}'", value, known, where))
+    elif option.type in _PLAIN:
+        if isinstance(value, _PLAIN[option.type][0]):
+            return value
     elif _is_number(value, option, int if option.type == "int" else float):
         return float(value) if option.type == "float" else value
     raise SpaceError(f"{_law(option)} must hold for backbone '{entry.name}'{_in(where)}, but got {value!r}.")
 
 
 def _is_number(value: Any, option: BackboneOption, kind: type) -> bool:
-    allowed = int if kind is int else int | float
-    return isinstance(value, allowed) and not isinstance(value, bool) and option.low <= value <= option.high
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        return False
+    above, below = (option.low is None or value >= option.low), (option.high is None or value <= option.high)
+    return above and below and -inf < value < inf
 
 
 def _law(option: BackboneOption) -> str:
     if option.choices:
         return f"{option.name} in {list(option.choices)}"
+    if option.type in _PLAIN:
+        return f"{option.name}: {_PLAIN[option.type][1]}"
+    low = "" if option.low is None else f" from {option.low}"
+    limits = low + ("" if option.high is None else f" to {option.high}")
     if option.type == "ints":
-        return f"{option.name}: a list of 1 to {option.longest} whole numbers from {option.low} to {option.high}"
+        return f"{option.name}: a list of 1 to {option.longest} whole numbers{limits}"
+    if option.low is None or option.high is None:
+        return f"{option.name}: a {'whole ' if option.type == 'int' else ''}number{limits}"
     return f"{option.low} <= {option.name} <= {option.high}"
 
 

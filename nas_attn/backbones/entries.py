@@ -19,10 +19,6 @@ def _by_stem(small: int, imagenet: int) -> Callable[[Spec], int]:
     return lambda spec: small if spec["stem"] == "small" else imagenet
 
 
-def _always(size: int) -> Callable[[Spec], int]:
-    return lambda spec: size
-
-
 _default_image = _by_stem(32, 224)
 
 
@@ -118,8 +114,8 @@ def _vgg(name: str, layers: str) -> Backbone:
         options=(),
         kinds=("output", "conv"),
         lacks={**_IN_TURN, **_not("it pools to 7x7, not to a pixel", "head")},
-        smallest_image=_always(32),
-        default_image=_always(224),
+        smallest_image=32,
+        default_image=224,
         fixed={"arch": name},
     )
 
@@ -150,8 +146,8 @@ ENTRIES = (
         options=(),
         kinds=("output",),
         lacks={**_IN_TURN, **_not("its convolutions are 5x5", "conv"), **_FLATTENED},
-        smallest_image=_always(12),
-        default_image=_always(32),
+        smallest_image=12,
+        default_image=32,
         sized=True,
     ),
     Backbone(
@@ -167,8 +163,8 @@ ENTRIES = (
             **_not("its first two convolutions are 11x11 and 5x5", "conv"),
             **_not("it pools to 6x6, not to a pixel", "head"),
         },
-        smallest_image=_always(63),
-        default_image=_always(224),
+        smallest_image=63,
+        default_image=224,
     ),
     _vgg("vgg11", "8 convolutions and 3 linear layers"),
     _vgg("vgg11_bn", "8 convolutions, each with batch norm, and 3 linear layers"),
@@ -195,8 +191,8 @@ ENTRIES = (
         options=(),
         kinds=("output", "conv", "head"),
         lacks={**_CONCATENATED, **_not("the other modules have 1x7 and 7x1 convolutions", "conv")},
-        smallest_image=_always(75),
-        default_image=_always(299),
+        smallest_image=75,
+        default_image=299,
     ),
     _resnet("resnet18", "ResNet-18: 4 stages of 2 basic blocks", kinds=_RESIDUAL_KINDS),
     _resnet("resnet34", "ResNet-34: 4 stages of 3, 4, 6 and 3 basic blocks", kinds=_RESIDUAL_KINDS),
@@ -229,8 +225,8 @@ ENTRIES = (
             **_not("where the size or the channels change, the shortcut begins with the branch's norm and ReLU", "pre"),
             **_not("only at depth 164 does a branch end in a 1x1 convolution", "hidden"),
         },
-        smallest_image=_always(3),
-        default_image=_always(32),
+        smallest_image=3,
+        default_image=32,
     ),
     _densenet(
         "densenet",
@@ -341,8 +337,8 @@ ENTRIES = (
         options=(),
         kinds=("output", "pre", "branch", "shortcut", "conv", "merge"),
         lacks={**_not("its 1x1 convolutions are the second halves of separable ones", "hidden"), **_SCORES},
-        smallest_image=_always(13),
-        default_image=_always(64),
+        smallest_image=13,
+        default_image=64,
     ),
     Backbone(
         name="cats_dogs_cnn",
@@ -353,8 +349,8 @@ ENTRIES = (
         options=(),
         kinds=("output", "conv"),
         lacks={**_IN_TURN, **_FLATTENED},
-        smallest_image=_always(8),
-        default_image=_always(128),
+        smallest_image=8,
+        default_image=128,
         sized=True,
     ),
 )

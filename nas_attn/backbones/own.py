@@ -10,11 +10,12 @@ from torch import Tensor, fx, nn
 
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.built_in import built_in_se
-from nas_attn.backbones.catalog import check_shape, without_start
-from nas_attn.backbones.entry import Spec
+from nas_attn.backbones.catalog import blamed_on, check_shape, plugged_entry, unusable, without_start
+from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.own_blocks import close_harmful, open_all
 from nas_attn.backbones.own_maps import last_map, not_maps, wide_shapes
 from nas_attn.backbones.own_network import N_IMAGES, as_before, check_logits, copy_network, random_images
+from nas_attn.backbones.own_places import with_names
 from nas_attn.backbones.own_swaps import Sighting, sight, swapped_places
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open
 from nas_attn.backbones.seeding import seeded
@@ -24,17 +25,17 @@ from nas_attn.errors import SpaceError
 from nas_attn.placement import Site, SiteTable, Survey
 
 _SURVEYS: dict[tuple[object, ...], Survey] = {}
-"""What imported networks offer, kept for the time of the process: every trial builds the same one again."""
+"""What networks of foreign code offer, kept for the time of the process: every trial builds the same one again."""
 
 
 def survey_spec(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
-    """Survey the network that a checked spec of an imported function, or of timm's, gives.
+    """Survey the network that a checked spec of foreign code, or of timm's, gives.
 
     Raises: SpaceError as `survey`, and if it does not give `num_classes` numbers for each image in training too.
     """
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     net = build_backbone(spec, **shape, seed=0, class_names=())
-    found = _timm_survey(spec, net, **shape) if is_timm(spec) else imported_survey(spec, net, **shape)
+    found = _timm_survey(spec, net, **shape) if is_timm(spec) else foreign_survey(spec, net, **shape)
     if found.untrainable is not None:
         raise SpaceError(found.untrainable)
     return found
@@ -50,16 +51,27 @@ def _timm_survey(spec: Spec, net: nn.Module, *, num_classes: int, in_channels: i
         raise SpaceError(f"{str(error).removesuffix('.')}{hint}.") from error
 
 
-def imported_survey(spec: Spec, net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
-    """Return what the network of such a spec offers; asked again for one of the same modules, it runs nothing.
+def foreign_survey(spec: Spec, net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+    """Return what the network of an imported function or of a plug-in offers.
 
-    Raises: SpaceError as `survey`.
+    Asked again for a network of the same modules, by the same record, it runs nothing.
+
+    Raises: SpaceError as `survey`; on a plug-in, it names that.
     """
-    shape = (num_classes, in_channels, image_size)
-    key = (json.dumps(without_start(spec), sort_keys=True, default=str), shape, _anatomy(net))
+    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+    entry, words = plugged_entry(spec), json.dumps(without_start(spec), sort_keys=True, default=str)
+    key = (words, tuple(shape.values()), entry, _anatomy(net))
     if key not in _SURVEYS:
-        _SURVEYS[key] = survey(net, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        _SURVEYS[key] = survey(net, **shape) if entry is None else _plugged_survey(entry, net, **shape)
     return _SURVEYS[key]
+
+
+def _plugged_survey(entry: Backbone, net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+    with blamed_on(entry.name):
+        found = survey(net, entry.name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        found = with_names(found, net, entry)
+    why = found.untrainable
+    return found if why is None else replace(found, untrainable=unusable(entry.name, why))
 
 
 def _anatomy(net: nn.Module) -> tuple[object, ...]:

@@ -39,8 +39,14 @@ def make_network(
 
     Args:
         what: How sentences call the function.
-    Raises: SpaceError if it has no such option, raises, gives no network, or one that is wrapped or has no weights.
+    Raises: SpaceError if it is none, has no such option, raises, gives no network, or one that is wrapped or has no
+    weights.
     """
+    if isinstance(make, nn.Module) or not callable(make):
+        raise SpaceError(
+            f"The {what} must be a function that makes a network, but is a {type(make).__name__}: every model gets a "
+            "new one."
+        )
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     known = inspect.signature(make).parameters
     stray = next((key for key in options if not takes(make, key)), None)

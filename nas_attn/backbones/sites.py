@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas_attn.backbones.build import build_backbone, load_object
+from nas_attn.backbones.build import build_backbone, load_function
 from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.entry import Spec
@@ -25,14 +25,15 @@ class Place:
     """A site before it was measured; `module` ends there, or it is the block that must be opened.
 
     Args:
-        norm: Path of the batch norm behind a convolution, if there is one.
-        relu: Whether a ReLU follows it.
+        stage: The site's stage; a plug-in that gives none gets it by the sizes of the maps.
+        norm: Path of the batch norm behind a convolution, if there is one; a plug-in's is found by running it.
+        relu: Whether a ReLU follows it; found as the norm is.
     """
 
     name: str
     kind: str
     module: str
-    stage: str
+    stage: str = ""
     norm: str | None = None
     relu: bool = True
 
@@ -88,7 +89,9 @@ def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: in
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     with torch.device("meta"):  # no time for weights that nobody reads
         net = build_backbone(spec, **shape, seed=0, class_names=())
-    places: list[Place] = load_object(backbone_entry(spec["name"]).places)(net)
+    entry = backbone_entry(spec["name"])
+    assert entry.places is not None, f"{entry.name} must name its places"
+    places: list[Place] = list(load_function(entry.places, "places function")(net))
     n_parameters, built_in = count_parameters(net), built_in_se(net)
     image = torch.zeros(1, in_channels, image_size, image_size, device="meta")
     net = net.eval().to("meta")
@@ -105,7 +108,7 @@ def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: in
         n_macs=n_macs,
         sites=tuple(sites),
         built_in=built_in,
-        lacks=backbone_entry(spec["name"]).lacks,
+        lacks=entry.lacks,
     )
 
 

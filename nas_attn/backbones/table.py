@@ -9,8 +9,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from nas_attn.backbones.cache import keep, kept_file, read_kept
-from nas_attn.backbones.catalog import check_backbone, check_shape, without_start
-from nas_attn.backbones.entry import Spec
+from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, plugged_entry, without_start
+from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.placement import SiteTable, Survey
 
@@ -30,7 +30,8 @@ def site_table(spec: str | Spec, *, num_classes: int, in_channels: int, image_si
     file is made again.
 
     Args:
-        spec: As `check_backbone` takes it. A network that is imported is measured afresh in every process.
+        spec: As `check_backbone` takes it. A network that is imported, or a plug-in's, is measured afresh in every
+            process; a plug-in's also when another record is registered under its name.
         image_size: Height and width of the images; None takes the backbone's default.
     Raises: SpaceError if the spec is not valid, or the image is smaller than the backbone takes.
     """
@@ -41,7 +42,7 @@ def site_survey(spec: str | Spec, *, num_classes: int, in_channels: int, image_s
     """Return the sites of a backbone, and why its other places are none; otherwise as `site_table`."""
     checked = without_start(check_backbone(spec))
     size = check_shape(checked, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
-    return _remembered(json.dumps(checked, sort_keys=True), num_classes, in_channels, size)
+    return _remembered(json.dumps(checked, sort_keys=True), plugged_entry(checked), num_classes, in_channels, size)
 
 
 def own_table(net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
@@ -55,10 +56,13 @@ def own_table(net: nn.Module, *, num_classes: int, in_channels: int, image_size:
 
 
 @lru_cache(maxsize=64)
-def _remembered(spec_json: str, num_classes: int, in_channels: int, image_size: int) -> Survey:
+def _remembered(
+    spec_json: str, plugged: Backbone | None, num_classes: int, in_channels: int, image_size: int
+) -> Survey:
+    """Return the survey, made once for each record of a plug-in: another one may come to bear its name."""
     spec = json.loads(spec_json)
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    if "import" in spec:
+    if is_foreign(spec):
         return _made(spec, shape)
     path = kept_file("sites", spec_json, json.dumps(shape), *_versions(spec))
     found = _kept(path)
@@ -80,7 +84,7 @@ def _kept(path: Path | None) -> Survey | None:
 
 
 def _made(spec: Spec, shape: dict[str, int]) -> Survey:
-    if "import" in spec or is_timm(spec):
+    if is_foreign(spec) or is_timm(spec):
         from nas_attn.backbones.own import survey_spec  # loads torch
 
         return survey_spec(spec, **shape)

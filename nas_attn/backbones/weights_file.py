@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from nas_attn.backbones.catalog import backbone_entry
+from nas_attn.backbones.catalog import backbone_entry, plugged_entry
 from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.timm_weights import timm_weights_file
@@ -87,8 +87,10 @@ def _url(spec: Spec, name: str) -> str:
 
 def _torchvision_name(spec: Spec) -> tuple[str, str]:
     """Return what torchvision calls the backbone ("" if it has none such), and what it is called here."""
-    if "import" in spec:
-        module, _, function = spec["import"].partition(":")
-        return (function if module.startswith(_TORCHVISION) else ""), spec["import"]
+    plugged = plugged_entry(spec)
+    path = spec.get("import") if plugged is None else plugged.build
+    if path is not None:
+        module, _, function = path.partition(":") if isinstance(path, str) else ("", "", "")
+        return (function if module.startswith(_TORCHVISION) else ""), spec.get("name", path)
     entry = backbone_entry(spec["name"])
     return str(entry.fixed.get("arch") or _OTHER_NAMES.get(entry.name, entry.name)), entry.name

@@ -1,0 +1,78 @@
+"""Calls the sites of a plug-in's network as its author does: places that are named, each at a site that was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from nas_attn.backbones.build import called, load_function
+from nas_attn.backbones.entry import Backbone
+from nas_attn.backbones.own_network import named
+from nas_attn.backbones.seams import may_open
+from nas_attn.backbones.sites import Place
+from nas_attn.errors import SpaceError, unknown
+from nas_attn.placement import KINDS, SWAPPED, Site, SiteTable, Survey
+
+Found = Mapping[tuple[str, str], Site]
+
+
+def with_names(found: Survey, net: nn.Module, entry: Backbone) -> Survey:
+    """Return a survey under the names of the record's `places`, or as it is if that names none, with what it lacks.
+
+    What is named must be a site that was found, whose shape, convolution and stage (where the author gives none) it
+    has. The order stays that of the data flow.
+
+    Raises: SpaceError that names the place and the reason why it is none.
+    """
+    table = replace(found.table, lacks=entry.lacks)
+    if entry.places is None:
+        return replace(found, table=table)
+    sites = {(site.kind, site.name): site for site in table.sites}
+    origins: dict[str, Site] = {}
+    placed: list[Site] = []
+    for place in _places(net, entry.places):
+        if place.name in origins:
+            raise SpaceError(f"Places must have names of their own, but '{place.name}' is named twice.")
+        site = origins[place.name] = _origin(place, net, table, sites)
+        placed.append(replace(site, name=place.name, kind=place.kind, stage=place.stage or site.stage))
+    placed.sort(key=lambda site: table.sites.index(origins[site.name]))
+    copied = {name for name, site in origins.items() if site.name in found.copied}
+    return replace(found, table=replace(table, sites=tuple(placed), refusals={}), copied=found.copied | copied)
+
+
+def _places(net: nn.Module, function: str | Callable[..., Any]) -> list[Place]:
+    """Return what the author's function names. Raises: SpaceError if it raises, or gives something else."""
+    noun = "places function"
+    what, name_them = called(noun, function), load_function(function, noun)
+    try:
+        places = list(name_them(net))
+    except Exception as error:  # the function is the author's: it may raise anything
+        raise SpaceError(f"The {what} raised {named(error)}.") from error
+    for place in places:
+        if not isinstance(place, Place):
+            raise SpaceError(f"The {what} must give nas_attn.Place, but gave {type(place).__name__}.")
+    return places
+
+
+def _origin(place: Place, net: nn.Module, table: SiteTable, sites: Found) -> Site:
+    """Return the site that was found where a place lies. Raises: SpaceError if there is none."""
+    where = f"place '{place.name}'"
+    if place.kind not in KINDS:
+        raise SpaceError(unknown("kind of site", place.kind, KINDS, where))
+    modules = dict(net.named_modules())
+    if place.module not in modules:
+        raise SpaceError(unknown("module", place.module, filter(None, modules), where))
+    edge = f"{place.module}.{place.kind}"
+    found = sites.get((place.kind, place.module if place.kind == "output" else edge))
+    if found is None and place.kind not in SWAPPED and not may_open(modules[place.module]):
+        found = sites.get(("output", place.module))  # a branch that is a module of its own ends there
+    if found is None:
+        why = table.refusals.get(edge) or table.refusals.get(place.module)
+        raise SpaceError(
+            f"Module '{place.module}' has no site of kind '{place.kind}', where place '{place.name}' is said to lie"
+            f"{f': {why}' if why else ''}."
+        )
+    return found
