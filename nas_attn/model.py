@@ -14,7 +14,7 @@ from nas_attn.attention.create import create_attention
 from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, without_start
-from nas_attn.backbones.own import foreign_survey, survey
+from nas_attn.backbones.own.survey import foreign_survey, survey
 from nas_attn.backbones.own_network import copy_network, make_network
 from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.sites import open_blocks, tap_path

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from nas_attn.backbones.own import survey
+from nas_attn.backbones.own.survey import survey
 from nas_attn.backbones.table import site_table
 from nas_attn.errors import ConfigError, FileError, SpaceError
 from nas_attn.job import search

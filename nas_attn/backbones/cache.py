@@ -43,9 +43,9 @@ def keep(path: Path, record: Any) -> None:
 
 
 def _code() -> str:
-    """Digest of this folder's files, which decide what a record holds: an edit there makes every kept one stale."""
+    """Digest of the files below this folder, which decide what a record holds: an edit makes every kept one stale."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -58,8 +58,8 @@ def _densenet(
 ) -> Backbone:
     return Backbone(
         name=name,
-        build="nas_attn.backbones.families:densenet",
-        places="nas_attn.backbones.places_plain:densenet_places",
+        build="nas_attn.backbones.networks.families:densenet",
+        places="nas_attn.backbones.places.plain:densenet_places",
         summary=summary,
         source="Huang et al., CVPR 2017, arXiv:1608.06993",
         options=options,
@@ -91,8 +91,8 @@ def _resnet(
 ) -> Backbone:
     return Backbone(
         name=name,
-        build="nas_attn.backbones.families:resnet",
-        places="nas_attn.backbones.places:resnet_places",
+        build="nas_attn.backbones.networks.families:resnet",
+        places="nas_attn.backbones.places.residual:resnet_places",
         summary=summary,
         source=source,
         options=(_stem("imagenet"),),
@@ -107,8 +107,8 @@ def _resnet(
 def _vgg(name: str, layers: str) -> Backbone:
     return Backbone(
         name=name,
-        build="nas_attn.backbones.families:vgg",
-        places="nas_attn.backbones.places_plain:layer_places",
+        build="nas_attn.backbones.networks.families:vgg",
+        places="nas_attn.backbones.places.plain:layer_places",
         summary=f"VGG with {layers}",
         source="Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556",
         options=(),
@@ -123,8 +123,8 @@ def _vgg(name: str, layers: str) -> Backbone:
 def _mobilenet_v3(size: str, n_blocks: int) -> Backbone:
     return Backbone(
         name=f"mobilenet_v3_{size}",
-        build="nas_attn.backbones.families:mobilenet_v3",
-        places=f"nas_attn.backbones.places:mobilenet_v3_{size}_places",
+        build="nas_attn.backbones.networks.families:mobilenet_v3",
+        places=f"nas_attn.backbones.places.residual:mobilenet_v3_{size}_places",
         summary=f"MobileNet-v3 {size}: {n_blocks} inverted residual blocks, most with squeeze-and-excitation",
         source="Howard et al., ICCV 2019, arXiv:1905.02244",
         options=(_WIDTH_MULT, _PLAIN_STRIDE),
@@ -139,8 +139,8 @@ def _mobilenet_v3(size: str, n_blocks: int) -> Backbone:
 ENTRIES = (
     Backbone(
         name="lenet",
-        build="nas_attn.backbones.lenet:LeNet",
-        places="nas_attn.backbones.places_plain:layer_places",
+        build="nas_attn.backbones.networks.lenet:LeNet",
+        places="nas_attn.backbones.places.plain:layer_places",
         summary="LeNet-5: 2 convolutions, each with a pooling, and 3 linear layers",
         source="LeCun et al., Proceedings of the IEEE 86, 1998",
         options=(),
@@ -152,8 +152,8 @@ ENTRIES = (
     ),
     Backbone(
         name="alexnet",
-        build="nas_attn.backbones.families:alexnet",
-        places="nas_attn.backbones.places_plain:layer_places",
+        build="nas_attn.backbones.networks.families:alexnet",
+        places="nas_attn.backbones.places.plain:layer_places",
         summary="AlexNet: 5 convolutions and 3 linear layers, in one column",
         source="Krizhevsky, arXiv:1404.5997",
         options=(),
@@ -172,8 +172,8 @@ ENTRIES = (
     _vgg("vgg16_bn", "13 convolutions, each with batch norm, and 3 linear layers"),
     Backbone(
         name="googlenet",
-        build="nas_attn.backbones.families:googlenet",
-        places="nas_attn.backbones.places_plain:googlenet_places",
+        build="nas_attn.backbones.networks.families:googlenet",
+        places="nas_attn.backbones.places.plain:googlenet_places",
         summary="GoogLeNet with batch norm: 9 Inception modules, no auxiliary classifiers",
         source="Szegedy et al., CVPR 2015, arXiv:1409.4842",
         options=(_stem("imagenet", "7x7 at stride 2 and two poolings"),),
@@ -184,8 +184,8 @@ ENTRIES = (
     ),
     Backbone(
         name="inception_v3",
-        build="nas_attn.backbones.families:inception_v3",
-        places="nas_attn.backbones.places_plain:inception_places",
+        build="nas_attn.backbones.networks.families:inception_v3",
+        places="nas_attn.backbones.places.plain:inception_places",
         summary="Inception-v3: 11 Inception modules, no auxiliary classifier",
         source="Szegedy et al., CVPR 2016, arXiv:1512.00567",
         options=(),
@@ -212,8 +212,8 @@ ENTRIES = (
     ),
     Backbone(
         name="preact_resnet",
-        build="nas_attn.backbones.preact:PreActivationResNet",
-        places="nas_attn.backbones.places:preact_places",
+        build="nas_attn.backbones.networks.preact:PreActivationResNet",
+        places="nas_attn.backbones.places.residual:preact_places",
         summary="Pre-activation ResNet for small images: 3 stages; bottleneck blocks at depth 164",
         source="He et al., ECCV 2016, arXiv:1603.05027",
         options=(
@@ -252,8 +252,8 @@ ENTRIES = (
     _known_densenet(169, 6, 12, 32, 32),
     Backbone(
         name="squeezenet",
-        build="nas_attn.backbones.families:squeezenet",
-        places="nas_attn.backbones.places_plain:squeezenet_places",
+        build="nas_attn.backbones.networks.families:squeezenet",
+        places="nas_attn.backbones.places.plain:squeezenet_places",
         summary="SqueezeNet 1.1: 8 Fire modules",
         source="Iandola et al., arXiv:1602.07360",
         options=(_STRIDE_AND_POOL,),
@@ -264,8 +264,8 @@ ENTRIES = (
     ),
     Backbone(
         name="mobilenet_v1",
-        build="nas_attn.backbones.mobilenet_v1:MobileNetV1",
-        places="nas_attn.backbones.places:mobilenet_v1_places",
+        build="nas_attn.backbones.networks.mobilenet_v1:MobileNetV1",
+        places="nas_attn.backbones.places.residual:mobilenet_v1_places",
         summary="MobileNet-v1: 13 depthwise separable blocks",
         source="Howard et al., arXiv:1704.04861",
         options=(_WIDTH_MULT, _PLAIN_STRIDE),
@@ -276,8 +276,8 @@ ENTRIES = (
     ),
     Backbone(
         name="mobilenet_v2",
-        build="nas_attn.backbones.families:mobilenet_v2",
-        places="nas_attn.backbones.places:mobilenet_v2_places",
+        build="nas_attn.backbones.networks.families:mobilenet_v2",
+        places="nas_attn.backbones.places.residual:mobilenet_v2_places",
         summary="MobileNet-v2: 17 inverted residual blocks",
         source="Sandler et al., CVPR 2018, arXiv:1801.04381",
         options=(_WIDTH_MULT, _PLAIN_STRIDE),
@@ -290,8 +290,8 @@ ENTRIES = (
     _mobilenet_v3("small", 11),
     Backbone(
         name="efficientnet_b0",
-        build="nas_attn.backbones.families:efficientnet_b0",
-        places="nas_attn.backbones.places:efficientnet_places",
+        build="nas_attn.backbones.networks.families:efficientnet_b0",
+        places="nas_attn.backbones.places.residual:efficientnet_places",
         summary="EfficientNet-B0: 16 inverted residual blocks with squeeze-and-excitation",
         source="Tan and Le, ICML 2019, arXiv:1905.11946",
         options=(_PLAIN_STRIDE,),
@@ -302,8 +302,8 @@ ENTRIES = (
     ),
     Backbone(
         name="regnet_y_400mf",
-        build="nas_attn.backbones.families:regnet_y_400mf",
-        places="nas_attn.backbones.places:regnet_places",
+        build="nas_attn.backbones.networks.families:regnet_y_400mf",
+        places="nas_attn.backbones.places.residual:regnet_places",
         summary="RegNet-Y-400MF: 16 residual blocks with grouped convolutions and squeeze-and-excitation",
         source="Radosavovic et al., CVPR 2020, arXiv:2003.13678",
         options=(_PLAIN_STRIDE,),
@@ -314,8 +314,8 @@ ENTRIES = (
     ),
     Backbone(
         name="shufflenet_v2",
-        build="nas_attn.backbones.families:shufflenet_v2",
-        places="nas_attn.backbones.places:shufflenet_places",
+        build="nas_attn.backbones.networks.families:shufflenet_v2",
+        places="nas_attn.backbones.places.residual:shufflenet_places",
         summary="ShuffleNet-v2 x1.0: 16 blocks that shuffle the channels of two halves",
         source="Ma et al., ECCV 2018, arXiv:1807.11164",
         options=(_STRIDE_AND_POOL,),
@@ -330,8 +330,8 @@ ENTRIES = (
     ),
     Backbone(
         name="mini_xception",
-        build="nas_attn.backbones.xception:MiniXception",
-        places="nas_attn.backbones.places:xception_places",
+        build="nas_attn.backbones.networks.xception:MiniXception",
+        places="nas_attn.backbones.places.residual:xception_places",
         summary="mini_XCEPTION: 4 residual modules of separable convolutions",
         source="Arriaga et al., arXiv:1710.07557",
         options=(),
@@ -342,8 +342,8 @@ ENTRIES = (
     ),
     Backbone(
         name="cats_dogs_cnn",
-        build="nas_attn.backbones.cats_dogs:CatsDogsCNN",
-        places="nas_attn.backbones.places_plain:layer_places",
+        build="nas_attn.backbones.networks.cats_dogs:CatsDogsCNN",
+        places="nas_attn.backbones.places.plain:layer_places",
         summary="A tutorial's network for cats and dogs: 3 convolutions, each with a pooling, and 2 linear layers",
         source="TensorFlow 2.0 tutorials, image classification",
         options=(),

@@ -12,11 +12,11 @@ from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import blamed_on, check_shape, plugged_entry, unusable, without_start
 from nas_attn.backbones.entry import Backbone, Spec
-from nas_attn.backbones.own_blocks import close_harmful, open_all
-from nas_attn.backbones.own_maps import last_map, not_maps, wide_shapes
+from nas_attn.backbones.own.blocks import close_harmful, open_all
+from nas_attn.backbones.own.maps import last_map, not_maps, wide_shapes
+from nas_attn.backbones.own.names import with_names
+from nas_attn.backbones.own.swaps import Sighting, sight, swapped_places
 from nas_attn.backbones.own_network import N_IMAGES, as_before, check_logits, copy_network, random_images
-from nas_attn.backbones.own_places import with_names
-from nas_attn.backbones.own_swaps import Sighting, sight, swapped_places
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open
 from nas_attn.backbones.seeding import seeded
 from nas_attn.backbones.sites import Passage, Place, count_parameters, dry_pass, forward_macs, measured, tap_path

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from nas_attn.backbones.own.readers import Readers
 from nas_attn.backbones.own_network import run
-from nas_attn.backbones.readers import Readers
 from nas_attn.backbones.seams import has_hooks
 from nas_attn.backbones.sites import Passage, Place, watched
 

@@ -1,0 +1,1 @@
+"""The networks themselves: torchvision's, and those that no library has."""

@@ -1,0 +1,1 @@
+"""A network of somebody else: its sites are found by running a copy of it."""
