@@ -375,3 +375,15 @@ def test_the_readme_names_the_goldens_with_their_commits() -> None:
     for name in ("sk_g32_r16_L32", "deform_v1"):
         assert f"`{name}.pt`" in readme
         assert read_golden(name)["commit"] in readme
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_offsets_that_are_no_numbers_give_no_number_there_and_end_nothing(modulated: bool) -> None:
+    module = Deform(4, modulated=modulated).eval()
+    x = images(2, 4, 6, 6)
+    expected = module(x)
+    x[0, 0, 0, 0] = torch.nan  # which the offsets of the four pixels around it read
+    given = module(x)
+    assert given[0, :, :2, :2].isnan().all()
+    assert torch.equal(given[1], expected[1])
+    assert torch.equal(given[0, :, 3:, 3:], expected[0, :, 3:, 3:])

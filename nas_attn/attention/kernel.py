@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -208,7 +210,10 @@ class Deform(nn.Module):
             mask = 2 * torch.sigmoid(widen(logits))
         bias = None if bias is None else widen(bias)
         placing = (conv.stride, conv.dilation, conv.dilation)
-        moved: Tensor = deform_conv2d(widen(x), widen(offsets), widen(weight), bias, *placing, mask)
+        lost = offsets.isnan()  # torchvision's operator on the CPU would read outside of its memory there
+        offsets = widen(offsets.masked_fill(lost, 0.0))
+        moved: Tensor = deform_conv2d(widen(x), offsets, widen(weight), bias, *placing, mask)
+        moved = moved.masked_fill(lost.any(1, keepdim=True), math.nan)
         return moved.to(x.dtype, memory_format=layout(x))
 
 
