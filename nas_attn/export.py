@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from nas_attn.backbones.weights import fill
 from nas_attn.description import describe_run
 from nas_attn.measurements import Attempt
 from nas_attn.model import build_model
@@ -39,7 +40,7 @@ def export(request: Request, stages: Stages, folder: RunFolder, measured: Mappin
         image_size=request.shape.image_size,
         seed=stages.seeds[0],
     )
-    model.load_state_dict(load_file(stages.weights_of(placement)))
+    fill(model, load_file(stages.weights_of(placement)))
     model.eval()
     save_model(model, folder.best, record=_record(request, stages, placement, measured.get(placement.key)))
 

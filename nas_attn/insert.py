@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from nas_attn.backbones.modules import plain_attributes
 from nas_attn.placement import Attention
 
 
@@ -18,17 +20,21 @@ class Insert(nn.Module):
     y = shortcut + A(shortcut) + branch, which is `residual` there. With the start `identity` the site's tensor is
     x + g * (y - x) with a learned g that starts at 0; at a merge, x is the plain sum.
 
-    The attention is the child that bears its name (`cbam`); `concat` adds the convolution `join`, the start `identity`
-    the parameter `share`. Sites whose names continue this one's hang below as further children, which `forward` never
-    runs.
+    The attention is the child that bears its name (`cbam`, or `cbam_` where a site below is called so); `concat` adds
+    the convolution `join`, the start `identity` the parameter `share`. Sites whose names continue this one's hang below
+    as further children, which `forward` never runs.
+
+    Args:
+        below: What sites whose names continue this one's are called behind it, as far as the next dot.
 
     Shape: what the attention takes -> what it gives; with a wiring, (N, C, H, W) -> the same.
     """
 
-    def __init__(self, placed: Attention, attention: nn.Module, channels: int) -> None:
+    def __init__(self, placed: Attention, attention: nn.Module, channels: int, below: Collection[str] = ()) -> None:
         super().__init__()
-        self.attention_name, self.wiring, self.start = placed.name, placed.wiring, placed.start
-        self.add_module(placed.name, attention)
+        self.attention_name = f"{placed.name}_" if placed.name in below else placed.name
+        self.wiring, self.start = placed.wiring, placed.start
+        self.add_module(self.attention_name, attention)
         if self.wiring == "concat":
             self.join = nn.Conv2d(2 * channels, channels, 1)
         if self.start == "identity":
@@ -74,16 +80,20 @@ class Tap:
 class Held(nn.Module):
     """Runs an insert in the place of a module of the network; the insert's weights belong to the model's `attention`.
 
+    Args:
+        replaced: The module that stood here; a forward that reads its `in_channels`, say, finds them still.
+
     Shape: as the insert.
     """
 
-    def __init__(self, insert: Insert) -> None:
+    def __init__(self, insert: Insert, replaced: nn.Module) -> None:
         super().__init__()
+        self.__dict__.update(plain_attributes(replaced))
         self._held = (insert,)  # in a tuple, it is no child: its weights have one name
 
-    def keep(self, module: nn.Module) -> None:
+    def keep(self, replaced: nn.Module) -> None:
         """Keep the parameters of the module that stood here, under their own names."""
-        for name, parameter in module.named_parameters(recurse=False):
+        for name, parameter in replaced.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
 
     def forward(self, *maps: Tensor) -> Tensor:

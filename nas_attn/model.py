@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from nas_attn.attention.create import create_attention
 from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, without_start
+from nas_attn.backbones.modules import put_module
 from nas_attn.backbones.own.survey import foreign_survey, survey
 from nas_attn.backbones.own_network import copy_network, make_network
 from nas_attn.backbones.seeding import seeded
@@ -114,7 +115,7 @@ def build_model(
     sites = {name: sites[name] for name in resolved}
     if sites and table.stacking:
         _warn_once(table.stacking)
-    inserts = {name: _insert(site, resolved[name], table.num_classes, seed) for name, site in sites.items()}
+    inserts = {name: _insert(site, resolved[name], table.num_classes, seed, sites) for name, site in sites.items()}
     open_blocks(net, ((site.kind, site.module) for site in sites.values()))
     _move_beside(net, inserts)
     copied = found.copied | _written_later(sites, found.copied)
@@ -178,11 +179,13 @@ def _refuse_doubles(sites: Mapping[str, Site]) -> None:
             raise SpaceError(f"Sites '{first}' and '{name}' are one place: leave one of them out.")
 
 
-def _insert(site: Site, attention: Attention, num_classes: int, seed: int) -> Insert:
+def _insert(site: Site, attention: Attention, num_classes: int, seed: int, names: Iterable[str]) -> Insert:
+    start = f"{site.name}."
+    below = {name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)}
     with seeded(seed, f"attention.{site.name}"):
         context = context_at(site, num_classes)
         module = create_attention(attention.name, site.channels, context=context, **attention.options)
-        return Insert(attention, module, site.channels)
+        return Insert(attention, module, site.channels, below)
 
 
 def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
@@ -193,14 +196,14 @@ def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
         tap.handle = net.get_submodule(path).register_forward_hook(tap)
         return
     replaced = net.get_submodule(path)
-    held = Held(insert)
+    held = Held(insert, replaced)
     take_over = getattr(insert.attention, "take_over", None)
     if take_over is not None:
         held.keep(replaced)
         take_over(held)
     elif site.replaced is not None and site.replaced.norm:
-        net.set_submodule(site.replaced.norm, nn.Identity())
-    net.set_submodule(path, held)
+        put_module(net, site.replaced.norm, nn.Identity())
+    put_module(net, path, held)
 
 
 def _nested(inserts: Mapping[str, Insert]) -> nn.Module:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import safetensors.torch
-import torch
 from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from nas_attn.backbones.built_in import take_out_se
 from nas_attn.backbones.own_network import copy_network, make_network, takes
 from nas_attn.backbones.seeding import seeded
+from nas_attn.backbones.weights import fill
 from nas_attn.config import Strict, validate
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.model import AttentionModel, Maker, build_model
@@ -257,8 +257,7 @@ def _fill(model: AttentionModel, state: Mapping[str, Tensor], file: Path) -> Non
             f"The weights {file} do not fit the network: '{key}' must be {wanted.get(key, 'absent')}, but is "
             f"{found.get(key, 'absent')}."
         )
-    with torch.no_grad():
-        model.load_state_dict(dict(state))
+    fill(model, state)
 
 
 def _replace(path: Path, content: bytes) -> None:

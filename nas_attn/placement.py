@@ -140,14 +140,15 @@ class SiteTable:
         for site in self.sites:
             if site.name == name:
                 return site
-        if name in self.refusals:
-            raise SpaceError(f"Nothing can be placed at '{name}' of backbone '{self.backbone}': {self.refusals[name]}.")
+        block, _, kind = name.rpartition(".")
+        refusal = self.refusals.get(name) or (self.refusals.get(block) if kind in KINDS else None)
+        if refusal:
+            raise SpaceError(f"Nothing can be placed at '{name}' of backbone '{self.backbone}': {refusal}.")
         if "*" in name:
             raise SpaceError(
                 f"A placement names each site, but got '{name}' for backbone '{self.backbone}': patterns are for space "
                 "files."
             )
-        block, _, kind = name.rpartition(".")
         absent = self.no_site_of(kind)
         if absent:
             raise SpaceError(f"Unknown site '{name}' in backbone '{self.backbone}': {absent}")

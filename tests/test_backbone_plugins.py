@@ -17,8 +17,8 @@ from ray import cloudpickle
 from torch import Tensor, nn
 
 from nas_attn import Backbone, BackboneOption, Place, register_backbone
-from nas_attn.backbones import own as own_module
 from nas_attn.backbones.catalog import BACKBONES, backbone_entry, check_backbone, image_sizes
+from nas_attn.backbones.own import survey as own_module
 from nas_attn.backbones.table import site_survey, site_table
 from nas_attn.backbones.weights_file import find_weights
 from nas_attn.cache_folder import cache_path

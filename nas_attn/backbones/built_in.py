@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from nas_attn.backbones.modules import put_module
+
 _CLASSES = (
     "torchvision.ops.misc.SqueezeExcitation",
     "timm.layers.squeeze_excite.SEModule",
@@ -23,7 +25,7 @@ def take_out_se(net: nn.Module) -> tuple[str, ...]:
     """Put a step without effect in the place of each such module, and return where; all other names stay."""
     paths = built_in_se(net)
     for path in paths:
-        net.set_submodule(path, nn.Identity())
+        put_module(net, path, nn.Identity())
     return paths
 
 

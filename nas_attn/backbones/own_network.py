@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -77,6 +78,7 @@ def named(error: Exception) -> str:
 def copy_network(net: nn.Module) -> nn.Module:
     """Return a deep copy. Raises: SpaceError for a network that is wrapped, has no weights yet, or cannot be copied."""
     refuse_unready(net)
+    _refuse_tied_functions(net)
     lazy = next((path for path, parameter in net.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
         raise SpaceError(f"'{lazy}' of the network is lazy, and cannot be copied: run it once, or pass its maker.")
@@ -107,6 +109,27 @@ def refuse_unready(net: nn.Module) -> None:
             raise SpaceError(f"The network's weights must hold numbers, but '{path}' lies on the device meta.")
 
 
+def _refuse_tied_functions(net: nn.Module) -> None:
+    """Refuse functions that are kept in the network and hold modules of it: those of its copies hold the same ones."""
+    own = set(net.modules())
+    for path, module in net.named_modules():
+        for name, value in vars(module).items():
+            functions = value if isinstance(value, list | tuple) else [value]
+            if any(held in own for function in functions for held in _modules_in(function)):
+                place = f"{path}.{name}" if path else name
+                raise SpaceError(
+                    f"'{place}' of the network is a function that holds modules of the network itself, which a copy "
+                    "would run in place of its own: make it a method."
+                )
+
+
+def _modules_in(function: object) -> Iterator[nn.Module]:
+    """Yield the modules that a function brings along: from around its definition, or as its defaults."""
+    if isinstance(function, FunctionType):
+        around = inspect.getclosurevars(function).nonlocals.values()
+        yield from (held for held in (*around, *(function.__defaults__ or ())) if isinstance(held, nn.Module))
+
+
 def _part(path: str) -> str:
     return f"Part '{path}' of the network" if path else "The network"
 
@@ -133,10 +156,10 @@ def random_images(net: nn.Module, in_channels: int, image_size: int) -> Tensor:
     return images.to(weight.device, weight.dtype)
 
 
-def run(net: nn.Module, images: Tensor) -> object:
+def run(net: nn.Module, images: Tensor, *, gradients: bool = False) -> object:
     """Return what the network gives for these images. Raises: SpaceError if it does not take them."""
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             return net(images)
     except Exception as error:  # the network is the user's: its forward may raise anything
         mode = " in training" if net.training else ""

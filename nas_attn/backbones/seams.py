@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from nas_attn.backbones.modules import plain_attributes
 from nas_attn.backbones.tracing import Tracer, read_forward, refusal
 
 SEAMS = "attention_seams"
@@ -219,9 +220,7 @@ def _is_conv(node: fx.Node, block: nn.Module) -> bool:
 def _graph_module(block: nn.Module, graph: fx.Graph, seams: nn.ModuleDict) -> fx.GraphModule:
     """Return a module that runs `graph` and holds everything that the block holds, in the block's order."""
     opened = fx.GraphModule(nn.Module(), fx.Graph(tracer_cls=Tracer), type(block).__name__)
-    for key, value in block.__dict__.items():
-        if not key.startswith("_"):
-            opened.__dict__[key] = value
+    opened.__dict__.update(plain_attributes(block))
     for key in ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"):
         opened.__dict__[key] = block.__dict__[key].copy()
     opened.add_module(SEAMS, seams.train(block.training))

@@ -15,6 +15,7 @@ from nas_attn.backbones.build import build_backbone, load_function
 from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.entry import Spec
+from nas_attn.backbones.modules import put_module
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open, open_block, seam_path
 from nas_attn.macs import counted_macs
 from nas_attn.placement import SWAPPED, Convolution, Site, SiteTable
@@ -51,6 +52,7 @@ class Passage:
         tensor, version: The tensor that it gave, and how often that had been written over by then.
         source: The first tensor that it was given.
         given: A copy of the tensor that it was given, if it was one and copies are kept.
+        learns: Whether gradients were kept where it ran.
     """
 
     clock: Iterator[int]
@@ -62,6 +64,7 @@ class Passage:
     version: int = 0
     source: Tensor | None = None
     given: Tensor | None = None
+    learns: bool = False
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """See what goes in."""
@@ -75,6 +78,7 @@ class Passage:
         self.calls += 1
         self.order = next(self.clock)
         self.output = output
+        self.learns = torch.is_grad_enabled()
         self.tensor = output if isinstance(output, Tensor) else None
         self.version = output._version if isinstance(output, Tensor) else 0
 
@@ -122,7 +126,7 @@ def open_blocks(net: nn.Module, places: Iterable[tuple[str, str]]) -> None:
         kinds.setdefault(module, set()).add(kind)
     for path, wanted in kinds.items():
         if any(_is_seam(net, kind, path) for kind in wanted):
-            net.set_submodule(path, open_block(net.get_submodule(path), path, wanted))
+            put_module(net, path, open_block(net.get_submodule(path), path, wanted))
 
 
 def tap_path(net: nn.Module, kind: str, module: str) -> str:

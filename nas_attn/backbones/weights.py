@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,16 @@ def load_weights(
     notes = [*_sum_channels(net, wanted, state, file)]
     notes += _fit_classifier(net, wanted, state, file, num_classes, class_names)
     _refuse_other(wanted, state, file)
-    with torch.no_grad():
-        net.load_state_dict({**{key: wanted[key] for key in wanted if key.endswith(_COUNTER)}, **state})
+    fill(net, {**{key: wanted[key] for key in wanted if key.endswith(_COUNTER)}, **state})
     return notes
+
+
+def fill(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load tensors strictly, as of the modules' own versions: a file of safetensors says nothing of those."""
+    versioned = OrderedDict(state)
+    versioned._metadata = getattr(net.state_dict(), "_metadata", {})  # type: ignore[attr-defined]  # as torch does
+    with torch.no_grad():
+        net.load_state_dict(versioned)
 
 
 def classifier_path(net: nn.Module, num_classes: int) -> str | None:

@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from nas_attn.backbones.own_network import as_before, run
-from nas_attn.backbones.seams import SEAM_KINDS, has_seam, open_block
-from nas_attn.backbones.sites import Passage
-from nas_attn.errors import SpaceError
+from nas_attn.backbones.modules import put_module
+from nas_attn.backbones.own.effects import gives
+from nas_attn.backbones.own_network import as_before
+from nas_attn.backbones.seams import SEAM_KINDS, has_seam, open_block, seam_path
+from nas_attn.backbones.sites import Passage, watched
+from nas_attn.backbones.tracing import refusal
+from nas_attn.errors import SpaceError, first_line
 
 Opened = dict[str, fx.GraphModule]
+
+_NOT_ALONE = "the network uses more of it than its forward, or reaches it by another way than its name"
 
 
 def open_all(
@@ -37,7 +42,7 @@ def open_all(
         if not has_seam(opened[path], "hidden"):
             refusals[f"{path}.hidden"] = f"the branch of block '{path}' does not end in a 1x1 of its own behind another"
     for path, block in opened.items():
-        net.set_submodule(path, block)
+        put_module(net, path, block)
     return opened
 
 
@@ -49,23 +54,25 @@ def close_harmful(
     expected: object,
     refusals: dict[str, str],
 ) -> None:
-    """Put back the plain blocks of which the network uses more than their forward, and add to `refusals` why.
+    """Put back the plain blocks of which the network uses more, or less, than their forward; add to `refusals` why.
+
+    A block that it keeps in a list of its own is run as it was, for instance.
 
     Args:
         opened: The opened blocks, which lie in the network; those that are put back are left out.
         plain: The blocks as they were.
         expected: What the network gives with none open.
     """
-    if _gives(net, images, expected):
+    if _works(net, list(opened), images, expected):
         return
     for path in opened:
-        net.set_submodule(path, plain[path])
+        put_module(net, path, plain[path])
     for path, block in list(opened.items()):
-        net.set_submodule(path, block)
-        if not _gives(net, images, expected):
-            net.set_submodule(path, plain[path])
+        put_module(net, path, block)
+        if not _works(net, [path], images, expected):
+            put_module(net, path, plain[path])
             del opened[path]
-            _refuse(refusals, path, f"Block '{path}' cannot be opened: the network uses more of it than its forward")
+            _refuse(refusals, path, f"Block '{path}' cannot be opened: {_NOT_ALONE}")
 
 
 def _refuse(refusals: dict[str, str], path: str, reason: str) -> None:
@@ -73,27 +80,27 @@ def _refuse(refusals: dict[str, str], path: str, reason: str) -> None:
         refusals[f"{path}.{kind}"] = reason
 
 
-def _gives(net: nn.Module, images: Tensor, expected: object) -> bool:
-    try:
-        with as_before(net):
-            output = run(net, images)
-    except SpaceError:
-        return False
-    return isinstance(output, Tensor) and isinstance(expected, Tensor) and torch.equal(output, expected)
+def _works(net: nn.Module, paths: Sequence[str], images: Tensor, expected: object) -> bool:
+    """Tell whether the network gives what is expected, and runs the opened blocks that lie at these paths."""
+    with watched(net, [seam_path(path, "output") for path in paths]) as passages:
+        return gives(net, images, expected) and all(passage.calls for passage in passages.values())
 
 
-def _open_one(block: nn.Module, path: str, passage: Passage, refusal: str | None) -> fx.GraphModule:
+def _open_one(block: nn.Module, path: str, passage: Passage, reason: str | None) -> fx.GraphModule:
     """Return the opened block. Raises: SpaceError if it cannot be opened, or computes something else then."""
-    if refusal is None and passage.given is None:
-        refusal = "it must take one tensor"
-    if refusal is not None:
-        raise SpaceError(f"Block '{path}' cannot be opened: {refusal}.")
+    if reason is None and passage.given is None:
+        reason = "it must take one tensor"
+    if reason is not None:
+        raise refusal(path, reason)
     opened = open_block(block, path)
     assert passage.given is not None, "checked above"
     for training in (False, True):
-        plain, again = (_run(module, passage.given, training) for module in (block, opened))
+        try:
+            plain, again = (_run(module, passage.given, training) for module in (block, opened))
+        except Exception as error:  # alone, the user's block may raise anything
+            raise refusal(path, f"it does not run on its own ({first_line(error)})") from error
         if not all(torch.equal(*pair) for pair in zip(plain, again, strict=True)):
-            raise SpaceError(f"Block '{path}' cannot be opened: it would compute something else then.")
+            raise refusal(path, "it would compute something else then")
     return opened
 
 

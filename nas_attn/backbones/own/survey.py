@@ -13,13 +13,23 @@ from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import blamed_on, check_shape, plugged_entry, unusable, without_start
 from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.own.blocks import close_harmful, open_all
+from nas_attn.backbones.own.effects import keep_reached, relied_on, unlearned, unread
 from nas_attn.backbones.own.maps import last_map, not_maps, wide_shapes
 from nas_attn.backbones.own.names import with_names
 from nas_attn.backbones.own.swaps import Sighting, sight, swapped_places
-from nas_attn.backbones.own_network import N_IMAGES, as_before, check_logits, copy_network, random_images
+from nas_attn.backbones.own_network import as_before, check_logits, copy_network, random_images, run
 from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open
 from nas_attn.backbones.seeding import seeded
-from nas_attn.backbones.sites import Passage, Place, count_parameters, dry_pass, forward_macs, measured, tap_path
+from nas_attn.backbones.sites import (
+    Passage,
+    Place,
+    count_parameters,
+    dry_pass,
+    forward_macs,
+    measured,
+    tap_path,
+    watched,
+)
 from nas_attn.backbones.timm_names import is_timm, timm_network
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Site, SiteTable, Survey
@@ -111,25 +121,31 @@ def survey(
 def _survey(trial: nn.Module, name: str, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
     """Survey a network that may be changed."""
     images = random_images(trial, in_channels, image_size)
-    sightings, untrainable = _sightings(trial, images, num_classes, name)
-    n_parameters, n_macs = count_parameters(trial), forward_macs(trial, images) // N_IMAGES
+    sightings, learning, untrainable = _sightings(trial, images, num_classes, name)
+    n_parameters, n_macs = count_parameters(trial), forward_macs(trial, images[:1])
     paths = [path for path, _ in trial.named_modules() if path]
     blocks = {path: block for path in paths if may_open(block := trial.get_submodule(path))}
     passages = dry_pass(trial, images, paths, copy_inputs_of=blocks)
     wider = wide_shapes(trial, images, paths)
-    refusals = {**not_maps(trial, passages, wider), **_not_run_once(passages)}
+    refusals = unread(sightings) | unlearned(learning) | not_maps(trial, passages, wider) | _not_run_once(passages)
     opened = open_all(trial, list(blocks), passages, refusals)
     close_harmful(trial, opened, blocks, images, sightings[0].output, refusals)
     known = [path for path in paths if path not in refusals]
     end = last_map(trial, passages, wider)
     swapped, not_swapped = swapped_places(trial, known, passages, sightings, end)
+    swapped, not_reached = keep_reached(trial, swapped, images, sightings[0].output)
     places = [*_places(trial, known, opened), *swapped]
     taps = {place.name: tap_path(trial, place.kind, place.module) for place in places}
     seen = dry_pass(trial, images, taps.values())
+    written = {place.name for place in places if place.kind == "output" and passages[place.name].overwritten}
+    written |= {name for name, path in taps.items() if seen[path].overwritten}
+    lost = {name: "the network does not run it every time" for name, path in taps.items() if not seen[path].calls}
+    lost |= relied_on(trial, {name: taps[name] for name in sorted(written)}, images, sightings[0].output)
+    places = [place for place in places if place.name not in lost]
     places.sort(key=lambda place: (seen[taps[place.name]].order, -len(place.name)))
     sites = _with_stages(measured(trial, place, seen[taps[place.name]]) for place in places)
-    copied = {name for name, path in taps.items() if seen[path].overwritten}
-    copied |= {place.name for place in places if place.kind == "output" and passages[place.name].overwritten}
+    names = {site.name for site in sites}
+    reasons = not_swapped | not_reached | refusals | lost
     table = SiteTable(
         name,
         num_classes,
@@ -139,25 +155,39 @@ def _survey(trial: nn.Module, name: str, *, num_classes: int, in_channels: int, 
         n_macs,
         sites,
         built_in=built_in_se(trial),
-        refusals={name: why for name, why in (not_swapped | refusals).items() if name not in taps},
+        refusals={name: why for name, why in reasons.items() if name not in names},
     )
-    return Survey(table, frozenset(copied), untrainable)
+    return Survey(table, frozenset(written & names), untrainable)
 
 
-def _sightings(net: nn.Module, images: Tensor, num_classes: int, name: str) -> tuple[list[Sighting], str | None]:
-    """Run the network in both modes, and leave it in evaluation; return what was seen, and why it cannot be trained."""
+def _sightings(
+    net: nn.Module, images: Tensor, num_classes: int, name: str
+) -> tuple[list[Sighting], dict[str, Passage], str | None]:
+    """Run the network in both modes, and leave it in evaluation.
+
+    Returns: What was seen; what was seen in a pass that keeps gradients; and why it cannot be trained, if so.
+    """
+    held = set(net.state_dict())
     with as_before(net):
         evaluated = sight(net.eval(), images)
     check_logits(name, evaluated.output, num_classes, training=False)
+    late = sorted(set(net.state_dict()) - held)
+    if late:
+        raise SpaceError(
+            f"The network {name} gets '{late[0]}' only as it runs, and could not take it from a file then: register it "
+            "where the network is made, or run the network once."
+        )
     try:
         with as_before(net):
             trained = sight(net.train(), images)
         check_logits(name, trained.output, num_classes, training=True)
+        with as_before(net), watched(net, evaluated.passages) as learning:
+            run(net, images, gradients=True)
     except SpaceError as error:
-        return [evaluated], str(error)
+        return [evaluated], {}, str(error)
     finally:
         net.eval()
-    return [evaluated, trained], None
+    return [evaluated, trained], learning, None
 
 
 def _not_run_once(passages: Mapping[str, Passage]) -> dict[str, str]:

@@ -1,0 +1,318 @@
+"""What a network does with its modules besides running them: no attention goes where it would have no effect."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+import torch
+from own_networks import Block
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from torchvision.models import mnasnet0_5
+
+from nas_attn.backbones.own.survey import survey
+from nas_attn.cost import count_macs
+from nas_attn.errors import SpaceError
+from nas_attn.fitting import placement_cost
+from nas_attn.model import build_model
+from nas_attn.model_file import load_model, save_model
+from nas_attn.placement import Placement
+
+SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 8}
+RECORD = {"mean": (0.5,), "std": (0.25,), "class_names": list("abcde")}
+
+
+class Net(nn.Module):
+    """A stem, what a subclass puts into `body`, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+
+    def body(self, x):
+        return x
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)).mean((2, 3)))
+
+
+class OfBlock(Net):
+    """One block between stem and classifier."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def body(self, x):
+        return self.block(x)
+
+
+def _at(site: str, name: str = "se", **options) -> Placement:
+    options = {"reduction": 4, **options} if name == "se" else options
+    return Placement.from_dict({site: {"name": name, **options}})
+
+
+def _images() -> torch.Tensor:
+    return torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def _reason(net: nn.Module, site: str) -> str:
+    with pytest.raises(SpaceError) as refusal:
+        build_model(net, _at(site), **SHAPE)
+    return str(refusal.value)
+
+
+class TwoNames(Net):
+    """Keeps its blocks as attributes, and runs them from a list of modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Block(8, 8), Block(8, 8)
+        self.blocks = nn.ModuleList([self.first, self.second])
+
+    def body(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@pytest.mark.parametrize("site", ["first.branch", "second.pre", "first.conv1.conv"])
+def test_a_module_with_two_names_takes_attention_whichever_is_run(site):
+    attention = "deform" if site.endswith("conv") else "se"
+    model = build_model(TwoNames(), _at(site, attention), **SHAPE)
+    model(_images()).square().sum().backward()
+    assert all(weight.grad is not None for weight in model.insert_at(site).parameters())
+    table = survey(TwoNames(), **SHAPE).table
+    assert placement_cost(table, _at(site, attention)).n_macs == count_macs(model, (1, 8, 8))
+
+
+class Hidden(Net):
+    """Runs its modules from a list that torch does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.conv = Block(8, 8), nn.Conv2d(8, 8, 3, padding=1)
+        self.order = [self.block, self.conv]
+
+    def body(self, x):
+        for module in self.order:
+            x = module(x)
+        return x
+
+
+def test_a_module_that_is_reached_otherwise_than_by_name_is_refused_and_the_others_are_not():
+    assert "Block 'block' cannot be opened: the network uses more of it than its" in _reason(Hidden(), "block.branch")
+    assert "the network reaches it by another way than its name" in _reason(Hidden(), "conv.conv")
+    model = build_model(Hidden(), _at("block"), **SHAPE)  # a hook goes where the module goes
+    model(_images()).sum().backward()
+    assert all(weight.grad is not None for weight in model.attention.parameters())
+
+
+class ReadsConv(Net):
+    """Reads what its convolutions are, and of one the weight itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+    def body(self, x):
+        assert x.shape[1] == self.a.in_channels
+        return self.b(functional.relu(self.a(x))) * self.b.weight.norm()
+
+
+def test_what_takes_a_convolution_s_place_tells_what_that_was_but_has_no_weight():
+    sk = {"groups": None, "reduction": 2, "min_hidden": 4}
+    assert build_model(ReadsConv(), _at("a.conv", "sk", **sk), **SHAPE)(_images()).shape == (2, 5)
+    assert "the network reads more of it than what it gives" in _reason(ReadsConv(), "b.conv")
+
+
+class Unread(Net):
+    """Runs a block whose result nobody takes, and a part without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost, self.fixed = nn.Conv2d(8, 8, 1), Block(8, 8)
+
+    def body(self, x):
+        self.lost(x)
+        with torch.no_grad():
+            return self.fixed(x)
+
+
+def test_no_attention_goes_where_its_output_is_lost_or_nothing_is_trained():
+    assert _reason(Unread(), "lost").endswith("nothing in the network reads what it gives.")
+    for site in ("fixed", "fixed.branch", "fixed.conv1.conv", "fixed.bn2"):
+        assert "without gradients, so that nothing there could be trained" in _reason(Unread(), site)
+
+
+class WritesAside(nn.Module):
+    """An in-place ReLU at the start of its branch changes what its shortcut reads: a well-known accident."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3, padding=1))
+        self.skip = nn.Sequential(nn.BatchNorm2d(8))
+
+    def forward(self, x):
+        return self.branch(x) + self.skip(x)
+
+
+def test_no_attention_goes_where_a_copy_would_change_the_network():
+    net = OfBlock(WritesAside()).eval()
+    assert _reason(net, "block.pre").endswith("it is written over, and read so elsewhere too.")
+    for site in ("stem", "block.branch", "block.shortcut"):
+        model = build_model(net, _at(site, start="identity"), **SHAPE).eval()
+        assert torch.equal(model(_images()), net(_images()))
+
+
+class Skipped(Block):
+    """Is left out at random."""
+
+    def forward(self, x):
+        if self.training and torch.rand(()) < 0.1:
+            return x
+        return self.conv1(x) + x
+
+
+class SkippedByPython(Block):
+    """Is left out at random, whatever the mode."""
+
+    def forward(self, x):
+        return x if random.random() < 0.5 else self.conv1(x) + x
+
+
+class PartlyFrozen(Block):
+    """Trains its second convolution only."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            y = self.conv1(x)
+        return self.conv2(y) + x
+
+
+class Precise(Block):
+    """Adds in float32 whatever goes on around it."""
+
+    def forward(self, x):
+        with torch.autocast("cpu", enabled=not torch.is_autocast_enabled("cpu"), dtype=torch.bfloat16):
+            y = self.conv1(x)
+        return y + x
+
+
+class Checkpointed(Block):
+    """Runs its branch once more for the gradient."""
+
+    def forward(self, x):
+        return checkpoint(lambda x: self.bn1(self.conv1(x)), x, use_reentrant=False) + x
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        (Skipped, "its forward draws random numbers"),
+        (SkippedByPython, "its forward draws random numbers"),
+        (PartlyFrozen, "a part of its forward runs without gradients, or in another precision"),
+        (Precise, "a part of its forward runs without gradients, or in another precision"),
+        (Checkpointed, "a part of its forward runs by torch.utils.checkpoint"),
+    ],
+)
+def test_a_block_of_which_a_graph_would_lose_something_stays_closed(block, reason):
+    assert f"Block 'block' cannot be opened: {reason}" in _reason(OfBlock(block(8, 8)), "block.branch")
+
+
+class UnderAutocast(OfBlock):
+    """Computes in bfloat16, whoever calls it: its block does not run alone on what it was given."""
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return super().forward(x).float()
+
+
+def test_a_block_that_does_not_run_alone_leaves_the_network_its_other_sites():
+    net = UnderAutocast(Block(8, 8))
+    assert "Block 'block' cannot be opened: it does not run on its own (" in _reason(net, "block.pre")
+    assert build_model(net, _at("block"), **SHAPE)(_images()).shape == (2, 5)
+
+
+class TiedFunction(Net):
+    """Keeps a function that holds one of its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = self.stem
+        self.steps = [lambda x: functional.relu(layer(x))]
+
+
+class TiedDefault(Net):
+    """Keeps a function that has one of its layers as a default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = lambda x, layer=self.stem: layer(x)
+
+
+@pytest.mark.parametrize(("net", "name"), [(TiedFunction, "steps"), (TiedDefault, "step")])
+def test_a_function_that_a_copy_would_share_is_refused(net, name):
+    with pytest.raises(
+        SpaceError, match=rf"^'{name}' of the network is a function that holds modules of .*: make it a method\.$"
+    ):
+        build_model(net(), Placement(), **SHAPE)
+
+
+class LateBuffer(Net):
+    """Keeps what it saw first."""
+
+    def body(self, x):
+        if not hasattr(self, "mean"):
+            self.register_buffer("mean", x.detach().mean((0, 2, 3), keepdim=True))
+        return x - self.mean
+
+
+def test_a_network_that_registers_as_it_runs_is_refused_unless_it_has_run(tmp_path):
+    with pytest.raises(SpaceError, match=r"LateBuffer gets 'mean' only as it runs, .* run the network once\.$"):
+        build_model(LateBuffer, _at("stem"), **SHAPE)
+    net = LateBuffer()
+    net(_images())
+    model = build_model(net, _at("stem"), **SHAPE).eval()
+    save_model(model, tmp_path / "best.json", record=RECORD)
+    assert torch.equal(load_model(tmp_path / "best.json", backbone=net)(_images()), model(_images()))
+
+
+def test_modules_that_have_versions_come_back(tmp_path):
+    shape = {"num_classes": 5, "in_channels": 3, "image_size": 32}
+    model = build_model(lambda: mnasnet0_5(num_classes=5), Placement(), **shape).eval()
+    record = {**RECORD, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    save_model(model, tmp_path / "best.json", record=record)
+    again = load_model(tmp_path / "best.json", backbone=lambda: mnasnet0_5(num_classes=5))
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(again(images), model(images))
+
+
+class NamedSE(Net):
+    """Has a module that is called like an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unit = nn.Sequential()
+        self.unit.add_module("se", nn.Conv2d(8, 8, 1))
+        self.unit.add_module("conv", nn.Conv2d(8, 8, 1))
+
+    def body(self, x):
+        return self.unit(x)
+
+
+def test_an_attention_may_be_called_like_a_site_below():
+    both = Placement.from_dict({name: {"name": "se", "reduction": 4} for name in ("unit", "unit.se")})
+    model = build_model(NamedSE(), both, **SHAPE)
+    assert {re.match(r"unit\.se_|unit\.se\.se", key)[0] for key in model.attention.state_dict()} == {
+        "unit.se_",
+        "unit.se.se",
+    }
+    assert model.insert_at("unit").attention is not model.insert_at("unit.se").attention
+    again = build_model(NamedSE(), both, **SHAPE)
+    assert again.load_state_dict(model.state_dict(), strict=True)
+    assert set(build_model(NamedSE(), _at("unit"), **SHAPE).attention._modules["unit"]._modules) == {"se"}
