@@ -14,14 +14,16 @@ from backbone_cases import EVERY_DAY, MORE_OF_RESNET50, everywhere, quick_draws,
 from conftest import at_night
 from torch import nn
 
+from nas_attn.backbones import sites
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import BACKBONES, image_sizes
+from nas_attn.backbones.seams import open_block
 from nas_attn.backbones.table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.fitting import placement_cost
 from nas_attn.model import AttentionModel, build_model
 from nas_attn.model_file import load_model, save_model
-from nas_attn.placement import Placement, SiteTable
+from nas_attn.placement import Attention, Placement, SiteTable
 
 
 class Case(NamedTuple):
@@ -150,3 +152,25 @@ def test_a_network_full_of_attention_exports(case):
     with torch.no_grad():
         exported = torch.export.export(case.model, (case.images,)).module()
         assert torch.equal(exported(case.images), case.model(case.images))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+def test_a_block_that_is_opened_at_one_edge_computes_what_one_opened_at_all_does(name, monkeypatch):
+    spec, shape = tiny_spec(name), {"num_classes": 3, "in_channels": 1, "image_size": 16}
+    table = site_table(spec, **shape)
+    for kind in ("pre", "branch", "shortcut", "output"):
+        placement = Placement({site.name: Attention("scse") for site in table.sites if site.kind == kind})
+        passes = []
+        for at_all in (False, True):
+            monkeypatch.setattr(sites, "open_block", _open_at_all if at_all else open_block)
+            with quick_draws():
+                model = build_model(spec, placement, **shape, seed=1)
+            torch.manual_seed(0)
+            logits = model(torch.randn(2, 1, 16, 16))
+            logits.square().sum().backward()
+            passes.append([logits, *(parameter.grad for parameter in model.parameters())])
+        assert all(map(torch.equal, *passes)), kind
+
+
+def _open_at_all(block: nn.Module, name: str, kinds: set[str]) -> nn.Module:
+    return open_block(block, name)
