@@ -59,13 +59,19 @@ def share_out(resources: Resources, *, n_cores: int, n_gpus: int) -> Crew:
                 f"--executor local runs one trial at a time, but got --workers {resources.workers}: "
                 "leave --workers out, or use --executor tune."
             )
-        pinned = os.environ.get("OMP_NUM_THREADS", "")
-        return Crew(1, resources.cpus_per_trial or (int(pinned) if pinned.isdigit() else n_cores), gpus, device)
+        return Crew(1, resources.cpus_per_trial or _pinned() or n_cores, gpus, device)
     if gpus:
         workers = resources.workers or max(1, int(n_gpus / gpus))
     else:
         workers = resources.workers or (1 if device == "mps" else max(1, n_cores // (resources.cpus_per_trial or 1)))
-    return Crew(workers, resources.cpus_per_trial or max(1, n_cores // workers), gpus, device)
+    cpus = max(1, n_cores // workers)
+    return Crew(workers, resources.cpus_per_trial or min(cpus, _pinned() or cpus), gpus, device)
+
+
+def _pinned() -> int | None:
+    """Return the threads that the user pins by `OMP_NUM_THREADS`; torch takes ten times as long with more than that."""
+    pinned = os.environ.get("OMP_NUM_THREADS", "")
+    return int(pinned) if pinned.isdigit() and int(pinned) else None
 
 
 def refuse_silent_address(address: str, seconds: float = 5.0) -> None:

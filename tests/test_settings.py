@@ -120,10 +120,33 @@ def test_a_training_that_cannot_be_found_is_refused_at_once(path: str, message: 
     ],
 )
 def test_what_is_there_is_shared_out(
-    resources: dict[str, object], cores: int, gpus: int, expected: tuple[int, int, float, str]
+    resources: dict[str, object],
+    cores: int,
+    gpus: int,
+    expected: tuple[int, int, float, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     crew = share_out(Resources(**resources), n_cores=cores, n_gpus=gpus)
     assert (crew.workers, crew.cpus, crew.gpus, crew.device) == expected
+
+
+@pytest.mark.parametrize(
+    ("resources", "pinned", "expected"),
+    [
+        ({"workers": 1}, "1", (1, 1)),
+        ({"workers": 2}, "16", (2, 4)),
+        ({"workers": 1, "cpus_per_trial": 4}, "1", (1, 4)),
+        ({"executor": "local"}, "3", (1, 3)),
+        ({"executor": "local"}, "", (1, 8)),
+    ],
+)
+def test_threads_that_the_user_pins_are_not_exceeded_unasked(
+    resources: dict[str, object], pinned: str, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", pinned)
+    crew = share_out(Resources(**resources), n_cores=8, n_gpus=0)
+    assert (crew.workers, crew.cpus) == expected
 
 
 @pytest.mark.parametrize(
