@@ -77,6 +77,17 @@ class Tap:
         return inserted.clone() if self.copies else inserted
 
 
+class Passing(nn.Identity):
+    """Passes on what it is given, in the place of a norm that an attention replaces; a forward may read its features.
+
+    Shape: any -> the same.
+    """
+
+    def __init__(self, replaced: nn.Module) -> None:
+        super().__init__()
+        self.__dict__.update(plain_attributes(replaced))
+
+
 class Held(nn.Module):
     """Runs an insert in the place of a module of the network; the insert's weights belong to the model's `attention`.
 

@@ -22,7 +22,7 @@ from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.table import site_survey
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import is_neutral, resolve_at
-from nas_attn.insert import Held, Insert, Tap
+from nas_attn.insert import Held, Insert, Passing, Tap
 from nas_attn.placement import SWAPPED, Attention, Placement, Site, Survey
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def build_model(
     net, spec, found = _backbone(backbone, shape, image_size, seed, class_names)
     table = found.table
     sites = {name: table.site(name) for name in placement}
-    _refuse_doubles(sites)
+    _refuse_doubles(net, sites)
     resolved = {name: resolve_at(site, placement[name]) for name, site in sites.items()}
     resolved = {name: attention for name, attention in resolved.items() if not is_neutral(attention)}
     placement = Placement({name: placement[name] for name in resolved})
@@ -170,11 +170,11 @@ def _written_later(sites: Mapping[str, Site], copied: Collection[str]) -> set[st
     return {site.module for site in replaced if site.replaced is not None and site.replaced.norm in copied}
 
 
-def _refuse_doubles(sites: Mapping[str, Site]) -> None:
+def _refuse_doubles(net: nn.Module, sites: Mapping[str, Site]) -> None:
     """Refuse two names of one place: in a user's own network, a Sequential and its last child."""
-    places: dict[tuple[str, str], str] = {}
+    places: dict[tuple[str, bool], str] = {}
     for name, site in sites.items():
-        first = places.setdefault((site.module, site.kind), name)
+        first = places.setdefault((tap_path(net, site.kind, site.module), site.kind in SWAPPED), name)
         if first != name:
             raise SpaceError(f"Sites '{first}' and '{name}' are one place: leave one of them out.")
 
@@ -202,7 +202,7 @@ def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
         held.keep(replaced)
         take_over(held)
     elif site.replaced is not None and site.replaced.norm:
-        put_module(net, site.replaced.norm, nn.Identity())
+        put_module(net, site.replaced.norm, Passing(net.get_submodule(site.replaced.norm)))
     put_module(net, path, held)
 
 

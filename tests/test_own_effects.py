@@ -131,22 +131,23 @@ def test_what_takes_a_convolution_s_place_tells_what_that_was_but_has_no_weight(
 
 
 class Unread(Net):
-    """Runs a block whose result nobody takes, and a part without gradients."""
+    """Runs a layer whose result nobody takes, a part without gradients, and one that hands none back."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lost, self.fixed = nn.Conv2d(8, 8, 1), Block(8, 8)
+        self.lost, self.fixed, self.last = nn.Conv2d(8, 8, 1), Block(8, 8), Block(8, 8)
 
     def body(self, x):
         self.lost(x)
         with torch.no_grad():
-            return self.fixed(x)
+            x = self.fixed(x)
+        return self.last(x.detach())
 
 
 def test_no_attention_goes_where_its_output_is_lost_or_nothing_is_trained():
-    assert _reason(Unread(), "lost").endswith("nothing in the network reads what it gives.")
-    for site in ("fixed", "fixed.branch", "fixed.conv1.conv", "fixed.bn2"):
-        assert "without gradients, so that nothing there could be trained" in _reason(Unread(), site)
+    for site in ("lost", "stem", "fixed", "fixed.branch", "fixed.conv1.conv", "fixed.bn2"):
+        assert "no gradient comes back from what it gives, so that nothing there could" in _reason(Unread(), site)
+    assert build_model(Unread(), _at("last"), **SHAPE)
 
 
 class WritesAside(nn.Module):
@@ -163,7 +164,7 @@ class WritesAside(nn.Module):
 
 def test_no_attention_goes_where_a_copy_would_change_the_network():
     net = OfBlock(WritesAside()).eval()
-    assert _reason(net, "block.pre").endswith("it is written over, and read so elsewhere too.")
+    assert _reason(net, "block.pre").endswith("part of the network writes over it in place, and another part reads the result.")
     for site in ("stem", "block.branch", "block.shortcut"):
         model = build_model(net, _at(site, start="identity"), **SHAPE).eval()
         assert torch.equal(model(_images()), net(_images()))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -210,10 +212,20 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def as_before(net: nn.Module) -> Iterator[None]:
-    """Put the buffers, which a pass in training may change, and the random numbers back afterwards."""
+    """Put the buffers, which a pass in training may change, and all random numbers back afterwards.
+
+    Torch's, numpy's and Python's numbers are the same ones each time.
+    """
     buffers = [(buffer, buffer.clone()) for buffer in net.buffers() if not is_lazy(buffer)]
-    with seeded(0, "survey"):
-        yield
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
+    states = np.random.get_state(), random.getstate()
+    np.random.seed(0)
+    random.seed(0)
+    try:
+        with seeded(0, "survey"):
+            yield
+    finally:
+        np.random.set_state(states[0])
+        random.setstate(states[1])
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)

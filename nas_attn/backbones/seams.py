@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,10 @@ _WRITING = (operator.iadd, "add_")
 _ADDITIONS = (operator.add, torch.add, "add", *_WRITING)
 _DROPPED_BRANCHES = ("StochasticDepth", "DropPath")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
 
 
 class Join(nn.Module):
@@ -31,6 +35,26 @@ class Join(nn.Module):
     def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """Return the sum. Shape: two of (N, C, H, W) -> the same."""
         return branch + shortcut
+
+
+class Opened(fx.GraphModule):
+    """A block that is run by its graph; copies of it keep all that it holds, where torch's keep its tensors alone."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Opened:
+        copied = super().__deepcopy__(memo)
+        assert isinstance(copied, Opened), f"a copy must be opened too, but is {type(copied).__name__}"
+        vars(copied).update(copy.deepcopy(plain_attributes(self), memo))
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        restore, arguments = super().__reduce__()
+        return _restored, (restore, arguments)
+
+
+def _restored(restore: Callable[..., fx.GraphModule], arguments: tuple[Any, ...]) -> Opened:
+    """Return the opened block that was pickled; torch itself brings its code, and reads that again."""
+    block = restore(*arguments)
+    return _opened(block, block.graph)
 
 
 class _Edge(NamedTuple):
@@ -47,7 +71,7 @@ class _Edge(NamedTuple):
     before: fx.Node
 
 
-def open_block(block: nn.Module, name: str, kinds: Collection[str] = EDGES) -> fx.GraphModule:
+def open_block(block: nn.Module, name: str, kinds: Collection[str] = EDGES) -> Opened:
     """Return the block with parameter-free seams on its edges; it computes what it did, under the same names.
 
     The seams lie under the child `attention_seams`: `pre` (where the branch alone can be reached), `hidden` (where the
@@ -55,12 +79,17 @@ def open_block(block: nn.Module, name: str, kinds: Collection[str] = EDGES) -> f
     `merge`, a Join. Where the author adds in place, so does the opened block, unless something may be inserted at what
     is written over. The children are shared with `block`, which must not be used beside the opened one in training.
 
+    Only its forward is read, once: the block's other methods are gone, and a plain number that the forward reads is a
+    constant from then on.
+
     Args:
         kinds: The seams that are wanted; one that the block cannot have is left out.
     Raises: SpaceError that says why the block cannot be opened; nothing is guessed.
     """
     if has_hooks(block):
         raise refusal(name, "it has hooks of its own")
+    if type(block).get_extra_state is not nn.Module.get_extra_state:
+        raise refusal(name, "its state is more than tensors")
     graph = read_forward(block, name)
     add = _only_addition(graph, name)
     shortcut, branch = _by_depth(add, block, name)
@@ -76,7 +105,9 @@ def open_block(block: nn.Module, name: str, kinds: Collection[str] = EDGES) -> f
     elif add.target in _WRITING and ("branch" if n_shortcut else "shortcut") in seams:
         _add_out_of_place(graph, add)
     graph.lint()
-    return _graph_module(block, graph, nn.ModuleDict(seams))
+    opened = _opened(block, graph)
+    opened.add_module(SEAMS, nn.ModuleDict(seams).train(block.training))
+    return opened
 
 
 def seam_path(module: str, kind: str) -> str:
@@ -217,13 +248,12 @@ def _is_conv(node: fx.Node, block: nn.Module) -> bool:
     return node.op == "call_module" and _n_convolutions_in(block.get_submodule(str(node.target))) > 0
 
 
-def _graph_module(block: nn.Module, graph: fx.Graph, seams: nn.ModuleDict) -> fx.GraphModule:
+def _opened(block: nn.Module, graph: fx.Graph) -> Opened:
     """Return a module that runs `graph` and holds everything that the block holds, in the block's order."""
-    opened = fx.GraphModule(nn.Module(), fx.Graph(tracer_cls=Tracer), type(block).__name__)
-    opened.__dict__.update(plain_attributes(block))
+    opened = Opened(nn.Module(), fx.Graph(tracer_cls=Tracer), type(block).__name__)
+    vars(opened).update(plain_attributes(block))
     for key in ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"):
-        opened.__dict__[key] = block.__dict__[key].copy()
-    opened.add_module(SEAMS, seams.train(block.training))
+        vars(opened)[key] = vars(block)[key].copy()
     opened.graph = graph
     return opened
 

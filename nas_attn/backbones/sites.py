@@ -52,7 +52,6 @@ class Passage:
         tensor, version: The tensor that it gave, and how often that had been written over by then.
         source: The first tensor that it was given.
         given: A copy of the tensor that it was given, if it was one and copies are kept.
-        learns: Whether gradients were kept where it ran.
     """
 
     clock: Iterator[int]
@@ -64,7 +63,6 @@ class Passage:
     version: int = 0
     source: Tensor | None = None
     given: Tensor | None = None
-    learns: bool = False
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """See what goes in."""
@@ -78,7 +76,6 @@ class Passage:
         self.calls += 1
         self.order = next(self.clock)
         self.output = output
-        self.learns = torch.is_grad_enabled()
         self.tensor = output if isinstance(output, Tensor) else None
         self.version = output._version if isinstance(output, Tensor) else 0
 

@@ -7,6 +7,8 @@ import inspect
 import operator
 import pickle
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,28 +17,28 @@ from torch import fx, nn
 
 from nas_attn.errors import SpaceError, first_line
 
-_IN_PLACE = ("iadd", "isub", "imul", "itruediv")
 _LIBRARIES = ("torchvision.", "timm.")
 _READ: dict[tuple[object, ...], fx.Graph] = {}
 """What was read of the libraries' blocks in this process, by what it depends on."""
 
 
-class _Proxy(fx.Proxy):
-    """A value in a graph.
-
-    Departs: torch.fx takes `x += y` for `x = x + y`; here it writes over x, as its author has it.
-    """
-
-
-def _writing_over(name: str) -> Any:
+def _writing_over(write: Callable[[Any, Any], Any]) -> Any:
     def written(self: fx.Proxy, other: Any) -> Any:
-        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+        return self.tracer.create_proxy("call_function", write, (self, other), {})
 
     return written
 
 
-for _name in _IN_PLACE:
-    setattr(_Proxy, f"__{_name}__", _writing_over(_name))
+class _Proxy(fx.Proxy):
+    """A value in a graph.
+
+    Departs: torch.fx takes `x += y` for `x = x + y`; here +=, -=, *= and /= write over x, as their author has it.
+    """
+
+    __iadd__ = _writing_over(operator.iadd)
+    __isub__ = _writing_over(operator.isub)
+    __imul__ = _writing_over(operator.imul)
+    __itruediv__ = _writing_over(operator.itruediv)
 
 
 class Unfaithful(Exception):
@@ -44,11 +46,13 @@ class Unfaithful(Exception):
 
 
 class Tracer(fx.Tracer):
-    """Reads a block's own forward only: each of its children is one step. Copies of the block are read by it too.
+    """Reads a block's own forward only: each of its children is one step.
 
-    A graph knows no contexts: a forward that enters some is refused.
+    A graph knows no contexts: a forward that enters some is refused. By this class, too, torch reads an opened block
+    again that was pickled.
     """
 
+    proxy_buffer_attributes = True  # what a buffer holds may change: no decision on it is taken while reading
     _outside: tuple[object, ...] = ()
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
@@ -109,38 +113,74 @@ def read_forward(block: nn.Module, name: str) -> fx.Graph:
 
 
 def _likeness(block: nn.Module) -> tuple[object, ...] | None:
-    """Return what a library's forward is decided by: its class, its plain attributes, the classes of its children.
+    """Return what a library's forward is decided by: the classes and the plain attributes of it and all below it.
 
-    None for a block of the user's own, whose forward may read anything.
+    None for a block of the user's own, whose forward may read anything, and for one that holds what is not plain.
     """
-    plain = {key: value for key, value in vars(block).items() if key[0] != "_" and key != "training"}
-    is_plain = all(isinstance(value, int | float | str | None) for value in plain.values())
-    if not type(block).__module__.startswith(_LIBRARIES) or not is_plain:
+    if not type(block).__module__.startswith(_LIBRARIES):
         return None
-    return (type(block), *plain.items(), *((child, type(module)) for child, module in block._modules.items()))
+    parts: list[object] = [type(block).forward]
+    for path, module in block.named_modules():
+        plain = {name: value for name, value in vars(module).items() if name[0] != "_" and name != "training"}
+        if not all(isinstance(value, int | float | str | tuple | None) for value in plain.values()):
+            return None
+        tensors = {**module._parameters, **module._buffers}
+        parts += [path, type(module), *plain.items(), *((name, held is None) for name, held in tensors.items())]
+    return tuple(parts)
 
 
 def _read(block: nn.Module, name: str) -> fx.Graph:
-    """Read the block's forward in both modes. The block's own flag is set only: its children are leaves."""
-    mode, drawn = block.training, _drawn()
+    """Read the block's forward in both modes, and leave the block as it was."""
+    drawn = _drawn()
     graphs = []
+    for training in (True, False):
+        with _kept(block, name):
+            block.training = training  # its own flag only: its children are leaves
+            graphs.append(_trace(block, name))
+    if _drawn() != drawn:
+        raise refusal(name, "its forward draws random numbers")
+    if str(graphs[0]) != str(graphs[1]):
+        raise refusal(name, "its forward reads self.training")
+    return graphs[0]
+
+
+def _trace(block: nn.Module, name: str) -> fx.Graph:
     try:
-        for training in (True, False):
-            block.training = training
-            graphs.append(Tracer().trace(block))
+        graph = Tracer().trace(block)
     except Unfaithful as error:
         raise refusal(name, str(error)) from error
     except Exception as error:  # the forward is the user's: run on symbols, it may raise anything
         raise refusal(name, f"its forward depends on the values that pass it ({first_line(error)})") from error
-    finally:
-        block.training = mode
-    if _drawn() != drawn:
-        raise refusal(name, "its forward draws random numbers")
-    if any("_tensor_constant" in str(node.target) for graph in graphs for node in graph.nodes):
+    if any("_tensor_constant" in str(node.target) for node in graph.nodes):
         raise refusal(name, "its forward makes a tensor of its own")
-    if str(graphs[0]) != str(graphs[1]):
-        raise refusal(name, "its forward reads self.training")
-    return graphs[0]
+    return graph
+
+
+@contextmanager
+def _kept(block: nn.Module, name: str) -> Iterator[None]:
+    """Put back what the block itself holds. Raises: SpaceError if its forward put something else there."""
+    before = dict(vars(block))
+    contents = {key: copy.copy(value) for key, value in before.items() if isinstance(value, list | dict | set)}
+    changed: list[str] = []
+    try:
+        yield
+        now = vars(block)
+        changed = [key for key in {**before, **now} if now.get(key, _kept) is not before.get(key, _kept)]
+        changed += [key for key, held in contents.items() if _parts(before[key]) != _parts(held)]
+    finally:
+        vars(block).clear()
+        vars(block).update(before)
+        for key, held in contents.items():
+            before[key].clear()
+            (before[key].extend if isinstance(held, list) else before[key].update)(held)
+    lost = next((key for key in changed if key != "training"), None)
+    if lost:
+        raise refusal(name, f"its forward keeps something on the block itself ('{lost}')")
+
+
+def _parts(container: Any) -> list[int]:
+    """Return which objects a list, dict or set holds."""
+    return [id(part) for part in (*container, *(container.values() if isinstance(container, dict) else ()))]
 
 
 def _drawn() -> tuple[bytes, ...]:

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from nas_attn.backbones.modules import put_module
-from nas_attn.backbones.own.effects import gives
+from nas_attn.backbones.own.effects import gives, same
+from nas_attn.backbones.own.swaps import Sighting
 from nas_attn.backbones.own_network import as_before
-from nas_attn.backbones.seams import SEAM_KINDS, has_seam, open_block, seam_path
+from nas_attn.backbones.seams import SEAM_KINDS, Opened, has_seam, open_block, seam_path
 from nas_attn.backbones.sites import Passage, watched
 from nas_attn.backbones.tracing import refusal
 from nas_attn.errors import SpaceError, first_line
-
-Opened = dict[str, fx.GraphModule]
 
 _NOT_ALONE = "the network uses more of it than its forward, or reaches it by another way than its name"
 
 
 def open_all(
     net: nn.Module, blocks: Sequence[str], passages: Mapping[str, Passage], refusals: dict[str, str]
-) -> Opened:
+) -> dict[str, Opened]:
     """Open every block of `net` that can be opened, and add to `refusals` what cannot be had.
 
     Args:
@@ -48,10 +47,10 @@ def open_all(
 
 def close_harmful(
     net: nn.Module,
-    opened: Opened,
+    opened: dict[str, Opened],
     plain: Mapping[str, nn.Module],
     images: Tensor,
-    expected: object,
+    sightings: Sequence[Sighting],
     refusals: dict[str, str],
 ) -> None:
     """Put back the plain blocks of which the network uses more, or less, than their forward; add to `refusals` why.
@@ -61,15 +60,15 @@ def close_harmful(
     Args:
         opened: The opened blocks, which lie in the network; those that are put back are left out.
         plain: The blocks as they were.
-        expected: What the network gives with none open.
+        sightings: Of the network with none open.
     """
-    if _works(net, list(opened), images, expected):
+    if _works(net, list(opened), images, sightings):
         return
     for path in opened:
         put_module(net, path, plain[path])
     for path, block in list(opened.items()):
         put_module(net, path, block)
-        if not _works(net, [path], images, expected):
+        if not _works(net, [path], images, sightings):
             put_module(net, path, plain[path])
             del opened[path]
             _refuse(refusals, path, f"Block '{path}' cannot be opened: {_NOT_ALONE}")
@@ -80,13 +79,13 @@ def _refuse(refusals: dict[str, str], path: str, reason: str) -> None:
         refusals[f"{path}.{kind}"] = reason
 
 
-def _works(net: nn.Module, paths: Sequence[str], images: Tensor, expected: object) -> bool:
-    """Tell whether the network gives what is expected, and runs the opened blocks that lie at these paths."""
+def _works(net: nn.Module, paths: Sequence[str], images: Tensor, sightings: Sequence[Sighting]) -> bool:
+    """Tell whether the network gives what it did, and runs the opened blocks that lie at these paths."""
     with watched(net, [seam_path(path, "output") for path in paths]) as passages:
-        return gives(net, images, expected) and all(passage.calls for passage in passages.values())
+        return gives(net, images, sightings) and all(passage.calls for passage in passages.values())
 
 
-def _open_one(block: nn.Module, path: str, passage: Passage, reason: str | None) -> fx.GraphModule:
+def _open_one(block: nn.Module, path: str, passage: Passage, reason: str | None) -> Opened:
     """Return the opened block. Raises: SpaceError if it cannot be opened, or computes something else then."""
     if reason is None and passage.given is None:
         reason = "it must take one tensor"
@@ -99,16 +98,18 @@ def _open_one(block: nn.Module, path: str, passage: Passage, reason: str | None)
             plain, again = (_run(module, passage.given, training) for module in (block, opened))
         except Exception as error:  # alone, the user's block may raise anything
             raise refusal(path, f"it does not run on its own ({first_line(error)})") from error
-        if not all(torch.equal(*pair) for pair in zip(plain, again, strict=True)):
+        if not all(map(same, plain, again)):
             raise refusal(path, "it would compute something else then")
     return opened
 
 
 def _run(block: nn.Module, given: Tensor, training: bool) -> tuple[Tensor, Tensor]:
     """Return the block's output in this mode, and its input afterwards; random numbers and buffers are as before."""
-    block.train(training)
     given = given.clone()
-    with as_before(block), torch.no_grad():
-        output: Tensor = block(given)
-    block.eval()
+    block.train(training)
+    try:
+        with as_before(block), torch.no_grad():
+            output: Tensor = block(given)
+    finally:
+        block.eval()
     return output, given

@@ -6,14 +6,14 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import blamed_on, check_shape, plugged_entry, unusable, without_start
 from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.own.blocks import close_harmful, open_all
-from nas_attn.backbones.own.effects import keep_reached, relied_on, unlearned, unread
+from nas_attn.backbones.own.effects import gives, keep_reached, relied_on, unlearned
 from nas_attn.backbones.own.maps import last_map, not_maps, wide_shapes
 from nas_attn.backbones.own.names import with_names
 from nas_attn.backbones.own.swaps import Sighting, sight, swapped_places
@@ -28,7 +28,6 @@ from nas_attn.backbones.sites import (
     forward_macs,
     measured,
     tap_path,
-    watched,
 )
 from nas_attn.backbones.timm_names import is_timm, timm_network
 from nas_attn.errors import SpaceError
@@ -121,26 +120,34 @@ def survey(
 def _survey(trial: nn.Module, name: str, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
     """Survey a network that may be changed."""
     images = random_images(trial, in_channels, image_size)
-    sightings, learning, untrainable = _sightings(trial, images, num_classes, name)
+    sightings, untrainable = _sightings(trial, images, num_classes, name)
+    if not gives(trial, images, sightings):
+        raise SpaceError(
+            f"The network {name} must give the same twice for the same images, or nothing in it can be checked: let it "
+            "keep no count of its runs, and draw by torch's, numpy's or Python's own generators."
+        )
     n_parameters, n_macs = count_parameters(trial), forward_macs(trial, images[:1])
     paths = [path for path, _ in trial.named_modules() if path]
     blocks = {path: block for path in paths if may_open(block := trial.get_submodule(path))}
-    passages = dry_pass(trial, images, paths, copy_inputs_of=blocks)
+    with as_before(trial):
+        passages = dry_pass(trial, images, paths, copy_inputs_of=blocks)
     wider = wide_shapes(trial, images, paths)
-    refusals = unread(sightings) | unlearned(learning) | not_maps(trial, passages, wider) | _not_run_once(passages)
+    refusals = unlearned(trial, images) if untrainable is None else {}
+    refusals |= not_maps(trial, passages, wider) | _not_run_once(passages)
     opened = open_all(trial, list(blocks), passages, refusals)
-    close_harmful(trial, opened, blocks, images, sightings[0].output, refusals)
+    close_harmful(trial, opened, blocks, images, sightings, refusals)
     known = [path for path in paths if path not in refusals]
     end = last_map(trial, passages, wider)
     swapped, not_swapped = swapped_places(trial, known, passages, sightings, end)
-    swapped, not_reached = keep_reached(trial, swapped, images, sightings[0].output)
+    swapped, not_reached = keep_reached(trial, swapped, images, sightings)
     places = [*_places(trial, known, opened), *swapped]
     taps = {place.name: tap_path(trial, place.kind, place.module) for place in places}
-    seen = dry_pass(trial, images, taps.values())
+    with as_before(trial):
+        seen = dry_pass(trial, images, taps.values())
     written = {place.name for place in places if place.kind == "output" and passages[place.name].overwritten}
     written |= {name for name, path in taps.items() if seen[path].overwritten}
     lost = {name: "the network does not run it every time" for name, path in taps.items() if not seen[path].calls}
-    lost |= relied_on(trial, {name: taps[name] for name in sorted(written)}, images, sightings[0].output)
+    lost |= relied_on(trial, {name: taps[name] for name in sorted(written)}, images, sightings)
     places = [place for place in places if place.name not in lost]
     places.sort(key=lambda place: (seen[taps[place.name]].order, -len(place.name)))
     sites = _with_stages(measured(trial, place, seen[taps[place.name]]) for place in places)
@@ -160,13 +167,8 @@ def _survey(trial: nn.Module, name: str, *, num_classes: int, in_channels: int, 
     return Survey(table, frozenset(written & names), untrainable)
 
 
-def _sightings(
-    net: nn.Module, images: Tensor, num_classes: int, name: str
-) -> tuple[list[Sighting], dict[str, Passage], str | None]:
-    """Run the network in both modes, and leave it in evaluation.
-
-    Returns: What was seen; what was seen in a pass that keeps gradients; and why it cannot be trained, if so.
-    """
+def _sightings(net: nn.Module, images: Tensor, num_classes: int, name: str) -> tuple[list[Sighting], str | None]:
+    """Run the network in both modes, and leave it in evaluation; return what was seen, and why it cannot be trained."""
     held = set(net.state_dict())
     with as_before(net):
         evaluated = sight(net.eval(), images)
@@ -181,13 +183,13 @@ def _sightings(
         with as_before(net):
             trained = sight(net.train(), images)
         check_logits(name, trained.output, num_classes, training=True)
-        with as_before(net), watched(net, evaluated.passages) as learning:
+        with as_before(net):
             run(net, images, gradients=True)
     except SpaceError as error:
-        return [evaluated], {}, str(error)
+        return [evaluated], str(error)
     finally:
         net.eval()
-    return [evaluated, trained], learning, None
+    return [evaluated, trained], None
 
 
 def _not_run_once(passages: Mapping[str, Passage]) -> dict[str, str]:
@@ -200,7 +202,7 @@ def _not_run_once(passages: Mapping[str, Passage]) -> dict[str, str]:
     }
 
 
-def _places(net: nn.Module, paths: Collection[str], opened: Mapping[str, fx.GraphModule]) -> list[Place]:
+def _places(net: nn.Module, paths: Collection[str], opened: Mapping[str, nn.Module]) -> list[Place]:
     """Name the sites; where a block's child is called like one of its edges, the edge keeps the name."""
     edges = {
         f"{path}.{kind}": Place(f"{path}.{kind}", kind, path, "")

@@ -20,7 +20,7 @@ _TO_A_PIXEL = (1, (1, 1), [1, 1])
 
 @dataclass(frozen=True)
 class Sighting:
-    """One pass of a network in one mode: what it gave, what passed its modules, and who read that."""
+    """One pass of a network in one mode: what it gave, what passed its convolutions and norms, and who read that."""
 
     output: object
     passages: Mapping[str, Passage]
@@ -29,7 +29,7 @@ class Sighting:
 
 def sight(net: nn.Module, images: Tensor) -> Sighting:
     """Run the network once in the mode that it is in. Raises: SpaceError if it does not take the images."""
-    paths = [path for path, _ in net.named_modules() if path]
+    paths = [path for path, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
     with watched(net, paths) as passages, Readers() as readers:
         output = run(net, images)
     return Sighting(output, passages, readers)
