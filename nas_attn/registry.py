@@ -160,7 +160,7 @@ class Catalogue(Mapping[str, E], Generic[E]):
         return f"{self._noun.capitalize()} '{point.name}' of {_package(point)} ({point.value})"
 
     def _check_name(self, name: str) -> None:
-        if not name.isidentifier() or name != name.lower() or name in self._reserved:
+        if not isinstance(name, str) or not name.isidentifier() or name != name.lower() or name in self._reserved:
             law = " and none of ".join(filter(None, ("a lower-case identifier", ", ".join(self._reserved))))
             raise SpaceError(f"{self._a_noun.capitalize()}'s name must be {law}, but got '{name}'.")
 

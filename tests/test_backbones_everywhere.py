@@ -104,11 +104,14 @@ def _gradients(case: Case) -> list[torch.Tensor]:
 def test_activations_in_place_or_not_give_the_same_logits_and_gradients(case):
     written = _gradients(case)
     in_place = [module for module in case.model.modules() if getattr(module, "inplace", False)]
-    for module in in_place:
-        module.inplace = False
-    assert all(map(torch.equal, _gradients(case), written))
-    for module in in_place:
-        module.inplace = True
+    assert in_place or case.spec["name"] in ("lenet", "cats_dogs_cnn", "mini_xception")
+    try:
+        for module in in_place:
+            module.inplace = False
+        assert all(map(torch.equal, _gradients(case), written))
+    finally:
+        for module in in_place:
+            module.inplace = True
 
 
 def test_its_cost_by_closed_forms_is_that_of_the_built_network(case):

@@ -175,7 +175,7 @@ def test_the_survey_knows_where_the_network_writes_over():
     ("block", "site", "sentence"),
     [
         (own.ModeBlock(8, 8), "1.branch", "Block '1' cannot be opened: its forward reads self.training"),
-        (own.BranchingBlock(8, 8), "1.shortcut", "its forward depends on the values that pass it"),
+        (own.BranchingBlock(8, 8), "1.shortcut", "its forward cannot be read as a graph"),
         (own.TieBlock(8, 8), "1.pre", "both sides of its addition lie behind 1 convolutions"),
         (own.TwoAdditions(8, 8), "1.branch", "its forward has 2 additions"),
         (own.WritesOver(8, 8), "1.branch", "its addition writes over a tensor that is read again"),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import re
 
 import pytest
 import torch
+from framed_networks import SHAPE, Net, OfBlock, at, images, reason
 from own_networks import Block
 from torch import nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from torchvision.models import mnasnet0_5
 
 from nas_attn.backbones.own.survey import survey
@@ -21,49 +20,7 @@ from nas_attn.model import build_model
 from nas_attn.model_file import load_model, save_model
 from nas_attn.placement import Placement
 
-SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 8}
 RECORD = {"mean": (0.5,), "std": (0.25,), "class_names": list("abcde")}
-
-
-class Net(nn.Module):
-    """A stem, what a subclass puts into `body`, and a classifier."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, 8, 3, padding=1)
-        self.head = nn.Linear(8, 5)
-
-    def body(self, x):
-        return x
-
-    def forward(self, x):
-        return self.head(self.body(self.stem(x)).mean((2, 3)))
-
-
-class OfBlock(Net):
-    """One block between stem and classifier."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.block = block
-
-    def body(self, x):
-        return self.block(x)
-
-
-def _at(site: str, name: str = "se", **options) -> Placement:
-    options = {"reduction": 4, **options} if name == "se" else options
-    return Placement.from_dict({site: {"name": name, **options}})
-
-
-def _images() -> torch.Tensor:
-    return torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def _reason(net: nn.Module, site: str) -> str:
-    with pytest.raises(SpaceError) as refusal:
-        build_model(net, _at(site), **SHAPE)
-    return str(refusal.value)
 
 
 class TwoNames(Net):
@@ -83,11 +40,11 @@ class TwoNames(Net):
 @pytest.mark.parametrize("site", ["first.branch", "second.pre", "first.conv1.conv"])
 def test_a_module_with_two_names_takes_attention_whichever_is_run(site):
     attention = "deform" if site.endswith("conv") else "se"
-    model = build_model(TwoNames(), _at(site, attention), **SHAPE)
-    model(_images()).square().sum().backward()
+    model = build_model(TwoNames(), at(site, attention), **SHAPE)
+    model(images()).square().sum().backward()
     assert all(weight.grad is not None for weight in model.insert_at(site).parameters())
     table = survey(TwoNames(), **SHAPE).table
-    assert placement_cost(table, _at(site, attention)).n_macs == count_macs(model, (1, 8, 8))
+    assert placement_cost(table, at(site, attention)).n_macs == count_macs(model, (1, 8, 8))
 
 
 class Hidden(Net):
@@ -105,10 +62,10 @@ class Hidden(Net):
 
 
 def test_a_module_that_is_reached_otherwise_than_by_name_is_refused_and_the_others_are_not():
-    assert "Block 'block' cannot be opened: the network uses more of it than its" in _reason(Hidden(), "block.branch")
-    assert "the network reaches it by another way than its name" in _reason(Hidden(), "conv.conv")
-    model = build_model(Hidden(), _at("block"), **SHAPE)  # a hook goes where the module goes
-    model(_images()).sum().backward()
+    assert "Block 'block' cannot be opened: the network uses more of it than its" in reason(Hidden(), "block.branch")
+    assert "the network reaches it by another way than its name" in reason(Hidden(), "conv.conv")
+    model = build_model(Hidden(), at("block"), **SHAPE)  # a hook goes where the module goes
+    model(images()).sum().backward()
     assert all(weight.grad is not None for weight in model.attention.parameters())
 
 
@@ -126,8 +83,79 @@ class ReadsConv(Net):
 
 def test_what_takes_a_convolution_s_place_tells_what_that_was_but_has_no_weight():
     sk = {"groups": None, "reduction": 2, "min_hidden": 4}
-    assert build_model(ReadsConv(), _at("a.conv", "sk", **sk), **SHAPE)(_images()).shape == (2, 5)
-    assert "the network reads more of it than what it gives" in _reason(ReadsConv(), "b.conv")
+    assert build_model(ReadsConv(), at("a.conv", "sk", **sk), **SHAPE)(images()).shape == (2, 5)
+    assert "the network reads more of it than what it gives" in reason(ReadsConv(), "b.conv")
+
+
+class ReadsNorm(Net):
+    """Reads how many features its norm has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+
+    def body(self, x):
+        y = self.norm(self.conv(x))
+        assert y.shape[1] == self.norm.num_features
+        return functional.relu(y)
+
+
+def test_the_norm_that_goes_too_tells_what_it_was():
+    sk = {"groups": None, "reduction": 2, "min_hidden": 4}
+    model = build_model(ReadsNorm(), at("conv.conv", "sk", **sk), **SHAPE)
+    assert "backbone.norm.weight" not in model.state_dict()
+    assert model(images()).shape == (2, 5)
+
+
+class NotingBlock(Block):
+    """Has a method beside its forward."""
+
+    def note(self, x):
+        self.noted = x.detach().mean()
+
+
+class OtherwiseInTraining(Net):
+    """Uses a block's method, and a convolution's weight, in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.conv = NotingBlock(8, 8), nn.Conv2d(8, 8, 3, padding=1)
+
+    def body(self, x):
+        x = self.conv(self.block(x))
+        if self.training:
+            self.block.note(x)
+            x = x + 0 * self.conv.weight.norm()
+        return x
+
+
+def test_what_a_network_uses_in_training_only_is_seen():
+    assert "the network uses more of it than its forward" in reason(OtherwiseInTraining(), "block.branch")
+    assert "the network reads more of it than what it gives" in reason(OtherwiseInTraining(), "conv.conv")
+    build_model(OtherwiseInTraining(), at("block"), **SHAPE).train()(images()).sum().backward()
+
+
+class Numberless(Net):
+    """Gives no numbers for some images."""
+
+    def body(self, x):
+        return x / 0 * 0
+
+
+class Counting(Net):
+    """Gives another answer each time."""
+
+    count = 0
+
+    def body(self, x):
+        self.count += 1
+        return x * self.count
+
+
+def test_numbers_that_are_none_are_compared_too_and_a_network_that_counts_is_refused():
+    assert build_model(Numberless(), at("stem"), **SHAPE)
+    with pytest.raises(SpaceError, match=r"^The network Counting must give the same twice for the same images, or no"):
+        build_model(Counting(), at("stem"), **SHAPE)
 
 
 class Unread(Net):
@@ -146,8 +174,8 @@ class Unread(Net):
 
 def test_no_attention_goes_where_its_output_is_lost_or_nothing_is_trained():
     for site in ("lost", "stem", "fixed", "fixed.branch", "fixed.conv1.conv", "fixed.bn2"):
-        assert "no gradient comes back from what it gives, so that nothing there could" in _reason(Unread(), site)
-    assert build_model(Unread(), _at("last"), **SHAPE)
+        assert "no gradient comes back from what it gives, so that nothing there could" in reason(Unread(), site)
+    assert build_model(Unread(), at("last"), **SHAPE)
 
 
 class WritesAside(nn.Module):
@@ -164,79 +192,12 @@ class WritesAside(nn.Module):
 
 def test_no_attention_goes_where_a_copy_would_change_the_network():
     net = OfBlock(WritesAside()).eval()
-    assert _reason(net, "block.pre").endswith("part of the network writes over it in place, and another part reads the result.")
+    assert reason(net, "block.pre").endswith(
+        "part of the network writes over it in place, and another part reads the result."
+    )
     for site in ("stem", "block.branch", "block.shortcut"):
-        model = build_model(net, _at(site, start="identity"), **SHAPE).eval()
-        assert torch.equal(model(_images()), net(_images()))
-
-
-class Skipped(Block):
-    """Is left out at random."""
-
-    def forward(self, x):
-        if self.training and torch.rand(()) < 0.1:
-            return x
-        return self.conv1(x) + x
-
-
-class SkippedByPython(Block):
-    """Is left out at random, whatever the mode."""
-
-    def forward(self, x):
-        return x if random.random() < 0.5 else self.conv1(x) + x
-
-
-class PartlyFrozen(Block):
-    """Trains its second convolution only."""
-
-    def forward(self, x):
-        with torch.no_grad():
-            y = self.conv1(x)
-        return self.conv2(y) + x
-
-
-class Precise(Block):
-    """Adds in float32 whatever goes on around it."""
-
-    def forward(self, x):
-        with torch.autocast("cpu", enabled=not torch.is_autocast_enabled("cpu"), dtype=torch.bfloat16):
-            y = self.conv1(x)
-        return y + x
-
-
-class Checkpointed(Block):
-    """Runs its branch once more for the gradient."""
-
-    def forward(self, x):
-        return checkpoint(lambda x: self.bn1(self.conv1(x)), x, use_reentrant=False) + x
-
-
-@pytest.mark.parametrize(
-    ("block", "reason"),
-    [
-        (Skipped, "its forward draws random numbers"),
-        (SkippedByPython, "its forward draws random numbers"),
-        (PartlyFrozen, "a part of its forward runs without gradients, or in another precision"),
-        (Precise, "a part of its forward runs without gradients, or in another precision"),
-        (Checkpointed, "a part of its forward runs by torch.utils.checkpoint"),
-    ],
-)
-def test_a_block_of_which_a_graph_would_lose_something_stays_closed(block, reason):
-    assert f"Block 'block' cannot be opened: {reason}" in _reason(OfBlock(block(8, 8)), "block.branch")
-
-
-class UnderAutocast(OfBlock):
-    """Computes in bfloat16, whoever calls it: its block does not run alone on what it was given."""
-
-    def forward(self, x):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return super().forward(x).float()
-
-
-def test_a_block_that_does_not_run_alone_leaves_the_network_its_other_sites():
-    net = UnderAutocast(Block(8, 8))
-    assert "Block 'block' cannot be opened: it does not run on its own (" in _reason(net, "block.pre")
-    assert build_model(net, _at("block"), **SHAPE)(_images()).shape == (2, 5)
+        model = build_model(net, at(site, start="identity"), **SHAPE).eval()
+        assert torch.equal(model(images()), net(images()))
 
 
 class TiedFunction(Net):
@@ -275,12 +236,12 @@ class LateBuffer(Net):
 
 def test_a_network_that_registers_as_it_runs_is_refused_unless_it_has_run(tmp_path):
     with pytest.raises(SpaceError, match=r"LateBuffer gets 'mean' only as it runs, .* run the network once\.$"):
-        build_model(LateBuffer, _at("stem"), **SHAPE)
+        build_model(LateBuffer, at("stem"), **SHAPE)
     net = LateBuffer()
-    net(_images())
-    model = build_model(net, _at("stem"), **SHAPE).eval()
+    net(images())
+    model = build_model(net, at("stem"), **SHAPE).eval()
     save_model(model, tmp_path / "best.json", record=RECORD)
-    assert torch.equal(load_model(tmp_path / "best.json", backbone=net)(_images()), model(_images()))
+    assert torch.equal(load_model(tmp_path / "best.json", backbone=net)(images()), model(images()))
 
 
 def test_modules_that_have_versions_come_back(tmp_path):
@@ -316,4 +277,4 @@ def test_an_attention_may_be_called_like_a_site_below():
     assert model.insert_at("unit").attention is not model.insert_at("unit.se").attention
     again = build_model(NamedSE(), both, **SHAPE)
     assert again.load_state_dict(model.state_dict(), strict=True)
-    assert set(build_model(NamedSE(), _at("unit"), **SHAPE).attention._modules["unit"]._modules) == {"se"}
+    assert set(build_model(NamedSE(), at("unit"), **SHAPE).attention._modules["unit"]._modules) == {"se"}

@@ -70,11 +70,39 @@ def test_an_addition_in_place_stays_so_unless_attention_may_have_made_what_it_wr
     assert list(dict(opened.get_submodule(SEAMS).named_children())) == list(kinds)
     for again in (opened, copy.deepcopy(opened), pickle.loads(pickle.dumps(opened))):
         assert ("+=" in again.code) is written
-    for kind in kinds:  # a sigmoid keeps what it gave for its gradient
-        opened.get_submodule(f"{SEAMS}.{kind}").register_forward_hook(lambda module, args, output: output.sigmoid())
-    output, gradient = _run(opened.train(), torch.randn(2, 8, 6, 6))
-    assert output.isfinite().all()
-    assert gradient.isfinite().all()
+    x = torch.randn(2, 8, 6, 6)
+    at_all = open_block(BLOCKS[name](), "b")  # and so adds out of place
+    at_all.load_state_dict(opened.state_dict())
+    passes = []
+    for again in (opened, at_all):
+        for kind in kinds:  # a sigmoid keeps what it gave for its gradient
+            again.get_submodule(f"{SEAMS}.{kind}").register_forward_hook(lambda module, args, output: output.sigmoid())
+        passes.append(_run(again.train(), x))
+    assert all(map(torch.equal, *passes))
+
+
+class Rows(nn.Module):
+    """Runs as many layers as there are, as some of timm's blocks do."""
+
+    def __init__(self, n_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(n_layers))
+
+    def forward(self, x):
+        y = x
+        for layer in self.layers:
+            y = layer(y)
+        return y + x
+
+
+def test_blocks_of_a_library_that_differ_below_their_children_are_told_apart(monkeypatch):
+    monkeypatch.setattr(tracing, "_READ", {})
+    monkeypatch.setattr(Rows, "__module__", "timm.rows")
+    x = torch.randn(2, 8, 6, 6)
+    for n_layers in (2, 3, 2):
+        block = Rows(n_layers)
+        assert torch.equal(open_block(block, "b")(x), block(x))
+    assert len(tracing._READ) == 2
 
 
 def test_blocks_of_a_library_that_are_alike_are_read_once_and_others_apart(monkeypatch):
@@ -108,6 +136,70 @@ def test_an_opened_block_copies_and_pickles_with_the_hooks_on_its_seams(name):
     for again in (copy.deepcopy(opened), pickle.loads(pickle.dumps(opened))):
         assert torch.equal(again(x), expected)
         assert list(again.state_dict()) == list(opened.state_dict())
+
+
+def test_copies_of_an_opened_block_keep_what_it_holds_beside_tensors():
+    block = own.Block(8, 8)
+    block.width, block.names = 8, ["a"]
+    opened = open_block(block, "b")
+    for again in (copy.deepcopy(opened), pickle.loads(pickle.dumps(opened)), copy.deepcopy(copy.deepcopy(opened))):
+        assert (again.width, again.names, again.project) == (8, ["a"], None)
+        assert again.names is not block.names
+
+
+class Counting(own.Block):
+    """Doubles its branch as long as a buffer says so."""
+
+    def __init__(self, channels: int, out: int, *, decides: bool) -> None:
+        super().__init__(channels, out)
+        self.register_buffer("seen", torch.zeros(()))
+        self.decides = decides
+
+    def forward(self, x):
+        y = self.conv1(x)
+        if self.decides and self.seen < 1:
+            y = y * 2
+        return y * (1 + self.seen) + x
+
+
+def test_a_buffer_is_read_each_time_and_decides_nothing_for_good():
+    block = Counting(8, 8, decides=False)
+    opened = open_block(block, "b")
+    x = torch.randn(2, 8, 6, 6)
+    for count in (0.0, 3.0):
+        block.seen.fill_(count)
+        assert torch.equal(opened(x), block(x))
+    with pytest.raises(SpaceError, match="its forward cannot be read as a graph"):
+        open_block(Counting(8, 8, decides=True), "b")
+
+
+class Keeping(own.Block):
+    """Keeps what its branch gave, in a way of its own."""
+
+    def __init__(self, channels: int, out: int, how: str) -> None:
+        super().__init__(channels, out)
+        self.how, self.log, self.count = how, [], 0
+
+    def forward(self, x):
+        y = self.conv1(x)
+        if self.how == "last":
+            self.last = y
+        elif self.how == "log":
+            self.log.append(y)
+        else:
+            self.count += 1
+        return y + x
+
+
+@pytest.mark.parametrize("how", ["last", "log", "count"])
+def test_a_block_that_keeps_something_on_itself_is_refused_and_left_as_it_was(how):
+    block = Keeping(8, 8, how)
+    before = set(vars(block))
+    with pytest.raises(SpaceError, match=rf"its forward keeps something on the block itself \('{how}'\)"):
+        open_block(block, "b")
+    assert set(vars(block)) == before
+    assert (block.log, block.count) == ([], 0)
+    assert block(torch.zeros(1, 8, 4, 4)).shape == (1, 8, 4, 4)
 
 
 def _double(module, args, output):
@@ -165,7 +257,7 @@ def test_a_shortcut_that_begins_like_the_branch_leaves_no_pre():
     ("block", "reason"),
     [
         (own.ModeBlock(8, 8), "its forward reads self.training"),
-        (own.BranchingBlock(8, 8), "its forward depends on the values that pass it"),
+        (own.BranchingBlock(8, 8), "its forward cannot be read as a graph"),
         (own.TieBlock(8, 8), "both sides of its addition lie behind 1 convolutions"),
         (own.TwoAdditions(8, 8), "its forward has 2 additions"),
         (own.WritesOver(8, 8), "its addition writes over a tensor that is read again"),

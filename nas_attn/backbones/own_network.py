@@ -1,4 +1,4 @@
-"""A network as its owner hands it over: refused while it is wrapped, copied, initialised, run on random images."""
+"""A network as its owner hands it over: copied, initialised, run on random images, or refused; for `build` too."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def _trace(block: nn.Module, name: str) -> fx.Graph:
     except Unfaithful as error:
         raise refusal(name, str(error)) from error
     except Exception as error:  # the forward is the user's: run on symbols, it may raise anything
-        raise refusal(name, f"its forward depends on the values that pass it ({first_line(error)})") from error
+        raise refusal(name, f"its forward cannot be read as a graph ({first_line(error)})") from error
     if any("_tensor_constant" in str(node.target) for node in graph.nodes):
         raise refusal(name, "its forward makes a tensor of its own")
     return graph
