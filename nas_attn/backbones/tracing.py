@@ -122,11 +122,17 @@ def _likeness(block: nn.Module) -> tuple[object, ...] | None:
     parts: list[object] = [type(block).forward]
     for path, module in block.named_modules():
         plain = {name: value for name, value in vars(module).items() if name[0] != "_" and name != "training"}
-        if not all(isinstance(value, int | float | str | tuple | None) for value in plain.values()):
+        if not all(map(_is_plain, plain.values())):
             return None
-        tensors = {**module._parameters, **module._buffers}
-        parts += [path, type(module), *plain.items(), *((name, held is None) for name, held in tensors.items())]
+        held = {**module._parameters, **module._buffers, **module._modules}
+        parts += [path, type(module), *plain.items(), *((name, part is None) for name, part in held.items())]
     return tuple(parts)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, int | float | str | None)
 
 
 def _read(block: nn.Module, name: str) -> fx.Graph:
