@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import CellType, FunctionType
 
 import pytest
 import torch
@@ -223,6 +224,20 @@ def test_a_function_that_a_copy_would_share_is_refused(net, name):
         SpaceError, match=rf"^'{name}' of the network is a function that holds modules of .*: make it a method\.$"
     ):
         build_model(net(), Placement(), **SHAPE)
+
+
+class Unfilled(Net):
+    """Keeps a function that names what is not there any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = self.stem
+        code = (lambda x: layer(x)).__code__
+        self.step = FunctionType(code, {}, closure=(CellType(),))
+
+
+def test_a_function_that_holds_nothing_is_no_matter():
+    assert build_model(Unfilled(), at("stem"), **SHAPE)(images()).shape == (2, 5)
 
 
 class LateBuffer(Net):

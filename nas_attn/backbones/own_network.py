@@ -6,7 +6,7 @@ import copy
 import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FunctionType
 from typing import Any
 
@@ -128,8 +128,11 @@ def _refuse_tied_functions(net: nn.Module) -> None:
 def _modules_in(function: object) -> Iterator[nn.Module]:
     """Yield the modules that a function brings along: from around its definition, or as its defaults."""
     if isinstance(function, FunctionType):
-        around = inspect.getclosurevars(function).nonlocals.values()
-        yield from (held for held in (*around, *(function.__defaults__ or ())) if isinstance(held, nn.Module))
+        yield from (held for held in function.__defaults__ or () if isinstance(held, nn.Module))
+        for cell in function.__closure__ or ():
+            with suppress(ValueError):  # a cell may be empty
+                if isinstance(cell.cell_contents, nn.Module):
+                    yield cell.cell_contents
 
 
 def _part(path: str) -> str:
