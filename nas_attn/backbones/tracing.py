@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from nas_attn.backbones.modules import plain_attributes
 from nas_attn.errors import SpaceError, first_line
 
 _LIBRARIES = ("torchvision.", "timm.")
@@ -121,7 +122,7 @@ def _likeness(block: nn.Module) -> tuple[object, ...] | None:
         return None
     parts: list[object] = [type(block).forward]
     for path, module in block.named_modules():
-        plain = {name: value for name, value in vars(module).items() if name[0] != "_" and name != "training"}
+        plain = {name: value for name, value in plain_attributes(module).items() if name != "training"}
         if not all(map(_is_plain, plain.values())):
             return None
         held = {**module._parameters, **module._buffers, **module._modules}

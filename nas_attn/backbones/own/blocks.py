@@ -34,7 +34,7 @@ def open_all(
         try:
             opened[path] = _open_one(block, path, passages[path], refusals.get(path))
         except SpaceError as error:
-            _refuse(refusals, path, str(error).removesuffix("."))
+            _refuse(refusals, path, error)
             continue
         if not has_seam(opened[path], "pre"):
             refusals[f"{path}.pre"] = f"the shortcut of block '{path}' begins with what its branch begins with"
@@ -71,12 +71,12 @@ def close_harmful(
         if not _works(net, [path], images, sightings):
             put_module(net, path, plain[path])
             del opened[path]
-            _refuse(refusals, path, f"Block '{path}' cannot be opened: {_NOT_ALONE}")
+            _refuse(refusals, path, refusal(path, _NOT_ALONE))
 
 
-def _refuse(refusals: dict[str, str], path: str, reason: str) -> None:
+def _refuse(refusals: dict[str, str], path: str, error: SpaceError) -> None:
     for kind in SEAM_KINDS:
-        refusals[f"{path}.{kind}"] = reason
+        refusals[f"{path}.{kind}"] = str(error).removesuffix(".")
 
 
 def _works(net: nn.Module, paths: Sequence[str], images: Tensor, sightings: Sequence[Sighting]) -> bool:
