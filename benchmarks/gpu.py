@@ -36,7 +36,7 @@ from training import Pictures
 
 from nas_attn import Placement, build_model, search
 from nas_attn.config import Recipe
-from nas_attn.data import Images
+from nas_attn.data.dataset import Images
 from nas_attn.train import MOMENTUM, train
 
 ROOT = Path(__file__).resolve().parent.parent

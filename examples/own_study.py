@@ -9,7 +9,7 @@ import torch
 
 from nas_attn import SearchSpace, auxiliary_loss, build_model
 from nas_attn.config import DataConfig
-from nas_attn.data import load_data
+from nas_attn.data.dataset import load_data
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--trials", type=int, default=10)

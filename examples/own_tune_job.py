@@ -11,7 +11,7 @@ from ray import tune
 
 from nas_attn import SearchSpace, build_model
 from nas_attn.config import DataConfig, Recipe
-from nas_attn.data import load_data
+from nas_attn.data.dataset import load_data
 from nas_attn.train import train
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nas_attn.data import Images
+from nas_attn.data.dataset import Images
 
 
 def epoch_batches(

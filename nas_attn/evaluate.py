@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_attn.config import DataConfig
-from nas_attn.data import Data, load_data
+from nas_attn.data.dataset import Data, load_data
 from nas_attn.errors import TrialFailed
 from nas_attn.model import build_model
 from nas_attn.multi_label import label_aucs

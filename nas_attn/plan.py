@@ -12,7 +12,7 @@ from rich.text import Text
 
 from nas_attn.backbones.catalog import BACKBONES, plugged_entry
 from nas_attn.crew import Crew
-from nas_attn.data import Images, load_data
+from nas_attn.data.dataset import Images, load_data
 from nas_attn.executors.local import crew_here
 from nas_attn.model import build_model
 from nas_attn.placement import Placement

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from nas_attn.data_parts import resized, with_channels
+from nas_attn.data.arrays import resized, with_channels
 from nas_attn.errors import DataError
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as for the images of the training

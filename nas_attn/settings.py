@@ -13,8 +13,8 @@ from nas_attn.backbones.table import site_table
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.weights_file import file_digest, find_weights
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, read_shares, validate
-from nas_attn.data import DataFacts, describe
-from nas_attn.data_parts import Progress
+from nas_attn.data.arrays import Progress
+from nas_attn.data.dataset import DataFacts, describe
 from nas_attn.errors import ConfigError, SpaceError, unknown
 from nas_attn.placement import Placement
 from nas_attn.publications import Published, load_published

@@ -17,7 +17,7 @@ from nas_attn.attention.create import auxiliary_loss
 from nas_attn.augment import epoch_batches, n_batches, normalisation, normalised
 from nas_attn.backbones.weights import classifier_path
 from nas_attn.config import Recipe
-from nas_attn.data import Images
+from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed
 from nas_attn.reading import READINGS, OneLabel
 from nas_attn.thinning import thinned

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nas_attn.config import DataConfig
-from nas_attn.data import DataFacts, describe
+from nas_attn.data.dataset import DataFacts, describe
 
 LABELS = ("edema", "hernia", "mass")
 

@@ -10,7 +10,7 @@ from multilabel_cases import planted
 from PIL import Image
 
 from nas_attn import Placement, build_model
-from nas_attn.data import Images
+from nas_attn.data.dataset import Images
 
 TWO_CLASSES = {"num_classes": 2, "in_channels": 1, "image_size": 8}
 

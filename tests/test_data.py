@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_attn.config import DataConfig
-from nas_attn.data import describe, load_data
-from nas_attn.data_parts import Part, Source, cut, default_shares, mean_and_std, resized, stratified, with_channels
+from nas_attn.data.arrays import Part, Source, cut, default_shares, mean_and_std, resized, stratified, with_channels
+from nas_attn.data.dataset import describe, load_data
 from nas_attn.errors import DataError
 
 
@@ -43,7 +43,7 @@ def test_digits_are_those_of_scikit_learn_and_split_10_20_70() -> None:
 
 def test_describing_digits_imports_neither_torch_nor_scikit_learn() -> None:
     code = (
-        "import sys; from nas_attn.config import DataConfig; from nas_attn.data import describe; "
+        "import sys; from nas_attn.config import DataConfig; from nas_attn.data.dataset import describe; "
         "describe(DataConfig()); "
         "print([name for name in ('torch', 'torchvision', 'sklearn', 'PIL', 'optuna', 'ray') if name in sys.modules])"
     )

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nas_attn import data_folder
 from nas_attn.config import DataConfig
-from nas_attn.data import describe, load_data
-from nas_attn.data_folder import cache_file, decode_all, list_folder, read_folder
+from nas_attn.data import folder as data_folder
+from nas_attn.data.dataset import describe, load_data
+from nas_attn.data.folder import cache_file, decode_all, list_folder, read_folder
 from nas_attn.errors import DataError
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nas_attn.config import DataConfig
-from nas_attn.data import describe, load_data
+from nas_attn.data.dataset import describe, load_data
 from nas_attn.errors import DataError
 
 
@@ -234,9 +234,9 @@ def test_a_scikit_learn_with_a_broken_file_is_one_sentence(tmp_path: Path, monke
     folder.mkdir(parents=True)
     (folder / "digits.csv.gz").write_bytes(gzip.compress(b"1,2,3\n4,x,6\n"))
     spec = ModuleSpec("sklearn", None, origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr("nas_attn.data_sources.find_spec", lambda _: spec)
+    monkeypatch.setattr("nas_attn.data.sources.find_spec", lambda _: spec)
     with pytest.raises(DataError, match=r"The digits cannot be read from .*: install scikit-learn anew"):
         facts_of("digits")
-    monkeypatch.setattr("nas_attn.data_sources.find_spec", lambda _: None)
+    monkeypatch.setattr("nas_attn.data.sources.find_spec", lambda _: None)
     with pytest.raises(DataError, match="pip install scikit-learn"):
         facts_of("digits")

@@ -18,7 +18,7 @@ from runs import ROOT, SETTINGS, check_finished, command, finish, kill, start, t
 
 import nas_attn
 from nas_attn.config import DataConfig
-from nas_attn.data import load_data
+from nas_attn.data.dataset import load_data
 from nas_attn.errors import ConfigError, RunError
 from nas_attn.job import search
 from nas_attn.records import RunRecord

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from nas_attn.augment import normalised
-from nas_attn.data_parts import resized, with_channels
+from nas_attn.data.arrays import resized, with_channels
 from nas_attn.errors import DataError, FileError
 from nas_attn.model import build_model
 from nas_attn.model_file import ModelFile, load_model, read_model_file, save_model

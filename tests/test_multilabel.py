@@ -22,7 +22,7 @@ from nas_attn.attention.create import auxiliary_loss, create_attention
 from nas_attn.attention.entry import Context
 from nas_attn.cli import main
 from nas_attn.config import Recipe
-from nas_attn.data import Images
+from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed
 from nas_attn.job import search
 from nas_attn.multi_label import BinaryCrossEntropy, label_aucs, mean_auc, positive_weights

@@ -12,8 +12,8 @@ from multilabel_cases import LABELS, column, facts_of, planted, write_npz
 from PIL import Image
 
 from nas_attn.config import DataConfig
-from nas_attn.data import load_data
-from nas_attn.data_parts import dealt
+from nas_attn.data.arrays import dealt
+from nas_attn.data.dataset import load_data
 from nas_attn.errors import DataError
 
 

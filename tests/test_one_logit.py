@@ -21,7 +21,7 @@ from nas_attn.backbones.table import site_table
 from nas_attn.backbones.weights import classifier_path
 from nas_attn.cli import main
 from nas_attn.config import DataConfig, Recipe
-from nas_attn.data import Images, load_data
+from nas_attn.data.dataset import Images, load_data
 from nas_attn.errors import ConfigError, RunError, SpaceError
 from nas_attn.fitting import placement_cost
 from nas_attn.job import search

@@ -15,7 +15,7 @@ from torchvision import models
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.config import Recipe
-from nas_attn.data import Images
+from nas_attn.data.dataset import Images
 from nas_attn.errors import ConfigError, FileError, RunError, SpaceError
 from nas_attn.job import search
 from nas_attn.model import build_model

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nas_attn.config import Recipe
-from nas_attn.data import Images
+from nas_attn.data.dataset import Images
 from nas_attn.model import build_model
 from nas_attn.thinning import thinned
 from nas_attn.train import train

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nas_attn.data_folder import PART_NAMES, Entry, decode_once
-from nas_attn.data_parts import PARTS, Labels, Part, Progress, Source
+from nas_attn.data.arrays import PARTS, Labels, Part, Progress, Source
+from nas_attn.data.folder import PART_NAMES, Entry, decode_once
 from nas_attn.errors import DataError, unknown
 
 TABLE = "labels.csv"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_attn.config import DataConfig
-from nas_attn.data_parts import PARTS, Part, Progress, check_labels, cut, mean_and_std, resized, with_channels
-from nas_attn.data_sources import read_source
+from nas_attn.data.arrays import PARTS, Part, Progress, check_labels, cut, mean_and_std, resized, with_channels
+from nas_attn.data.sources import read_source
 from nas_attn.errors import DataError
 from nas_attn.records import Labelling, labelling
 

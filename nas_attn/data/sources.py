@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_attn.config import DataConfig
-from nas_attn.data_folder import DEFAULT_SIZE, read_folder
-from nas_attn.data_parts import PARTS, Labels, Part, Pixels, Progress, Source
-from nas_attn.data_table import TABLE, read_table
+from nas_attn.data.arrays import PARTS, Labels, Part, Pixels, Progress, Source
+from nas_attn.data.folder import DEFAULT_SIZE, read_folder
+from nas_attn.data.labels_csv import TABLE, read_table
 from nas_attn.errors import DataError, unknown
 
 _DAMAGED = (

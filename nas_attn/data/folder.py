@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_attn.cache_folder import cache_path, write_whole
-from nas_attn.data_parts import Part, Pixels, Progress, Source, n_cores
+from nas_attn.data.arrays import Part, Pixels, Progress, Source, n_cores
 from nas_attn.errors import DataError, unknown
 
 if TYPE_CHECKING:
