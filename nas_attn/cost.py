@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from nas_attn.backbones import sites
 from nas_attn.backbones.own_network import evaluating
 from nas_attn.config import Recipe
-from nas_attn.measurements import Bench, Measured
 from nas_attn.memory import peak_bytes
+from nas_attn.records import Bench, Measured
 from nas_attn.train import make_optimizer, precision, take_step
 
 TURNS = 9

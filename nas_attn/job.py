@@ -13,10 +13,9 @@ from nas_attn.config import Resources
 from nas_attn.crew import Crew, n_cores, refuse_silent_address, share_out
 from nas_attn.description import describe_run
 from nas_attn.errors import Interrupted
-from nas_attn.measurements import Attempt
 from nas_attn.placement import Placement
 from nas_attn.progress import Display, SilentDisplay, terminal_display
-from nas_attn.records import RunRecord
+from nas_attn.records import Attempt, RunRecord
 from nas_attn.run_folder import RunFolder, load_run, write_json
 from nas_attn.setting import Setting, registered_here
 from nas_attn.settings import Request, bind, read_settings

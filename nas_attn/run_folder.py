@@ -14,9 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nas_attn.errors import RunError
-from nas_attn.measurements import Measurements
 from nas_attn.placement import Site, SiteTable
-from nas_attn.records import RunRecord, content_digest
+from nas_attn.records import Measurements, RunRecord, content_digest
 
 IDENTITY = ("space", "weights", "data", "train", "recipe", "seed")
 """Parts of `config.json` that change a result: a run is resumed only while they stay as they are."""

@@ -22,10 +22,10 @@ from nas_attn.backbones.catalog import BACKBONES, backbone_entry, check_backbone
 from nas_attn.backbones.own import survey as own_module
 from nas_attn.backbones.table import site_survey, site_table
 from nas_attn.backbones.weights_file import find_weights
-from nas_attn.cache_folder import cache_path
 from nas_attn.config import Recipe
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.evaluate import prepare
+from nas_attn.files import cache_path
 from nas_attn.job import search
 from nas_attn.model import build_model
 from nas_attn.model_file import load_model

@@ -11,7 +11,7 @@ from typing import IO
 
 import pytest
 
-from nas_attn.cache_folder import cache_path, write_whole
+from nas_attn.files import cache_path, write_whole
 
 
 def test_it_lies_where_the_user_or_the_platform_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,9 @@ from nas_attn.crew import Crew
 from nas_attn.errors import RunError
 from nas_attn.executors.interrupts import Interrupts
 from nas_attn.macs import counted_macs
-from nas_attn.measurements import Attempt, Bench, Measured, Measurements
 from nas_attn.memory import peak_bytes
 from nas_attn.placement import Placement
+from nas_attn.records import Attempt, Bench, Measured, Measurements
 from nas_attn.report.csv_files import BENCH_COLUMNS, MEASURED_COLUMNS, arms_csv
 from nas_attn.report.page import render
 from nas_attn.run_folder import RunFolder, write_json

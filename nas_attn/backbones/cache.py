@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from nas_attn.cache_folder import cache_path, write_whole
+from nas_attn.files import cache_path, write_whole
 
 log = logging.getLogger(__name__)
 

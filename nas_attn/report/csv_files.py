@@ -7,8 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
-from nas_attn.measurements import Attempt
-from nas_attn.records import RunRecord, TrialRecord
+from nas_attn.records import Attempt, RunRecord, TrialRecord
 from nas_attn.report.intervals import Comparison, Summary
 from nas_attn.report.tables import FOUND, NONE, Arm, against, arm_called, arms_of
 

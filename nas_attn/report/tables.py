@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nas_attn.measurements import Attempt, Measured
 from nas_attn.placement import Placement, SiteTable
-from nas_attn.records import RunRecord, TrialRecord
+from nas_attn.records import Attempt, Measured, RunRecord, TrialRecord
 from nas_attn.report.intervals import Comparison, Summary, compare, summarize
 
 NONE = "none"
