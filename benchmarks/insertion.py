@@ -43,7 +43,7 @@ from torchvision import models
 
 from nas_attn import BACKBONES, Attention, Placement, build_model
 from nas_attn.attention.entry import SHAPE_KEEPING
-from nas_attn.backbones import table
+from nas_attn.backbones import site_table as table
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import image_sizes
 

@@ -14,7 +14,7 @@ import time
 import torch
 
 from nas_attn import Placement, SearchSpace, build_model
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.config import Recipe
 from nas_attn.cost import measure
 

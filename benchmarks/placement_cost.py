@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from nas_attn import ATTENTIONS, Attention, Placement, build_model
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.fitting import Cost, misfit, placement_cost
 from nas_attn.space import SearchSpace

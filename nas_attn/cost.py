@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_attn.backbones import sites
-from nas_attn.backbones.own_network import evaluating
+from nas_attn.backbones.user_network import evaluating
 from nas_attn.config import Recipe
 from nas_attn.memory import peak_bytes
 from nas_attn.records import Bench, Measured

@@ -14,12 +14,11 @@ from nas_attn.attention.create import create_attention
 from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, without_start
-from nas_attn.backbones.modules import put_module
-from nas_attn.backbones.own.survey import foreign_survey, survey
-from nas_attn.backbones.own_network import copy_network, make_network
-from nas_attn.backbones.seeding import seeded
+from nas_attn.backbones.modules import put_module, seeded
+from nas_attn.backbones.site_table import site_survey
 from nas_attn.backbones.sites import open_blocks, tap_path
-from nas_attn.backbones.table import site_survey
+from nas_attn.backbones.survey.survey import foreign_survey, survey
+from nas_attn.backbones.user_network import copy_network, make_network
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import is_neutral, resolve_at
 from nas_attn.insert import Held, Insert, Passing, Tap

@@ -15,9 +15,8 @@ from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from nas_attn.backbones.built_in import take_out_se
-from nas_attn.backbones.own_network import copy_network, make_network, takes
-from nas_attn.backbones.seeding import seeded
+from nas_attn.backbones.modules import seeded, take_out_se
+from nas_attn.backbones.user_network import copy_network, make_network, takes
 from nas_attn.backbones.weights import fill
 from nas_attn.config import Strict, validate
 from nas_attn.errors import FileError, SpaceError

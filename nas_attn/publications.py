@@ -13,7 +13,7 @@ from pydantic import Field
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.options import check_options
 from nas_attn.backbones.catalog import check_backbone, check_shape
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.config import Strict, validate
 from nas_attn.errors import SpaceError, unknown
 from nas_attn.fitting import Cost, placement_cost, resolve_placement

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_attn.backbones.catalog import image_sizes
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.weights_file import file_digest, find_weights
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, read_shares, validate

@@ -14,7 +14,7 @@ from rich.tree import Tree
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.options import why_not
 from nas_attn.backbones.catalog import check_backbone
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.timm_names import PREFIX
 from nas_attn.errors import SpaceError
 from nas_attn.listing import console_of

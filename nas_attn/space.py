@@ -25,7 +25,7 @@ __all__ = ["BoundSpace", "Cost", "SearchSpace", "available_spaces", "space_schem
 N_CLASSES = 10
 """Classes where neither data nor caller say how many."""
 
-_SITE_TABLE = "nas_attn.backbones.table:site_table"
+_SITE_TABLE = "nas_attn.backbones.site_table:site_table"
 """Where a backbone's sites come from when none are given: a name, since that module lies on a higher floor."""
 
 

@@ -11,7 +11,7 @@ from plugin_packages import lay_package
 
 from nas_attn import Backbone, register_backbone
 from nas_attn.backbones.catalog import BACKBONES, backbone_entry, check_backbone
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.cli import main
 from nas_attn.errors import SpaceError
 from nas_attn.model import build_model

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from nas_attn import Backbone, BackboneOption, Place, register_backbone
 from nas_attn.backbones.catalog import BACKBONES, backbone_entry, check_backbone, image_sizes
-from nas_attn.backbones.own import survey as own_module
-from nas_attn.backbones.table import site_survey, site_table
+from nas_attn.backbones.site_table import site_survey, site_table
+from nas_attn.backbones.survey import survey as own_module
 from nas_attn.backbones.weights_file import find_weights
 from nas_attn.config import Recipe
 from nas_attn.errors import FileError, SpaceError

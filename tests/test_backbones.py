@@ -11,10 +11,10 @@ import torch
 import torchvision
 
 from nas_attn.backbones import cache as cache_module
-from nas_attn.backbones import table as table_module
+from nas_attn.backbones import site_table as table_module
 from nas_attn.backbones.build import build_backbone, load_object
 from nas_attn.backbones.catalog import BACKBONES, check_backbone, image_sizes
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.placement import KINDS, Convolution, Site
@@ -235,7 +235,7 @@ def test_a_known_network_needs_no_torch(cache, run_python):
     site_table(TINY, **SHAPE, image_size=8)
     code = f"""
 import sys
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 assert site_table({TINY!r}, num_classes=5, in_channels=1, image_size=8).sites
 assert not {{"torch", "torchvision", "numpy", "pydantic"}} & set(sys.modules), "loaded too much"
 """

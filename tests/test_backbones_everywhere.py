@@ -17,8 +17,8 @@ from torch import nn
 from nas_attn.backbones import sites
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import BACKBONES, image_sizes
-from nas_attn.backbones.seams import open_block
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.opening import open_block
+from nas_attn.backbones.site_table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.fitting import placement_cost
 from nas_attn.model import AttentionModel, build_model

@@ -12,7 +12,7 @@ from torchvision import models
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import BACKBONES, check_backbone, image_sizes
 from nas_attn.backbones.networks.xception import SamePool, XceptionModule
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError
 from nas_attn.model import build_model
 from nas_attn.patterns import block_names

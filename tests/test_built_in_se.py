@@ -12,10 +12,10 @@ from torchvision.ops import SqueezeExcitation
 
 from nas_attn import model as model_module
 from nas_attn.backbones.build import build_backbone
-from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import check_backbone
+from nas_attn.backbones.modules import built_in_se
+from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.sites import count_parameters, forward_macs
-from nas_attn.backbones.table import site_table
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.fitting import placement_cost
 from nas_attn.model import build_model

@@ -15,8 +15,8 @@ from nas_attn.attention.create import auxiliary_loss
 from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import image_sizes
-from nas_attn.backbones.seams import SEAMS
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.opening import SEAMS
+from nas_attn.backbones.site_table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import placement_cost, resolve_placement

@@ -12,8 +12,8 @@ from torch import nn
 
 from nas_attn.attention.create import auxiliary_loss
 from nas_attn.attention.entry import SHAPE_KEEPING
-from nas_attn.backbones.own.survey import survey
-from nas_attn.backbones.table import own_table, site_table
+from nas_attn.backbones.site_table import own_table, site_table
+from nas_attn.backbones.survey.survey import survey
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model import build_model

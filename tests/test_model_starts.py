@@ -9,7 +9,7 @@ import torch
 
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.backbones.build import build_backbone
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import placement_cost, resolve_placement

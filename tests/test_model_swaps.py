@@ -11,7 +11,7 @@ from own_networks import ResidualCNN
 from torch import nn
 
 from nas_attn.backbones.build import build_backbone
-from nas_attn.backbones.table import own_table, site_table
+from nas_attn.backbones.site_table import own_table, site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import placement_cost

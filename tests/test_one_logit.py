@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from nas_attn import Placement, SearchSpace, auxiliary_loss, build_model, create_attention, load_model
 from nas_attn.attention.entry import Context
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.weights import classifier_path
 from nas_attn.cli import main
 from nas_attn.config import DataConfig, Recipe

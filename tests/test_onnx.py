@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nas_attn.attention.catalog import ATTENTIONS
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.fitting import misfit
 from nas_attn.model import build_model
 from nas_attn.placement import Attention, Placement

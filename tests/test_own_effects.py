@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models import mnasnet0_5
 
-from nas_attn.backbones.own.survey import survey
+from nas_attn.backbones.survey.survey import survey
 from nas_attn.cost import count_macs
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import placement_cost

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from nas_attn.backbones.own.survey import survey
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
+from nas_attn.backbones.survey.survey import survey
 from nas_attn.errors import ConfigError, FileError, SpaceError
 from nas_attn.job import search
 from nas_attn.model import build_model

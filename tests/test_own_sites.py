@@ -14,8 +14,8 @@ from own_realistic import REALISTIC, BottleneckNet, ChannelsLast, FunctionalBott
 from torch import nn
 from torch.nn import functional
 
-from nas_attn.backbones.own.survey import Survey, survey
-from nas_attn.backbones.own_network import initialise
+from nas_attn.backbones.survey.survey import Survey, survey
+from nas_attn.backbones.user_network import initialise
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.fitting import placement_cost

@@ -12,8 +12,8 @@ from conftest import at_night
 from torch.nn import functional
 
 from nas_attn.attention.create import auxiliary_loss
+from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.sites import count_parameters
-from nas_attn.backbones.table import site_table
 from nas_attn.cli import main
 from nas_attn.errors import Refused, SpaceError
 from nas_attn.job import search

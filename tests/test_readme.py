@@ -12,7 +12,7 @@ import typer
 
 import nas_attn
 from nas_attn import Placement, SearchSpace, build_model, cli
-from nas_attn.backbones.table import own_table
+from nas_attn.backbones.site_table import own_table
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from nas_attn.backbones import tracing
-from nas_attn.backbones.seams import SEAMS, has_seam, open_block
+from nas_attn.backbones.opening import SEAMS, has_seam, open_block
 from nas_attn.errors import SpaceError
 
 

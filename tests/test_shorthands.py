@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from nas_attn.backbones.catalog import BACKBONES
-from nas_attn.backbones.table import own_table, site_table
+from nas_attn.backbones.site_table import own_table, site_table
 from nas_attn.errors import SpaceError
 from nas_attn.patterns import block_names, covered, shorthands_of
 from nas_attn.placement import KINDS, SiteTable

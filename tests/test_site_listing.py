@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.cli import main
 
 

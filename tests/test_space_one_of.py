@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_attn.backbones.table import site_table
+from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError
 from nas_attn.model import build_model
 from nas_attn.placement import Attention, Placement

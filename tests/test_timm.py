@@ -15,11 +15,11 @@ from backbone_cases import everywhere, quick_draws
 
 from nas_attn import model as model_module
 from nas_attn.backbones import cache as cache_module
-from nas_attn.backbones import table as table_module
+from nas_attn.backbones import site_table as table_module
 from nas_attn.backbones import timm_names
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone, check_shape
-from nas_attn.backbones.table import site_survey, site_table
+from nas_attn.backbones.site_table import site_survey, site_table
 from nas_attn.backbones.timm_names import timm_network
 from nas_attn.cli import main
 from nas_attn.cost import count_macs, count_parameters
@@ -271,7 +271,7 @@ def test_a_known_network_is_planned_without_an_import_of_timm_or_torch(cache, ru
     assert found.table.refusals
     code = f"""
 import sys
-from nas_attn.backbones.table import site_survey
+from nas_attn.backbones.site_table import site_survey
 found = site_survey({RESNET!r}, num_classes=5, in_channels=3, image_size=32)
 assert (len(found.table.sites), len(found.table.refusals)) == ({len(found.table.sites)}, {len(found.table.refusals)})
 assert not {{"timm", "torch", "torchvision"}} & set(sys.modules), "loaded too much"

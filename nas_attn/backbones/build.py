@@ -10,13 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from nas_attn.backbones.built_in import take_out_se
 from nas_attn.backbones.catalog import backbone_entry, blamed_on, check_backbone, plugged_entry, without_start
 from nas_attn.backbones.entry import Backbone, Spec
-from nas_attn.backbones.own_network import make_network, named
-from nas_attn.backbones.seeding import seeded
+from nas_attn.backbones.modules import seeded, take_out_se
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.timm_networks import timm_net
+from nas_attn.backbones.user_network import make_network, named
 from nas_attn.backbones.weights import load_weights
 from nas_attn.backbones.weights_file import find_weights
 from nas_attn.errors import SpaceError, first_line

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -22,3 +26,45 @@ def put_module(net: nn.Module, path: str, module: nn.Module) -> None:
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
     """Return what a module holds under public names besides parameters, buffers and children."""
     return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+
+
+_CLASSES = (
+    "torchvision.ops.misc.SqueezeExcitation",
+    "timm.layers.squeeze_excite.SEModule",
+    "timm.layers.squeeze_excite.EffectiveSEModule",
+    "timm.models._efficientnet_blocks.SqueezeExcite",
+    "timm.models.senet.SEModule",
+)
+"""Named, not imported: a network without it needs neither torchvision nor timm."""
+
+
+def built_in_se(net: nn.Module) -> tuple[str, ...]:
+    """Return the paths of torchvision's and timm's squeeze-and-excitation modules inside a network."""
+    return tuple(path for path, module in net.named_modules() if path and _is_se(module))
+
+
+def take_out_se(net: nn.Module) -> tuple[str, ...]:
+    """Put a step without effect in the place of each such module, and return where; all other names stay."""
+    paths = built_in_se(net)
+    for path in paths:
+        put_module(net, path, nn.Identity())
+    return paths
+
+
+def _is_se(module: nn.Module) -> bool:
+    return any(f"{cls.__module__}.{cls.__qualname__}" in _CLASSES for cls in type(module).__mro__)
+
+
+@contextmanager
+def seeded(seed: int, part: str) -> Iterator[None]:
+    """Seed the CPU's random numbers by `seed` and the name of a part, and put the global generator back afterwards.
+
+    Each part of a model is made inside one of these, so that its initial weights depend on nothing else in the model.
+    """
+    state = torch.get_rng_state()
+    digest = hashlib.sha256(f"{seed}/{part}".encode()).digest()
+    torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

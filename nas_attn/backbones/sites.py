@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from nas_attn.backbones.build import build_backbone, load_function
-from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.entry import Spec
-from nas_attn.backbones.modules import put_module
-from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open, open_block, seam_path
+from nas_attn.backbones.modules import built_in_se, put_module
+from nas_attn.backbones.opening import SEAM_KINDS, has_seam, may_open, open_block, seam_path
 from nas_attn.macs import counted_macs
 from nas_attn.placement import SWAPPED, Convolution, Site, SiteTable
 

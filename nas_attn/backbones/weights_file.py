@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 from nas_attn.backbones.catalog import backbone_entry, plugged_entry
 from nas_attn.backbones.entry import Spec
-from nas_attn.backbones.timm_names import is_timm
-from nas_attn.backbones.timm_weights import timm_weights_file
+from nas_attn.backbones.timm_names import is_timm, timm_weights_file
 from nas_attn.errors import FileError, SpaceError, unknown
 
 SUFFIXES = (".safetensors", ".pt", ".pth")

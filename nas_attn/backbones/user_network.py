@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from nas_attn.backbones.seeding import seeded
+from nas_attn.backbones.modules import seeded
 from nas_attn.errors import SpaceError, first_line
 
 N_IMAGES = 2

@@ -9,17 +9,10 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from nas_attn.backbones.build import build_backbone
-from nas_attn.backbones.built_in import built_in_se
 from nas_attn.backbones.catalog import blamed_on, check_shape, plugged_entry, unusable, without_start
 from nas_attn.backbones.entry import Backbone, Spec
-from nas_attn.backbones.own.blocks import close_harmful, open_all
-from nas_attn.backbones.own.effects import gives, keep_reached, relied_on, unlearned
-from nas_attn.backbones.own.maps import last_map, not_maps, wide_shapes
-from nas_attn.backbones.own.names import with_names
-from nas_attn.backbones.own.swaps import Sighting, sight, swapped_places
-from nas_attn.backbones.own_network import as_before, check_logits, copy_network, random_images, run
-from nas_attn.backbones.seams import SEAM_KINDS, has_seam, may_open
-from nas_attn.backbones.seeding import seeded
+from nas_attn.backbones.modules import built_in_se, seeded
+from nas_attn.backbones.opening import SEAM_KINDS, has_seam, may_open
 from nas_attn.backbones.sites import (
     Passage,
     Place,
@@ -29,7 +22,13 @@ from nas_attn.backbones.sites import (
     measured,
     tap_path,
 )
+from nas_attn.backbones.survey.blocks import close_harmful, open_all
+from nas_attn.backbones.survey.effects import gives, keep_reached, relied_on, unlearned
+from nas_attn.backbones.survey.maps import last_map, not_maps, wide_shapes
+from nas_attn.backbones.survey.names import with_names
+from nas_attn.backbones.survey.swaps import Sighting, sight, swapped_places
 from nas_attn.backbones.timm_names import is_timm, timm_network
+from nas_attn.backbones.user_network import as_before, check_logits, copy_network, random_images, run
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Site, SiteTable, Survey
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from nas_attn.backbones.build import called, load_function
 from nas_attn.backbones.entry import Backbone
-from nas_attn.backbones.own_network import named
-from nas_attn.backbones.seams import may_open
+from nas_attn.backbones.opening import may_open
 from nas_attn.backbones.sites import Place
+from nas_attn.backbones.user_network import named
 from nas_attn.errors import SpaceError, unknown
 from nas_attn.placement import KINDS, SWAPPED, Site, SiteTable, Survey
 

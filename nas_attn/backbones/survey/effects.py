@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from nas_attn.backbones.modules import plain_attributes, put_module
-from nas_attn.backbones.own.swaps import Sighting
-from nas_attn.backbones.own_network import as_before, run
 from nas_attn.backbones.sites import Place
+from nas_attn.backbones.survey.swaps import Sighting
+from nas_attn.backbones.user_network import as_before, run
 from nas_attn.errors import SpaceError
 
 log = logging.getLogger(__name__)

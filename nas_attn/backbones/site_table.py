@@ -50,7 +50,7 @@ def own_table(net: nn.Module, *, num_classes: int, in_channels: int, image_size:
 
     Raises: SpaceError if the network does not take such images, or does not give `num_classes` numbers for each.
     """
-    from nas_attn.backbones.own.survey import survey  # loads torch
+    from nas_attn.backbones.survey.survey import survey  # loads torch
 
     return survey(net, num_classes=num_classes, in_channels=in_channels, image_size=image_size).table
 
@@ -85,7 +85,7 @@ def _kept(path: Path | None) -> Survey | None:
 
 def _made(spec: Spec, shape: dict[str, int]) -> Survey:
     if is_foreign(spec) or is_timm(spec):
-        from nas_attn.backbones.own.survey import survey_spec  # loads torch
+        from nas_attn.backbones.survey.survey import survey_spec  # loads torch
 
         return survey_spec(spec, **shape)
     from nas_attn.backbones.sites import make_table  # loads torch and torchvision

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from nas_attn.backbones.own.readers import Readers
-from nas_attn.backbones.own_network import run
-from nas_attn.backbones.seams import has_hooks
+from nas_attn.backbones.opening import has_hooks
 from nas_attn.backbones.sites import Passage, Place, watched
+from nas_attn.backbones.survey.readers import Readers
+from nas_attn.backbones.user_network import run
 
 _KINDS = (nn.Conv2d, nn.AdaptiveAvgPool2d, nn.BatchNorm2d)
 _TO_A_PIXEL = (1, (1, 1), [1, 1])

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from nas_attn.backbones.modules import put_module
-from nas_attn.backbones.own.effects import gives, same
-from nas_attn.backbones.own.swaps import Sighting
-from nas_attn.backbones.own_network import as_before
-from nas_attn.backbones.seams import SEAM_KINDS, Opened, has_seam, open_block, seam_path
+from nas_attn.backbones.opening import SEAM_KINDS, Opened, has_seam, open_block, seam_path
 from nas_attn.backbones.sites import Passage, watched
+from nas_attn.backbones.survey.effects import gives, same
+from nas_attn.backbones.survey.swaps import Sighting
 from nas_attn.backbones.tracing import refusal
+from nas_attn.backbones.user_network import as_before
 from nas_attn.errors import SpaceError, first_line
 
 _NOT_ALONE = "the network uses more of it than its forward, or reaches it by another way than its name"
