@@ -30,7 +30,7 @@ from typing import Any
 from run_log import events
 
 from nas_attn import search
-from nas_attn.space import SearchSpace
+from nas_attn.space.search_space import SearchSpace
 
 WORKERS = 2
 WARM = 4

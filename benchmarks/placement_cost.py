@@ -19,8 +19,8 @@ import torch
 from nas_attn import ATTENTIONS, Attention, Placement, build_model
 from nas_attn.backbones.site_table import site_table
 from nas_attn.cost import count_macs, count_parameters
-from nas_attn.fitting import Cost, misfit, placement_cost
-from nas_attn.space import SearchSpace
+from nas_attn.space.fit import Cost, misfit, placement_cost
+from nas_attn.space.search_space import SearchSpace
 
 SHAPE = {"num_classes": 1000, "in_channels": 3, "image_size": 224}
 KEEPING = [name for name in ATTENTIONS if ATTENTIONS[name].keeps_shape]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from nas_attn.model_file import load_model, save_model
     from nas_attn.placement import Attention, Placement, Site
     from nas_attn.run_folder import load_run
-    from nas_attn.space import SearchSpace
+    from nas_attn.space.search_space import SearchSpace
 
 __all__ = [
     "ATTENTIONS",
@@ -62,7 +62,7 @@ _HOMES = {
     "Option": "nas_attn.attention.entry",
     "Place": "nas_attn.backbones.sites",
     "Placement": "nas_attn.placement",
-    "SearchSpace": "nas_attn.space",
+    "SearchSpace": "nas_attn.space.search_space",
     "Site": "nas_attn.placement",
     "auxiliary_loss": "nas_attn.attention.create",
     "build_model": "nas_attn.model",

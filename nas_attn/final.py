@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from nas_attn.ledger import Ledger
 from nas_attn.placement import Placement
 from nas_attn.records import Outcome, Stage, Task, TrialRecord
-from nas_attn.space import BoundSpace
+from nas_attn.space.search_space import BoundSpace
 from nas_attn.study import MAX_CRASHES
 
 

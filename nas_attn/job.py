@@ -19,7 +19,7 @@ from nas_attn.records import Attempt, RunRecord
 from nas_attn.run_folder import RunFolder, load_run, write_json
 from nas_attn.setting import Setting, registered_here
 from nas_attn.settings import Request, bind, read_settings
-from nas_attn.space import SearchSpace
+from nas_attn.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from nas_attn.executors.interrupts import Interrupts

@@ -14,10 +14,10 @@ from nas_attn.attention.catalog import ATTENTIONS, attention_entry
 from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry, Option
 from nas_attn.attention.options import resolve_options
 from nas_attn.errors import ConfigError, unknown
-from nas_attn.fitting import Cost, entry_cost
 from nas_attn.placement import Value
-from nas_attn.publications import Published, available_published, load_published
-from nas_attn.space import N_CLASSES, SearchSpace, available_spaces, space_schema
+from nas_attn.space.fit import Cost, entry_cost
+from nas_attn.space.published import Published, available_published, load_published
+from nas_attn.space.search_space import N_CLASSES, SearchSpace, available_spaces, space_schema
 
 CHANNELS, CONTEXT = 64, Context(num_classes=10, height=14, width=14)
 """Where the lists count what an attention costs."""

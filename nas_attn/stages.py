@@ -14,7 +14,7 @@ from nas_attn.errors import RunStopped
 from nas_attn.final import FinalStudy, Plan
 from nas_attn.placement import Placement
 from nas_attn.records import Outcome, Stage, Task, TrialRecord
-from nas_attn.space import BoundSpace
+from nas_attn.space.search_space import BoundSpace
 from nas_attn.study import SearchStudy, ranking
 
 FAILURES_IN_A_ROW = 5

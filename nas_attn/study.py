@@ -23,7 +23,7 @@ from nas_attn.config import Engine
 from nas_attn.ledger import Ledger
 from nas_attn.placement import Placement, Value
 from nas_attn.records import Outcome, Task, TrialRecord
-from nas_attn.space import BoundSpace
+from nas_attn.space.search_space import BoundSpace
 
 MAX_RUNS = 3
 """Seeds that a placement among the best gets in the search, when the sampler proposes it again."""

@@ -11,8 +11,8 @@ from torch import nn
 
 from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones.catalog import BACKBONES
-from nas_attn.fitting import misfit
 from nas_attn.placement import Attention, Placement, Site, SiteTable
+from nas_attn.space.fit import misfit
 
 TINY = {
     "densenet": {"growth_rate": 4, "block_config": [2, 2]},

@@ -10,7 +10,7 @@ from nas_attn.final import FinalStudy
 from nas_attn.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
 from nas_attn.placement import Site, SiteTable
 from nas_attn.records import Outcome, Task
-from nas_attn.space import BoundSpace, SearchSpace
+from nas_attn.space.search_space import BoundSpace, SearchSpace
 from nas_attn.stages import Stages
 from nas_attn.study import SearchStudy
 

@@ -17,7 +17,7 @@ from nas_attn.errors import SpaceError
 from nas_attn.model import build_model
 from nas_attn.placement import Placement
 from nas_attn.registry import Catalogue
-from nas_attn.space_schema import space_schema
+from nas_attn.space.schema import space_schema
 
 SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 8}
 SE = Placement.from_dict({"0": {"name": "se", "reduction": 2}})

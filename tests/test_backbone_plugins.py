@@ -33,7 +33,7 @@ from nas_attn.placement import Placement, Survey
 from nas_attn.run_folder import load_run
 from nas_attn.setting import Setting, registered_here
 from nas_attn.site_listing import print_sites
-from nas_attn.space_schema import space_schema
+from nas_attn.space.schema import space_schema
 
 SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 8}
 RESIDUAL_SITES = ("pre", "branch", "shortcut", "merge")

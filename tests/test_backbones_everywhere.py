@@ -20,10 +20,10 @@ from nas_attn.backbones.catalog import BACKBONES, image_sizes
 from nas_attn.backbones.opening import open_block
 from nas_attn.backbones.site_table import site_table
 from nas_attn.cost import count_macs, count_parameters
-from nas_attn.fitting import placement_cost
 from nas_attn.model import AttentionModel, build_model
 from nas_attn.model_file import load_model, save_model
 from nas_attn.placement import Attention, Placement, SiteTable
+from nas_attn.space.fit import placement_cost
 
 NOTHING_IN_PLACE = ("lenet", "cats_dogs_cnn", "mini_xception", "googlenet", "inception_v3")
 """Networks without an activation module that writes over what it is given; some call functions that do."""

@@ -15,8 +15,8 @@ from nas_attn.backbones.networks.xception import SamePool, XceptionModule
 from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError
 from nas_attn.model import build_model
-from nas_attn.patterns import block_names
 from nas_attn.placement import KINDS, Placement, SiteTable
+from nas_attn.space.patterns import block_names
 
 IMAGENET = {
     "alexnet": 61_100_840,

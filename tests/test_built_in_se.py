@@ -17,12 +17,12 @@ from nas_attn.backbones.modules import built_in_se
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.sites import count_parameters, forward_macs
 from nas_attn.errors import FileError, SpaceError
-from nas_attn.fitting import placement_cost
 from nas_attn.model import build_model
 from nas_attn.model_file import load_model, save_model
 from nas_attn.placement import Placement
 from nas_attn.settings import bind, read_settings
-from nas_attn.space import SearchSpace
+from nas_attn.space.fit import placement_cost
+from nas_attn.space.search_space import SearchSpace
 
 SHAPE = {"num_classes": 4, "in_channels": 3, "image_size": 32}
 SMALL = {"name": "mobilenet_v3_small", "width_mult": 0.25, "stem": "small"}

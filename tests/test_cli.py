@@ -17,7 +17,7 @@ from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.cli import main
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources
 from nas_attn.errors import DataError, Interrupted, RunStopped
-from nas_attn.space import SearchSpace, available_spaces, space_schema
+from nas_attn.space.search_space import SearchSpace, available_spaces, space_schema
 
 RECORDS = (DataConfig, Recipe, Budget, Engine, Resources)
 

@@ -40,7 +40,9 @@ def test_a_wheel_carries_the_spaces_and_lists_them_from_any_folder(checkout, tmp
     )
     assert {name.split("/")[0].partition("-")[0] for name in names} == {"nas_attn"}
     assert "nas_attn/py.typed" in names
-    assert {f"nas_attn/published/{path.name}" for path in (checkout / "nas_attn/published").iterdir()} <= set(names)
+    assert {
+        f"nas_attn/space/published/{path.name}" for path in (checkout / "nas_attn/space/published").iterdir()
+    } <= set(names)
     assert run_python(*pip, "install", "--no-deps", "--target", site, wheel).returncode == 0
 
     elsewhere = {"cwd": tmp_path, "env": {"PYTHONPATH": str(site)}}

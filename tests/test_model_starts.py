@@ -12,11 +12,11 @@ from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.site_table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
-from nas_attn.fitting import placement_cost, resolve_placement
 from nas_attn.model import build_model
 from nas_attn.model_file import load_model, save_model
 from nas_attn.placement import Attention, Placement, Site, SiteTable
-from nas_attn.space import SearchSpace
+from nas_attn.space.fit import placement_cost, resolve_placement
+from nas_attn.space.search_space import SearchSpace
 
 RESNET = {"name": "resnet18", "stem": "small"}
 SHAPE = {"num_classes": 3, "in_channels": 1, "image_size": 16}

@@ -14,10 +14,10 @@ from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.site_table import own_table, site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
-from nas_attn.fitting import placement_cost
 from nas_attn.model import AttentionModel, build_model
 from nas_attn.model_file import load_model, save_model
 from nas_attn.placement import Attention, Convolution, Placement, Site
+from nas_attn.space.fit import placement_cost
 
 RESNETS = {name: {"name": name, "stem": "small"} for name in ("resnet18", "resnet50")}
 SHAPE = {"num_classes": 3, "in_channels": 1, "image_size": 9}

@@ -11,9 +11,9 @@ from torch import nn
 
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.backbones.site_table import site_table
-from nas_attn.fitting import misfit
 from nas_attn.model import build_model
 from nas_attn.placement import Attention, Placement
+from nas_attn.space.fit import misfit
 
 BACKBONE = {"name": "preact_resnet", "width": 8}
 SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 16}

@@ -18,10 +18,10 @@ from nas_attn.backbones.survey.survey import Survey, survey
 from nas_attn.backbones.user_network import initialise
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
-from nas_attn.fitting import placement_cost
 from nas_attn.model import AttentionModel, build_model
 from nas_attn.model_file import load_model, save_model
 from nas_attn.placement import Placement
+from nas_attn.space.fit import placement_cost
 
 SIZE = 8
 SHAPE = {"num_classes": 5, "in_channels": 3, "image_size": SIZE}

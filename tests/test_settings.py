@@ -13,7 +13,7 @@ from nas_attn.crew import share_out
 from nas_attn.description import describe_run
 from nas_attn.errors import ConfigError
 from nas_attn.settings import bind, read_settings
-from nas_attn.space import available_spaces
+from nas_attn.space.search_space import available_spaces
 
 
 def test_the_command_line_goes_before_the_space_file_and_that_before_the_defaults(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_does_not_go_with_the_data_is_refused(given: dict[str, object], sen
 
 
 def _imagenet_stem() -> object:
-    from nas_attn.space import SearchSpace
+    from nas_attn.space.search_space import SearchSpace
 
     return SearchSpace.from_dict(
         {

@@ -11,10 +11,10 @@ from torch import nn
 from nas_attn.backbones.catalog import BACKBONES
 from nas_attn.backbones.site_table import own_table, site_table
 from nas_attn.errors import SpaceError
-from nas_attn.patterns import block_names, covered, shorthands_of
 from nas_attn.placement import KINDS, SiteTable
-from nas_attn.publications import load_published, read_published
-from nas_attn.space import SearchSpace
+from nas_attn.space.patterns import block_names, covered, shorthands_of
+from nas_attn.space.published import load_published, read_published
+from nas_attn.space.search_space import SearchSpace
 
 SHAPE = {"num_classes": 5, "in_channels": 1}
 SMALL = {**SHAPE, "image_size": 16}

@@ -17,10 +17,10 @@ from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.entry import Context
 from nas_attn.attention.options import resolve_options
 from nas_attn.errors import SpaceError
-from nas_attn.fitting import placement_cost
-from nas_attn.patterns import matches
 from nas_attn.placement import Attention, Placement
-from nas_attn.space import BoundSpace, Cost, SearchSpace
+from nas_attn.space.fit import placement_cost
+from nas_attn.space.patterns import matches
+from nas_attn.space.search_space import BoundSpace, Cost, SearchSpace
 
 SMALL: dict[str, Any] = {
     "title": "Small enough to count by hand",

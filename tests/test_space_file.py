@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from site_tables import densenet_table, make_site, make_table, resnet_table
 
-from nas_attn import space_file
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.backbones.catalog import BACKBONES
 from nas_attn.errors import SpaceError
-from nas_attn.space import SearchSpace, available_spaces, space_schema
+from nas_attn.space import file as space_file
+from nas_attn.space.search_space import SearchSpace, available_spaces, space_schema
 
 GOOD = """
 title = "A test"
@@ -302,7 +302,7 @@ def test_a_space_beside_the_package_goes_before_the_checkout(tmp_path, monkeypat
     for folder in (package / "search_spaces", tmp_path / "search_spaces"):
         folder.mkdir(parents=True)
         (folder / "one.toml").write_text("")
-    monkeypatch.setattr(space_file, "__file__", str(package / "space_file.py"))
+    monkeypatch.setattr(space_file, "__file__", str(package / "space" / "file.py"))
     assert available_spaces() == {"one": package / "search_spaces" / "one.toml"}
     (package / "search_spaces" / "one.toml").unlink()
     assert available_spaces() == {"one": tmp_path / "search_spaces" / "one.toml"}

@@ -10,7 +10,7 @@ import pytest
 from site_tables import densenet_table, make_site, make_table
 
 from nas_attn.errors import SpaceError
-from nas_attn.space import SearchSpace
+from nas_attn.space.search_space import SearchSpace
 
 
 def plugged() -> SearchSpace:
@@ -59,7 +59,7 @@ def test_a_space_without_a_backbone_needs_the_sites_of_a_network():
 def test_a_space_is_read_bound_and_used_without_torch_optuna_or_ray(root):
     code = (
         "import sys; sys.path[:0] = ['.', 'tests']\n"
-        "from nas_attn.space import SearchSpace; from site_tables import densenet_table\n"
+        "from nas_attn.space.search_space import SearchSpace; from site_tables import densenet_table\n"
         "bound = SearchSpace.load('densenet_attn').bind(densenet_table())\n"
         "bound.check(bound.placement(bound.params(bound.everywhere('cbam'))))\n"
         "assert not {'torch', 'optuna', 'ray', 'numpy'} & set(sys.modules)\n"

@@ -14,7 +14,7 @@ from nas_attn.errors import RunError, RunStopped
 from nas_attn.ledger import SEARCH, Ledger, close_storage, open_storage
 from nas_attn.placement import Placement
 from nas_attn.records import Outcome, Task, TrialRecord
-from nas_attn.space import SearchSpace
+from nas_attn.space.search_space import SearchSpace
 from nas_attn.stages import FAILURES_IN_A_ROW
 from nas_attn.study import MAX_CRASHES, MAX_RUNS, ranking
 

@@ -24,12 +24,12 @@ from nas_attn.backbones.timm_names import timm_network
 from nas_attn.cli import main
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import FileError, SpaceError
-from nas_attn.fitting import placement_cost
 from nas_attn.model import build_model
 from nas_attn.model_file import load_model, save_model
 from nas_attn.placement import Placement
-from nas_attn.space import SearchSpace
-from nas_attn.space_schema import space_schema
+from nas_attn.space.fit import placement_cost
+from nas_attn.space.schema import space_schema
+from nas_attn.space.search_space import SearchSpace
 
 SHAPE = {"num_classes": 5, "in_channels": 3, "image_size": 32}
 RESNET = "timm:test_resnet"

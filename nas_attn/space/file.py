@@ -14,8 +14,8 @@ from nas_attn.attention.options import check_options
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.config import Fraction, Strict
 from nas_attn.errors import SpaceError, unknown
-from nas_attn.patterns import position_of
 from nas_attn.placement import Value
+from nas_attn.space.patterns import position_of
 
 Words = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -195,7 +195,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def available_spaces() -> dict[str, Path]:
     """Return the shipped spaces by name: those beside the package's modules, else those of the checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     for folder in (here / "search_spaces", here.parent / "search_spaces"):
         spaces = {path.stem: path for path in sorted(folder.glob("*.toml"))}
         if spaces:

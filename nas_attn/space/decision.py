@@ -11,10 +11,10 @@ from itertools import product
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.options import resolve_options
 from nas_attn.errors import SpaceError, unknown
-from nas_attn.fitting import Cost, cost_at, is_neutral, misfit, refuse_few_logits, resolve_at
-from nas_attn.patterns import block_names, covered, no_match
 from nas_attn.placement import KINDS, Attention, Site, SiteTable, Value
-from nas_attn.space_file import SiteRule, place_of_rule
+from nas_attn.space.file import SiteRule, place_of_rule
+from nas_attn.space.fit import Cost, cost_at, is_neutral, misfit, refuse_few_logits, resolve_at
+from nas_attn.space.patterns import block_names, covered, no_match
 
 Alternative = tuple[Value, ...]
 """An attention's name, its position if that is searched, then the value of each searched option; `("none",)` is no

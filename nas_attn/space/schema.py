@@ -10,7 +10,7 @@ from nas_attn.attention.entry import Option
 from nas_attn.backbones.catalog import BACKBONES
 from nas_attn.backbones.entry import BackboneOption
 from nas_attn.backbones.timm_names import PREFIX
-from nas_attn.space_file import SpaceFile
+from nas_attn.space.file import SpaceFile
 
 _TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
 _ANY_BACKBONE: dict[str, Any] = {

@@ -16,10 +16,10 @@ from nas_attn.backbones.catalog import check_backbone, check_shape
 from nas_attn.backbones.site_table import site_table
 from nas_attn.config import Strict, validate
 from nas_attn.errors import SpaceError, unknown
-from nas_attn.fitting import Cost, placement_cost, resolve_placement
-from nas_attn.patterns import covered, no_match
 from nas_attn.placement import Attention, Placement, SiteTable
-from nas_attn.space_file import Count, Words, place_of_rule, read_toml, shown
+from nas_attn.space.file import Count, Words, place_of_rule, read_toml, shown
+from nas_attn.space.fit import Cost, placement_cost, resolve_placement
+from nas_attn.space.patterns import covered, no_match
 
 Text = Annotated[str, Field(min_length=1)]
 

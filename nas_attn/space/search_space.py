@@ -13,12 +13,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
-from nas_attn.decision import Decision, make_decisions
 from nas_attn.errors import SpaceError, unknown
-from nas_attn.fitting import Cost, cost_at, resolve_at, resolve_placement
 from nas_attn.placement import Attention, Placement, SiteTable, Value
-from nas_attn.space_file import Limits, SiteRule, SpaceFile, available_spaces, find_space, read_space, read_toml, shown
-from nas_attn.space_schema import space_schema
+from nas_attn.space.decision import Decision, make_decisions
+from nas_attn.space.file import Limits, SiteRule, SpaceFile, available_spaces, find_space, read_space, read_toml, shown
+from nas_attn.space.fit import Cost, cost_at, resolve_at, resolve_placement
+from nas_attn.space.schema import space_schema
 
 __all__ = ["BoundSpace", "Cost", "SearchSpace", "available_spaces", "space_schema"]
 
