@@ -21,7 +21,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from nas_attn import Attention, Placement, build_model, create_attention
 from nas_attn.attention.entry import Context
 from nas_attn.backbones.site_table import site_table
-from nas_attn.model import AttentionModel
+from nas_attn.model.build import AttentionModel
 from nas_attn.placement import Convolution
 
 CLASSES = 10

@@ -31,7 +31,7 @@ from torchvision import transforms
 
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data.dataset import Images, load_data
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 from nas_attn.train import MOMENTUM, train
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from nas_attn.backbones.sites import Place
     from nas_attn.errors import NasAttnError
     from nas_attn.job import search
-    from nas_attn.model import build_model
-    from nas_attn.model_file import load_model, save_model
+    from nas_attn.model.build import build_model
+    from nas_attn.model.file import load_model, save_model
     from nas_attn.placement import Attention, Placement, Site
     from nas_attn.run_folder import load_run
     from nas_attn.space.search_space import SearchSpace
@@ -65,13 +65,13 @@ _HOMES = {
     "SearchSpace": "nas_attn.space.search_space",
     "Site": "nas_attn.placement",
     "auxiliary_loss": "nas_attn.attention.create",
-    "build_model": "nas_attn.model",
+    "build_model": "nas_attn.model.build",
     "create_attention": "nas_attn.attention.create",
-    "load_model": "nas_attn.model_file",
+    "load_model": "nas_attn.model.file",
     "load_run": "nas_attn.run_folder",
     "register_attention": "nas_attn.attention.catalog",
     "register_backbone": "nas_attn.backbones.catalog",
-    "save_model": "nas_attn.model_file",
+    "save_model": "nas_attn.model.file",
     "search": "nas_attn.job",
 }
 

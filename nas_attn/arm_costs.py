@@ -13,7 +13,7 @@ from nas_attn.config import Recipe
 from nas_attn.cost import bench_of, measure
 from nas_attn.crew import Crew
 from nas_attn.executors.interrupts import Interrupts
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 from nas_attn.records import Attempt, Bench
 from nas_attn.run_folder import RunFolder, write_json

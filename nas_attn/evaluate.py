@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
 from nas_attn.errors import TrialFailed
-from nas_attn.model import build_model
-from nas_attn.multi_label import label_aucs
-from nas_attn.reading import READINGS
+from nas_attn.model.build import build_model
+from nas_attn.model.tasks import READINGS, label_aucs
 from nas_attn.records import LABEL_AUC, Outcome, Stage, Task
 from nas_attn.setting import Setting, load_train, register_all
 from nas_attn.train import is_out_of_memory, predict, train

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from nas_attn.backbones.weights import fill
 from nas_attn.description import describe_run
-from nas_attn.model import build_model
-from nas_attn.model_file import save_model
+from nas_attn.model.build import build_model
+from nas_attn.model.file import save_model
 from nas_attn.placement import Placement
 from nas_attn.records import LABEL_AUC, Attempt
 from nas_attn.run_folder import RunFolder

@@ -196,7 +196,7 @@ class Attention:
     """One entry of the catalogue with its options, how it joins at its site, and how it starts.
 
     Args:
-        wiring: `gate`, `residual`, `concat` or `addend`, see `nas_attn.model.Insert`.
+        wiring: `gate`, `residual`, `concat` or `addend`, see `nas_attn.model.build.Insert`.
         start: `own`, as its authors initialise it, or `identity`: the network computes at first what it did without it.
     """
 

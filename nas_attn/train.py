@@ -19,7 +19,7 @@ from nas_attn.backbones.weights import classifier_path
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed
-from nas_attn.reading import READINGS, OneLabel
+from nas_attn.model.tasks import READINGS, OneLabel
 from nas_attn.thinning import thinned
 
 Report = Callable[[int, float], None]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nas_attn.errors import SpaceError
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 
 SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 8}

@@ -33,7 +33,7 @@ from nas_attn.attention.entry import Entry, load_class
 from nas_attn.backbones.site_table import site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 from nas_attn.registry import Catalogue
 from nas_attn.space.fit import placement_cost

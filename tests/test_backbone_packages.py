@@ -14,7 +14,7 @@ from nas_attn.backbones.catalog import BACKBONES, backbone_entry, check_backbone
 from nas_attn.backbones.site_table import site_table
 from nas_attn.cli import main
 from nas_attn.errors import SpaceError
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 from nas_attn.registry import Catalogue
 from nas_attn.space.schema import space_schema

@@ -27,8 +27,8 @@ from nas_attn.errors import FileError, SpaceError
 from nas_attn.evaluate import prepare
 from nas_attn.files import cache_path
 from nas_attn.job import search
-from nas_attn.model import build_model
-from nas_attn.model_file import load_model
+from nas_attn.model.build import build_model
+from nas_attn.model.file import load_model
 from nas_attn.placement import Placement, Survey
 from nas_attn.run_folder import load_run
 from nas_attn.setting import Setting, registered_here

@@ -14,7 +14,7 @@ from nas_attn.backbones.catalog import BACKBONES, check_backbone, image_sizes
 from nas_attn.backbones.networks.xception import SamePool, XceptionModule
 from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.placement import KINDS, Placement, SiteTable
 from nas_attn.space.patterns import block_names
 

@@ -10,15 +10,15 @@ from safetensors.torch import save_file
 from torchvision import models
 from torchvision.ops import SqueezeExcitation
 
-from nas_attn import model as model_module
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.backbones.modules import built_in_se
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.sites import count_parameters, forward_macs
 from nas_attn.errors import FileError, SpaceError
-from nas_attn.model import build_model
-from nas_attn.model_file import load_model, save_model
+from nas_attn.model import build as model_module
+from nas_attn.model.build import build_model
+from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
 from nas_attn.settings import bind, read_settings
 from nas_attn.space.fit import placement_cost

@@ -17,10 +17,10 @@ from torch import nn
 from nas_attn.augment import normalised
 from nas_attn.data.arrays import resized, with_channels
 from nas_attn.errors import DataError, FileError
-from nas_attn.model import build_model
-from nas_attn.model_file import ModelFile, load_model, read_model_file, save_model
+from nas_attn.model.build import build_model
+from nas_attn.model.file import ModelFile, load_model, read_model_file, save_model
+from nas_attn.model.preprocess import Preprocess
 from nas_attn.placement import Placement
-from nas_attn.preprocess import Preprocess
 from nas_attn.records import content_digest
 
 TINY = {"name": "densenet", "growth_rate": 4, "block_config": [2, 2]}

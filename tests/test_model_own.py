@@ -16,7 +16,7 @@ from nas_attn.backbones.site_table import own_table, site_table
 from nas_attn.backbones.survey.survey import survey
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 
 SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 8}

@@ -14,8 +14,8 @@ from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.site_table import own_table, site_table
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
-from nas_attn.model import AttentionModel, build_model
-from nas_attn.model_file import load_model, save_model
+from nas_attn.model.build import AttentionModel, build_model
+from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Attention, Convolution, Placement, Site
 from nas_attn.space.fit import placement_cost
 

@@ -25,9 +25,8 @@ from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed
 from nas_attn.job import search
-from nas_attn.multi_label import BinaryCrossEntropy, label_aucs, mean_auc, positive_weights
+from nas_attn.model.tasks import READINGS, BinaryCrossEntropy, class_weights, label_aucs, mean_auc, positive_weights
 from nas_attn.progress import SilentDisplay, _best
-from nas_attn.reading import READINGS, class_weights
 from nas_attn.records import RunRecord
 from nas_attn.report.page import render
 from nas_attn.report.verdict import verdict

@@ -24,7 +24,7 @@ from nas_attn.config import DataConfig, Recipe
 from nas_attn.data.dataset import Images, load_data
 from nas_attn.errors import ConfigError, RunError, SpaceError
 from nas_attn.job import search
-from nas_attn.reading import READINGS, class_logits, class_weights
+from nas_attn.model.tasks import READINGS, class_logits, class_weights
 from nas_attn.records import RunRecord
 from nas_attn.report.page import render
 from nas_attn.settings import bind, read_settings

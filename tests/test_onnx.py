@@ -11,7 +11,7 @@ from torch import nn
 
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.backbones.site_table import site_table
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.placement import Attention, Placement
 from nas_attn.space.fit import misfit
 

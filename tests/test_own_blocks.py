@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from nas_attn.cost import measure
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 
 
 class Skipped(Block):

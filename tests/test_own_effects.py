@@ -16,8 +16,8 @@ from torchvision.models import mnasnet0_5
 from nas_attn.backbones.survey.survey import survey
 from nas_attn.cost import count_macs
 from nas_attn.errors import SpaceError
-from nas_attn.model import build_model
-from nas_attn.model_file import load_model, save_model
+from nas_attn.model.build import build_model
+from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
 from nas_attn.space.fit import placement_cost
 

@@ -14,8 +14,8 @@ from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.survey.survey import survey
 from nas_attn.errors import ConfigError, FileError, SpaceError
 from nas_attn.job import search
-from nas_attn.model import build_model
-from nas_attn.model_file import load_model, save_model
+from nas_attn.model.build import build_model
+from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
 
 SHAPE = {"num_classes": 5, "in_channels": 3, "image_size": 8}

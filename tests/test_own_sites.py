@@ -18,8 +18,8 @@ from nas_attn.backbones.survey.survey import Survey, survey
 from nas_attn.backbones.user_network import initialise
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
-from nas_attn.model import AttentionModel, build_model
-from nas_attn.model_file import load_model, save_model
+from nas_attn.model.build import AttentionModel, build_model
+from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
 from nas_attn.space.fit import placement_cost
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.placement import Attention, Placement
 from nas_attn.space.search_space import BoundSpace, SearchSpace
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.thinning import thinned
 from nas_attn.train import train
 

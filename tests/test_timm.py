@@ -13,7 +13,6 @@ import timm
 import torch
 from backbone_cases import everywhere, quick_draws
 
-from nas_attn import model as model_module
 from nas_attn.backbones import cache as cache_module
 from nas_attn.backbones import site_table as table_module
 from nas_attn.backbones import timm_names
@@ -24,8 +23,9 @@ from nas_attn.backbones.timm_names import timm_network
 from nas_attn.cli import main
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import FileError, SpaceError
-from nas_attn.model import build_model
-from nas_attn.model_file import load_model, save_model
+from nas_attn.model import build as model_module
+from nas_attn.model.build import build_model
+from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
 from nas_attn.space.fit import placement_cost
 from nas_attn.space.schema import space_schema

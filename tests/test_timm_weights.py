@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.backbones.weights_file import find_weights
 from nas_attn.errors import FileError, SpaceError
-from nas_attn.model import build_model
+from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 
 SHAPE = {"num_classes": 5, "in_channels": 3, "image_size": 32}

@@ -15,7 +15,7 @@ from nas_attn.augment import border, crop, epoch_batches, n_batches
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data.dataset import Data, Images, load_data
 from nas_attn.errors import TrialFailed
-from nas_attn.reading import class_weights
+from nas_attn.model.tasks import class_weights
 from nas_attn.train import (
     accuracy,
     is_out_of_memory,

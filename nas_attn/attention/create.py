@@ -12,8 +12,8 @@ from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.entry import Context, load_class
 from nas_attn.attention.options import NO_CONTEXT, require_fit, resolve_options
 from nas_attn.attention.triple import AuxiliaryLogits
+from nas_attn.model.tasks import class_logits
 from nas_attn.placement import Value
-from nas_attn.reading import class_logits
 
 
 def create_attention(name: str, channels: int, *, context: Context | None = None, **options: Value) -> nn.Module:

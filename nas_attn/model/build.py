@@ -20,7 +20,7 @@ from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.survey.survey import foreign_survey, survey
 from nas_attn.backbones.user_network import copy_network, make_network
 from nas_attn.errors import SpaceError
-from nas_attn.insert import Held, Insert, Passing, Tap
+from nas_attn.model.insert import Held, Insert, Passing, Tap
 from nas_attn.placement import SWAPPED, Attention, Placement, Site, Survey
 from nas_attn.space.fit import is_neutral, resolve_at
 

@@ -20,10 +20,10 @@ from nas_attn.backbones.user_network import copy_network, make_network, takes
 from nas_attn.backbones.weights import fill
 from nas_attn.config import Strict, validate
 from nas_attn.errors import FileError, SpaceError
-from nas_attn.model import AttentionModel, Maker, build_model
+from nas_attn.model.build import AttentionModel, Maker, build_model
+from nas_attn.model.preprocess import Preprocess
+from nas_attn.model.tasks import READINGS
 from nas_attn.placement import Placement
-from nas_attn.preprocess import Preprocess
-from nas_attn.reading import READINGS
 from nas_attn.records import LogitsOf, content_digest
 
 SCHEMA_VERSION = 1

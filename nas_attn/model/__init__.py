@@ -1,0 +1,1 @@
+"""A placement as an `nn.Module`: build, insert, save, load, preprocess."""
