@@ -37,7 +37,7 @@ from training import Pictures
 from nas_attn import Placement, build_model, search
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
-from nas_attn.train import MOMENTUM, train
+from nas_attn.training.loop import MOMENTUM, train
 
 ROOT = Path(__file__).resolve().parent.parent
 N_IMAGES, BATCH, EPOCHS = 10_240, 256, 3

@@ -33,7 +33,7 @@ from nas_attn.config import DataConfig, Recipe
 from nas_attn.data.dataset import Images, load_data
 from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
-from nas_attn.train import MOMENTUM, train
+from nas_attn.training.loop import MOMENTUM, train
 
 BACKBONE = {"name": "densenet", "growth_rate": 8, "block_config": [4, 4, 4]}
 EPOCHS = 2

@@ -10,7 +10,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from nas_attn import auxiliary_loss, search
-from nas_attn.evaluate import Run
+from nas_attn.training.trial import Run
 
 
 def digits() -> dict[str, tuple[Tensor, Tensor]]:

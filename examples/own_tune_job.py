@@ -12,7 +12,7 @@ from ray import tune
 from nas_attn import SearchSpace, build_model
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data.dataset import load_data
-from nas_attn.train import train
+from nas_attn.training.loop import train
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--trials", type=int, default=4)

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # what editors and type checkers see
     from nas_attn.attention.catalog import ATTENTIONS, register_attention
-    from nas_attn.attention.create import auxiliary_loss, create_attention
+    from nas_attn.attention.create import create_attention
     from nas_attn.attention.entry import Context, Entry, Option
     from nas_attn.backbones.catalog import BACKBONES, register_backbone
     from nas_attn.backbones.entry import Backbone, BackboneOption
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from nas_attn.placement import Attention, Placement, Site
     from nas_attn.run_folder import load_run
     from nas_attn.space.search_space import SearchSpace
+    from nas_attn.training.auxiliary import auxiliary_loss
 
 __all__ = [
     "ATTENTIONS",
@@ -64,7 +65,7 @@ _HOMES = {
     "Placement": "nas_attn.placement",
     "SearchSpace": "nas_attn.space.search_space",
     "Site": "nas_attn.placement",
-    "auxiliary_loss": "nas_attn.attention.create",
+    "auxiliary_loss": "nas_attn.training.auxiliary",
     "build_model": "nas_attn.model.build",
     "create_attention": "nas_attn.attention.create",
     "load_model": "nas_attn.model.file",

@@ -19,7 +19,7 @@ from nas_attn.records import Attempt, Bench
 from nas_attn.run_folder import RunFolder, write_json
 from nas_attn.settings import Request
 from nas_attn.stages import NONE, Stages
-from nas_attn.train import is_out_of_memory
+from nas_attn.training.loop import is_out_of_memory
 
 log = logging.getLogger(__name__)
 

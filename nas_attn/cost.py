@@ -20,7 +20,7 @@ from nas_attn.backbones.user_network import evaluating
 from nas_attn.config import Recipe
 from nas_attn.memory import peak_bytes
 from nas_attn.records import Bench, Measured
-from nas_attn.train import make_optimizer, precision, take_step
+from nas_attn.training.loop import make_optimizer, precision, take_step
 
 TURNS = 9
 """Turns at most: the median of fewer moves by some per cent when the machine does something else for a moment."""

@@ -17,9 +17,9 @@ from nas_attn.placement import Placement
 from nas_attn.progress import Display, SilentDisplay, terminal_display
 from nas_attn.records import Attempt, RunRecord
 from nas_attn.run_folder import RunFolder, load_run, write_json
-from nas_attn.setting import Setting, registered_here
 from nas_attn.settings import Request, bind, read_settings
 from nas_attn.space.search_space import SearchSpace
+from nas_attn.training.context import Setting, registered_here
 
 if TYPE_CHECKING:
     from nas_attn.executors.interrupts import Interrupts
@@ -40,7 +40,7 @@ def search(
 
     Args:
         space: A shipped space's name, a space file, or a loaded space.
-        train: Your own training, `train(model, run) -> float` (see `nas_attn.evaluate.Run`), higher is better; or
+        train: Your own training, `train(model, run) -> float` (see `nas_attn.training.trial.Run`), higher is better; or
             `module:function`. None takes ours.
         out: The run's folder; None names it after the space and the data.
         display: Sees the progress; None shows nothing.

@@ -18,9 +18,9 @@ from nas_attn.data.dataset import DataFacts, describe
 from nas_attn.errors import ConfigError, SpaceError, unknown
 from nas_attn.placement import Placement
 from nas_attn.records import LogitsOf
-from nas_attn.setting import load_train
 from nas_attn.space.published import Published, load_published
 from nas_attn.space.search_space import BoundSpace, SearchSpace
+from nas_attn.training.context import load_train
 
 _DATA_KEYS = {
     "data": "name",

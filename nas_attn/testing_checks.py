@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_attn.attention.create import auxiliary_loss
 from nas_attn.attention.entry import load_class
 from nas_attn.attention.measure import measured_cost
 from nas_attn.attention.options import check_options, resolve_options, why_not
@@ -33,6 +32,7 @@ from nas_attn.testing_demands import (
     leaves_of,
     seeded_pass,
 )
+from nas_attn.training.auxiliary import auxiliary_loss
 
 
 def record(case: Case) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nas_attn.attention.create import auxiliary_loss
 from nas_attn.testing_cases import NUM_CLASSES, Case, Size
+from nas_attn.training.auxiliary import auxiliary_loss
 
 
 def demand(condition: bool, sentence: str) -> None:

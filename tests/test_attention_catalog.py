@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_attn.attention.catalog import ATTENTIONS, attention_entry
-from nas_attn.attention.create import auxiliary_loss
 from nas_attn.attention.entry import Entry, load_class
 from nas_attn.attention.options import check_options, resolve_options, why_not
 from nas_attn.errors import SpaceError
 from nas_attn.placement import KINDS, Site
 from nas_attn.testing_cases import Case, plain_convolution, randomised
 from nas_attn.testing_demands import seeded_pass
+from nas_attn.training.auxiliary import auxiliary_loss
 
 entries = st.sampled_from([ATTENTIONS[name] for name in ATTENTIONS.own])
 

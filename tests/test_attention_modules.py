@@ -10,8 +10,9 @@ from attention_cases import CHANNELS, build, images
 from torch import Tensor, nn
 
 from nas_attn.attention import create, options
-from nas_attn.attention.create import auxiliary_loss, create_attention
+from nas_attn.attention.create import create_attention
 from nas_attn.attention.forms import widths
+from nas_attn.training.auxiliary import auxiliary_loss
 
 
 @pytest.mark.parametrize("module", [create, options, widths])

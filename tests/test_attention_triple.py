@@ -10,10 +10,11 @@ import torch
 from attention_cases import CHANNELS, CONTEXT, build, images
 from torch import Tensor, nn
 
-from nas_attn.attention.create import auxiliary_loss, create_attention
+from nas_attn.attention.create import create_attention
 from nas_attn.attention.entry import Context
 from nas_attn.attention.triple import average_cells
 from nas_attn.errors import SpaceError
+from nas_attn.training.auxiliary import auxiliary_loss
 
 TARGET = torch.tensor([0, 2, 1, 1])
 

@@ -15,7 +15,7 @@ from nas_attn.executors.interrupts import Interrupts
 from nas_attn.executors.tune import _raised, run_tune
 from nas_attn.executors.watchdog import of_session
 from nas_attn.records import Outcome, Task
-from nas_attn.setting import Setting
+from nas_attn.training.context import Setting
 
 
 @dataclass

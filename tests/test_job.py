@@ -23,7 +23,7 @@ from nas_attn.errors import ConfigError, RunError
 from nas_attn.job import search
 from nas_attn.records import RunRecord
 from nas_attn.run_folder import load_run
-from nas_attn.train import accuracy
+from nas_attn.training.loop import accuracy
 
 
 @pytest.fixture(scope="module")

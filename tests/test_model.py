@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from nas_attn.attention.create import auxiliary_loss
 from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import image_sizes
@@ -22,6 +21,7 @@ from nas_attn.errors import SpaceError
 from nas_attn.model.build import AttentionModel, Insert, build_model
 from nas_attn.placement import WIRINGS, Placement, Site
 from nas_attn.space.fit import placement_cost, resolve_placement
+from nas_attn.training.auxiliary import auxiliary_loss
 
 TINY = {"name": "densenet", "growth_rate": 4, "block_config": [2, 2]}
 RESNET = {"name": "resnet18", "stem": "small"}

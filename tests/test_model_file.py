@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from nas_attn.augment import normalised
 from nas_attn.data.arrays import resized, with_channels
 from nas_attn.errors import DataError, FileError
 from nas_attn.model.build import build_model
@@ -22,6 +21,7 @@ from nas_attn.model.file import ModelFile, load_model, read_model_file, save_mod
 from nas_attn.model.preprocess import Preprocess
 from nas_attn.placement import Placement
 from nas_attn.records import content_digest
+from nas_attn.training.batches import normalised
 
 TINY = {"name": "densenet", "growth_rate": 4, "block_config": [2, 2]}
 SHAPE = {"num_classes": 3, "in_channels": 1, "image_size": 8}

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from nas_attn.attention.create import auxiliary_loss
 from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones.site_table import own_table, site_table
 from nas_attn.backbones.survey.survey import survey
@@ -18,6 +17,7 @@ from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
+from nas_attn.training.auxiliary import auxiliary_loss
 
 SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 8}
 NOTHING = Placement()

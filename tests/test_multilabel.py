@@ -18,7 +18,7 @@ from synthetic_run import make_run
 from torch import Tensor, nn
 
 from nas_attn import load_model
-from nas_attn.attention.create import auxiliary_loss, create_attention
+from nas_attn.attention.create import create_attention
 from nas_attn.attention.entry import Context
 from nas_attn.cli import main
 from nas_attn.config import Recipe
@@ -31,7 +31,8 @@ from nas_attn.records import RunRecord
 from nas_attn.report.page import render
 from nas_attn.report.verdict import verdict
 from nas_attn.report.words import AS_IS, PER_CENT, ROC_AUC, scale_of
-from nas_attn.train import predict, train
+from nas_attn.training.auxiliary import auxiliary_loss
+from nas_attn.training.loop import predict, train
 
 ONE, SEVERAL = READINGS["single-label"], READINGS["multi-label"]
 

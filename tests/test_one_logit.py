@@ -30,7 +30,7 @@ from nas_attn.report.page import render
 from nas_attn.settings import bind, read_settings
 from nas_attn.space.fit import placement_cost
 from nas_attn.space.published import load_published
-from nas_attn.train import accuracy, predict, train
+from nas_attn.training.loop import accuracy, predict, train
 
 ONE = READINGS["single-label"]
 

@@ -23,7 +23,7 @@ from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
 from nas_attn.settings import bind, read_settings
 from nas_attn.space.search_space import SearchSpace
-from nas_attn.train import make_optimizer, train
+from nas_attn.training.loop import make_optimizer, train
 
 SHAPE = {"num_classes": 4, "in_channels": 3, "image_size": 8}
 SMALL = {"name": "preact_resnet", "width": 4}

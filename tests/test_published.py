@@ -11,7 +11,6 @@ import torch
 from conftest import at_night
 from torch.nn import functional
 
-from nas_attn.attention.create import auxiliary_loss
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.sites import count_parameters
 from nas_attn.cli import main
@@ -21,6 +20,7 @@ from nas_attn.model.build import AttentionModel, build_model
 from nas_attn.plan import runs_and_epochs
 from nas_attn.settings import bind, read_settings
 from nas_attn.space.published import Published, available_published, load_published, read_published
+from nas_attn.training.auxiliary import auxiliary_loss
 
 # What papers state, or their authors' code has. Trainable parameters; sites with attention.
 TOTALS = {

@@ -9,8 +9,8 @@ from torch import nn
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
 from nas_attn.model.build import build_model
-from nas_attn.thinning import thinned
-from nas_attn.train import train
+from nas_attn.training.loop import train
+from nas_attn.training.onednn import thinned
 
 
 def strided(channels: int = 8, **options) -> nn.Conv2d:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.entry import Context
-from nas_attn.augment import border, crop, epoch_batches, n_batches
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data.dataset import Data, Images, load_data
 from nas_attn.errors import TrialFailed
 from nas_attn.model.tasks import class_weights
-from nas_attn.train import (
+from nas_attn.training.batches import border, crop, epoch_batches, n_batches
+from nas_attn.training.loop import (
     accuracy,
     is_out_of_memory,
     learning_rate,
@@ -291,7 +291,7 @@ def test_auxiliary_logits_enter_the_loss_with_the_class_weights(monkeypatch: pyt
     model = tiny_cnn(classes=3, attention=attention)
     asked: list[tuple[nn.Module, Tensor]] = []
 
-    from nas_attn import train as module
+    from nas_attn.training import loop as module
 
     real = module.auxiliary_loss
 

@@ -1,18 +1,12 @@
-"""One attention module by name, and the loss of what attentions leave in train mode."""
+"""One attention module by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.entry import Context, load_class
 from nas_attn.attention.options import NO_CONTEXT, require_fit, resolve_options
-from nas_attn.attention.triple import AuxiliaryLogits
-from nas_attn.model.tasks import class_logits
 from nas_attn.placement import Value
 
 
@@ -37,26 +31,3 @@ def create_attention(name: str, channels: int, *, context: Context | None = None
     resolved = resolve_options(entry, channels, options, context or NO_CONTEXT)
     module: nn.Module = load_class(entry.cls)(channels, **resolved, **given)
     return module
-
-
-def auxiliary_loss(model: nn.Module, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-    """Take the auxiliary logits of the last forward pass, and return the weighted sum of their losses.
-
-    Each attention's logits, shape (N, K), are taken once: a second call returns 0 until the next forward pass.
-
-    Args:
-        loss: `loss(logits, target)`; None is cross-entropy, also of the one logit of two classes. Pass the training's
-            own, with its class weights.
-
-    Shape: a scalar; 0 on the device of `target` when no attention left any logits.
-    """
-    criterion = _cross_entropy if loss is None else loss
-    total = torch.zeros((), device=target.device)
-    for module in model.modules():
-        if isinstance(module, AuxiliaryLogits) and (logits := module.take()) is not None:
-            total = total + module.weight * criterion(logits, target)
-    return total
-
-
-def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return functional.cross_entropy(class_logits(logits), target)

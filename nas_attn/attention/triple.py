@@ -126,7 +126,7 @@ class Triple(nn.Module):
         reduction: Channels over the hidden width of SE.
         hidden: Width of f_att; None is min(512, channels).
         softmax: `spatial` or `channel`.
-        aux_weight: Weight of the auxiliary loss, see `nas_attn.attention.create.auxiliary_loss`.
+        aux_weight: Weight of the auxiliary loss, see `nas_attn.training.auxiliary.auxiliary_loss`.
         context: Number of classes; the element part needs it.
 
     Shape: (N, C, H, W) -> the same; H and W from 2, since a softmax over one pixel is constant. Scales are safe on any

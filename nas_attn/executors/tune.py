@@ -22,7 +22,7 @@ from nas_attn.executors.base import INTERRUPTED, Job
 from nas_attn.executors.interrupts import Interrupts
 from nas_attn.executors.worker import Worker
 from nas_attn.records import Outcome, Task
-from nas_attn.setting import Setting
+from nas_attn.training.context import Setting
 
 
 def run_tune(job: Job, setting: Setting, crew: Crew, interrupts: Interrupts) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from ray import tune
 
 from nas_attn.records import Outcome, Task
-from nas_attn.setting import Setting
+from nas_attn.training.context import Setting
 
 BATCH_SECONDS = 1.0
 """Reports of this time travel together: a message costs the driver some milliseconds. A step never takes longer, so
@@ -71,7 +71,7 @@ class Worker(tune.Trainable):
     def _train(
         self, task: Task, stopped: threading.Event, reports: queue.SimpleQueue[tuple[int, float] | Outcome]
     ) -> None:
-        from nas_attn.evaluate import Stopped, evaluate, prepare
+        from nas_attn.training.trial import Stopped, evaluate, prepare
 
         def report(epoch: int, value: float) -> None:
             if stopped.is_set():

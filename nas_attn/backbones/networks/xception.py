@@ -24,7 +24,8 @@ class SamePool(nn.Module):
 class ThinnedConv2d(nn.Conv2d):
     """A 1x1 convolution at stride 2, as one at stride 1 on each second pixel of each second row.
 
-    At stride 2 itself the gradient crashes on a CPU for fewer than 16 channels in channels_last (`nas_attn.thinning`).
+    At stride 2 itself the gradient crashes on a CPU for fewer than 16 channels in channels_last
+    (`nas_attn.training.onednn`).
 
     Shape: (N, in_channels, H, W) -> (N, out_channels, H / 2, W / 2), both rounded up.
     """

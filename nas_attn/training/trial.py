@@ -20,8 +20,8 @@ from nas_attn.errors import TrialFailed
 from nas_attn.model.build import build_model
 from nas_attn.model.tasks import READINGS, label_aucs
 from nas_attn.records import LABEL_AUC, Outcome, Stage, Task
-from nas_attn.setting import Setting, load_train, register_all
-from nas_attn.train import is_out_of_memory, predict, train
+from nas_attn.training.context import Setting, load_train, register_all
+from nas_attn.training.loop import is_out_of_memory, predict, train
 
 Report = Callable[[int, float], None]
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas_attn.attention.create import auxiliary_loss
-from nas_attn.augment import epoch_batches, n_batches, normalisation, normalised
 from nas_attn.backbones.weights import classifier_path
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed
 from nas_attn.model.tasks import READINGS, OneLabel
-from nas_attn.thinning import thinned
+from nas_attn.training.auxiliary import auxiliary_loss
+from nas_attn.training.batches import epoch_batches, n_batches, normalisation, normalised
+from nas_attn.training.onednn import thinned
 
 Report = Callable[[int, float], None]
 

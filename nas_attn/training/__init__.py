@@ -1,0 +1,1 @@
+"""One trial: its context, its batches, its loop."""
