@@ -16,7 +16,7 @@ import torch
 from nas_attn import Placement, SearchSpace, build_model
 from nas_attn.backbones.site_table import site_table
 from nas_attn.config import Recipe
-from nas_attn.cost import measure
+from nas_attn.cost.measurement import measure
 
 
 def main() -> None:

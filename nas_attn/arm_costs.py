@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nas_attn.config import Recipe
-from nas_attn.cost import bench_of, measure
+from nas_attn.cost.measurement import bench_of, measure
 from nas_attn.crew import Crew
 from nas_attn.executors.interrupts import Interrupts
 from nas_attn.model.build import build_model

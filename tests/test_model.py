@@ -16,7 +16,7 @@ from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import image_sizes
 from nas_attn.backbones.opening import SEAMS
 from nas_attn.backbones.site_table import site_table
-from nas_attn.cost import count_macs, count_parameters
+from nas_attn.cost.measurement import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import AttentionModel, Insert, build_model
 from nas_attn.placement import WIRINGS, Placement, Site

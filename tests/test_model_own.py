@@ -13,7 +13,7 @@ from torch import nn
 from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones.site_table import own_table, site_table
 from nas_attn.backbones.survey.survey import survey
-from nas_attn.cost import count_macs, count_parameters
+from nas_attn.cost.measurement import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.placement import Placement

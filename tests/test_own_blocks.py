@@ -13,7 +13,7 @@ from own_networks import Block
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from nas_attn.cost import measure
+from nas_attn.cost.measurement import measure
 from nas_attn.model.build import build_model
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchvision.models import mnasnet0_5
 
 from nas_attn.backbones.survey.survey import survey
-from nas_attn.cost import count_macs
+from nas_attn.cost.measurement import count_macs
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model

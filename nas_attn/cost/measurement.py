@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nas_attn.backbones import sites
 from nas_attn.backbones.user_network import evaluating
 from nas_attn.config import Recipe
-from nas_attn.memory import peak_bytes
+from nas_attn.cost.memory import peak_bytes
 from nas_attn.records import Bench, Measured
 from nas_attn.training.loop import make_optimizer, precision, take_step
 
