@@ -9,7 +9,7 @@ from torch import nn
 
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.entry import Context, Entry
-from nas_attn.testing_cases import NUM_CLASSES, cases_of, randomised
+from nas_attn.testing.cases import NUM_CLASSES, cases_of, randomised
 
 CHANNELS = 16
 CONTEXT = Context(num_classes=NUM_CLASSES)

@@ -20,8 +20,8 @@ from nas_attn.attention.entry import Entry, load_class
 from nas_attn.attention.options import check_options, resolve_options, why_not
 from nas_attn.errors import SpaceError
 from nas_attn.placement import KINDS, Site
-from nas_attn.testing_cases import Case, plain_convolution, randomised
-from nas_attn.testing_demands import seeded_pass
+from nas_attn.testing.cases import Case, plain_convolution, randomised
+from nas_attn.testing.demands import seeded_pass
 from nas_attn.training.auxiliary import auxiliary_loss
 
 entries = st.sampled_from([ATTENTIONS[name] for name in ATTENTIONS.own])

@@ -16,9 +16,9 @@ from nas_attn.attention.create import create_attention
 from nas_attn.attention.entry import Context
 from nas_attn.attention.options import resolve_options
 from nas_attn.errors import SpaceError
-from nas_attn.testing import Check, attention_checks
-from nas_attn.testing_cases import Case, plain_convolution
-from nas_attn.testing_checks import cost
+from nas_attn.testing.cases import Case, plain_convolution
+from nas_attn.testing.checks import cost
+from nas_attn.testing.suite import Check, attention_checks
 
 each_entry = pytest.mark.parametrize("name", ATTENTIONS.own)
 

@@ -16,7 +16,7 @@ from nas_attn.attention.pairwise import GC, NonLocal
 from nas_attn.attention.self_attention import AttentionPool, SelfAttention
 from nas_attn.errors import SpaceError
 from nas_attn.macs import counted_macs
-from nas_attn.testing_cases import randomised
+from nas_attn.testing.cases import randomised
 
 GOLDENS = Path(__file__).parent / "goldens"
 LINEAR = ["weight", "bias"]

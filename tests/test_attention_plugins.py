@@ -26,7 +26,6 @@ from broken_attentions import (
 from conftest import RunCommand
 from plugin_packages import lay_package
 
-from nas_attn import testing
 from nas_attn.attention.catalog import ATTENTIONS, attention_entry, register_attention
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.entry import Entry, load_class
@@ -37,7 +36,8 @@ from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 from nas_attn.registry import Catalogue
 from nas_attn.space.fit import placement_cost
-from nas_attn.testing import CHECKS, Check, attention_checks
+from nas_attn.testing import suite as testing
+from nas_attn.testing.suite import CHECKS, Check, attention_checks
 
 
 def failure(check: Check) -> str:

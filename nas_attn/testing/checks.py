@@ -19,8 +19,8 @@ from nas_attn.attention.measure import measured_cost
 from nas_attn.attention.options import check_options, resolve_options, why_not
 from nas_attn.macs import counted_macs
 from nas_attn.placement import KINDS
-from nas_attn.testing_cases import NUM_CLASSES, Case, Size, candidates, randomised
-from nas_attn.testing_demands import (
+from nas_attn.testing.cases import NUM_CLASSES, Case, Size, candidates, randomised
+from nas_attn.testing.demands import (
     demand,
     demand_alive,
     demand_close,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nas_attn.testing_cases import NUM_CLASSES, Case, Size
+from nas_attn.testing.cases import NUM_CLASSES, Case, Size
 from nas_attn.training.auxiliary import auxiliary_loss
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from nas_attn import testing_checks as checks
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.entry import Entry
 from nas_attn.errors import SpaceError, unknown
-from nas_attn.testing_cases import Case, cases_of
+from nas_attn.testing import checks
+from nas_attn.testing.cases import Case, cases_of
 
 Law = Callable[[Case], None]
 

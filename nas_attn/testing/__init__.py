@@ -1,0 +1,5 @@
+"""The contract suite of attention modules, for the tests of plug-ins. This is a face."""
+
+from nas_attn.testing.suite import CHECKS, Check, attention_checks
+
+__all__ = ["CHECKS", "Check", "attention_checks"]
