@@ -18,7 +18,7 @@ from nas_attn.placement import Placement
 from nas_attn.records import Attempt, Bench
 from nas_attn.run_folder import RunFolder, write_json
 from nas_attn.settings import Request
-from nas_attn.stages import NONE, Stages
+from nas_attn.study.stages import NONE, Stages
 from nas_attn.training.loop import is_out_of_memory
 
 log = logging.getLogger(__name__)

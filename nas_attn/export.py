@@ -17,7 +17,7 @@ from nas_attn.placement import Placement
 from nas_attn.records import LABEL_AUC, Attempt
 from nas_attn.run_folder import RunFolder
 from nas_attn.settings import Request
-from nas_attn.stages import NONE, Stages
+from nas_attn.study.stages import NONE, Stages
 
 
 def export(request: Request, stages: Stages, folder: RunFolder, measured: Mapping[str, Attempt]) -> None:

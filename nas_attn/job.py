@@ -23,7 +23,7 @@ from nas_attn.training.context import Setting, registered_here
 
 if TYPE_CHECKING:
     from nas_attn.executors.interrupts import Interrupts
-    from nas_attn.stages import Stages
+    from nas_attn.study.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class _Books:
 
     def __exit__(self, *_: object) -> None:
         if self._storage is not None:
-            from nas_attn.ledger import close_storage
+            from nas_attn.study.ledger import close_storage
 
             close_storage(self._storage)
 
@@ -130,10 +130,10 @@ class _Books:
         return self._stages
 
     def _opened(self) -> Stages:
-        from nas_attn.final import FinalStudy
-        from nas_attn.ledger import FINAL, SEARCH, Ledger, open_storage
-        from nas_attn.stages import Stages
-        from nas_attn.study import SearchStudy
+        from nas_attn.study.ledger import FINAL, SEARCH, Ledger, open_storage
+        from nas_attn.study.planned import FinalStudy
+        from nas_attn.study.sampling import SearchStudy
+        from nas_attn.study.stages import Stages
 
         settings, bound = self._request.settings, self._request.bound
         self._storage = open_storage(self._folder.database)

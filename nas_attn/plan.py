@@ -18,7 +18,7 @@ from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 from nas_attn.progress import duration
 from nas_attn.settings import Request
-from nas_attn.stages import CONFIRM_SEEDS
+from nas_attn.study.stages import CONFIRM_SEEDS
 from nas_attn.training.loop import train
 
 _STEPS, _ROUNDS = 2, 3

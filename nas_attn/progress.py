@@ -19,7 +19,7 @@ from nas_attn.records import RunRecord, TrialRecord
 
 if TYPE_CHECKING:
     from nas_attn.settings import Request
-    from nas_attn.stages import Stages
+    from nas_attn.study.stages import Stages
 
 _STAGES = {
     "read": "Reading the data",

@@ -151,7 +151,7 @@ def load_run(folder: str | Path) -> RunRecord:
 
     Raises: RunError if the folder is no run.
     """
-    from nas_attn.ledger import FINAL, SEARCH, Ledger, open_storage
+    from nas_attn.study.ledger import FINAL, SEARCH, Ledger, open_storage
 
     files = RunFolder(Path(folder))
     config = files.read_config()

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nas_attn.config import Budget, Engine, Recipe
-from nas_attn.final import FinalStudy
-from nas_attn.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
 from nas_attn.placement import Site, SiteTable
 from nas_attn.records import Outcome, Task
 from nas_attn.space.search_space import BoundSpace, SearchSpace
-from nas_attn.stages import Stages
-from nas_attn.study import SearchStudy
+from nas_attn.study.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
+from nas_attn.study.planned import FinalStudy
+from nas_attn.study.sampling import SearchStudy
+from nas_attn.study.stages import Stages
 
 TABLE = SiteTable(
     backbone="densenet",

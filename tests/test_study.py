@@ -11,12 +11,12 @@ import pytest
 from engine import TABLE, Books, score, small_space, work
 
 from nas_attn.errors import RunError, RunStopped
-from nas_attn.ledger import SEARCH, Ledger, close_storage, open_storage
 from nas_attn.placement import Placement
 from nas_attn.records import Outcome, Task, TrialRecord
 from nas_attn.space.search_space import SearchSpace
-from nas_attn.stages import FAILURES_IN_A_ROW
-from nas_attn.study import MAX_CRASHES, MAX_RUNS, ranking
+from nas_attn.study.ledger import SEARCH, Ledger, close_storage, open_storage
+from nas_attn.study.sampling import MAX_CRASHES, MAX_RUNS, ranking
+from nas_attn.study.stages import FAILURES_IN_A_ROW
 
 
 def done_keys(rows: tuple[TrialRecord, ...]) -> list[str]:

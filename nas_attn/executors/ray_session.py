@@ -31,7 +31,7 @@ _SETTINGS = {
 
 _OBJECT_STORE_BYTES = 100 * 2**20
 
-_IMPORTS = ("ray.tune", "optuna", "optuna.storages", "nas_attn.ledger", "nas_attn.study")
+_IMPORTS = ("ray.tune", "optuna", "optuna.storages", "nas_attn.study.ledger", "nas_attn.study.sampling")
 """What the driver needs next, imported in a thread while Ray's processes start."""
 
 

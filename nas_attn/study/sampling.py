@@ -20,10 +20,10 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import TrialState
 
 from nas_attn.config import Engine
-from nas_attn.ledger import Ledger
 from nas_attn.placement import Placement, Value
 from nas_attn.records import Outcome, Task, TrialRecord
 from nas_attn.space.search_space import BoundSpace
+from nas_attn.study.ledger import Ledger
 
 MAX_RUNS = 3
 """Seeds that a placement among the best gets in the search, when the sampler proposes it again."""

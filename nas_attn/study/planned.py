@@ -7,11 +7,11 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from nas_attn.ledger import Ledger
 from nas_attn.placement import Placement
 from nas_attn.records import Outcome, Stage, Task, TrialRecord
 from nas_attn.space.search_space import BoundSpace
-from nas_attn.study import MAX_CRASHES
+from nas_attn.study.ledger import Ledger
+from nas_attn.study.sampling import MAX_CRASHES
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from nas_attn.config import Budget, Recipe
 from nas_attn.errors import RunStopped
-from nas_attn.final import FinalStudy, Plan
 from nas_attn.placement import Placement
 from nas_attn.records import Outcome, Stage, Task, TrialRecord
 from nas_attn.space.search_space import BoundSpace
-from nas_attn.study import SearchStudy, ranking
+from nas_attn.study.planned import FinalStudy, Plan
+from nas_attn.study.sampling import SearchStudy, ranking
 
 FAILURES_IN_A_ROW = 5
 """Failures of one cause, one after the other, after which the run stops: they are no accident."""

@@ -1,0 +1,1 @@
+"""What to try next, and the ledger of what was tried."""
