@@ -11,8 +11,8 @@ from torch import nn
 
 from nas_attn.config import Recipe
 from nas_attn.cost.measurement import bench_of, measure
-from nas_attn.crew import Crew
 from nas_attn.executors.interrupts import Interrupts
+from nas_attn.executors.resources import Crew
 from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 from nas_attn.records import Attempt, Bench

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_attn.config import Resources
-from nas_attn.crew import Crew, n_cores, refuse_silent_address, share_out
 from nas_attn.description import describe_run
 from nas_attn.errors import Interrupted
+from nas_attn.executors.resources import Crew, n_cores, refuse_silent_address, share_out
 from nas_attn.placement import Placement
 from nas_attn.progress import Display, SilentDisplay, terminal_display
 from nas_attn.records import Attempt, RunRecord

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_attn.backbones.catalog import BACKBONES, plugged_entry
-from nas_attn.crew import Crew
 from nas_attn.data.dataset import Images, load_data
 from nas_attn.executors.local import crew_here
+from nas_attn.executors.resources import Crew
 from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
 from nas_attn.progress import duration

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas_attn.crew import Crew
+from nas_attn.executors.resources import Crew
 from nas_attn.records import RunRecord, TrialRecord
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from nas_attn.arm_costs import measure_arms
 from nas_attn.config import Recipe
 from nas_attn.cost.measurement import TURNS, measure
 from nas_attn.cost.memory import peak_bytes
-from nas_attn.crew import Crew
 from nas_attn.errors import RunError
 from nas_attn.executors.interrupts import Interrupts
+from nas_attn.executors.resources import Crew
 from nas_attn.macs import counted_macs
 from nas_attn.placement import Placement
 from nas_attn.records import Attempt, Bench, Measured, Measurements

@@ -10,8 +10,8 @@ from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from nas_attn.config import Recipe
-from nas_attn.crew import Crew
 from nas_attn.executors.interrupts import Interrupts
+from nas_attn.executors.resources import Crew
 from nas_attn.executors.tune import _raised, run_tune
 from nas_attn.executors.watchdog import of_session
 from nas_attn.records import Outcome, Task

@@ -11,7 +11,7 @@ import pytest
 from engine import Books, score, work
 from rich.console import Console
 
-from nas_attn.crew import Crew
+from nas_attn.executors.resources import Crew
 from nas_attn.progress import LiveDisplay, PlainDisplay
 from nas_attn.records import Task
 

@@ -16,10 +16,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas_attn.crew import Crew
 from nas_attn.errors import Interrupted
 from nas_attn.executors.base import INTERRUPTED, Job
 from nas_attn.executors.interrupts import Interrupts
+from nas_attn.executors.resources import Crew
 from nas_attn.executors.worker import Worker
 from nas_attn.records import Outcome, Task
 from nas_attn.training.context import Setting
