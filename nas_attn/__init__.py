@@ -1,7 +1,7 @@
 """Find which attention module helps in a CNN, where, and with which options.
 
 This is a face: it names the public API and loads the module behind a name on its first use, so that importing the
-package costs nothing. `nas_attn.search` is the function; the engine behind it lives in `nas_attn.job`.
+package costs nothing. `nas_attn.search` is the function; the engine behind it lives in `nas_attn.run.job`.
 """
 
 from importlib import import_module
@@ -17,11 +17,11 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from nas_attn.backbones.entry import Backbone, BackboneOption
     from nas_attn.backbones.sites import Place
     from nas_attn.errors import NasAttnError
-    from nas_attn.job import search
     from nas_attn.model.build import build_model
     from nas_attn.model.file import load_model, save_model
     from nas_attn.placement import Attention, Placement, Site
-    from nas_attn.run_folder import load_run
+    from nas_attn.run.folder import load_run
+    from nas_attn.run.job import search
     from nas_attn.space.search_space import SearchSpace
     from nas_attn.training.auxiliary import auxiliary_loss
 
@@ -69,11 +69,11 @@ _HOMES = {
     "build_model": "nas_attn.model.build",
     "create_attention": "nas_attn.attention.create",
     "load_model": "nas_attn.model.file",
-    "load_run": "nas_attn.run_folder",
+    "load_run": "nas_attn.run.folder",
     "register_attention": "nas_attn.attention.catalog",
     "register_backbone": "nas_attn.backbones.catalog",
     "save_model": "nas_attn.model.file",
-    "search": "nas_attn.job",
+    "search": "nas_attn.run.job",
 }
 
 

@@ -224,7 +224,7 @@ def search(
 
     A setting comes from the command line, else from the space file, else from the defaults shown here.
     """
-    from nas_attn.job import run_command
+    from nas_attn.run.job import run_command
 
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # for modules of the user's own, as `python -m` has it
@@ -248,7 +248,7 @@ def dashboard(
 def report(run: RunFolder, debug: Debug = False) -> None:
     """Write the page, the figures and the tables of a run again."""
     from nas_attn.report.page import write_report
-    from nas_attn.run_folder import load_run
+    from nas_attn.run.folder import load_run
 
     typer.echo(write_report(load_run(run), run))
 

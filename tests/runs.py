@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from nas_attn.records import RunRecord, TrialRecord
-from nas_attn.run_folder import load_run
+from nas_attn.run.folder import load_run
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -74,9 +74,9 @@ def test_importing_the_package_or_its_command_line_loads_nothing_heavy(run_pytho
     "first",
     [
         "import nas_attn",
-        "import nas_attn.job",
-        "import nas_attn.cli; import nas_attn.job",
-        "from nas_attn.job import run_command",
+        "import nas_attn.run.job",
+        "import nas_attn.cli; import nas_attn.run.job",
+        "from nas_attn.run.job import run_command",
         "from nas_attn import search",
     ],
 )
@@ -85,8 +85,8 @@ def test_search_is_the_function_in_every_order_of_import(run_python, first):
 import nas_attn
 {first}
 from nas_attn import search
-import nas_attn.job
-print(callable(search), search is nas_attn.search is nas_attn.job.search)
+import nas_attn.run.job
+print(callable(search), search is nas_attn.search is nas_attn.run.job.search)
 """
     done = run_python("-c", code)
     assert done.stdout.strip() == "True True", done.stderr

@@ -25,11 +25,11 @@ from nas_attn.backbones.weights_file import find_weights
 from nas_attn.config import Recipe
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.files import cache_path
-from nas_attn.job import search
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model
 from nas_attn.placement import Placement, Survey
-from nas_attn.run_folder import load_run
+from nas_attn.run.folder import load_run
+from nas_attn.run.job import search
 from nas_attn.site_listing import print_sites
 from nas_attn.space.schema import space_schema
 from nas_attn.training.context import Setting, registered_here

@@ -20,7 +20,7 @@ from nas_attn.model import build as model_module
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
-from nas_attn.settings import bind, read_settings
+from nas_attn.run.request import bind, read_settings
 from nas_attn.space.fit import placement_cost
 from nas_attn.space.search_space import SearchSpace
 

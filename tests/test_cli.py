@@ -30,9 +30,9 @@ ALONE = {"space", "out", "train", "num_classes", "in_channels", "arm", "quiet", 
 def received(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The settings that the engine was called with; the engine itself does not run."""
     calls: list[dict[str, Any]] = []
-    engine = types.ModuleType("nas_attn.job")
+    engine = types.ModuleType("nas_attn.run.job")
     engine.run_command = lambda settings: calls.append(settings) or 0
-    monkeypatch.setitem(sys.modules, "nas_attn.job", engine)
+    monkeypatch.setitem(sys.modules, "nas_attn.run.job", engine)
     return calls
 
 
@@ -40,9 +40,9 @@ def stop_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(settings: dict[str, Any]) -> int:
         raise error
 
-    engine = types.ModuleType("nas_attn.job")
+    engine = types.ModuleType("nas_attn.run.job")
     engine.run_command = fail
-    monkeypatch.setitem(sys.modules, "nas_attn.job", engine)
+    monkeypatch.setitem(sys.modules, "nas_attn.run.job", engine)
 
 
 def parameters() -> dict[str, Any]:
@@ -244,9 +244,9 @@ def test_modules_in_the_working_folder_can_be_named(received, tmp_path, monkeypa
 
 
 def test_the_engines_exit_code_is_the_commands(monkeypatch):
-    engine = types.ModuleType("nas_attn.job")
+    engine = types.ModuleType("nas_attn.run.job")
     engine.run_command = lambda settings: 130
-    monkeypatch.setitem(sys.modules, "nas_attn.job", engine)
+    monkeypatch.setitem(sys.modules, "nas_attn.run.job", engine)
     assert main(["search"]) == 130
 
 

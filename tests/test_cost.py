@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas_attn.arm_costs import measure_arms
 from nas_attn.config import Recipe
 from nas_attn.cost.measurement import TURNS, measure
 from nas_attn.cost.memory import peak_bytes
@@ -25,8 +24,9 @@ from nas_attn.placement import Placement
 from nas_attn.records import Attempt, Bench, Measured, Measurements
 from nas_attn.report.csv_files import BENCH_COLUMNS, MEASURED_COLUMNS, arms_csv
 from nas_attn.report.page import render
-from nas_attn.run_folder import RunFolder, write_json
-from nas_attn.settings import bind, read_settings
+from nas_attn.run.arm_costs import measure_arms
+from nas_attn.run.folder import RunFolder, write_json
+from nas_attn.run.request import bind, read_settings
 from tests.runs import tiny_space
 from tests.synthetic_run import make_run
 

@@ -20,9 +20,9 @@ import nas_attn
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import load_data
 from nas_attn.errors import ConfigError, RunError
-from nas_attn.job import search
 from nas_attn.records import RunRecord
-from nas_attn.run_folder import load_run
+from nas_attn.run.folder import load_run
+from nas_attn.run.job import search
 from nas_attn.training.loop import accuracy
 
 

@@ -24,13 +24,13 @@ from nas_attn.cli import main
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed
-from nas_attn.job import search
 from nas_attn.model.tasks import READINGS, BinaryCrossEntropy, class_weights, label_aucs, mean_auc, positive_weights
-from nas_attn.progress import SilentDisplay, _best
 from nas_attn.records import RunRecord
 from nas_attn.report.page import render
 from nas_attn.report.verdict import verdict
 from nas_attn.report.words import AS_IS, PER_CENT, ROC_AUC, scale_of
+from nas_attn.run.job import search
+from nas_attn.run.progress import SilentDisplay, _best
 from nas_attn.training.auxiliary import auxiliary_loss
 from nas_attn.training.loop import predict, train
 

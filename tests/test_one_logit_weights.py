@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nas_attn import Placement, SearchSpace, build_model, load_model, save_model
 from nas_attn.backbones.weights import classifier_path
 from nas_attn.errors import FileError
-from nas_attn.settings import bind, read_settings
+from nas_attn.run.request import bind, read_settings
 
 # --- the file of a model
 

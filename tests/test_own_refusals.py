@@ -13,10 +13,10 @@ from torch.nn.utils import parametrizations
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.survey.survey import survey
 from nas_attn.errors import ConfigError, FileError, SpaceError
-from nas_attn.job import search
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
+from nas_attn.run.job import search
 
 SHAPE = {"num_classes": 5, "in_channels": 3, "image_size": 8}
 IMAGES = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(3))

@@ -17,11 +17,11 @@ from nas_attn.backbones.catalog import check_backbone
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
 from nas_attn.errors import ConfigError, FileError, RunError, SpaceError
-from nas_attn.job import search
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
-from nas_attn.settings import bind, read_settings
+from nas_attn.run.job import search
+from nas_attn.run.request import bind, read_settings
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.training.loop import make_optimizer, train
 

@@ -12,8 +12,8 @@ from engine import Books, score, work
 from rich.console import Console
 
 from nas_attn.executors.resources import Crew
-from nas_attn.progress import LiveDisplay, PlainDisplay
 from nas_attn.records import Task
+from nas_attn.run.progress import LiveDisplay, PlainDisplay
 
 WIDTH = 80
 
@@ -66,7 +66,7 @@ def test_a_line_of_the_plain_display_counts_every_worker_that_has_work(
 ) -> None:
     clock = itertools.count(step=0.1)  # a moment passes between an end and the next begin, and 20 s in a trial
     now = [0.0]
-    monkeypatch.setattr("nas_attn.progress.time", SimpleNamespace(monotonic=lambda: now[0] + next(clock)))
+    monkeypatch.setattr("nas_attn.run.progress.time", SimpleNamespace(monotonic=lambda: now[0] + next(clock)))
     console = terminal()
     display = PlainDisplay(console)
     display.crew(Crew(2, 1, 0.0, "cpu"))

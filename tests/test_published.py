@@ -15,10 +15,10 @@ from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.sites import count_parameters
 from nas_attn.cli import main
 from nas_attn.errors import Refused, SpaceError
-from nas_attn.job import search
 from nas_attn.model.build import AttentionModel, build_model
-from nas_attn.plan import runs_and_epochs
-from nas_attn.settings import bind, read_settings
+from nas_attn.run.dry_run import runs_and_epochs
+from nas_attn.run.job import search
+from nas_attn.run.request import bind, read_settings
 from nas_attn.space.published import Published, available_published, load_published, read_published
 from nas_attn.training.auxiliary import auxiliary_loss
 

@@ -9,10 +9,10 @@ import pytest
 from runs import tiny_space
 
 from nas_attn.config import Recipe, Resources
-from nas_attn.description import describe_run
 from nas_attn.errors import ConfigError
 from nas_attn.executors.resources import share_out
-from nas_attn.settings import bind, read_settings
+from nas_attn.run.provenance import describe_run
+from nas_attn.run.request import bind, read_settings
 from nas_attn.space.search_space import available_spaces
 
 

@@ -16,8 +16,8 @@ from nas_attn.executors.local import crew_here
 from nas_attn.executors.resources import Crew
 from nas_attn.model.build import build_model
 from nas_attn.placement import Placement
-from nas_attn.progress import duration
-from nas_attn.settings import Request
+from nas_attn.run.progress import duration
+from nas_attn.run.request import Request
 from nas_attn.study.stages import CONFIRM_SEEDS
 from nas_attn.training.loop import train
 

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nas_attn.run_folder import table_to_dict
-from nas_attn.settings import Request
+from nas_attn.run.folder import table_to_dict
+from nas_attn.run.request import Request
 
 _NOT_KEPT = ("notes", "mean", "std", "task")
 _PACKAGES = ("nas_attn", "torch", "torchvision", "timm", "optuna", "ray", "numpy", "scikit-learn")

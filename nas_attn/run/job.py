@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_attn.config import Resources
-from nas_attn.description import describe_run
 from nas_attn.errors import Interrupted
 from nas_attn.executors.resources import Crew, n_cores, refuse_silent_address, share_out
 from nas_attn.placement import Placement
-from nas_attn.progress import Display, SilentDisplay, terminal_display
 from nas_attn.records import Attempt, RunRecord
-from nas_attn.run_folder import RunFolder, load_run, write_json
-from nas_attn.settings import Request, bind, read_settings
+from nas_attn.run.folder import RunFolder, load_run, write_json
+from nas_attn.run.progress import Display, SilentDisplay, terminal_display
+from nas_attn.run.provenance import describe_run
+from nas_attn.run.request import Request, bind, read_settings
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.training.context import Setting, registered_here
 
@@ -60,7 +60,7 @@ def run_command(settings: Mapping[str, Any]) -> int:
     with display:
         request = bind(read_settings(settings), progress=display.reading)
         if settings.get("dry_run"):
-            from nas_attn.plan import print_plan
+            from nas_attn.run.dry_run import print_plan
 
             print_plan(request)
             return 0
@@ -100,7 +100,7 @@ def _work(request: Request, folder: RunFolder, display: Display, interrupts: Int
         display.stage("measure")
         measured = _measured(request, stages, folder, crew, interrupts)
         display.stage("export")
-        from nas_attn.export import export
+        from nas_attn.run.export import export
 
         export(request, stages, folder, measured)
     _report(folder, display)
@@ -207,7 +207,7 @@ def _measured(
     request: Request, stages: Stages, folder: RunFolder, crew: Crew, interrupts: Interrupts
 ) -> Mapping[str, Attempt]:
     """Measure time and memory of the arms, now that nothing else runs."""
-    from nas_attn.arm_costs import measure_arms
+    from nas_attn.run.arm_costs import measure_arms
 
     try:
         return measure_arms(request, stages, folder, crew, interrupts)

@@ -18,7 +18,7 @@ from nas_attn.executors.resources import Crew
 from nas_attn.records import RunRecord, TrialRecord
 
 if TYPE_CHECKING:
-    from nas_attn.settings import Request
+    from nas_attn.run.request import Request
     from nas_attn.study.stages import Stages
 
 _STAGES = {

@@ -1,0 +1,1 @@
+"""One run: its request, its folder, its job and its output."""
