@@ -12,7 +12,7 @@ from plugin_packages import lay_package
 from nas_attn import Backbone, register_backbone
 from nas_attn.backbones.catalog import BACKBONES, backbone_entry, check_backbone
 from nas_attn.backbones.site_table import site_table
-from nas_attn.cli import main
+from nas_attn.cli.commands import main
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.placement import Placement

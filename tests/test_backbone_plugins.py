@@ -22,6 +22,7 @@ from nas_attn.backbones.catalog import BACKBONES, backbone_entry, check_backbone
 from nas_attn.backbones.site_table import site_survey, site_table
 from nas_attn.backbones.survey import survey as own_module
 from nas_attn.backbones.weights_file import find_weights
+from nas_attn.cli.site_tree import print_sites
 from nas_attn.config import Recipe
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.files import cache_path
@@ -30,7 +31,6 @@ from nas_attn.model.file import load_model
 from nas_attn.placement import Placement, Survey
 from nas_attn.run.folder import load_run
 from nas_attn.run.job import search
-from nas_attn.site_listing import print_sites
 from nas_attn.space.schema import space_schema
 from nas_attn.training.context import Setting, registered_here
 from nas_attn.training.trial import prepare

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from runs import tiny_space
 
-from nas_attn.cli import main
+from nas_attn.cli.commands import main
 
 BUDGET = ("--trials", "1", "--epochs", "1", "--seeds", "1", "--top", "1", "--batch-size", "64", "--executor", "local")
 

@@ -14,7 +14,7 @@ import typer
 
 from nas_attn import __version__, cli
 from nas_attn.attention.catalog import ATTENTIONS
-from nas_attn.cli import main
+from nas_attn.cli.commands import main
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources
 from nas_attn.errors import DataError, Interrupted, RunStopped
 from nas_attn.space.search_space import SearchSpace, available_spaces, space_schema
@@ -327,7 +327,7 @@ def test_version(capsys):
 def test_help_and_refusals_load_no_framework(run_python, line):
     code = f"""
 import sys
-from nas_attn.cli import main
+from nas_attn.cli.commands import main
 main({line})
 print(sorted({{"torch", "torchvision", "optuna", "ray", "sklearn", "matplotlib", "numpy"}} & set(sys.modules)))
 """

@@ -16,7 +16,7 @@ import pytest
 from optuna.storages import RDBStorage
 from sqlalchemy.pool import NullPool
 
-from nas_attn.dashboard import make_dashboard, open_read_only
+from nas_attn.cli.dashboard import make_dashboard, open_read_only
 from nas_attn.errors import ConfigError, RunError
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nas_attn import load_model
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.entry import Context
-from nas_attn.cli import main
+from nas_attn.cli.commands import main
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed

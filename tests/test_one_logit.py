@@ -19,7 +19,7 @@ from nas_attn import Placement, SearchSpace, auxiliary_loss, build_model, create
 from nas_attn.attention.entry import Context
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.weights import classifier_path
-from nas_attn.cli import main
+from nas_attn.cli.commands import main
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data.dataset import Images, load_data
 from nas_attn.errors import ConfigError, RunError, SpaceError

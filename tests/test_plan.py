@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from runs import tiny_space
 
-from nas_attn.cli import main
+from nas_attn.cli.commands import main
 
 BUDGET = ("--trials", "7", "--epochs", "3", "--seeds", "2", "--top", "1", "--workers", "2", "--device", "cpu")
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.sites import count_parameters
-from nas_attn.cli import main
+from nas_attn.cli.commands import main
 from nas_attn.errors import Refused, SpaceError
 from nas_attn.model.build import AttentionModel, build_model
 from nas_attn.run.dry_run import runs_and_epochs

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nas_attn import SearchSpace, build_model
-from nas_attn.cli import main
+from nas_attn.cli.commands import main
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.placement import Attention, Placement
 

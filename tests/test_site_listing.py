@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from nas_attn.backbones.site_table import site_table
-from nas_attn.cli import main
+from nas_attn.cli.commands import main
 
 
 def _shown(capsys, *words: str) -> str:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from nas_attn.cli.options import one_of, real, shares, switch, text, whole
 from nas_attn.errors import Interrupted, NasAttnError, nearest
-from nas_attn.flags import one_of, real, shares, switch, text, whole
 
 WHAT = "What is searched"
 DATA = "Data"
@@ -239,7 +239,7 @@ def dashboard(
     debug: Debug = False,
 ) -> None:
     """Show a run in Optuna's dashboard, also while it goes on; it can look and never change."""
-    from nas_attn.dashboard import serve
+    from nas_attn.cli.dashboard import serve
 
     serve(run, host=host, port=port, announce=typer.echo)
 
@@ -256,7 +256,7 @@ def report(run: RunFolder, debug: Debug = False) -> None:
 @app.command(rich_help_panel="Commands")
 def spaces(debug: Debug = False) -> None:
     """List the spaces that ship with the package."""
-    from nas_attn.listing import print_spaces
+    from nas_attn.cli.lists import print_spaces
 
     print_spaces()
 
@@ -281,7 +281,7 @@ def sites(
     debug: Debug = False,
 ) -> None:
     """Draw a network as a tree with every site, its kind, channels and map, and what fits there."""
-    from nas_attn.site_listing import print_sites
+    from nas_attn.cli.site_tree import print_sites
 
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # for networks of the user's own
@@ -294,7 +294,7 @@ def attentions(
     debug: Debug = False,
 ) -> None:
     """List the attentions that a space may name, or show one in full with its formula."""
-    from nas_attn.listing import print_attention, print_attentions
+    from nas_attn.cli.lists import print_attention, print_attentions
 
     print_attentions() if name is None else print_attention(name)
 
@@ -306,7 +306,7 @@ def published(
     debug: Debug = False,
 ) -> None:
     """List the networks of papers that come as placements, with their parameters, or show one in full."""
-    from nas_attn.listing import print_publication, print_publications
+    from nas_attn.cli.lists import print_publication, print_publications
 
     print_publications(as_json=as_json) if name is None else print_publication(name, as_json=as_json)
 
@@ -317,7 +317,7 @@ def schema(
     debug: Debug = False,
 ) -> None:
     """Print the JSON schema of a space file, for editors."""
-    from nas_attn.listing import print_schema
+    from nas_attn.cli.lists import print_schema
 
     print_schema(record)
 

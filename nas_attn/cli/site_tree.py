@@ -16,8 +16,8 @@ from nas_attn.attention.options import why_not
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.timm_names import PREFIX
+from nas_attn.cli.lists import console_of
 from nas_attn.errors import SpaceError
-from nas_attn.listing import console_of
 from nas_attn.placement import Site, SiteTable
 from nas_attn.space.patterns import block_names, covered
 from nas_attn.space.search_space import N_CLASSES, SearchSpace, available_spaces
