@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -95,15 +94,3 @@ print(callable(search), search is nas_attn.search is nas_attn.run.job.search)
 def test_no_module_is_called_like_a_public_name(root: Path):
     modules = {path.stem for path in (root / "nas_attn").iterdir()}  # importing one would hide the name
     assert not modules & set(PUBLIC)
-
-
-def test_every_module_stands_on_one_floor_of_the_import_contract(root: Path):
-    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    (floors,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
-    placed = [name.strip(" ()") for floor in floors for name in floor.split(":")]
-    assert len(placed) == len(set(placed))
-    for path in (root / "nas_attn").rglob("*.py"):
-        if path.name != "__init__.py":
-            module = ".".join(path.relative_to(root).with_suffix("").parts)
-            on = [name for name in placed if module == name or module.startswith(f"{name}.")]
-            assert len(on) == 1, f"{module} must be named once in pyproject.toml's layers, but is named {len(on)} times"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry
@@ -14,8 +13,6 @@ from nas_attn.placement import KINDS, Attention, Convolution, Placement, Site, S
 
 _KINDS_OF_WIRING = {"gate": KINDS, "residual": SHAPE_KEEPING, "concat": SHAPE_KEEPING, "addend": ("shortcut",)}
 _KINDS_OF_IDENTITY = (*SHAPE_KEEPING, "merge")
-_MEASURE = "nas_attn.attention.measure:measured_cost"
-"""Counts a built module; named, not imported, since it lies on a higher floor and loads torch."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +114,9 @@ def entry_cost(entry: Entry, channels: int, options: Mapping[str, Value], contex
     assert context.height is not None, f"no map is known: {context}"
     assert context.width is not None, f"no map is known: {context}"
     if entry.n_parameters is None or entry.n_macs is None:
-        module, _, name = _MEASURE.partition(":")
-        return Cost(*getattr(import_module(module), name)(entry, channels, options, context))
+        from nas_attn.attention.measure import measured_cost  # on use: it loads torch
+
+        return Cost(*measured_cost(entry, channels, options, context))
     n_macs = entry.n_macs(channels, context.height, context.width, options, context)
     return Cost(entry.n_parameters(channels, options, context), n_macs)
 

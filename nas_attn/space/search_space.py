@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
+from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError, unknown
 from nas_attn.placement import Attention, Placement, SiteTable, Value
 from nas_attn.space.decision import Decision, make_decisions
@@ -24,9 +24,6 @@ __all__ = ["BoundSpace", "Cost", "SearchSpace", "available_spaces", "space_schem
 
 N_CLASSES = 10
 """Classes where neither data nor caller say how many."""
-
-_SITE_TABLE = "nas_attn.backbones.site_table:site_table"
-"""Where a backbone's sites come from when none are given: a name, since that module lies on a higher floor."""
 
 
 class Suggests(Protocol):
@@ -173,11 +170,8 @@ class SearchSpace:
             raise SpaceError(
                 f"{self.where} names no backbone: add [backbone], or pass the sites of your network as table."
             )
-        module, _, function = _SITE_TABLE.partition(":")
         size = self.image_size or self.file.data.image_size
-        table = getattr(import_module(module), function)(
-            self.backbone, num_classes=self.n_logits, in_channels=self.in_channels, image_size=size
-        )
+        table = site_table(self.backbone, num_classes=self.n_logits, in_channels=self.in_channels, image_size=size)
         return self.bind(table)
 
     def suggest(self, trial: Suggests) -> Placement:
