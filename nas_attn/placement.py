@@ -22,6 +22,20 @@ STARTS = ("own", "identity")
 
 
 @dataclass(frozen=True)
+class Shape:
+    """The input and output of a network: (N, in_channels, image_size, image_size) -> (N, num_classes).
+
+    Args:
+        num_classes: Logits of the network: one per class, or with the recipe's `one_logit` one for two classes.
+        image_size: Height and width of the images in pixels.
+    """
+
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+
+@dataclass(frozen=True)
 class Convolution:
     """A convolution that an attention may take the place of; padding keeps the map, but for the stride.
 
@@ -106,6 +120,11 @@ class SiteTable:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "built_in", tuple(self.built_in))  # JSON has lists
+
+    @property
+    def shape(self) -> Shape:
+        """The input and output of the network."""
+        return Shape(self.num_classes, self.in_channels, self.image_size)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -314,3 +333,7 @@ class Placement:
         except json.JSONDecodeError as error:
             raise SpaceError(f"A placement must be JSON, but line {error.lineno} is not: {error.msg}.") from error
         return cls.from_dict(record)
+
+
+NONE = Placement()
+"""The placement without any attention."""

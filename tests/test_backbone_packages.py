@@ -53,7 +53,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         code = code.replace("{point}", point).replace("{package}", package)
         lay_package(tmp_path, monkeypatch, package, group="nas_attn.backbones", point=point, value=value, code=code)
         fresh = Catalogue(BACKBONES["lenet"], group="nas_attn.backbones", noun="backbone", record=Backbone)
-        for user in ("backbones.catalog", "space_schema", "plan", "setting"):
+        for user in ("backbones.catalog", "space.schema", "run.dry_run", "training.context"):
             monkeypatch.setattr(f"nas_attn.{user}.BACKBONES", fresh)
         return fresh
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import typer
 
-from nas_attn import __version__, cli
+from nas_attn import __version__
+from nas_attn.cli import commands as cli
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.cli.commands import main
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources
@@ -344,7 +345,7 @@ def test_run_search_is_nas_attn_search(root: Path, run_python, run_cli):
 
 def test_report_and_dashboard_pass_on_their_arguments(monkeypatch, capsys):
     page, folder, dashboard = (
-        types.ModuleType(f"nas_attn.{name}") for name in ("report.page", "run_folder", "dashboard")
+        types.ModuleType(f"nas_attn.{name}") for name in ("report.page", "run.folder", "cli.dashboard")
     )
     folder.load_run = lambda path: f"record of {path}"
     page.write_report = lambda record, path: Path(path) / f"{record}.html"

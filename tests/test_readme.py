@@ -11,7 +11,8 @@ import torchvision
 import typer
 
 import nas_attn
-from nas_attn import Placement, SearchSpace, build_model, cli
+from nas_attn import Placement, SearchSpace, build_model
+from nas_attn.cli import commands as cli
 from nas_attn.backbones.site_table import own_table
 
 

@@ -16,7 +16,7 @@ from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Stric
 from nas_attn.data.arrays import Progress
 from nas_attn.data.dataset import DataFacts, describe
 from nas_attn.errors import ConfigError, SpaceError, unknown
-from nas_attn.placement import Placement
+from nas_attn.placement import Placement, Shape
 from nas_attn.records import LogitsOf
 from nas_attn.space.published import Published, load_published
 from nas_attn.space.search_space import BoundSpace, SearchSpace
@@ -33,19 +33,6 @@ _DATA_KEYS = {
 }
 _ARM = "published:"
 _OTHER_KEYS = ("space", "out", "train", "quiet", "debug", "dry_run", "num_classes", "in_channels", "arm")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What the network takes and gives.
-
-    Args:
-        num_classes: Logits of the network: one for each class, or with the recipe's `one_logit` one for two classes.
-    """
-
-    num_classes: int
-    in_channels: int
-    image_size: int
 
 
 @dataclass(frozen=True)
