@@ -1,119 +1,23 @@
-"""The numbers of the report: intervals by hand, a planted effect, axes that hold what they show."""
+"""The numbers of the report: a planted effect, marginal means, axes that hold what they show."""
 
 from __future__ import annotations
 
-import math
+import doctest
+import importlib
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
-from synthetic_run import FAMILIES, assert_finite, densenet_table, everywhere, make_run, resnet_table
+from synthetic_run import FAMILIES, densenet_table, everywhere, make_run, resnet_table
 
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import RunRecord
 from nas_attn.report.importance import marginals, option_marginals, rows_of, searched_sites
-from nas_attn.report.intervals import compare, difference_of_means, summarize
 from nas_attn.report.scales import cost_axis, linear_axis, round_steps
 from nas_attn.report.words import PER_CENT, placement_words, scale_of
 
 SITES = ("denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")
-values = st.lists(st.floats(0, 1, allow_nan=False), min_size=0, max_size=6)
-
-
-def test_t_interval_is_the_one_computed_by_hand():
-    found = summarize([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert found is not None
-    assert (found.n, found.mean) == (5, 3.0)
-    assert found.sd == pytest.approx(1.5811388)
-    assert found.high == pytest.approx(3 + 2.7764451 * 1.5811388 / math.sqrt(5), rel=1e-6)
-    assert found.low == pytest.approx(3 - 1.9632432, rel=1e-6)
-
-
-def test_t_interval_of_two_values_uses_one_degree_of_freedom():
-    found = summarize([0.0, 2.0])
-    assert found is not None
-    assert found.high == pytest.approx(1 + 12.7062047, rel=1e-6)
-
-
-def test_one_value_has_no_spread_and_no_value_no_summary():
-    found = summarize([0.25])
-    assert found is not None
-    assert (found.n, found.mean, found.sd, found.low, found.high) == (1, 0.25, None, None, None)
-    assert summarize([]) is None
-    assert summarize([math.nan, math.inf]) is None
-
-
-def test_an_interval_is_cut_where_nothing_can_be_measured():
-    free, cut = summarize([0.9, 1.0]), summarize([0.9, 1.0], within=(0.0, 1.0))
-    assert free.high > 1.0 == cut.high
-    assert cut.low == free.low > 0.0
-    assert (cut.mean, cut.sd) == (free.mean, free.sd)
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
-def test_t_interval_agrees_with_scipy_stats(sample: list[float]):
-    found = summarize(sample)
-    assert found is not None
-    assert found.sd is not None
-    if found.sd > 1e-6:
-        low, high = stats.t.interval(0.95, len(sample) - 1, found.mean, found.sd / math.sqrt(len(sample)))
-        assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
-
-
-def test_comparison_is_paired_by_seed_whatever_the_seeds_share():
-    # the seeds differ by 10 points, the arms by 1.0, 1.2, 0.8: unpaired this drowns, paired it does not
-    arm = {7: 0.510, 8: 0.612, 9: 0.708}
-    baseline = {9: 0.700, 7: 0.500, 8: 0.600, 10: 0.1}
-    found = compare("a", arm, "b", baseline)
-    assert found.by_seed == {7: 0.01, 8: 0.012, 9: 0.008}
-    assert found.summary is not None
-    assert found.summary.mean == pytest.approx(0.01)
-    assert found.summary.low == pytest.approx(0.01 - 4.3026527 * 0.002 / math.sqrt(3), rel=1e-6)
-    assert found.word == "better"
-    assert compare("b", baseline, "a", arm).word == "worse"
-
-
-@pytest.mark.parametrize(
-    ("differences", "word", "why"),
-    [
-        ([0.01, -0.01, 0.002], "within noise", ""),
-        ([0.0, 0.0, 0.0], "within noise", ""),
-        ([0.01], "not known", "one seed gives no interval"),
-        ([0.01, 0.01, 0.01], "not known", "every seed gives the same difference, so noise cannot be judged"),
-        ([], "not known", "no seed in common"),
-    ],
-)
-def test_verdict_where_it_is_not_clear(differences: list[float], word: str, why: str):
-    found = compare("a", {n: 0.9 + d for n, d in enumerate(differences)}, "b", dict.fromkeys(range(9), 0.9))
-    assert (found.word, found.why) == (word, why)
-
-
-@given(values, values)
-def test_comparison_turns_around_with_its_arms(left: list[float], right: list[float]):
-    forth = compare("a", dict(enumerate(left)), "b", dict(enumerate(right)))
-    back = compare("b", dict(enumerate(right)), "a", dict(enumerate(left)))
-    turned = {"better": "worse", "worse": "better"}
-    assert back.word == turned.get(forth.word, forth.word)
-    if forth.summary and back.summary:
-        assert back.summary.mean == pytest.approx(-forth.summary.mean)
-        assert_finite(forth)
-
-
-def test_welch_interval_agrees_with_scipy_stats():
-    left, right = [0.91, 0.93, 0.92, 0.95], [0.90, 0.90, 0.91]
-    found = difference_of_means(left, right)
-    expected = stats.ttest_ind(left, right, equal_var=False).confidence_interval(0.95)
-    assert found is not None
-    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
-
-
-@given(values, values)
-def test_welch_never_divides_by_zero(left: list[float], right: list[float]):
-    found = difference_of_means(left, right)
-    assert (found is None) == (not left or not right)
-    assert_finite(found)
 
 
 def test_planted_effect_is_found_and_nothing_else_is_as_strong():
@@ -215,3 +119,10 @@ def test_cost_axis_holds_all_values_and_has_ticks(sample: list[int]):
 
 def test_round_steps_are_round():
     assert round_steps(94.23, 96.98, 5) == [94.5, 95.0, 95.5, 96.0, 96.5]
+
+
+@pytest.mark.parametrize("name", ["report.scales", "report.tables", "report.words", "statistics"])
+def test_examples_in_docstrings_are_true(name: str):
+    outcome = doctest.testmod(importlib.import_module(f"nas_attn.{name}"))
+    assert outcome.attempted > 0
+    assert outcome.failed == 0

@@ -9,10 +9,10 @@ from itertools import pairwise
 from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import RunRecord, TrialRecord
 from nas_attn.report.importance import Marginal, rows_of
-from nas_attn.report.intervals import Comparison, Summary
 from nas_attn.report.scales import Axis, cost_axis, linear_axis
 from nas_attn.report.tables import FOUND, NONE, Arm, Step, main_family, measured, names_in, pareto
 from nas_attn.report.words import CAUSES, Scale, short_tick
+from nas_attn.statistics import Comparison, Summary
 
 N_COLOURS = 8
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 
 from nas_attn.records import Attempt, RunRecord, TrialRecord
-from nas_attn.report.intervals import Comparison, Summary
 from nas_attn.report.tables import FOUND, NONE, Arm, against, arm_called, arms_of
+from nas_attn.statistics import Comparison, Summary
 
 TRIAL_COLUMNS = (
     "stage",

@@ -19,7 +19,6 @@ from nas_attn.records import RunRecord
 from nas_attn.report.charts import Colours, CostPoint, Heat, arm_points, heat_map, trial_points
 from nas_attn.report.drawing import PANEL_WIDTH, SPINE, Panel, Station, draw_network
 from nas_attn.report.importance import Marginal, marginals, rows_of, searched_sites
-from nas_attn.report.intervals import Summary
 from nas_attn.report.palette import COLOURS, FAINT, INK, MUTED, PAPER
 from nas_attn.report.tables import (
     FOUND,
@@ -34,6 +33,7 @@ from nas_attn.report.tables import (
     pareto,
 )
 from nas_attn.report.words import Scale, scale_of, short_tick
+from nas_attn.statistics import Summary
 
 COLUMN = 3.35  # inches: one column of most two-column papers
 LINE = 0.12  # inches: a line of text

@@ -9,8 +9,8 @@ from statistics import fmean
 
 from nas_attn.placement import Placement, Value
 from nas_attn.records import RunRecord, TrialRecord
-from nas_attn.report.intervals import Summary, difference_of_means, summarize
 from nas_attn.report.tables import NONE, in_flow_order, measured, section
+from nas_attn.statistics import Summary, difference_of_means, summarize
 
 Row = tuple[Placement, float]
 
@@ -35,8 +35,7 @@ class Marginal:
     @property
     def is_clear(self) -> bool:
         """Whether the interval of the effect excludes zero."""
-        effect = self.effect
-        return bool(effect and effect.low is not None and effect.high is not None and effect.low * effect.high > 0.0)
+        return self.effect is not None and self.effect.excludes_zero
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from nas_attn.report.csv_files import arms_csv, trials_csv
 from nas_attn.report.drawing import PANEL_WIDTH, SPINE, draw_network
 from nas_attn.report.figures import write_figures
 from nas_attn.report.importance import marginals, option_marginals, rows_of, searched_sites
-from nas_attn.report.intervals import Comparison
 from nas_attn.report.tables import (
     FOUND,
     NONE,
@@ -38,6 +37,7 @@ from nas_attn.report.tables import (
     section,
 )
 from nas_attn.report.verdict import judge
+from nas_attn.statistics import Comparison
 
 HERE = Path(__file__).resolve().parent
 STEADY = 0.2  # the quartiles of times lie no further apart than this share of the median on a quiet machine

@@ -10,7 +10,7 @@ from typing import Any
 
 from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import Attempt, Measured, RunRecord, TrialRecord
-from nas_attn.report.intervals import Comparison, Summary, compare, summarize
+from nas_attn.statistics import Comparison, Summary, compare, summarize
 
 NONE = "none"
 FOUND = "found #1"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from statistics import fmean
 
 from nas_attn.records import RunRecord
 from nas_attn.report.importance import searched_sites
-from nas_attn.report.intervals import Comparison
 from nas_attn.report.tables import (
     CUT_OFF,
     FOUND,
@@ -23,6 +23,7 @@ from nas_attn.report.tables import (
     section,
 )
 from nas_attn.report.words import Scale, causes, count, placement_words, scale_of
+from nas_attn.statistics import Comparison
 
 NO_ATTENTION = "no attention"
 
@@ -191,7 +192,7 @@ def _beside_plain(run: RunRecord, stage: str, mean: float, scale: Scale) -> str:
     values = [row.value for row in measured(rows) if not len(row.placement) and row.value is not None]
     if not values:
         return f"; {NO_ATTENTION} has no value yet"
-    difference = scale.difference(mean - sum(values) / len(values))
+    difference = scale.difference(mean - fmean(values))
     return f"; {difference} against {NO_ATTENTION}, not yet told from noise"
 
 

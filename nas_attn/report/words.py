@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from nas_attn.placement import Attention, Placement, SiteTable
 from nas_attn.records import RunRecord
-from nas_attn.report.intervals import Summary
 from nas_attn.report.tables import in_flow_order, only_shares
+from nas_attn.statistics import Summary
 
 NAMED_SITES = 6  # a placement of more sites is told by counts,
 NAMED_LETTERS = 90  # and so is one of longer names
@@ -55,15 +55,11 @@ class Scale:
 
     def interval(self, summary: Summary) -> str:
         """Return the interval of a value, or an empty string when it has none."""
-        if summary.low is None or summary.high is None:
-            return ""
-        return f"{self.number(summary.low)} to {self.number(summary.high)}"
+        return " to ".join(self.number(end) for end in summary.interval or ())
 
     def signed_interval(self, summary: Summary) -> str:
         """Return the interval of a difference, or an empty string when it has none."""
-        if summary.low is None or summary.high is None:
-            return ""
-        return f"{self.signed(summary.low)} to {self.signed(summary.high)}"
+        return " to ".join(self.signed(end) for end in summary.interval or ())
 
 
 PER_CENT = Scale()

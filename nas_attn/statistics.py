@@ -1,0 +1,156 @@
+"""Means and differences with confidence intervals.
+
+This module knows numbers only, no runs, trials or arms. Every interval of the package is computed here. Values that are
+not finite are left out. The unit of every result is that of the values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+CONFIDENCE = 0.95
+"""Coverage of every interval, unless the caller asks for another one."""
+
+DIGITS = 12
+"""Decimals that differences are rounded to, so that equal differences are equal in floating point too."""
+
+Verdict = Literal["better", "worse", "within noise", "not known"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sample, or a difference between two samples.
+
+    Args:
+        sd: Standard deviation with n - 1 in the denominator; None for one value and for an unpaired difference.
+        low, high: Ends of the confidence interval of the mean; None where n or the spread is too small for one.
+    """
+
+    n: int
+    mean: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends of the confidence interval, or None if there is none."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether there is an interval and zero lies outside it."""
+        return self.interval is not None and (self.interval[0] > 0.0 or self.interval[1] < 0.0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm minus a baseline, paired by seed.
+
+    Args:
+        by_seed: The difference of every seed that both have.
+        summary: Summary of these differences; None if no seed is shared.
+        word: The verdict; "not known" if there is no interval, with the reason in `why`.
+    """
+
+    arm: str
+    baseline: str
+    by_seed: Mapping[int, float]
+    summary: Summary | None
+    word: Verdict
+    why: str = ""
+
+
+def t_quantile(probability: float, degrees: float) -> float:
+    """Return the quantile of Student's t distribution; the degrees of freedom may be fractional.
+
+    Source: `scipy.special.stdtrit`, which `scipy.stats.t.ppf` calls too; it loads in a third of the time.
+
+    >>> round(t_quantile(0.975, 4), 4)
+    2.7764
+    """
+    from scipy.special import stdtrit  # on use: most commands of the package need no interval
+
+    return float(stdtrit(degrees, probability))
+
+
+def summarize(
+    values: Iterable[float], within: tuple[float, float] | None = None, *, confidence: float = CONFIDENCE
+) -> Summary | None:
+    """Return the mean with its t interval, or None if no value is finite.
+
+    The interval is mean ± t(n - 1) · sd / √n. It assumes independent values from a normal distribution.
+
+    Args:
+        within: Range of possible values. The interval is cut at its ends, which does not reduce its coverage.
+
+    Source: Student, Biometrika 6 (1908).
+
+    >>> summarize([0.5])
+    Summary(n=1, mean=0.5, sd=None, low=None, high=None)
+    """
+    sample = [float(value) for value in values if math.isfinite(value)]
+    if not sample:
+        return None
+    n, mean = len(sample), fmean(sample)
+    if n == 1:
+        return Summary(1, mean)
+    sd = stdev(sample)
+    half = t_quantile(0.5 + confidence / 2, n - 1) * sd / math.sqrt(n)
+    lowest, highest = within or (-math.inf, math.inf)
+    return Summary(n, mean, sd, max(mean - half, lowest), min(mean + half, highest))
+
+
+def difference_of_means(
+    values: Iterable[float], others: Iterable[float], *, confidence: float = CONFIDENCE
+) -> Summary | None:
+    """Return mean(values) - mean(others) of two unpaired samples with Welch's interval, or None if one is empty.
+
+    The interval is the difference ± t(f) · √(a + b), where a and b are sd² / n of the two samples, and the degrees of
+    freedom f are (a + b)² / (a² / (n₁ - 1) + b² / (n₂ - 1)), after Satterthwaite. It assumes independent values from
+    normal distributions; their variances may differ. There is no interval if a sample has one value or neither has a
+    spread. `n` of the result is the smaller of the two sizes.
+
+    Source: Welch, Biometrika 34 (1947); Satterthwaite, Biometrics Bulletin 2 (1946).
+    """
+    left, right = summarize(values), summarize(others)
+    if left is None or right is None:
+        return None
+    n, mean = min(left.n, right.n), round(left.mean - right.mean, DIGITS)
+    if left.sd is None or right.sd is None:
+        return Summary(n, mean)
+    a, b = left.sd**2 / left.n, right.sd**2 / right.n
+    squares = a**2 / (left.n - 1) + b**2 / (right.n - 1)
+    if squares == 0.0:
+        return Summary(n, mean)
+    half = t_quantile(0.5 + confidence / 2, (a + b) ** 2 / squares) * math.sqrt(a + b)
+    return Summary(n, mean, None, mean - half, mean + half)
+
+
+def compare(arm: str, values: Mapping[int, float], baseline: str, others: Mapping[int, float]) -> Comparison:
+    """Compare two arms by a paired t interval over the seeds that they share.
+
+    Args:
+        values, others: The value of each seed, of the arm and of the baseline.
+    """
+    by_seed = {seed: round(values[seed] - others[seed], DIGITS) for seed in values if seed in others}
+    summary = summarize(by_seed.values())
+    word, why = _verdict(summary)
+    return Comparison(arm, baseline, by_seed, summary, word, why)
+
+
+def _verdict(summary: Summary | None) -> tuple[Verdict, str]:
+    """Return the verdict on paired differences, and the reason if it is "not known"."""
+    if summary is None:
+        return "not known", "no seed in common"
+    if summary.interval is None:
+        return "not known", "one seed gives no interval"
+    if summary.sd == 0.0 and summary.mean != 0.0:
+        return "not known", "every seed gives the same difference, so noise cannot be judged"
+    if not summary.excludes_zero:
+        return "within noise", ""
+    return ("better" if summary.mean > 0.0 else "worse"), ""
