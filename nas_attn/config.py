@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -144,6 +145,13 @@ class Resources(Strict):
     cpus_per_trial: Annotated[int, Field(ge=1, le=1_024)] | None = None
     gpus_per_trial: Annotated[float, Field(ge=0.0, le=64.0)] | None = None
     address: str | None = None
+
+
+def n_cores() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def validate(model: type[Model], values: Mapping[str, Any], where: str, error: type[Refused] = ConfigError) -> Model:

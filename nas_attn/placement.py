@@ -126,6 +126,15 @@ class SiteTable:
         """The input and output of the network."""
         return Shape(self.num_classes, self.in_channels, self.image_size)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the table in plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> SiteTable:
+        """Read the output of `to_dict`. Raises: KeyError or TypeError for anything else."""
+        return cls(**{**record, "sites": tuple(Site.from_dict(site) for site in record["sites"])})
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of site that there are."""
@@ -200,14 +209,12 @@ class Survey:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the survey in plain JSON."""
-        return {"table": asdict(self.table), "copied": sorted(self.copied)}
+        return {"table": self.table.to_dict(), "copied": sorted(self.copied)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Survey:
-        """Read what `to_dict` wrote."""
-        sites = tuple(Site.from_dict(site) for site in record["table"]["sites"])
-        table = SiteTable(**{**record["table"], "sites": sites})
-        return cls(table, frozenset(record["copied"]))
+        """Read the output of `to_dict`. Raises: KeyError or TypeError for anything else."""
+        return cls(SiteTable.from_dict(record["table"]), frozenset(record["copied"]))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,13 +23,6 @@ LABEL_AUC = "test_roc_auc:"
 def labelling(n_dims: int) -> Labelling:
     """Return the task of labels with so many dimensions: (N,) has one for each image, (N, K) any of K."""
     return "multi-label" if n_dims == 2 else "single-label"
-
-
-def content_digest(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a JSON object, of all but the `digest` that it states itself."""
-    rest = {key: value for key, value in content.items() if key != "digest"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)

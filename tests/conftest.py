@@ -13,7 +13,7 @@ import pytest
 from _pytest.mark import ParameterSet
 from hypothesis import settings
 
-from nas_attn.executors.resources import n_cores
+from nas_attn.config import n_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 

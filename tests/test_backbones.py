@@ -10,7 +10,7 @@ import pytest
 import torch
 import torchvision
 
-from nas_attn.backbones import cache as cache_module
+from nas_attn import files
 from nas_attn.backbones import site_table as table_module
 from nas_attn.backbones.build import build_backbone, load_object
 from nas_attn.backbones.catalog import BACKBONES, check_backbone, image_sizes
@@ -202,7 +202,7 @@ def test_another_shape_spec_or_version_is_another_entry(cache, monkeypatch):
         lambda text: "",
         lambda text: "[1]",
         lambda text: "[" * 100_000,
-        lambda text: json.dumps({"digest": cache_module._digest({"a": 1}), "record": {"a": 1}}),
+        lambda text: json.dumps({"digest": files._record_digest({"a": 1}), "record": {"a": 1}}),
     ],
     ids=["truncated", "altered", "empty", "a list", "deep", "another record"],
 )
@@ -222,7 +222,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(cache, monkeypatch):
     blocker.write_text("a file where a folder should be")
     assert site_table(TINY, **SHAPE, image_size=8).sites
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(cache_module.Path, "home", _no_home)
+    monkeypatch.setattr(files.Path, "home", _no_home)
     table_module._remembered.cache_clear()
     assert site_table(TINY, **SHAPE, image_size=8).sites
 

@@ -13,8 +13,8 @@ import pytest
 import typer
 
 from nas_attn import __version__
-from nas_attn.cli import commands as cli
 from nas_attn.attention.catalog import ATTENTIONS
+from nas_attn.cli import commands as cli
 from nas_attn.cli.commands import main
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources
 from nas_attn.errors import DataError, Interrupted, RunStopped

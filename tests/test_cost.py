@@ -19,13 +19,14 @@ from nas_attn.cost.memory import peak_bytes
 from nas_attn.errors import RunError
 from nas_attn.executors.interrupts import Interrupts
 from nas_attn.executors.resources import Crew
+from nas_attn.files import write_json
 from nas_attn.macs import counted_macs
 from nas_attn.placement import Placement
 from nas_attn.records import Attempt, Bench, Measured, Measurements
 from nas_attn.report.csv_files import BENCH_COLUMNS, MEASURED_COLUMNS, arms_csv
 from nas_attn.report.page import render
 from nas_attn.run.arm_costs import measure_arms
-from nas_attn.run.folder import RunFolder, write_json
+from nas_attn.run.folder import RunFolder
 from nas_attn.run.request import bind, read_settings
 from tests.runs import tiny_space
 from tests.synthetic_run import make_run

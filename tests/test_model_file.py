@@ -16,11 +16,11 @@ from torch import nn
 
 from nas_attn.data.arrays import resized, with_channels
 from nas_attn.errors import DataError, FileError
+from nas_attn.files import content_digest
 from nas_attn.model.build import build_model
 from nas_attn.model.file import ModelFile, load_model, read_model_file, save_model
 from nas_attn.model.preprocess import Preprocess
 from nas_attn.placement import Placement
-from nas_attn.records import content_digest
 from nas_attn.training.batches import normalised
 
 TINY = {"name": "densenet", "growth_rate": 4, "block_config": [2, 2]}

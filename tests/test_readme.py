@@ -12,8 +12,8 @@ import typer
 
 import nas_attn
 from nas_attn import Placement, SearchSpace, build_model
-from nas_attn.cli import commands as cli
 from nas_attn.backbones.site_table import own_table
+from nas_attn.cli import commands as cli
 
 
 @pytest.fixture(scope="module")

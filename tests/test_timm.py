@@ -13,7 +13,7 @@ import timm
 import torch
 from backbone_cases import everywhere, quick_draws
 
-from nas_attn.backbones import cache as cache_module
+from nas_attn import files
 from nas_attn.backbones import site_table as table_module
 from nas_attn.backbones import timm_names
 from nas_attn.backbones.build import build_backbone
@@ -295,7 +295,7 @@ def test_a_kept_registry_that_is_damaged_is_read_again(cache):
     first = timm_network(RESNET)
     (file,) = (cache / "timm").iterdir()
     text = file.read_text()
-    for damaged in (text[:99], json.dumps({"digest": cache_module._digest([1]), "record": [1]})):
+    for damaged in (text[:99], json.dumps({"digest": files._record_digest([1]), "record": [1]})):
         file.write_text(damaged)
         timm_names._registry.cache_clear()
         assert timm_network(RESNET) == first

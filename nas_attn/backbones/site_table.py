@@ -8,10 +8,10 @@ from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from nas_attn.backbones.cache import keep, kept_file, read_kept
 from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, plugged_entry, without_start
 from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.timm_names import is_timm
+from nas_attn.files import cache_record, cached_record_path, read_cached_record
 from nas_attn.placement import SiteTable, Survey
 
 if TYPE_CHECKING:
@@ -64,18 +64,18 @@ def _remembered(
     shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     if is_foreign(spec):
         return _made(spec, shape)
-    path = kept_file("sites", spec_json, json.dumps(shape), *_versions(spec))
+    path = cached_record_path("sites", spec_json, json.dumps(shape), *_versions(spec), room="backbones")
     found = _kept(path)
     if found is None:
         found = _made(spec, shape)
         if path is not None:
-            keep(path, found.to_dict())
+            cache_record(path, found.to_dict())
     return found
 
 
 def _kept(path: Path | None) -> Survey | None:
     """Return the survey that is kept, or None where there is none or the file holds something else."""
-    record = None if path is None else read_kept(path)
+    record = None if path is None else read_cached_record(path)
     try:
         return None if record is None else Survey.from_dict(record)
     except (KeyError, TypeError) as error:

@@ -10,9 +10,9 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from nas_attn.backbones.cache import keep, kept_file, read_kept
 from nas_attn.backbones.entry import Spec
 from nas_attn.errors import FileError, SpaceError, in_one_line, placed, unknown
+from nas_attn.files import cache_record, cached_record_path, read_cached_record
 
 PREFIX = "timm:"
 
@@ -113,12 +113,12 @@ def load_timm() -> Any:
 @lru_cache(maxsize=1)
 def _registry(version: str) -> dict[str, tuple[int, dict[str, str]]]:
     """Return image size and weights of every network that timm brings, by name."""
-    path = kept_file("timm", version)
-    found = None if path is None else read_kept(path)
+    path = cached_record_path("timm", version, room="backbones")
+    found = None if path is None else read_cached_record(path)
     if not isinstance(found, dict):
         found = _read_registry()
         if path is not None:
-            keep(path, found)
+            cache_record(path, found)
     return found
 
 

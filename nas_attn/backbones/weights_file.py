@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,12 +40,6 @@ def find_weights(spec: Spec, *, download: bool = False) -> Path | None:
             f"IMAGENET1K_V1, but got '{given}'."
         )
     return _torchvision_file(spec, given, download=download or bool(spec.get("download")))
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _torchvision_file(spec: Spec, name: str, *, download: bool) -> Path:

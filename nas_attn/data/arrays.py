@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_attn.config import n_cores
 from nas_attn.errors import DataError
 from nas_attn.records import Labelling, labelling
 
@@ -60,11 +60,6 @@ class Source:
     def task(self) -> Labelling:
         """Return whether an image has one label, or any number of them."""
         return labelling(self.parts["train"].labels.ndim)
-
-
-def n_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_shares(own: Sequence[str]) -> Shares:

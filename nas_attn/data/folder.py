@@ -18,7 +18,8 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_attn.data.arrays import Part, Pixels, Progress, Source, n_cores
+from nas_attn.config import n_cores
+from nas_attn.data.arrays import Part, Pixels, Progress, Source
 from nas_attn.errors import DataError, unknown
 from nas_attn.files import cache_path, write_whole
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import torch
 
-from nas_attn.config import Resources
+from nas_attn.config import Resources, n_cores
 from nas_attn.errors import ConfigError, Interrupted
 from nas_attn.executors.base import INTERRUPTED, Job
 from nas_attn.executors.interrupts import Interrupts
-from nas_attn.executors.resources import Crew, n_cores, share_out
+from nas_attn.executors.resources import Crew, share_out
 from nas_attn.records import Task
 from nas_attn.training.context import Setting
 from nas_attn.training.trial import Stopped, evaluate, prepare

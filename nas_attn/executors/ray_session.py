@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from nas_attn.config import Resources
+from nas_attn.config import Resources, n_cores
 from nas_attn.errors import ConfigError
-from nas_attn.executors.resources import Crew, n_cores, share_out
+from nas_attn.executors.resources import Crew, share_out
 from nas_attn.executors.watchdog import watchdog
 
 _SETTINGS = {

@@ -36,13 +36,6 @@ class Crew:
         return f"{trials} at a time, each on {cores}{gpus} ({self.device})"
 
 
-def n_cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def share_out(resources: Resources, *, n_cores: int, n_gpus: int) -> Crew:
     """Fill in what the user left open: one trial a GPU, or without GPUs one trial a core.
 

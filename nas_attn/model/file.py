@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,11 +18,12 @@ from nas_attn.backbones.user_network import copy_network, make_network, takes
 from nas_attn.backbones.weights import fill
 from nas_attn.config import Strict, validate
 from nas_attn.errors import FileError, SpaceError
+from nas_attn.files import content_digest, write_whole
 from nas_attn.model.build import AttentionModel, Maker, build_model
 from nas_attn.model.preprocess import Preprocess
 from nas_attn.model.tasks import READINGS
 from nas_attn.placement import Placement
-from nas_attn.records import LogitsOf, content_digest
+from nas_attn.records import LogitsOf
 
 SCHEMA_VERSION = 1
 
@@ -261,15 +260,7 @@ def _fill(model: AttentionModel, state: Mapping[str, Tensor], file: Path) -> Non
 
 def _replace(path: Path, content: bytes) -> None:
     """Write a file in one step, kept through a power loss. Raises: FileError if that cannot be done."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_whole(path, lambda file: file.write(content), durable=True)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise FileError(f"{path} cannot be written: {error.strerror or error}.") from error

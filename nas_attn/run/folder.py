@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from nas_attn.errors import RunError
-from nas_attn.placement import Site, SiteTable
-from nas_attn.records import Measurements, RunRecord, content_digest
+from nas_attn.files import content_digest, file_digest
+from nas_attn.placement import SiteTable
+from nas_attn.records import Measurements, RunRecord
 
 IDENTITY = ("space", "weights", "data", "train", "recipe", "seed")
 """Parts of `config.json` that change a result: a run is resumed only while they stay as they are."""
@@ -122,28 +121,7 @@ class RunFolder:
         """Whether the weights that `best.json` states lie beside it, whole; a kill between the two leaves others."""
         stated = best.get("weights", {})
         file = self.path / str(stated.get("name"))
-        return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == stated.get("sha256")
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write atomically: a reader sees the old file or the new one, also after a loss of power."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, default=str)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
-def table_to_dict(table: SiteTable) -> dict[str, Any]:
-    """Return a site table as JSON holds it, without the reasons for what is no site."""
-    return {key: value for key, value in asdict(table).items() if key not in ("lacks", "refusals")}
-
-
-def table_from_dict(record: Mapping[str, Any]) -> SiteTable:
-    """Read what `table_to_dict` wrote."""
-    return SiteTable(**{**record, "sites": tuple(Site.from_dict(site) for site in record["sites"])})
+        return file.is_file() and file_digest(file) == stated.get("sha256")
 
 
 def load_run(folder: str | Path) -> RunRecord:
@@ -168,7 +146,7 @@ def load_run(folder: str | Path) -> RunRecord:
     return RunRecord(
         folder=files.path,
         config=config,
-        table=table_from_dict(config["sites"]) if config.get("sites") else None,
+        table=SiteTable.from_dict(config["sites"]) if config.get("sites") else None,
         search=search,
         confirm=tuple(record for record in final if record.stage == "confirm"),
         retrain=tuple(replace(row, label=arms[row.key]) for row in final if row.stage == "retrain" and row.key in arms),

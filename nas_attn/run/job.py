@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_attn.config import Resources
+from nas_attn.config import Resources, n_cores
 from nas_attn.errors import Interrupted
-from nas_attn.executors.resources import Crew, n_cores, refuse_silent_address, share_out
+from nas_attn.executors.resources import Crew, refuse_silent_address, share_out
+from nas_attn.files import write_json
 from nas_attn.placement import Placement
 from nas_attn.records import Attempt, RunRecord
-from nas_attn.run.folder import RunFolder, load_run, write_json
+from nas_attn.run.folder import RunFolder, load_run
 from nas_attn.run.progress import Display, SilentDisplay, terminal_display
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request, bind, read_settings

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from nas_attn.run.folder import table_to_dict
 from nas_attn.run.request import Request
 
 _NOT_KEPT = ("notes", "mean", "std", "task")
@@ -36,7 +35,7 @@ def describe_run(request: Request) -> dict[str, Any]:
         "budget": settings.budget.model_dump(),
         "arms": {label: placement.to_dict() for label, placement in request.arms.items()},
         "resources": settings.resources.model_dump(),
-        "sites": table_to_dict(request.bound.table),
+        "sites": request.bound.table.to_dict(),
         "versions": versions(),
         "commit": _git_commit(),
         "command": shlex.join([*_program(), *sys.argv[1:]]),

@@ -11,11 +11,12 @@ from typing import Any
 from nas_attn.backbones.catalog import image_sizes
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.timm_names import is_timm
-from nas_attn.backbones.weights_file import file_digest, find_weights
+from nas_attn.backbones.weights_file import find_weights
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, read_shares, validate
 from nas_attn.data.arrays import Progress
 from nas_attn.data.dataset import DataFacts, describe
 from nas_attn.errors import ConfigError, SpaceError, unknown
+from nas_attn.files import file_digest
 from nas_attn.placement import Placement, Shape
 from nas_attn.records import LogitsOf
 from nas_attn.space.published import Published, load_published

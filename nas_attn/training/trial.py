@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
 from nas_attn.errors import TrialFailed
+from nas_attn.files import write_whole
 from nas_attn.model.build import build_model
 from nas_attn.model.tasks import READINGS, label_aucs
 from nas_attn.records import LABEL_AUC, Outcome, Stage, Task
@@ -154,11 +154,8 @@ def _cached_data(config: DataConfig, device: str) -> Data:
 def _write_weights(model: nn.Module, path: Path) -> None:
     from safetensors.torch import save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    part.write_bytes(save(state))
-    part.replace(path)
+    write_whole(path, lambda file: file.write(save(state)), durable=True)
 
 
 def _reason(error: Exception) -> str:

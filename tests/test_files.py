@@ -1,9 +1,10 @@
-"""The user's cache folder: where it lies, and that a file in it is whole whoever else writes it."""
+"""Whole writes, digests, and the user's cache folder with keys that cover the code."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import IO
 
 import pytest
 
-from nas_attn.files import cache_path, write_whole
+from nas_attn import files
+from nas_attn.files import cache_path, code_digest, write_whole
 
 
 def test_it_lies_where_the_user_or_the_platform_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +73,40 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_system(tmp_path: Path) 
     (tmp_path / "file").write_text("a file where a folder should be")
     with pytest.raises(OSError, match=os.strerror(errno.EEXIST)):
         write_whole(tmp_path / "file" / "table", lambda file: file.write(b"x"))
+
+
+@pytest.mark.parametrize("edited", ["macs.py", "placement.py", "registry.py", "backbones/places/plain.py"])
+def test_the_digest_of_the_code_covers_a_room_and_the_ground(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path, edited: str
+) -> None:
+    package = tmp_path / "nas_attn"
+    shutil.copytree(root / "nas_attn", package)
+    before = code_digest("backbones")
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_PACKAGE", package)
+        (package / "data" / "folder.py").write_text("")  # another room of the same floor
+        code_digest.cache_clear()
+        assert code_digest("backbones") == before
+        with (package / edited).open("a") as file:
+            file.write("\n")
+        code_digest.cache_clear()
+        assert code_digest("backbones") != before
+    code_digest.cache_clear()
+
+
+def test_an_edit_of_the_code_that_counts_is_seen_behind_the_cache(tmp_path: Path, root: Path, run_python) -> None:
+    package = tmp_path / "nas_attn"
+    shutil.copytree(root / "nas_attn", package)
+    code = (
+        "from nas_attn.backbones.site_table import site_table;"
+        "print(site_table('lenet', num_classes=10, in_channels=1, image_size=32).n_macs)"
+    )
+
+    def n_macs() -> int:
+        paths = {"PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+        return int(run_python("-c", code, env=paths).stdout)
+
+    before = n_macs()
+    counter = package / "macs.py"
+    counter.write_text(counter.read_text().replace("get_total_flops()) // 2", "get_total_flops()) // 2 * 1000"))
+    assert n_macs() == 1000 * before > 0
