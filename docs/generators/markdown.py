@@ -1,0 +1,60 @@
+"""Tables, code blocks and docstrings as Markdown."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_SECTION = re.compile(r"(?P<name>Source|Departs|Args|Shape|Units|Cost|Raises):\s*(?P<text>.*)")
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; a vertical bar in a cell is escaped."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
+
+
+def block(code: str, language: str = "text") -> str:
+    """Return a fenced code block."""
+    return f"```{language}\n{code.rstrip()}\n```"
+
+
+def code(text: object) -> str:
+    """Return a word in code style, or nothing for an empty one."""
+    return f"`{text}`" if str(text) else ""
+
+
+def value(given: Any) -> str:
+    """Return a value as a space file writes it."""
+    if given is None:
+        return "auto"
+    return str(given).lower() if isinstance(given, bool) else str(given)
+
+
+def toml(given: Any) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(given, list | tuple):
+        return "[" + ", ".join(toml(one) for one in given) + "]"
+    return f'"{value(given)}"' if isinstance(given, str) or given is None else value(given)
+
+
+def sections(documented: Any) -> dict[str, str]:
+    """Return the named paragraphs of a docstring (`Source`, `Departs`, ...), each in one line."""
+    found: dict[str, list[str]] = {}
+    name = None
+    for line in (inspect.getdoc(documented) or "").splitlines():
+        match = _SECTION.match(line)
+        if match:
+            name = match["name"]
+            found[name] = [match["text"]]
+        elif not line.strip():
+            name = None
+        elif name is not None:
+            found[name].append(line.strip())
+    return {name: " ".join(part for part in parts if part) for name, parts in found.items()}
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,25 @@
+"""What mkdocs calls while it builds the site: it adds the generated pages; nothing of them is written beside the others."""
+
+from __future__ import annotations
+
+from generators.pages import fill, pages
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+COPIED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
+"""Pages that stand at the root of the repository: path in the site, and there."""
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the generated pages into the navigation."""
+    fill(config.nav)
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages, and those that stand at the root of the repository."""
+    for path, text in pages().items():
+        files.append(File.generated(config, path, content=text))
+    for path, source in COPIED.items():
+        files.append(File.generated(config, path, abs_src_path=source))
+    return files
