@@ -7,7 +7,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, Protocol, TypeVar
 
-from nas_attn.errors import SpaceError, in_one_line
+from nas_attn.errors import Refused, SpaceError, in_one_line
 
 
 class Named(Protocol):
@@ -33,12 +33,21 @@ class Catalogue(Mapping[str, E], Generic[E]):
         noun: What sentences call what a record describes.
         record: The class of the records, as the package's face exports it.
         reserved: Words that no record may be called by.
+        error: The class of the errors that refuse a record.
     """
 
-    def __init__(self, *entries: E, group: str, noun: str, record: type[E], reserved: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        *entries: E,
+        group: str,
+        noun: str,
+        record: type[E],
+        reserved: tuple[str, ...] = (),
+        error: type[Refused] = SpaceError,
+    ) -> None:
         self._own = {entry.name: entry for entry in entries}
         assert len(self._own) == len(entries), f"names must be unique, but got {[entry.name for entry in entries]}"
-        self._group, self._noun, self._record, self._reserved = group, noun, record, reserved
+        self._group, self._noun, self._record, self._reserved, self._error = group, noun, record, reserved, error
         self._registered: dict[str, E] = {}
         self._loaded: dict[str, E] = {}
 
@@ -78,13 +87,13 @@ class Catalogue(Mapping[str, E], Generic[E]):
         file.
         """
         if not isinstance(entry, self._record):
-            raise SpaceError(
+            raise self._error(
                 f"What is registered as {self._a_noun} must be a nas_attn.{self._record.__name__}, but is "
                 f"{type(entry).__name__}."
             )
         self._check_name(entry.name)
         if entry.name in self._own or entry.name in self._points:
-            raise SpaceError(
+            raise self._error(
                 f"{self._a_noun.capitalize()}'s name must be free, but '{entry.name}' is one of "
                 f"{self.origin(entry.name)}: call it 'my_{entry.name}'."
             )
@@ -105,7 +114,7 @@ class Catalogue(Mapping[str, E], Generic[E]):
         for name in self._points:
             try:
                 self[name]
-            except SpaceError as error:
+            except self._error as error:
                 found[name] = str(error)
         return found | self._shadowed
 
@@ -148,11 +157,11 @@ class Catalogue(Mapping[str, E], Generic[E]):
         try:
             entry = point.load()
         except Exception as error:  # somebody else's code, which runs at import and may raise anything
-            raise SpaceError(f"{start} cannot be loaded: {type(error).__name__}: {in_one_line(error)}.") from error
+            raise self._error(f"{start} cannot be loaded: {type(error).__name__}: {in_one_line(error)}.") from error
         if not isinstance(entry, self._record):
-            raise SpaceError(f"{start} must be a nas_attn.{self._record.__name__}, but is {type(entry).__name__}.")
+            raise self._error(f"{start} must be a nas_attn.{self._record.__name__}, but is {type(entry).__name__}.")
         if entry.name != point.name:
-            raise SpaceError(f"{start} must bear one name, but its entry is called '{entry.name}'.")
+            raise self._error(f"{start} must bear one name, but its entry is called '{entry.name}'.")
         self._check_name(entry.name)
         return entry
 
@@ -162,7 +171,7 @@ class Catalogue(Mapping[str, E], Generic[E]):
     def _check_name(self, name: str) -> None:
         if not isinstance(name, str) or not name.isidentifier() or name != name.lower() or name in self._reserved:
             law = " and none of ".join(filter(None, ("a lower-case identifier", ", ".join(self._reserved))))
-            raise SpaceError(f"{self._a_noun.capitalize()}'s name must be {law}, but got '{name}'.")
+            raise self._error(f"{self._a_noun.capitalize()}'s name must be {law}, but got '{name}'.")
 
     @property
     def _a_noun(self) -> str:
