@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from nas_attn.errors import Refused, SpaceError, in_one_line
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 class Named(Protocol):
@@ -149,6 +151,8 @@ class Catalogue(Mapping[str, E], Generic[E]):
 
     @cached_property
     def _all_points(self) -> tuple[EntryPoint, ...]:
+        from importlib.metadata import entry_points  # takes 20 ms, which a help text need not
+
         return tuple(sorted(entry_points(group=self._group), key=lambda point: (point.name, _package(point))))
 
     def _load(self, point: EntryPoint) -> E:

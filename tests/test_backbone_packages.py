@@ -102,7 +102,7 @@ def test_an_installed_record_of_another_kind_is_none(install: Install) -> None:
 
 def test_our_own_backbones_ask_no_installed_package(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     catalogue = install("goodnets", "good_net")
-    monkeypatch.setattr("nas_attn.registry.entry_points", None)
+    monkeypatch.setattr("importlib.metadata.entry_points", None)
     assert site_table("lenet", num_classes=5, in_channels=1).backbone == "lenet"
     with pytest.raises(TypeError, match="not callable"):
         _ = catalogue["good_net"]
