@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from nas_attn.backbones.catalog import BACKBONES, register_backbone
     from nas_attn.backbones.entry import Backbone, BackboneOption
     from nas_attn.backbones.sites import Place
+    from nas_attn.data.arrays import ImageDataset, LabelledImages
+    from nas_attn.data.catalog import DATA, register_data
+    from nas_attn.data.entry import DataRequest, DataSource
     from nas_attn.errors import NasAttnError
     from nas_attn.model.build import build_model
     from nas_attn.model.file import load_model, save_model
@@ -28,11 +31,16 @@ if TYPE_CHECKING:  # what editors and type checkers see
 __all__ = [
     "ATTENTIONS",
     "BACKBONES",
+    "DATA",
     "Attention",
     "Backbone",
     "BackboneOption",
     "Context",
+    "DataRequest",
+    "DataSource",
     "Entry",
+    "ImageDataset",
+    "LabelledImages",
     "NasAttnError",
     "Option",
     "Place",
@@ -47,6 +55,7 @@ __all__ = [
     "load_run",
     "register_attention",
     "register_backbone",
+    "register_data",
     "save_model",
     "search",
 ]
@@ -54,11 +63,16 @@ __all__ = [
 _HOMES = {
     "ATTENTIONS": "nas_attn.attention.catalog",
     "BACKBONES": "nas_attn.backbones.catalog",
+    "DATA": "nas_attn.data.catalog",
     "Attention": "nas_attn.placement",
     "Backbone": "nas_attn.backbones.entry",
     "BackboneOption": "nas_attn.backbones.entry",
     "Context": "nas_attn.attention.entry",
+    "DataRequest": "nas_attn.data.entry",
+    "DataSource": "nas_attn.data.entry",
     "Entry": "nas_attn.attention.entry",
+    "ImageDataset": "nas_attn.data.arrays",
+    "LabelledImages": "nas_attn.data.arrays",
     "NasAttnError": "nas_attn.errors",
     "Option": "nas_attn.attention.entry",
     "Place": "nas_attn.backbones.sites",
@@ -72,6 +86,7 @@ _HOMES = {
     "load_run": "nas_attn.run.folder",
     "register_attention": "nas_attn.attention.catalog",
     "register_backbone": "nas_attn.backbones.catalog",
+    "register_data": "nas_attn.data.catalog",
     "save_model": "nas_attn.model.file",
     "search": "nas_attn.run.job",
 }

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_attn.config import DataConfig
-from nas_attn.data.arrays import Part, Source, cut, default_shares, mean_and_std, resized, stratified, with_channels
+from nas_attn.data.arrays import ImageDataset, LabelledImages, mean_and_std, resized, with_channels
 from nas_attn.data.dataset import describe, load_data
+from nas_attn.data.splits import default_shares, split_dataset, stratified_split
 from nas_attn.errors import DataError
 
 
@@ -103,24 +104,24 @@ def test_a_split_is_disjoint_complete_stratified_and_seeded(
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     shares = tuple(weight / sum(weights) for weight in weights)
     names = [f"c{number}" for number in range(len(counts))]
-    parts = stratified(labels, shares, seed, names)
+    parts = stratified_split(labels, shares, seed, names)
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(labels)))
     for part, share in zip(parts, shares, strict=True):
         found = np.bincount(labels[part], minlength=len(counts))
         assert (found >= 1).all()
         assert (np.abs(found - share * np.array(counts)) <= 2).all()
-    again = stratified(labels, shares, seed, names)
+    again = stratified_split(labels, shares, seed, names)
     assert all(np.array_equal(one, other) for one, other in zip(parts, again, strict=True))
 
 
 def test_another_seed_draws_another_split() -> None:
     labels = np.repeat(np.arange(2), 50)
-    one, other = (stratified(labels, (0.5, 0.2, 0.3), seed, "ab")[0] for seed in (0, 1))
+    one, other = (stratified_split(labels, (0.5, 0.2, 0.3), seed, "ab")[0] for seed in (0, 1))
     assert not np.array_equal(one, other)
 
 
 def test_a_split_never_changes_between_versions() -> None:
-    train, val, test = stratified(np.repeat(np.arange(2), 5), (0.4, 0.2, 0.4), 7, "ab")
+    train, val, test = stratified_split(np.repeat(np.arange(2), 5), (0.4, 0.2, 0.4), 7, "ab")
     assert (train.tolist(), val.tolist(), test.tolist()) == ([1, 4, 8, 9], [0, 7], [2, 3, 5, 6])
 
 
@@ -145,15 +146,15 @@ def test_shares_that_do_not_fit_are_refused(split: tuple[float, float, float], m
 
 def test_parts_that_a_data_set_brings_are_kept() -> None:
     labels = np.tile(np.arange(2), 20)
-    part = Part(np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1), labels)
-    source = Source(("a", "b"), {"train": part, "test": part.take(np.arange(6))})
-    parts = cut(source, None, 0)
+    part = LabelledImages(np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1), labels)
+    source = ImageDataset(("a", "b"), {"train": part, "test": part.take(np.arange(6))})
+    parts = split_dataset(source, None, 0)
     assert parts["test"] is source.parts["test"]
     assert (len(parts["train"]), len(parts["val"])) == (32, 8)
-    with pytest.raises(DataError, match="brings its own test part, so its share must be 0"):
-        cut(source, (0.5, 0.2, 0.3), 0)
-    assert len(cut(source, (0.1, 0.2, 0.0), 0)["train"]) == 4
-    whole = cut(Source(("a", "b"), {"train": part, "val": part, "test": part}), None, 0)
+    with pytest.raises(DataError, match="has its own test part, so its share must be 0"):
+        split_dataset(source, (0.5, 0.2, 0.3), 0)
+    assert len(split_dataset(source, (0.1, 0.2, 0.0), 0)["train"]) == 4
+    whole = split_dataset(ImageDataset(("a", "b"), {"train": part, "val": part, "test": part}), None, 0)
     assert np.array_equal(whole["train"].pixels, part.pixels)
 
 
@@ -165,7 +166,7 @@ def test_default_shares_add_up_to_one(own: tuple[str, ...]) -> None:
 def test_a_class_with_too_few_images_is_named_with_its_count() -> None:
     labels = np.array([0] * 10 + [1] * 2)
     with pytest.raises(DataError, match="class 'crow' has 2 where 3 are needed"):
-        stratified(labels, (0.6, 0.2, 0.2), 0, ["owl", "crow"])
+        stratified_split(labels, (0.6, 0.2, 0.2), 0, ["owl", "crow"])
 
 
 # --- pixels

@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from nas_attn.config import DataConfig
-from nas_attn.data import folder as data_folder
+from nas_attn.data import decode
 from nas_attn.data.dataset import describe, load_data
-from nas_attn.data.folder import cache_file, decode_all, list_folder, read_folder
+from nas_attn.data.decode import cache_file, decode_all
+from nas_attn.data.entry import DataRequest
+from nas_attn.data.folder import list_folder, read_folder
 from nas_attn.errors import DataError
 
 
@@ -56,13 +58,13 @@ def test_class_folders_are_split_70_15_15_and_stretched_to_64(root: Path) -> Non
     assert data.facts.class_names == ("a", "b")
     assert data.facts.class_counts == (20, 20)
     assert data.train.pixels.shape == (28, 3, 64, 64)
-    assert data.facts.notes == ("The images of the folder are brought to 64x64: --image-size sets another size.",)
+    assert data.facts.notes == ("The images are resized to 64x64, the default of 'folder': --image-size changes it.",)
     assert facts_of(root, image_size=64).notes == ()
 
 
 def test_pixels_and_labels_are_those_of_the_files(root: Path) -> None:
     fill(root, 12, size=(16, 16))
-    source = read_folder(root, 16)
+    source = read_folder(DataRequest(root, 16))
     for number, label in enumerate(source.parts["train"].labels):
         path = list_folder(root)[1][number].path
         assert path.parent.name == source.class_names[label]
@@ -111,7 +113,7 @@ def test_images_lie_at_any_depth_and_hidden_files_do_not_count(root: Path) -> No
 def test_folders_beside_train_are_named(root: Path) -> None:
     fill(root / "train", 12)
     (root / "masks").mkdir()
-    assert any("not read: masks" in note for note in facts_of(root, image_size=8).notes)
+    assert any("beside 'train' that are not read: masks" in note for note in facts_of(root, image_size=8).notes)
 
 
 def test_sixteen_bit_images_keep_their_range(root: Path) -> None:
@@ -119,7 +121,7 @@ def test_sixteen_bit_images_keep_their_range(root: Path) -> None:
         (root / name).mkdir(parents=True, exist_ok=True)
         shades = np.full((8, 8), 257 * 40 * number, np.uint16)
         Image.fromarray(shades).save(root / name / f"{number}.png")
-    part = read_folder(root, 8).parts["train"]
+    part = read_folder(DataRequest(root, 8)).parts["train"]
     assert part.pixels.shape == (6, 8, 8, 1)
     assert [int(image.max()) for image in part.pixels] == [0, 40, 80, 120, 160, 200]
 
@@ -140,11 +142,11 @@ def test_other_kinds_of_image_are_read(root: Path) -> None:
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        ([], "must hold one folder a class, two classes or more, but it holds no folder"),
-        (["a"], "two classes or more, but it holds only 'a'"),
-        (["a", "b"], "must hold images, but .* holds no file in any class folder"),
-        (["val/a", "test/a"], "must hold a 'train' folder beside 'test', 'val', but has none"),
-        (["train/a", "train/b", "val/a", "valid/a"], "must hold one val folder, but holds 'val' and 'valid'"),
+        ([], "must have one folder per class, two classes or more, but it has no folder"),
+        (["a"], "two classes or more, but it has only 'a'"),
+        (["a", "b"], "must have images, but .* has no file in any class folder"),
+        (["val/a", "test/a"], "must have a 'train' folder beside 'test', 'val', but has none"),
+        (["train/a", "train/b", "val/a", "valid/a"], "must have one val folder, but has 'val' and 'valid'"),
     ],
 )
 def test_a_layout_that_says_nothing_is_refused(root: Path, folders: list[str], message: str) -> None:
@@ -165,7 +167,7 @@ def test_a_class_that_train_does_not_have_is_refused(root: Path) -> None:
 def test_an_empty_part_is_refused(root: Path) -> None:
     fill(root / "train", 12)
     (root / "val" / "a").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"must hold images, but .*val holds no file"):
+    with pytest.raises(DataError, match=r"must have images, but .*val has no file"):
         facts_of(root)
 
 
@@ -201,7 +203,7 @@ def test_a_few_files_that_are_no_images_are_named_and_skipped(root: Path) -> Non
 
 def test_more_than_one_percent_stops(root: Path, cache_home: Path) -> None:
     spoil(root, 100, 7)
-    message = r"At most 1 % .* but at least \d of 107 are none: .*bad0.*Remove or mend them"
+    message = r"At most 1 % .* but at least \d of 107 are none: .*bad0.*Remove or repair them"
     with pytest.raises(DataError, match=message):
         facts_of(root, image_size=4)
     assert not cache_home.exists()
@@ -225,13 +227,13 @@ def test_a_link_to_nowhere_is_a_file_that_is_no_image(root: Path) -> None:
 
 def decoded_times(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     times: list[int] = []
-    real = data_folder.decode_all
+    real = decode.decode_all
 
     def counted(*words: Any, **options: Any):
         times.append(1)
         return real(*words, **options)
 
-    monkeypatch.setattr(data_folder, "decode_all", counted)
+    monkeypatch.setattr(decode, "decode_all", counted)
     return times
 
 
@@ -328,7 +330,7 @@ def test_the_cache_lies_where_the_platform_wants_it(root: Path, monkeypatch: pyt
 def test_progress_ends_at_the_number_of_files(root: Path) -> None:
     fill(root, 70, size=(4, 4))
     seen: list[tuple[int, int]] = []
-    read_folder(root, 4, progress=lambda done, total: seen.append((done, total)))
+    read_folder(DataRequest(root, 4, progress=lambda done, total: seen.append((done, total))))
     assert seen == [(32, 70), (64, 70), (70, 70)]
 
 
@@ -346,7 +348,7 @@ def test_an_interrupt_while_decoding_leaves_at_once(root: Path, cache_home: Path
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
-        read_folder(root, 4, progress=interrupt)
+        read_folder(DataRequest(root, 4, progress=interrupt))
     assert not cache_home.exists()
 
 
@@ -356,6 +358,6 @@ def test_a_large_photo_is_reduced_while_it_is_decoded_and_looks_the_same(root: P
     for name in ("a/1.jpg", "b/2.jpg"):
         (root / name).parent.mkdir(parents=True)
         photo.save(root / name, quality=95)
-    ours = read_folder(root, 32).parts["train"].pixels[0]
+    ours = read_folder(DataRequest(root, 32)).parts["train"].pixels[0]
     plain = np.asarray(Image.open(root / "a" / "1.jpg").resize((32, 32), Image.Resampling.BILINEAR))
     assert np.abs(ours.astype(int) - plain).max() <= 3

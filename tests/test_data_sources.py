@@ -28,10 +28,10 @@ def facts_of(name: str, **options: Any):
     [
         (
             "cifar",
-            r"Unknown data set 'cifar': did you mean 'cifar10+'\? Known: cifar10, cifar100, digits, fashion-mnist",
+            r"Unknown data source 'cifar': did you mean 'cifar10+'\? Known: cifar10, cifar100, digits, fashion-mnist",
         ),
-        ("folder", "must name its place: write folder:PATH"),
-        ("npz:", "must name its place: write npz:PATH"),
+        ("folder", "needs the path of a folder, but got 'folder': write folder:PATH"),
+        ("npz:", "needs the path of a file, but got 'npz:': write npz:PATH"),
         ("npz:nowhere.npz", r"must exist, but there is none at .*nowhere\.npz"),
         ("folder:nowhere", r"must exist, but there is none at .*nowhere"),
     ],
@@ -75,7 +75,7 @@ def test_an_npz_with_missing_parts_is_split(tmp_path: Path) -> None:
     assert (with_test.n_train, with_test.n_val, with_test.n_test) == (48, 12, 12)
     with_val = facts_of(write_npz(tmp_path / "c.npz", train=arrays(60), val=arrays(12)))
     assert (with_val.n_train, with_val.n_val, with_val.n_test) == (51, 12, 9)
-    assert any("test was cut from its train part" in note for note in with_val.notes)
+    assert any("test was split off from its train part" in note for note in with_val.notes)
 
 
 def test_images_that_are_not_square_are_stretched_and_it_is_said(tmp_path: Path) -> None:
@@ -88,13 +88,19 @@ def test_images_that_are_not_square_are_stretched_and_it_is_said(tmp_path: Path)
 BAD_NPZ = {
     "float images": ((arrays()[0] / 255, arrays()[1]), r"must be uint8 \(0 to 255\), but is float64"),
     "five axes": ((arrays()[0][:, None, :, :, None], arrays()[1]), r"must have the shape \(N, H, W\)"),
-    "no images": ((arrays()[0][:0], arrays()[1][:0]), r"must have the shape .* but has \(0, 6, 6, 1\)"),
-    "too few labels": ((arrays()[0], arrays()[1][:-1]), "must hold one label an image, but has 29 for 30 images"),
-    "three axes of labels": ((arrays()[0], np.zeros((30, 4, 2), int)), r"0 or 1 for each of several labels, \(N, K\)"),
-    "float labels": ((arrays()[0], arrays()[1] / 2), "must hold whole numbers, but is float64"),
-    "negative labels": ((arrays()[0], arrays()[1] - 1), "must count the classes from 0, but -1 is there"),
-    "huge labels": ((arrays()[0], arrays()[1] + 2**40), "must count the classes from 0, but 1099511627778 is there"),
-    "a gap": ((arrays()[0], arrays()[1] * 10**6), "without a gap, but none is 1 and the largest is 2000000"),
+    "no images": ((arrays()[0][:0], arrays()[1][:0]), r"must have the shape .*, but has \(0, 6, 6\)\.$"),
+    "too few labels": ((arrays()[0], arrays()[1][:-1]), "must have one row per image, but has 29 for 30 images"),
+    "three axes of labels": (
+        (arrays()[0], np.zeros((30, 4, 2), int)),
+        r"or \(N, K\) with 0 or 1 for each of K labels, but has \(30, 4, 2\)",
+    ),
+    "float labels": ((arrays()[0], arrays()[1] / 2), "must be whole numbers, but is float64"),
+    "negative labels": ((arrays()[0], arrays()[1] - 1), "must be class numbers from 0, but has the value -1"),
+    "huge labels": (
+        (arrays()[0], arrays()[1] + 2**40),
+        "must be class numbers from 0, but has the value 1099511627778",
+    ),
+    "a gap": ((arrays()[0], arrays()[1] * 10**6), "without a gap, but no label is 1 and the largest is 2000000"),
     "one class": ((arrays()[0], arrays()[1] * 0), "must have two classes or more, but has only '0'"),
     "rare class": ((arrays(4)[0], arrays(4)[1]), "class '0' has 2 where 3 are needed"),
 }
@@ -108,15 +114,17 @@ def test_npz_content_that_does_not_fit_is_refused(tmp_path: Path, case: str) -> 
 
 
 def test_npz_parts_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"among the 3 classes of 'train_labels' \(0 to 2\), but 4 is there"):
+    with pytest.raises(
+        DataError, match=r"'test' in 'npz:.*' must be among its 3 classes \(0 to 2\), but have the value 4"
+    ):
         facts_of(write_npz(tmp_path / "a.npz", train=arrays(), test=arrays(classes=5)))
     with pytest.raises(DataError, match=r"must have one shape, but they have \(6, 6, 1\) in train, \(7, 7, 1\) in val"):
         facts_of(write_npz(tmp_path / "b.npz", train=arrays(), val=arrays(size=7)))
     np.savez(tmp_path / "c.npz", train_images=arrays()[0])
-    with pytest.raises(DataError, match="must hold 'train_labels' beside train_images"):
+    with pytest.raises(DataError, match="must contain 'train_labels' beside train_images"):
         facts_of(f"npz:{tmp_path / 'c.npz'}")
     np.savez(tmp_path / "d.npz", x=arrays()[0])
-    with pytest.raises(DataError, match="must hold 'train_images' and 'train_labels', but holds x"):
+    with pytest.raises(DataError, match="must contain 'train_images' and 'train_labels', but contains x"):
         facts_of(f"npz:{tmp_path / 'd.npz'}")
 
 
@@ -178,10 +186,13 @@ def test_mnist_is_read_from_the_root_with_its_own_test_part(tmp_path: Path) -> N
     assert data.facts.class_names[7] == "7 - seven"
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])
-def test_a_missing_data_set_says_where_it_looked_and_which_flags_help(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("cifar10", "CIFAR10"), ("cifar100", "CIFAR100")],
+)
+def test_a_missing_data_set_says_where_it_looked_and_which_flags_help(tmp_path: Path, name: str, theirs: str) -> None:
     message = (
-        rf"'{name}' was not found in {tmp_path}.*: say where it lies with --data-root, or fetch it with --download"
+        rf"^{theirs} was not found in {tmp_path}.*: name its folder with --data-root, or download it with --download"
     )
     with pytest.raises(DataError, match=message):
         facts_of(name, root=str(tmp_path))
@@ -192,10 +203,10 @@ def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     images = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:999])
-    with pytest.raises(DataError, match=r"'mnist' is not whole in .*raw .*: fetch it with --download"):
+    with pytest.raises(DataError, match=r"MNIST is incomplete or damaged in .*raw .*: download it with --download"):
         facts_of("mnist", root=str(tmp_path))
     (tmp_path / "cifar-10-batches-py").mkdir()
-    with pytest.raises(DataError, match="'cifar10' is not whole in"):
+    with pytest.raises(DataError, match="CIFAR10 is incomplete or damaged in"):
         facts_of("cifar10", root=str(tmp_path))
 
 
@@ -223,7 +234,7 @@ def test_a_download_that_fails_is_one_sentence(tmp_path: Path, monkeypatch: pyte
         raise OSError("no route to host\nsecond line")
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR100", offline)
-    with pytest.raises(DataError, match=r"could not be fetched into .*: no route to host$"):
+    with pytest.raises(DataError, match=r"could not be downloaded to .*: no route to host$"):
         facts_of("cifar100", root=str(tmp_path), download=True)
 
 
@@ -234,9 +245,9 @@ def test_a_scikit_learn_with_a_broken_file_is_one_sentence(tmp_path: Path, monke
     folder.mkdir(parents=True)
     (folder / "digits.csv.gz").write_bytes(gzip.compress(b"1,2,3\n4,x,6\n"))
     spec = ModuleSpec("sklearn", None, origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr("nas_attn.data.sources.find_spec", lambda _: spec)
-    with pytest.raises(DataError, match=r"The digits cannot be read from .*: install scikit-learn anew"):
+    monkeypatch.setattr("nas_attn.data.digits.find_spec", lambda _: spec)
+    with pytest.raises(DataError, match=r"The digits cannot be read from .*: reinstall scikit-learn"):
         facts_of("digits")
-    monkeypatch.setattr("nas_attn.data.sources.find_spec", lambda _: None)
+    monkeypatch.setattr("nas_attn.data.digits.find_spec", lambda _: None)
     with pytest.raises(DataError, match="pip install scikit-learn"):
         facts_of("digits")

@@ -210,7 +210,7 @@ def test_the_plan_says_what_the_labels_are_judged_by(run: RunRecord, capsys: pyt
     space, data = run.folder.parent / "tiny.toml", run.folder.parent / "chest.npz"
     assert main(["search", "--dry-run", "--space", str(space), "--data", f"npz:{data}", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert "each with any of 3 labels, judged by their mean ROC AUC" in out
+    assert "each with any of 3 labels, scored by their mean ROC AUC" in out
     assert "leaves out '2'" in out
     assert "Estimated time of training" in out
 

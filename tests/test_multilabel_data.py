@@ -12,8 +12,8 @@ from multilabel_cases import LABELS, column, facts_of, planted, write_npz
 from PIL import Image
 
 from nas_attn.config import DataConfig
-from nas_attn.data.arrays import dealt
 from nas_attn.data.dataset import load_data
+from nas_attn.data.splits import multilabel_split
 from nas_attn.errors import DataError
 
 
@@ -33,7 +33,7 @@ def test_an_npz_with_a_column_a_label_is_multi_label(tmp_path: Path) -> None:
     assert data.test.targets.dtype == torch.float32
     assert np.array_equal(data.test.targets.numpy(), test_part[1])
     assert data.train_val.targets.shape == (80, 3)
-    assert "each with any of 3 labels, judged by their mean ROC AUC." in data.facts.in_words
+    assert "each with any of 3 labels, scored by their mean ROC AUC." in data.facts.in_words
 
 
 def test_one_column_and_true_and_false_are_read_as_what_they_are(tmp_path: Path) -> None:
@@ -55,12 +55,12 @@ def test_labels_of_which_every_image_has_one_are_taken_with_a_remark(tmp_path: P
 
 TRAIN, OWN = planted(60), planted(20, 1)
 BAD_NPZ = {
-    "a two": ({"train": (TRAIN[0], TRAIN[1] * 2)}, "must hold 0 or 1 for each of its 3 labels, but 2 is there"),
-    "fractions": ({"train": (TRAIN[0], TRAIN[1] / 2)}, "must hold whole numbers, but is float64"),
+    "a two": ({"train": (TRAIN[0], TRAIN[1] * 2)}, "must be 0 or 1 for each of its 3 labels, but has the value 2"),
+    "fractions": ({"train": (TRAIN[0], TRAIN[1] / 2)}, "must be whole numbers, but is float64"),
     "too few": ({"train": (TRAIN[0], TRAIN[1][:-1])}, "but has 59 for 60 images"),
     "other columns": (
         {"train": TRAIN, "val": (OWN[0], OWN[1][:, :2])},
-        "as many labels, but they have 3 in train, 2 in",
+        "the same number of labels, but they have 3 in train, 2 in",
     ),
     "one column": ({"train": TRAIN, "test": (OWN[0], OWN[1][:, 0])}, "they have 3 in train, one in test"),
     "no positive": ({"train": (TRAIN[0], column(TRAIN[1], 1, 0))}, "label '1' has 0 with it where 3 are needed"),
@@ -86,7 +86,7 @@ def test_npz_labels_that_cannot_be_learnt_are_refused(tmp_path: Path, case: str)
 def test_a_label_that_an_own_part_cannot_judge_is_named(tmp_path: Path) -> None:
     val = (OWN[0], column(OWN[1], 2, 0))
     facts = facts_of(write_npz(tmp_path / "a.npz", train=TRAIN, val=val, test=OWN))
-    assert facts.notes == ("The mean ROC AUC on val leaves out '2': all images of that part agree in it.",)
+    assert facts.notes == ("The mean ROC AUC on val leaves out '2': the label is the same in all images of val.",)
 
 
 # --- the split
@@ -97,13 +97,13 @@ def test_every_label_is_cut_by_the_same_shares_and_the_seed_decides(tmp_path: Pa
     labels = (generator.random((1000, 6)) < (0.5, 0.3, 0.1, 0.05, 0.02, 0.01)).astype(np.int64)
     labels[:, 5] |= labels[:, 4]  # labels that go together
     shares = (0.6, 0.2, 0.1)
-    parts = dealt(labels, shares, 0, list("abcdef"))
+    parts = multilabel_split(labels, shares, 0, list("abcdef"))
     assert [len(part) for part in parts] == pytest.approx([600, 200, 100], abs=8)
     assert len(np.unique(np.concatenate(parts))) == sum(map(len, parts))
     for part, share in zip(parts, shares, strict=True):
         assert np.array_equal(part, np.sort(part))
         assert np.abs(labels[part].sum(0) - share * labels.sum(0)).max() <= 3
-    again, other = (dealt(labels, shares, seed, list("abcdef")) for seed in (0, 1))
+    again, other = (multilabel_split(labels, shares, seed, list("abcdef")) for seed in (0, 1))
     assert np.array_equal(parts[0], again[0])
     assert not np.array_equal(parts[0], other[0])
 
@@ -111,7 +111,11 @@ def test_every_label_is_cut_by_the_same_shares_and_the_seed_decides(tmp_path: Pa
 def test_three_images_of_a_label_go_to_three_parts() -> None:
     labels = np.zeros((40, 2), np.int64)
     labels[:3, 0] = labels[10:30, 1] = 1
-    assert [labels[part, 0].sum() for part in dealt(labels, (0.7, 0.15, 0.15), 0, ("rare", "usual"))] == [1, 1, 1]
+    assert [labels[part, 0].sum() for part in multilabel_split(labels, (0.7, 0.15, 0.15), 0, ("rare", "usual"))] == [
+        1,
+        1,
+        1,
+    ]
 
 
 # --- a folder with a table
@@ -197,21 +201,21 @@ def test_a_damaged_image_is_left_out_with_its_labels(root: Path) -> None:
 BAD_TABLES = {
     "another value": (
         lambda lines: lines.__setitem__(3, "02.png,0,2,1"),
-        "Line 4 .* 0 or 1 for label 'hernia', but holds '2'",
+        "Line 4 .* 0 or 1 for label 'hernia', but has '2'",
     ),
-    "an empty cell": (lambda lines: lines.__setitem__(3, "02.png,0,,1"), "for label 'hernia', but holds ''"),
+    "an empty cell": (lambda lines: lines.__setitem__(3, "02.png,0,,1"), "for label 'hernia', but has ''"),
     "a missing file": (lambda lines: lines.append("x.png,0,0,1"), "Line 42 .* must name a file below .* no 'x.png'"),
     "a file outside": (lambda lines: lines.append("../x.png,0,0,1"), r"must name a file below .* no '\.\./x\.png'"),
-    "a file twice": (lambda lines: lines.append("./02.png,0,0,1"), r"names './02\.png' again, which line 4 has"),
-    "a short row": (lambda lines: lines.append("02.png,0,0"), "must have 4 columns as the first line has, but has 3"),
+    "a file twice": (lambda lines: lines.append("./02.png,0,0,1"), r"names './02\.png' again, after line 4"),
+    "a short row": (lambda lines: lines.append("02.png,0,0"), "must have 4 columns like the first line, but has 3"),
     "one label": (
         lambda lines: lines.__setitem__(slice(None), ["file,a", "00.png,1"]),
         "two columns of labels or more",
     ),
     "semicolons": (lambda lines: lines.__setitem__(0, "file;a;b"), "with commas between them"),
-    "a name twice": (lambda lines: lines.__setitem__(0, "file,a,b,a"), "a name of its own, but column 4 has 'a'"),
-    "no name": (lambda lines: lines.__setitem__(0, "file,a,b,"), "a name of its own, but column 4 has ''"),
-    "no rows": (lambda lines: lines.__delitem__(slice(1, None)), "a line for each image, but holds 1"),
+    "a name twice": (lambda lines: lines.__setitem__(0, "file,a,b,a"), "its own name, but column 4 has 'a'"),
+    "no name": (lambda lines: lines.__setitem__(0, "file,a,b,"), "its own name, but column 4 has ''"),
+    "no rows": (lambda lines: lines.__delitem__(slice(1, None)), "a line per image, but has 1"),
     "another split": (
         lambda lines: lines.__setitem__(slice(None), ["file,a,b,split", "00.png,1,0,trian"]),
         "Unknown split 'trian' in Line 2 .*: did you mean 'train'",

@@ -1,4 +1,4 @@
-"""The images of a run: described without torch, and loaded onto the device as they are trained on."""
+"""The images of a run: described without torch, or loaded onto a device as tensors for training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_attn.config import DataConfig
-from nas_attn.data.arrays import PARTS, Part, Progress, check_labels, cut, mean_and_std, resized, with_channels
+from nas_attn.data.arrays import PARTS, LabelledImages, mean_and_std, resized, with_channels
+from nas_attn.data.catalog import DATA, data_source
+from nas_attn.data.entry import Progress
 from nas_attn.data.sources import read_source
+from nas_attn.data.splits import constant_label_notes, split_dataset
 from nas_attn.errors import DataError
 from nas_attn.records import Labelling, labelling
 
@@ -23,14 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What is known of a data set once it is read, split and brought to its size.
+    """Facts about a data set that is read, split and resized.
 
     Args:
+        name: The data source as the user wrote it.
         class_names: The classes, or the labels where an image may have several.
-        class_counts: Images of each class or with each label, over all parts.
-        fingerprint: SHA-256 of every pixel and label, part by part: another size, split or seed gives another.
-        mean, std: Of the train part, a channel, of pixels between 0 and 1.
-        notes: Sentences that a user should read.
+        class_counts: Number of images per class or per label, over all parts.
+        fingerprint: SHA-256 of every pixel and label, part by part: it differs for another size, split or seed.
+        mean, std: Per channel of the train part, of pixels scaled to 0 to 1.
+        notes: Sentences that the user should read.
         task: Whether an image has one label, or any number of them.
     """
 
@@ -51,11 +55,11 @@ class DataFacts:
 
     @property
     def in_words(self) -> str:
-        """Return the data in one sentence."""
+        """One sentence on the data."""
         size = f"{self.image_size}x{self.image_size}"
         labels = f"{self.num_classes} classes"
         if self.task == "multi-label":
-            labels = f"each with any of {self.num_classes} labels, judged by their mean ROC AUC"
+            labels = f"each with any of {self.num_classes} labels, scored by their mean ROC AUC"
         return (
             f"Data: {self.name}, {self.n_train:,} training, {self.n_val:,} validation and {self.n_test:,} test "
             f"images of {size}, {labels}."
@@ -63,16 +67,16 @@ class DataFacts:
 
     @property
     def n_bytes(self) -> int:
-        """Return what the images take on the device."""
+        """Bytes that the images take on the device."""
         return (self.n_train + self.n_val + self.n_test) * self.in_channels * self.image_size**2
 
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images on a device, with the normalisation of the train part that they belong to.
+    """Labelled images on a device, with the normalisation of their data set's train part.
 
     Shape: pixels (N, C, H, W) uint8, channels last in memory; targets (N,) int64, or (N, K) float32 of 0 and 1 where an
-        image may have several labels.
+        image may have several labels; mean and std one number per channel.
     """
 
     pixels: Tensor
@@ -95,7 +99,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Data:
-    """The three parts on the device; `test` is for the last comparison only."""
+    """The three parts on the device; `test` is read in the last comparison only."""
 
     train: Images
     val: Images
@@ -104,7 +108,7 @@ class Data:
 
     @cached_property
     def train_val(self) -> Images:
-        """Train and val together, for retraining; the normalisation stays that of train."""
+        """Train and val together, for retraining, with the normalisation of train."""
         import torch
 
         pixels = torch.cat([part.pixels.permute(0, 2, 3, 1) for part in (self.train, self.val)]).permute(0, 3, 1, 2)
@@ -112,10 +116,10 @@ class Data:
 
 
 def describe(config: DataConfig, *, progress: Progress | None = None) -> DataFacts:
-    """Read and split the data, and say what it is; no torch, unless torchvision reads it.
+    """Read, split and resize the data, and return facts about it; no torch, unless torchvision reads it.
 
     Args:
-        progress: Called with the files done and their number while a folder is decoded for the first time.
+        progress: Called with the number of files decoded and their total, while they are not yet in the cache.
 
     Raises: DataError, in one sentence, for data that is missing, damaged, or too small for the split.
     """
@@ -123,12 +127,15 @@ def describe(config: DataConfig, *, progress: Progress | None = None) -> DataFac
 
 
 def load_data(config: DataConfig, *, device: str | torch.device = "cpu", progress: Progress | None = None) -> Data:
-    """Return the data as uint8 tensors on `device`. Raises: DataError, as `describe` does."""
+    """Return the data as uint8 tensors on `device`.
+
+    Raises: DataError, as `describe` does.
+    """
     import torch
 
     parts, facts = _prepare(config, progress)
 
-    def on_device(part: Part) -> Images:
+    def on_device(part: LabelledImages) -> Images:
         pixels = torch.from_numpy(np.ascontiguousarray(part.pixels)).to(device).permute(0, 3, 1, 2)
         targets = torch.from_numpy(part.labels)
         targets = targets.float() if facts.task == "multi-label" else targets
@@ -138,32 +145,35 @@ def load_data(config: DataConfig, *, device: str | torch.device = "cpu", progres
     return Data(train, val, test, facts)
 
 
-def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, Part], DataFacts]:
-    """Read, split, resize and describe; the one way from a configuration to pixels."""
-    source = read_source(config, progress)
-    if len(source.class_names) < 2:
-        raise DataError(f"'{config.name}' must have two classes or more, but has only {source.class_names[0]!r}.")
-    split = cut(source, config.split, config.seed)
+def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, LabelledImages], DataFacts]:
+    """Read, split and resize the data; the one path from a configuration to pixels."""
+    dataset = read_source(config, progress)
+    if len(dataset.class_names) < 2:
+        raise DataError(f"'{config.name}' must have two classes or more, but has only {dataset.class_names[0]!r}.")
+    split = split_dataset(dataset, config.split, config.seed)
     height, width, own_channels = split["train"].pixels.shape[1:]
-    size = config.image_size or max(height, width)
+    size = config.image_size or data_source(config.name).default_image or max(height, width)
     channels = config.channels or own_channels
     parts = {
-        name: Part(resized(with_channels(part.pixels, channels), size), part.labels) for name, part in split.items()
+        name: LabelledImages(resized(with_channels(part.pixels, channels), size), part.labels)
+        for name, part in split.items()
     }
     mean, std = mean_and_std(parts["train"].pixels)
     labels = np.concatenate([part.labels for part in parts.values()])
-    several = source.task == "multi-label"
-    n_classes = len(source.class_names)
-    counts = labels.sum(0) if several else np.bincount(labels, minlength=n_classes)
-    notes = [*source.notes, *_split_notes(source.parts, parts), *(check_labels(source, parts) if several else ())]
-    if config.name.startswith("folder:") and config.image_size is None:
-        notes.append(f"The images of the folder are brought to {size}x{size}: --image-size sets another size.")
+    n_classes = len(dataset.class_names)
+    counts = labels.sum(0) if dataset.task == "multi-label" else np.bincount(labels, minlength=n_classes)
+    notes = [
+        *_source_notes(config),
+        *dataset.notes,
+        *_split_notes(dataset.parts, parts),
+        *(constant_label_notes(dataset, parts) if dataset.task == "multi-label" else ()),
+    ]
     if height != width:
         notes.append(f"Images of {height} x {width} are stretched to {size} x {size}.")
     facts = DataFacts(
         name=config.name,
         num_classes=n_classes,
-        class_names=source.class_names,
+        class_names=dataset.class_names,
         in_channels=channels,
         image_size=size,
         n_train=len(parts["train"]),
@@ -174,23 +184,33 @@ def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, P
         mean=mean,
         std=std,
         notes=tuple(notes),
-        task=source.task,
+        task=dataset.task,
     )
     return parts, facts
 
 
-def _split_notes(found: Mapping[str, Part], parts: Mapping[str, Part]) -> list[str]:
-    """Say what the split did that a user might not expect."""
+def _source_notes(config: DataConfig) -> list[str]:
+    """Return notes on the data source: a plug-in's package, and a size that the user did not state."""
+    source = data_source(config.name)
+    notes = [] if source.name in DATA.own else [f"Data source '{source.name}' belongs to {DATA.origin(source.name)}."]
+    if source.default_image is not None and config.image_size is None:
+        size = f"{source.default_image}x{source.default_image}"
+        notes.append(f"The images are resized to {size}, the default of '{source.name}': --image-size changes it.")
+    return notes
+
+
+def _split_notes(found: Mapping[str, LabelledImages], parts: Mapping[str, LabelledImages]) -> list[str]:
+    """Return notes on what a user might not expect of the split."""
     notes = []
     if "val" in found and "test" not in found:
-        notes.append("The data set brings val but no test part, so test was cut from its train part.")
+        notes.append("The data set has its own val part but no test part, so test was split off from its train part.")
     unused = sum(map(len, found.values())) - sum(map(len, parts.values()))
     if unused:
         notes.append(f"{unused} images are in no part, since the shares of the split add up to less than 1.")
     return notes
 
 
-def _fingerprint(parts: Mapping[str, Part]) -> str:
+def _fingerprint(parts: Mapping[str, LabelledImages]) -> str:
     """Return the SHA-256 of all pixels and labels, part by part."""
     digest = hashlib.sha256()
     for name in PARTS:

@@ -13,8 +13,9 @@ from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.weights_file import find_weights
 from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, read_shares, validate
-from nas_attn.data.arrays import Progress
+from nas_attn.data.catalog import data_label, data_source
 from nas_attn.data.dataset import DataFacts, describe
+from nas_attn.data.entry import Progress
 from nas_attn.errors import ConfigError, SpaceError, unknown
 from nas_attn.files import file_digest
 from nas_attn.placement import Placement, Shape
@@ -272,10 +273,11 @@ def _refuse_shape(given: Mapping[str, Any]) -> None:
 
 
 def _refuse_mirrors(recipe: Recipe, data: DataConfig | None) -> None:
-    """Refuse to mirror digits: a mirrored 2 is none."""
-    if data is not None and data.name == "digits" and recipe.augment == "crop-flip":
+    """Refuse to mirror images that lose their meaning by it: a mirrored 2 is no 2."""
+    if data is not None and recipe.augment == "crop-flip" and not data_source(data.name).mirror:
         raise ConfigError(
-            "--augment must be none or crop for digits, which lose their meaning when mirrored, but got crop-flip."
+            f"--augment must be none or crop for {data.name}, whose images lose their meaning when mirrored, but got "
+            "crop-flip."
         )
 
 
@@ -291,10 +293,9 @@ def _enlarged(settings: Settings, image_size: int) -> int | None:
 def _run_name(space: SearchSpace, data: DataConfig | None, train: object) -> str:
     if data is None:
         return f"{space.name}-own"
-    kind, _, path = data.name.partition(":")
-    label = Path(path).stem if path else kind
+    label = data_label(data.name)
     own = "-own" if train is not None else ""
-    return f"{space.name}{own}" if label == "digits" else f"{space.name}-{label}{own}"
+    return f"{space.name}{own}" if label == DataConfig().name else f"{space.name}-{label}{own}"
 
 
 def _validated(model: type[Any], given: Mapping[str, Any]) -> Any:

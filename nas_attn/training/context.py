@@ -14,7 +14,12 @@ from nas_attn.attention.entry import Entry
 from nas_attn.backbones.catalog import BACKBONES, register_backbone
 from nas_attn.backbones.entry import Backbone
 from nas_attn.config import DataConfig, Recipe
+from nas_attn.data.catalog import DATA, register_data
+from nas_attn.data.entry import DataSource
 from nas_attn.errors import ConfigError, unknown
+
+Record = Entry | Backbone | DataSource
+"""A record of a catalogue."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +48,22 @@ class Setting:
     train: Callable[..., float] | str | None = None
     gpus: float = 0.0
     n_threads: int | None = None
-    registered: tuple[Entry | Backbone, ...] = ()
+    registered: tuple[Record, ...] = ()
     class_names: tuple[str, ...] = ()
 
 
-def registered_here() -> tuple[Entry | Backbone, ...]:
-    """Return what this process registered beside the catalogues."""
-    return (*ATTENTIONS.registered, *BACKBONES.registered)
+def registered_here() -> tuple[Record, ...]:
+    """Return the records that this process registered in the catalogues."""
+    return (*ATTENTIONS.registered, *BACKBONES.registered, *DATA.registered)
 
 
-def register_all(records: Iterable[Entry | Backbone]) -> None:
-    """Register in this process what another one did."""
+def register_all(records: Iterable[Record]) -> None:
+    """Register in this process the records of another one."""
     for record in records:
         if isinstance(record, Backbone):
             register_backbone(record)
+        elif isinstance(record, DataSource):
+            register_data(record)
         else:
             register_attention(record)
 
