@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
-from attention_cases import CHANNELS, CONTEXT, base_options, other_values
+from attention_cases import CHANNELS, CONTEXT, base_options, other_values, run_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,17 +21,20 @@ from nas_attn.testing.suite import Check, attention_checks
 each_entry = pytest.mark.parametrize("name", ATTENTIONS.own)
 
 
-def rows_of(name: str) -> Iterator[ParameterSet]:
-    """Every check of an entry: that of its own options, and that each option matters, every day; the rest at night."""
-    for check in attention_checks(name):
-        is_short = check.variant == name or check.name == "option"
-        at_night = () if is_short and check.name not in ("compile", "export") else pytest.mark.nightly
-        yield pytest.param(check, id=str(check), marks=at_night)
+def is_short(check: Check) -> bool:
+    """Whether a check is of the entry's own options, or that an option matters; compilation takes seconds."""
+    return (check.variant == check.entry or check.name == "option") and check.name not in ("compile", "export")
 
 
-@pytest.mark.parametrize("check", [row for name in ATTENTIONS.own for row in rows_of(name)])
-def test_every_entry_keeps_the_contract(check: Check) -> None:
-    check.run()
+@each_entry
+def test_an_entry_passes_every_check_and_each_option_matters(name: str) -> None:
+    run_all(check for check in attention_checks(name) if is_short(check))
+
+
+@pytest.mark.nightly
+@each_entry
+def test_an_entry_passes_every_check_with_each_other_value_of_each_option_and_compiled(name: str) -> None:
+    run_all(check for check in attention_checks(name) if not is_short(check))
 
 
 @settings(max_examples=60, deadline=None)
@@ -83,6 +84,7 @@ RESNET34 = {64: 3, 128: 4, 256: 6, 512: 3}
         (21_797_672, RESNET34, "cbam", {}, 21_960_468),
         (25_557_032, RESNET50, "cbam", {}, 28_089_624),
         (44_549_160, RESNET101, "cbam", {}, 49_330_172),
+        (25_557_032, RESNET50, "eca", {}, 25_557_118),
         (23_705_252, RESNET50, "cbam", {}, 26_237_844),  # from here on for small images and 100 classes
         (23_705_252, {256: 1, 512: 1, 1024: 1}, "bam", {}, 24_063_319),
     ],
@@ -132,7 +134,7 @@ def test_what_cannot_be_built_is_refused_in_one_sentence(name: str, options: dic
         create_attention(name, CHANNELS, **options)
 
 
-@each_entry
-def test_no_channels_are_refused(name: str) -> None:
-    with pytest.raises(SpaceError, match=r"channels >= 1 must hold for attention '.*', but got channels=0\."):
-        create_attention(name, 0, context=CONTEXT)
+def test_no_channels_are_refused() -> None:
+    for name in ATTENTIONS.own:
+        with pytest.raises(SpaceError, match=rf"channels >= 1 must hold for attention '{name}', but got channels=0\."):
+            create_attention(name, 0, context=CONTEXT)

@@ -1,13 +1,13 @@
-"""The shared steps have the gradients of what they compute, and keep what they say; GCT, triplet and coord on them."""
+"""The shared steps: their gradients, and the memory that they keep; GCT, triplet and coord, which use them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from attention_cases import kept_bytes
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.nn import functional
@@ -15,7 +15,6 @@ from torch.nn import functional
 from nas_attn.attention import fused
 from nas_attn.attention.create import create_attention
 
-GOLDENS = Path(__file__).parent / "goldens"
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 N, C, H, W = 2, 3, 4, 5
 BY_CHANNEL, BY_PIXEL, BY_ROW, BY_COLUMN = (N, C, 1, 1), (N, 1, H, W), (N, C, H, 1), (N, C, 1, W)
@@ -39,43 +38,25 @@ def make_map(memory_format: torch.memory_format, *shape: int) -> Tensor:
     return torch.randn(*(shape or (N, C, H, W)), dtype=torch.double).contiguous(memory_format=memory_format)
 
 
-def kept_bytes(module: nn.Module, x: Tensor) -> int:
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = module(x)
-    assert output.requires_grad
-    return sum(kept.values())
-
-
-@pytest.mark.parametrize("memory_format", LAYOUTS)
 @pytest.mark.parametrize("name", STEPS)
-def test_gradients_of_a_step_are_those_of_what_it_computes(name: str, memory_format: torch.memory_format) -> None:
+def test_gradients_of_a_step_are_those_of_what_it_computes(name: str) -> None:
     torch.manual_seed(0)
     step, shapes = STEPS[name]
-    x = make_map(memory_format).requires_grad_()
-    others = [torch.randn(shape, dtype=torch.double).requires_grad_() for shape in shapes]
-    assert gradcheck(step, (x, *others))
+    for memory_format in LAYOUTS:
+        x = make_map(memory_format).requires_grad_()
+        others = [torch.randn(shape, dtype=torch.double).requires_grad_() for shape in shapes]
+        assert gradcheck(step, (x, *others)), memory_format
 
 
-@pytest.mark.parametrize("memory_format", LAYOUTS)
 @pytest.mark.parametrize("dims", [fused.CHANNELS, fused.ROWS, fused.COLUMNS, fused.PIXELS])
-def test_pools_are_maxima_and_means_in_either_order_in_memory(
-    dims: fused.Dims, memory_format: torch.memory_format
-) -> None:
-    x = make_map(memory_format)
-    same, maximum, mean = fused.pool(x, dims)
-    assert torch.equal(same, x)
-    assert torch.equal(maximum, x.amax(dims, keepdim=True))
-    torch.testing.assert_close(mean, x.mean(dims, keepdim=True))
-    torch.testing.assert_close(fused.sum_over(x, dims), x.sum(dims, keepdim=True))
+def test_pools_are_maxima_and_means_in_either_order_in_memory(dims: fused.Dims) -> None:
+    for memory_format in LAYOUTS:
+        x = make_map(memory_format)
+        same, maximum, mean = fused.pool(x, dims)
+        assert torch.equal(same, x)
+        assert torch.equal(maximum, x.amax(dims, keepdim=True))
+        torch.testing.assert_close(mean, x.mean(dims, keepdim=True))
+        torch.testing.assert_close(fused.sum_over(x, dims), x.sum(dims, keepdim=True))
 
 
 def test_the_first_of_equal_maxima_gets_the_gradient() -> None:
@@ -104,7 +85,6 @@ def test_a_step_refuses_to_be_differentiated_twice() -> None:
         grad.sum().backward()
 
 
-@pytest.mark.parametrize("memory_format", LAYOUTS)
 @pytest.mark.parametrize(
     ("name", "options", "most"),
     [
@@ -117,50 +97,32 @@ def test_a_step_refuses_to_be_differentiated_twice() -> None:
         ("gam", {}, 4.2),
     ],
 )
-def test_an_attention_keeps_few_maps_for_the_backward_pass(
-    name: str, options: dict[str, Any], most: float, memory_format: torch.memory_format
-) -> None:
-    x = torch.randn(2, 64, 28, 28).contiguous(memory_format=memory_format).requires_grad_()
-    assert kept_bytes(create_attention(name, 64, **options), x) <= most * x.untyped_storage().nbytes()
+def test_an_attention_keeps_few_maps_for_the_backward_pass(name: str, options: dict[str, Any], most: float) -> None:
+    for memory_format in LAYOUTS:
+        x = torch.randn(2, 64, 28, 28).contiguous(memory_format=memory_format).requires_grad_()
+        kept = kept_bytes(create_attention(name, 64, **options), x)
+        assert kept <= most * x.untyped_storage().nbytes(), memory_format
 
 
 @pytest.mark.parametrize("name", ["cbam", "gam", "triplet", "gct", "coord"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_an_attention_trains_under_autocast_on_maps_of_either_type(name: str, dtype: torch.dtype) -> None:
+def test_an_attention_trains_under_autocast_on_maps_of_either_type(name: str) -> None:
     torch.manual_seed(0)
     module = create_attention(name, 16)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.3)
-    x = torch.randn(2, 16, 6, 7, dtype=dtype)
-    exact, rounded = x.float().clone().requires_grad_(), x.clone().requires_grad_()
-    expected = module(exact)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = module(rounded)
-    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1)
-    expected.sum().backward()
-    found.float().sum().backward()
-    assert exact.grad is not None
-    assert rounded.grad is not None
-    assert rounded.grad.dtype == dtype
-    torch.testing.assert_close(rounded.grad.float(), exact.grad, rtol=0.2, atol=0.2)
-
-
-@pytest.mark.parametrize(("golden", "name"), [("gct_l2", "gct"), ("triplet_k7", "triplet")])
-@pytest.mark.parametrize("memory_format", LAYOUTS)
-def test_gct_and_triplet_compute_what_the_published_code_computes(
-    golden: str, name: str, memory_format: torch.memory_format
-) -> None:
-    data = torch.load(GOLDENS / f"{golden}.pt", weights_only=True)
-    module = create_attention(name, 64).eval()
-    ours = module.state_dict()
-    module.load_state_dict(
-        {key: value.reshape(ours[key].shape) for key, (_, value) in zip(ours, data["state_dict"], strict=True)}
-    )
-    assert sum(parameter.numel() for parameter in module.parameters()) == data["num_params"]
-    for inputs, output in [("inputs", "output"), ("inputs_rect", "output_rect")]:
-        found = module(data[inputs][0].contiguous(memory_format=memory_format))
-        assert found.is_contiguous(memory_format=memory_format)
-        torch.testing.assert_close(found, data[output], rtol=1e-4, atol=1e-5)
+    for dtype in (torch.bfloat16, torch.float32):
+        x = torch.randn(2, 16, 6, 7, dtype=dtype)
+        exact, rounded = x.float().clone().requires_grad_(), x.clone().requires_grad_()
+        expected = module(exact)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = module(rounded)
+        torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1)
+        expected.sum().backward()
+        found.float().sum().backward()
+        assert exact.grad is not None
+        assert rounded.grad is not None
+        assert rounded.grad.dtype == dtype
+        torch.testing.assert_close(rounded.grad.float(), exact.grad, rtol=0.2, atol=0.2)
 
 
 def test_gct_starts_as_the_identity_and_shields_gamma_and_beta_from_weight_decay() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
+from attention_cases import read_golden, with_weights_of
 from torch import Tensor, nn
 
 from nas_attn.attention.catalog import ATTENTIONS
@@ -14,20 +12,7 @@ from nas_attn.attention.entry import Context
 from nas_attn.attention.fusion import AFF, DAF, IAFF, MSCAM, TwoScaleGate
 from nas_attn.errors import SpaceError
 
-GOLDENS = Path(__file__).parent / "goldens"
 MERGES = {"aff_r4": AFF, "iaff_r4_fixed": IAFF}
-
-
-def read_golden(name: str) -> dict[str, Any]:
-    golden: dict[str, Any] = torch.load(GOLDENS / f"{name}.pt", weights_only=True)
-    return golden
-
-
-def laid_on(module: nn.Module, golden: dict[str, Any]) -> nn.Module:
-    """The module in eval mode with the golden's tensors, one by one in order."""
-    tensors = [tensor for _, tensor in golden["state_dict"]]
-    module.load_state_dict(dict(zip(module.state_dict(), tensors, strict=True)))
-    return module.eval()
 
 
 def flat(module: nn.Module) -> nn.Module:
@@ -45,28 +30,19 @@ def two_maps(*shape: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", MERGES)
-def test_a_merge_agrees_with_the_authors_code_on_square_and_rectangular_maps(name: str) -> None:
-    golden = read_golden(name)
-    module = laid_on(MERGES[name](64, reduction=4), golden)
-
-    for inputs, output in [("inputs", "output"), ("inputs_rect", "output_rect")]:
-        torch.testing.assert_close(module(*golden[inputs]), golden[output], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", MERGES)
 def test_the_branch_comes_first_and_the_shortcut_second(name: str) -> None:
     golden = read_golden(name)
     branch, shortcut = golden["inputs"]
 
-    swapped = laid_on(MERGES[name](64), golden)(shortcut, branch)
+    swapped = with_weights_of(golden, MERGES[name](64))(shortcut, branch)
 
     assert (swapped - golden["output"]).abs().mean() > 0.1
 
 
 def test_ms_cam_multiplies_by_the_gate_by_which_aff_mixes() -> None:
     golden = read_golden("aff_r4")
-    gate = laid_on(MSCAM(64), golden)
-    merge = laid_on(AFF(64), golden)
+    gate = with_weights_of(golden, MSCAM(64))
+    merge = with_weights_of(golden, AFF(64))
     x, _ = golden["inputs"]
 
     torch.testing.assert_close(gate(x), merge(x, torch.zeros_like(x)) / 2)
@@ -84,8 +60,8 @@ def test_flat_gates_make_aff_the_sum_iaff_the_mean_and_ms_cam_a_half(shape: tupl
 def test_a_merge_of_a_map_with_itself_is_that_map_whatever_the_gates() -> None:
     x, _ = two_maps(2, 64, 6, 5)
 
-    torch.testing.assert_close(laid_on(AFF(64), read_golden("aff_r4"))(x, x), 2 * x)
-    torch.testing.assert_close(laid_on(IAFF(64), read_golden("iaff_r4_fixed"))(x, x), x)
+    torch.testing.assert_close(with_weights_of(read_golden("aff_r4"), AFF(64))(x, x), 2 * x)
+    torch.testing.assert_close(with_weights_of(read_golden("iaff_r4_fixed"), IAFF(64))(x, x), x)
 
 
 def test_daf_is_the_sum() -> None:
@@ -110,7 +86,7 @@ def test_every_bottleneck_of_iaff_gets_a_gradient_also_the_second_global_one() -
 def test_both_gates_of_iaff_count() -> None:
     golden = read_golden("iaff_r4_fixed")
     for gate in ("gate1", "gate2"):
-        module = laid_on(IAFF(64), golden)
+        module = with_weights_of(golden, IAFF(64))
         flat(module.get_submodule(gate))
         for stack in module.get_submodule(gate).children():
             assert isinstance(stack.norm2, nn.BatchNorm2d)
@@ -167,11 +143,3 @@ def test_published_counts_come_out() -> None:
 def test_a_reduction_above_the_channels_is_refused(module: type[nn.Module]) -> None:
     with pytest.raises(SpaceError, match="reduction <= channels must hold, but got reduction=8, channels=4"):
         module(4, reduction=8)
-
-
-def test_the_readme_names_the_goldens_with_their_commits() -> None:
-    readme = (GOLDENS / "README.md").read_text()
-
-    for name in MERGES:
-        assert f"`{name}.pt`" in readme
-        assert read_golden(name)["commit"] in readme

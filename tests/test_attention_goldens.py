@@ -1,92 +1,128 @@
-"""The modules agree with published code, on tensors that this code computed."""
+"""The modules agree with published code on the tensors that it computed, and every entry has something independent."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
 import torch
+from attention_cases import GOLDENS, read_golden, with_weights_of
+from torch import nn
 
+from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.create import create_attention
+from nas_attn.attention.entry import Options
 
-GOLDENS = Path(__file__).parent / "goldens"
 BOTTLENECK = ["reduce.weight", "reduce.bias", "expand.weight", "expand.bias"]
+LINEAR = ["weight", "bias"]
 NORM = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
-CASES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
-    "se_conv_bias_r16": ("se", {"reduction": 16}, [f"bottleneck.{name}" for name in BOTTLENECK]),
-    "se_linear_nobias_r16": (
-        "se",
-        {"reduction": 16, "bias": False},
-        ["bottleneck.reduce.weight", "bottleneck.expand.weight"],
-    ),
-    "cbam_r16": (
-        "cbam",
-        {"reduction": 16},
-        [
-            *[f"channel.bottleneck.{name}" for name in BOTTLENECK],
-            "spatial.conv.weight",
-            *[f"spatial.norm.{name}" for name in NORM],
-        ],
-    ),
-    "cbam_r8_hard_sigmoid": (
-        "cbam",
-        {"reduction": 8, "gate": "hard_sigmoid", "spatial_norm": False},
-        [*[f"channel.bottleneck.{name}" for name in BOTTLENECK], "spatial.conv.weight"],
-    ),
-    "gam_r4_replicate": (
+NON_LOCAL = [
+    *[f"g.{name}" for name in LINEAR],
+    *[f"out.{name}" for name in LINEAR],
+    *[f"norm.{name}" for name in NORM],
+    *[f"{layer}.{name}" for layer in ("theta", "phi") for name in LINEAR],
+]
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What a golden file is compared with.
+
+    Args:
+        names: Our names of the file's weights, in the file's order; empty where ours are in that order too.
+    """
+
+    entry: str
+    options: Options = field(default_factory=dict)
+    channels: int = 64
+    names: tuple[str, ...] = ()
+
+    def build(self) -> nn.Module:
+        """The module as the golden's code was built."""
+        return create_attention(self.entry, self.channels, **self.options)
+
+
+FILES = {
+    "se_conv_bias_r16": Golden("se"),
+    "se_linear_nobias_r16": Golden("se", {"bias": False}),
+    "cbam_r16": Golden("cbam"),
+    "cbam_r8_hard_sigmoid": Golden("cbam", {"reduction": 8, "gate": "hard_sigmoid", "spatial_norm": False}),
+    "gam_r4_replicate": Golden(
         "gam",
         {"reduction": 4, "padding_mode": "replicate"},
-        [
+        names=(
             *[f"channel.{name}" for name in BOTTLENECK],
-            *[f"spatial.{layer}.{name}" for layer in ("conv1", "conv2") for name in ("weight", "bias")],
+            *[f"spatial.{layer}.{name}" for layer in ("conv1", "conv2") for name in LINEAR],
             *[f"spatial.{layer}.{name}" for layer in ("norm1", "norm2") for name in NORM],
-        ],
+        ),
     ),
+    "bam_r16_product": Golden("bam"),
+    "eca_k3": Golden("eca", {"kernel_size": 3}),
+    "gct_l2": Golden("gct"),
+    "triplet_k7": Golden("triplet"),
+    "aff_r4": Golden("aff"),
+    "iaff_r4_fixed": Golden("iaff"),
+    "sk_g32_r16_L32": Golden("sk"),
+    "deform_v1": Golden("deform", channels=32),
+    "gc_r16": Golden("gc"),
+    "non_local_r2": Golden("non_local", names=(*NON_LOCAL,)),
+    "non_local_r2_subsample": Golden("non_local", {"subsample": True}, names=(*NON_LOCAL,)),
 }
 
 
-def read_golden(name: str) -> dict[str, Any]:
-    golden: dict[str, Any] = torch.load(GOLDENS / f"{name}.pt", weights_only=True)
-    return golden
+def rows_of_readme(heading: str) -> Iterator[list[str]]:
+    """The cells of the table below a heading of goldens/README.md."""
+    section = (GOLDENS / "README.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    for line in section.splitlines():
+        if line.startswith("| `"):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
-def load_weights(module: torch.nn.Module, golden: dict[str, Any], names: list[str]) -> None:
-    """Load the golden's tensors under our names; a 1x1 convolution is a linear layer."""
-    tensors = [tensor for _, tensor in golden["state_dict"]]
-    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    state = {name: tensor.reshape(shapes[name]) for name, tensor in zip(names, tensors, strict=True)}
-    if golden["cls"] == "cbam_block":  # its spatial input is [mean, max], ours [max, mean]
-        state["spatial.conv.weight"] = state["spatial.conv.weight"].flip(1)
-    module.load_state_dict(state, strict=True)
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", FILES)
 def test_output_equals_the_published_code(name: str) -> None:
-    attention, options, names = CASES[name]
-    golden = read_golden(name)
-    module = create_attention(attention, 64, **options).eval()
-    load_weights(module, golden, names)
+    golden, module = read_golden(name), FILES[name].build()
+    with_weights_of(golden, module, FILES[name].names)
+    if golden["cls"] == "cbam_block":  # its spatial input is [mean, max], ours [max, mean]
+        with torch.no_grad():
+            module.spatial.conv.weight.copy_(module.spatial.conv.weight.flip(1))
 
     assert sum(parameter.numel() for parameter in module.parameters()) == golden["num_params"]
-    for inputs, output in [("inputs", "output"), ("inputs_rect", "output_rect")]:
-        for x in golden[inputs]:
-            torch.testing.assert_close(module(x), golden[output], rtol=1e-4, atol=1e-5)
+    pairs = [(golden["inputs"], golden["output"]), (golden["inputs_rect"], golden["output_rect"])]
+    for inputs, output in [pair for pair in pairs if pair[0]]:
+        for layout in LAYOUTS:
+            found = module(*(x.contiguous(memory_format=layout) for x in inputs))
+            assert found.is_contiguous(memory_format=layout)
+            torch.testing.assert_close(found, output, rtol=1e-4, atol=1e-5)
 
 
-def test_every_golden_is_used_and_named_with_its_source() -> None:
-    readme = (GOLDENS / "README.md").read_text()
-    tests = "".join(path.read_text() for path in GOLDENS.parent.glob("test_*.py"))
-    for path in GOLDENS.glob("*.pt"):
-        assert f'"{path.stem}"' in tests, path
-        assert f"`{path.name}`" in readme, path
-        assert read_golden(path.stem)["commit"] in readme, path
+def test_every_golden_is_compared_and_listed_with_its_entry_and_source() -> None:
+    assert {path.stem for path in GOLDENS.glob("*.pt")} == set(FILES)
+    listed = {file.strip("`").removesuffix(".pt"): rest for file, *rest in rows_of_readme("Files")}
+    assert listed.keys() == FILES.keys()
+    for name, (entry, code, commit) in listed.items():
+        golden = read_golden(name)
+        assert entry == f"`{FILES[name].entry}`", name
+        assert commit == (golden["commit"] or "-"), name
+        assert commit == "-" or f"{golden['repo']} `{golden['path']}`" in code, name
+
+
+def test_every_entry_has_a_golden_or_a_plain_recomputation_that_is_named() -> None:
+    plain = {entry.strip("`"): test.strip("`") for entry, test, _ in rows_of_readme("Entries without a file")}
+    with_file = {golden.entry for golden in FILES.values()}
+    assert [name for name in ATTENTIONS.own if name not in with_file | plain.keys()] == []
+    assert plain.keys() & with_file == set()
+    for entry, test in plain.items():
+        file, _, function = test.partition("::")
+        source = (GOLDENS.parent / file.removeprefix("tests/")).read_text()
+        assert re.search(rf"^def {function}\(", source, re.MULTILINE), f"{entry}: {test}"
 
 
 def test_cbam_sees_the_order_of_its_pooled_inputs() -> None:
     golden = read_golden("cbam_r16")
-    module = create_attention("cbam", 64).eval()
-    load_weights(module, golden, CASES["cbam_r16"][2])
+    module = with_weights_of(golden, create_attention("cbam", 64))
     with torch.no_grad():
         module.spatial.conv.weight.copy_(module.spatial.conv.weight.flip(1))
 

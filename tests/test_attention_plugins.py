@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 import textwrap
 from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from attention_cases import failure, run_all
 from broken_attentions import (
     BROKEN,
     FROZEN,
@@ -37,16 +38,7 @@ from nas_attn.placement import Placement
 from nas_attn.registry import Catalogue
 from nas_attn.space.fit import placement_cost
 from nas_attn.testing import suite as testing
-from nas_attn.testing.suite import CHECKS, Check, attention_checks
-
-
-def failure(check: Check) -> str:
-    """What a check says when it fails; empty if it holds."""
-    try:
-        check.run()
-    except AssertionError as error:
-        return str(error)
-    return ""
+from nas_attn.testing.suite import CHECKS, attention_checks
 
 
 def failing(entry: Entry, among: Container[str] = CHECKS) -> set[str]:
@@ -54,11 +46,23 @@ def failing(entry: Entry, among: Container[str] = CHECKS) -> set[str]:
     return {check.name for check in attention_checks(entry) if check.name in among and failure(check)}
 
 
-@pytest.mark.parametrize(
-    "check", [c for good in (SQUEEZED, WITH_FORMS, FROZEN) for c in attention_checks(good)], ids=str
-)
-def test_a_good_entry_passes_every_check(check: Check) -> None:
-    check.run()
+@pytest.mark.parametrize("entry", [SQUEEZED, FROZEN], ids=["squeezed", "frozen"])
+def test_a_good_entry_passes_every_check(entry: Entry) -> None:
+    run_all(attention_checks(entry))
+
+
+def test_good_closed_forms_pass() -> None:
+    run_all(check for check in attention_checks(WITH_FORMS) if check.name == "cost")
+
+
+def test_every_failure_of_several_checks_is_reported() -> None:
+    with pytest.raises(AssertionError, match=r"^my_gate-dtype: my_gate: torch\.bfloat16 .*\.\nmy_gate-record: "):
+        run_all(
+            [
+                *[c for c in attention_checks(entry_of(WidensHalves)) if c.name == "dtype"],
+                *[c for c in attention_checks(BROKEN["a default that is not the record's"][0]) if c.name == "record"],
+            ]
+        )
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -119,17 +123,20 @@ def test_options_are_brought_to_the_channels_or_refused() -> None:
 
 
 def test_an_author_of_a_plug_in_runs_the_contract_as_the_docstring_says(
-    run_python: RunCommand, root: Path, tmp_path: Path
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.syspath_prepend(str(root / "examples"))
     _, _, snippet = (testing.__doc__ or "").partition("more than this:")
-    (tmp_path / "test_mine.py").write_text(
-        "import pytest\nfrom own_attention import CONTRAST as MY_ENTRY\n" + textwrap.dedent(snippet)
-    )
-    paths = os.pathsep.join([str(root), str(root / "examples")])
-    outcome = run_python("-W", "error", "-m", "pytest", "-q", "test_mine.py", env={"PYTHONPATH": paths})
+    test_file: dict[str, Any] = {"pytest": pytest, "MY_ENTRY": import_module("own_attention").CONTRAST}
+    exec(textwrap.dedent(snippet), test_file)
+    (mark,) = test_file["test_my_gate"].pytestmark
+    argument, checks = mark.args
 
-    assert outcome.returncode == 0, outcome.stdout
-    assert re.search(r"^\d{2,} passed", outcome.stdout, re.MULTILINE)
+    assert argument == "check"
+    assert {check.name for check in checks} == set(CHECKS)
+    assert len({mark.kwargs["ids"](check) for check in checks}) == len(checks)
+    for check in checks:
+        test_file["test_my_gate"](check)
 
 
 def test_the_contract_needs_no_pytest(run_python: RunCommand) -> None:

@@ -69,13 +69,18 @@ def plain_scale(x: Tensor, state: dict[str, Tensor]) -> Tensor:
     return x / (1 + (-mixed).exp())
 
 
-@pytest.mark.parametrize("size", [(8, 8), (5, 7), (2, 2), (3, 9), (6, 2)])
-@pytest.mark.parametrize("softmax", ["spatial", "channel"])
 @pytest.mark.parametrize(
     "parts",
     ["channel", "element", "scale", "channel+element", "channel+scale", "element+scale", "channel+element+scale"],
 )
-def test_every_quantity_equals_a_plain_recomputation(parts: str, softmax: str, size: tuple[int, int]) -> None:
+def test_every_quantity_equals_a_plain_recomputation(parts: str) -> None:
+    for softmax in ("spatial", "channel") if "element" in parts else ("spatial",):
+        for size in [(8, 8), (5, 7), (2, 2), (3, 9), (6, 2)]:
+            compare_with_plain(parts, softmax, size)
+
+
+def compare_with_plain(parts: str, softmax: str, size: tuple[int, int]) -> None:
+    """Raise AssertionError unless every quantity of the module equals its plain recomputation."""
     module = build("triple", parts=parts, reduction=4, softmax=softmax).train()
     state, x = module.state_dict(), images(2, CHANNELS, *size)
     seen: dict[str, Tensor] = {}
@@ -95,10 +100,10 @@ def test_every_quantity_equals_a_plain_recomputation(parts: str, softmax: str, s
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-@pytest.mark.parametrize("shape", [(8, 8), (1, 1), (2, 3), (5, 5), (7, 9), (3, 11)])
-def test_cells_at_the_edge_hold_the_pixels_that_are_left(shape: tuple[int, int], size: int) -> None:
-    x = images(2, 3, *shape)
-    torch.testing.assert_close(average_cells(x, size), plain_cells(x, size))
+def test_cells_at_the_edge_hold_the_pixels_that_are_left(size: int) -> None:
+    for shape in [(8, 8), (1, 1), (2, 3), (5, 5), (7, 9), (3, 11)]:
+        x = images(2, 3, *shape)
+        torch.testing.assert_close(average_cells(x, size), plain_cells(x, size))
 
 
 def test_parameters_are_registered_in_the_order_of_the_data_flow() -> None:
