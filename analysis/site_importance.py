@@ -13,14 +13,14 @@ import argparse
 import csv
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 from nas_attn import NasAttnError, load_run
 from nas_attn.records import RunRecord
-from nas_attn.report.charts import heat_map
-from nas_attn.report.figures import write_importance
-from nas_attn.report.importance import Marginal, Row, marginals, rows_of, searched_sites
+from nas_attn.report.figures import importance_chart
+from nas_attn.report.importance import Marginal, Row, heat_map, marginals, rows_of, searched_sites
 from nas_attn.report.words import PER_CENT, Scale, scale_of
 
 COLUMNS = ("sites", "attention", "n", "mean", "low", "high", "against_none", "against_none_low", "against_none_high")
@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table_of(found, scale))
     chosen.out.mkdir(parents=True, exist_ok=True)
     write_csv(found, chosen.out / "site_importance.csv")
-    for path in [chosen.out / "site_importance.csv", *write_importance(heat, scale, chosen.out / "site_importance")]:
+    chart = replace(importance_chart(heat, scale), name="site_importance")
+    for path in [chosen.out / "site_importance.csv", *chart.write(chosen.out)]:
         print(path)
     return 0
 

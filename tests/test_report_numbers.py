@@ -1,4 +1,4 @@
-"""The numbers of the report: a planted effect, marginal means, axes that hold what they show."""
+"""The numbers of the report: a planted effect, marginal means."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import importlib
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from synthetic_run import FAMILIES, densenet_table, everywhere, make_run, resnet_table
 
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import RunRecord
 from nas_attn.report.importance import marginals, option_marginals, rows_of, searched_sites
-from nas_attn.report.scales import cost_axis, linear_axis, round_steps
 from nas_attn.report.words import PER_CENT, placement_words, scale_of
 
 SITES = ("denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")
@@ -103,25 +100,7 @@ def test_many_sites_are_told_by_counts():
     assert placement_words(Placement(), table) == "no attention"
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8))
-def test_axis_holds_all_values(sample: list[float]):
-    axis = linear_axis(sample, str)
-    assert all(0 <= axis.at(value) <= 100 for value in sample)
-    assert all(-0.1 <= tick.at <= 100.1 for tick in axis.ticks)
-
-
-@given(st.lists(st.integers(1, 10**12), min_size=1, max_size=8))
-def test_cost_axis_holds_all_values_and_has_ticks(sample: list[int]):
-    axis = cost_axis(sample, str)
-    assert all(0 <= axis.at(value) <= 100 for value in sample)
-    assert axis.ticks
-
-
-def test_round_steps_are_round():
-    assert round_steps(94.23, 96.98, 5) == [94.5, 95.0, 95.5, 96.0, 96.5]
-
-
-@pytest.mark.parametrize("name", ["report.scales", "report.tables", "report.words", "statistics"])
+@pytest.mark.parametrize("name", ["report.tables", "report.words", "statistics"])
 def test_examples_in_docstrings_are_true(name: str):
     outcome = doctest.testmod(importlib.import_module(f"nas_attn.{name}"))
     assert outcome.attempted > 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -18,11 +19,13 @@ from synthetic_run import everywhere, failed, make_run, resnet_table
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import RunRecord
 from nas_attn.report.drawing import draw_network
-from nas_attn.report.figures import write_figures
-from nas_attn.report.page import minus, render, write_report
+from nas_attn.report.figures import draw_charts
+from nas_attn.report.page import render, write_report
 from nas_attn.report.verdict import judge, verdict
+from nas_attn.report.words import minus
 
 SITES = ("denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")
+LINKS = {"src", "href", "srcset", "data", "xlink:href", "action"}
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 INTERVAL = r"95 % interval [+-]\d+\.\d\d to [+-]\d+\.\d\d, n = 5 seeds: "
 
@@ -142,6 +145,11 @@ CASES: dict[str, tuple[Callable[[], RunRecord], str]] = {
 cases = pytest.mark.parametrize("name", CASES)
 
 
+@cache
+def page_of(name: str) -> str:
+    return render(CASES[name][0]())
+
+
 class Reader(HTMLParser):
     """Reads a page strictly: every element closed in order; keeps ids, links, texts and the shapes of sites."""
 
@@ -192,7 +200,7 @@ def test_verdict_reads_well_in_every_case(name: str):
 @cases
 def test_page_begins_with_the_verdict_and_is_well_formed(name: str):
     run = CASES[name][0]()
-    reader = Reader(render(run))
+    reader = Reader(page_of(name))
     body = reader.texts["body"][0].split("\n")
     first = next(line for line in body if line.strip())
     assert first == reader.texts["h1"][0] == minus(verdict(run))
@@ -204,34 +212,47 @@ def test_page_begins_with_the_verdict_and_is_well_formed(name: str):
 
 @cases
 def test_page_needs_nothing_from_outside_and_no_script(name: str):
-    page = render(CASES[name][0]())
+    page = page_of(name)
     reader = Reader(page)
     assert "script" not in reader.texts
-    outside = [
-        item for item in reader.attributes if item[1] in ("src", "href", "srcset", "data", "xlink:href", "action")
-    ]
-    assert outside == []
-    assert not re.search(r"https?:|//[a-z]|@import|url\(|javascript:|\son[a-z]+=", page)
+    links = {value for _, name, value in reader.attributes if name in LINKS}
+    assert all(link.startswith("#") for link in links)
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)|javascript:|\son[a-z]+=", page)
+
+
+@cases
+def test_references_inside_the_page_lead_to_one_element_each(name: str):
+    page = page_of(name)
+    references = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page)
+    ids = Reader(page).ids
+    assert {ids.count(href or url) for href, url in references} <= {1}
 
 
 @pytest.mark.parametrize("case", ["better", "in the search", "everything failed", "nothing yet"])
 def test_drawing_has_one_element_for_every_site(case: str):
     run = CASES[case][0]()
     assert run.table is not None
-    reader = Reader(render(run))
+    reader = Reader(page_of(case))
     for site in run.table.sites:
-        assert reader.ids.count(site.name) == 1
+        assert reader.ids.count(f"network-{site.name}") == 1
 
 
 def test_drawing_fills_the_sites_of_the_placement_and_no_other():
-    run = make_run()
-    reader = Reader(render(run))
-    filled = {name for name, words in reader.classes.items() if "filled" in words.split()}
-    assert filled == {"transition1", "denseblock2"}
-    assert {name for name, words in reader.classes.items() if "unsearched" in words} == {
-        site.name for site in run.table.sites if "layer" in site.name
+    page = page_of("better")
+    titles = {
+        title.split(" ")[0]: title.split("): ")[1] for title in Reader(page).texts["title"] if "channels" in title
     }
-    shown = " ".join(reader.texts["g"])
+    assert {name: title for name, title in titles.items() if title not in ("no attention", "not searched")} == {
+        "transition1": "cbam(kernel_size=7, order=channel-spatial, reduction=16)",
+        "denseblock2": "se(reduction=8)",
+    }
+    assert {name for name, title in titles.items() if title == "not searched"} == {
+        site.name for site in make_run().table.sites if "layer" in site.name
+    }
+    fills = {name: re.search(rf'<g id="network-{name}">.*?<use [^>]*fill: var\(--(\w+)\)', page)[1] for name in titles}
+    families = {"transition1": "f0", "denseblock2": "f2"}  # cbam, gam, se, triple
+    assert fills == {name: families.get(name, "paper") for name in titles}
+    shown = " ".join(Reader(page).texts["svg"])
     assert "reduction 16" in shown
     assert "order channel-spatial" in shown
 
@@ -275,7 +296,7 @@ def test_text_of_users_is_escaped():
 
 
 def test_page_tells_how_to_reproduce():
-    text = Reader(render(make_run())).texts["body"][0]
+    text = Reader(page_of("better")).texts["body"][0]
     for piece in (
         "python run_search.py --space densenet_attn",
         "sha256 9f3c1a",
@@ -289,8 +310,7 @@ def test_page_tells_how_to_reproduce():
 
 def test_page_shows_every_arm_every_seed_and_every_failure():
     run = make_run()
-    reader = Reader(render(run))
-    text = reader.texts["body"][0]
+    text = Reader(page_of("better")).texts["body"][0]
     for trial in run.retrain:
         assert f"seed {trial.seed}: {100 * trial.value:.2f} %" in text
     for trial in run.search:
@@ -325,7 +345,8 @@ def test_one_arm_with_many_names_has_room_for_them(tmp_path: Path):
     names = " = ".join(f"published:attention_number_{k}" for k in range(5))
     kept = [replace(row, label=row.label if row.label in ("found #1", "none") else names) for row in run.retrain]
     run = replace(run, retrain=tuple(row for row in kept if row.label in ("found #1", names)))
-    write_figures(run, tmp_path)  # matplotlib warns where the labels leave no room
+    for chart in draw_charts(run):
+        chart.write(tmp_path)  # matplotlib warns where the labels leave no room
 
 
 def test_one_epoch_is_one(tmp_path: Path):
@@ -370,7 +391,8 @@ def test_verdict_needs_neither_matplotlib_nor_jinja_nor_torch(root: Path):
 
 def test_figures_leave_no_global_state(tmp_path: Path, root: Path):
     before = dict(matplotlib.rcParams)
-    write_figures(in_search(make_run()), tmp_path)
+    for chart in draw_charts(in_search(make_run())):
+        chart.write(tmp_path)
     assert dict(matplotlib.rcParams) == before
     assert not any("pyplot" in file.read_text() for file in (root / "nas_attn" / "report").glob("*.py"))
 

@@ -1,124 +1,77 @@
-"""The figures for a paper: one column wide, text as text, each as SVG and PNG; drawn from tables, never computing."""
+"""The figures: one column wide, text as text; drawn from tables, never computing."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-import matplotlib
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from nas_attn.placement import Placement, SiteTable
+from nas_attn.placement import Placement
 from nas_attn.records import RunRecord
-from nas_attn.report.charts import Colours, CostPoint, Heat, arm_points, heat_map, trial_points
-from nas_attn.report.drawing import PANEL_WIDTH, SPINE, Panel, Station, draw_network
-from nas_attn.report.importance import Marginal, marginals, rows_of, searched_sites
-from nas_attn.report.palette import COLOURS, FAINT, INK, MUTED, PAPER
+from nas_attn.report.chart import COLUMN, Chart, style
+from nas_attn.report.drawing import draw_network, network_chart
+from nas_attn.report.importance import Heat, Marginal, heat_map, marginals, rows_of, searched_sites
+from nas_attn.report.marks import ENDED, SHAPES, Colours, Mark, arm_marks, history_marks, trial_marks
+from nas_attn.report.palette import LIGHT, VERDICTS
 from nas_attn.report.tables import (
     FOUND,
     Arm,
     Step,
-    against,
-    arm_called,
     arms_of,
     found_placement,
     history_of,
-    names_in,
     pareto,
 )
-from nas_attn.report.words import Scale, scale_of, short_tick
+from nas_attn.report.verdict import Differences, differences_of
+from nas_attn.report.words import Scale, minus, scale_of, short_tick
 from nas_attn.statistics import Summary
 
-COLUMN = 3.35  # inches: one column of most two-column papers
 LINE = 0.12  # inches: a line of text
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Arial", "Helvetica", "Liberation Sans", "DejaVu Sans"],
-    "font.size": 7.0,
-    "axes.labelsize": 7.0,
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.5,
-    "legend.frameon": False,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "nas_attn",  # the same run gives the same file
+LOG_FROM = 5.0  # a cost axis is logarithmic if its largest value is this many times the smallest
+DIVERGING = LinearSegmentedColormap.from_list("effect", [LIGHT["worse"], "#f6f5f2", LIGHT["better"]])
+MARKERS: Mapping[str, tuple[str, float, bool]] = {  # shape: matplotlib's code, size in points, whether it is filled
+    "dot": ("o", 3.2, True),
+    "ring": ("o", 3.2, False),
+    "triangle": ("v", 3.4, False),
+    "cross": ("x", 3.0, True),
+    "diamond": ("D", 3.0, False),
+    "star": ("*", 6.5, True),
 }
-DIVERGING = LinearSegmentedColormap.from_list("effect", [COLOURS["worse"], "#f6f5f2", COLOURS["better"]])
-
-
-def write_figures(run: RunRecord, folder: Path) -> list[Path]:
-    """Draw what the run has numbers for; return the files: NAME.svg and NAME.png each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        return [path for name, figure in _figures(run) for path in _saved(figure, folder / name)]
-
-
-def write_importance(heat: Heat, scale: Scale, stem: Path) -> list[Path]:
-    """Draw marginal means alone; return STEM.svg and STEM.png."""
-    with matplotlib.rc_context(STYLE):
-        return _saved(importance_figure(heat, scale), stem)
-
-
-def _figures(run: RunRecord) -> Iterator[tuple[str, Figure]]:
-    arms, scale, colours = arms_of(run), scale_of(run), Colours.of(run)
-    measured_arms = [arm for arm in arms if arm.summary is not None]
-    if measured_arms:
-        yield "arms", arms_figure(measured_arms, run.table, colours, scale)
-    found = arm_called(measured_arms, FOUND)
-    if found and len(measured_arms) > 1:
-        yield "differences", differences_figure(found, measured_arms, scale)
-    points = [(source, cost, _points(run, arms, source, cost)) for source in ("arms", "trials") for cost in COSTS]
-    if any(found_points for _, _, found_points in points):
-        yield "cost", cost_figure(points, run.table, colours, scale)
-    if run.search:
-        yield "history", history_figure(history_of(run.search), run.table, colours, scale)
-    heat = heat_map(marginals(rows_of(run.search), searched_sites(run)))
-    if heat is not None:
-        yield "importance", importance_figure(heat, scale)
-    if run.table is not None:
-        panels = draw_network(run.table, found_placement(run) or Placement(), searched_sites(run))
-        yield "network", network_figure(panels, colours)
-
-
 COSTS = {"n_parameters": "Parameters", "n_macs": "MACs"}
 
 
-def _points(run: RunRecord, arms: Sequence[Arm], source: str, cost: str) -> list[CostPoint]:
-    return arm_points(arms, cost) if source == "arms" else trial_points(run.search, cost)
+@style()
+def draw_charts(run: RunRecord) -> list[Chart]:
+    """Return the figures that the run has numbers for."""
+    return list(_charts(run))
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a name to write to, and put the file in its place when it is whole."""
-    part = path.with_name(f".{path.name}.part")
-    yield part
-    os.replace(part, path)
-
-
-def _saved(figure: Figure, stem: Path) -> list[Path]:
-    svg, png = stem.with_suffix(".svg"), stem.with_suffix(".png")
-    with _replacing(svg) as path:
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": "nas_attn"}, facecolor=PAPER)
-    with _replacing(png) as path:
-        figure.savefig(path, format="png", dpi=300, metadata={"Software": "nas_attn"}, facecolor=PAPER)
-    return [svg, png]
+def _charts(run: RunRecord) -> Iterator[Chart]:
+    arms, scale, colours = arms_of(run), scale_of(run), Colours.of(run)
+    measured_arms = [arm for arm in arms if arm.summary is not None]
+    differences = differences_of(run)
+    if differences:
+        yield differences_chart(differences, scale)
+    if measured_arms:
+        yield arms_chart(measured_arms, colours, scale)
+    panels = {("arms", cost): arm_marks(arms, cost, colours, scale) for cost in COSTS} | {
+        ("trials", cost): trial_marks(run.search, cost, colours, scale) for cost in COSTS
+    }
+    if any(panels.values()):
+        yield cost_chart(panels, colours, scale)
+    if run.search:
+        yield history_chart(history_of(run.search), colours, scale)
+    heat = heat_map(marginals(rows_of(run.search), searched_sites(run)))
+    if heat is not None:
+        yield importance_chart(heat, scale)
+    if run.table is not None:
+        placement = found_placement(run) or Placement()
+        yield network_chart(draw_network(run.table, placement, searched_sites(run)), colours)
 
 
 def _new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
@@ -132,140 +85,173 @@ def _height_of(labels: Sequence[str], row: float) -> float:
     return len(labels) * max(row, LINE * most_lines + 0.02)
 
 
-def _strip(axes: Any, row: int, values: Sequence[float], summary: Summary, colour: str, scale: Scale) -> None:
-    """Draw one sample on a line: its values, its interval and its mean."""
-    factor = scale.factor
-    if summary.low is not None and summary.high is not None:
-        axes.plot([summary.low * factor, summary.high * factor], [row, row], color=colour, lw=1.6, alpha=0.55)
-    axes.plot([value * factor for value in values], [row] * len(values), "o", ms=3, color=colour, alpha=0.45, mew=0)
-    axes.plot([summary.mean * factor], [row], "|", ms=9, mew=1.6, color=colour)
+def _label_rows(axes: Any, labels: Sequence[str]) -> None:
+    """Write a label of one or more lines left of each row.
+
+    Each line is a text of its own with its end at the axis: an SVG of matplotlib places the lines of one text by the
+    widths of the font that it measured, and a browser may show another one.
+    """
+    axes.set_yticks([])
+    for row, label in enumerate(labels):
+        lines = label.split("\n")
+        for number, line in enumerate(lines):
+            offset = 72 * LINE * ((len(lines) - 1) / 2 - number)
+            axes.annotate(
+                line, (0, row), (-5, offset), ("axes fraction", "data"), "offset points", ha="right", va="center"
+            )
 
 
-def _finish_strips(axes: Any, labels: Sequence[str]) -> None:
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
+class _Strips:
+    """Samples below each other on one axis: every seed's value, the mean and its interval."""
+
+    def __init__(self, labels: Sequence[str], write: Callable[[float], str], factor: float) -> None:
+        self.figure, grid = _new_figure(0.55 + _height_of(labels, 0.24))
+        self.axes, self.labels, self.write, self.factor = grid[0][0], labels, write, factor
+        self.titles: dict[str, list[str]] = {}
+
+    def add(self, by_seed: Mapping[int, float], summary: Summary, colour: str) -> None:
+        """Draw one sample below the ones before it."""
+        row, group = len(self.titles), f"seeds-{len(self.titles)}"
+        if summary.interval is not None:
+            ends = [end * self.factor for end in summary.interval]
+            self.axes.plot(ends, [row, row], color=LIGHT[colour], lw=1.6, alpha=0.55)
+        values = [value * self.factor for value in by_seed.values()]
+        self.axes.plot(
+            values, [row] * len(values), "o", ms=3, color=LIGHT[colour], alpha=0.45, mew=0, gid=group, clip_on=False
+        )
+        self.titles[group] = [minus(f"seed {seed}: {self.write(value)}") for seed, value in by_seed.items()]
+        self.axes.plot([summary.mean * self.factor], [row], "|", ms=9, mew=1.6, color=LIGHT[colour])
+
+    def finished(self, name: str, alt: str, x_label: str) -> Chart:
+        """Return the figure with its axes labelled."""
+        self.axes.set_ylim(len(self.labels) - 0.4, -0.6)
+        _label_rows(self.axes, self.labels)
+        self.axes.spines["left"].set_visible(False)
+        self.axes.grid(axis="x")
+        self.axes.set_xlabel(x_label)
+        return Chart(name, alt, self.figure, self.titles)
 
 
-def arms_figure(arms: Sequence[Arm], table: SiteTable | None, colours: Colours, scale: Scale) -> Figure:
+def arms_chart(arms: Sequence[Arm], colours: Colours, scale: Scale) -> Chart:
     """Draw every arm's test values by seed, with mean and 95 % interval."""
-    labels = [_folded(arm.label) for arm in arms]
-    figure, axes = _new_figure(0.55 + _height_of(labels, 0.24))
-    for row, arm in enumerate(arms):
+    strips = _Strips([_folded(arm.label) for arm in arms], scale.value, scale.factor)
+    for arm in arms:
         assert arm.summary is not None, "an arm without values is not drawn"
-        colour = COLOURS[colours.placement(arm.placement, table)]
-        _strip(axes[0][0], row, list(arm.by_seed.values()), arm.summary, colour, scale)
-    _finish_strips(axes[0][0], labels)
-    axes[0][0].set_xlabel(_axis_name(f"Test {scale.noun}", scale))
-    return figure
+        strips.add(arm.by_seed, arm.summary, colours.placement(arm.placement))
+    alt = f"Test {scale.noun} of every arm: each seed, the mean and its 95 % interval"
+    return strips.finished("arms", alt, _axis_name(f"Test {scale.noun}", scale))
 
 
-def differences_figure(found: Arm, arms: Sequence[Arm], scale: Scale) -> Figure:
+def differences_chart(differences: Differences, scale: Scale) -> Chart:
     """Draw `found #1` minus every other arm, paired by seed, with mean and 95 % interval."""
-    pairs = [against(found, arm) for arm in arms if arm.label != found.label]
-    known = [(pair, pair.summary) for pair in pairs if pair.summary is not None]
-    labels = [f"{_folded(pair.baseline)}\n({pair.word})" for pair, _ in known]
-    figure, axes = _new_figure(0.55 + _height_of(labels, 0.24))
-    axes[0][0].axvline(0.0, color=INK, lw=0.6)
-    for row, (pair, summary) in enumerate(known):
-        _strip(axes[0][0], row, list(pair.by_seed.values()), summary, COLOURS[pair.word.replace(" ", "-")], scale)
-    _finish_strips(axes[0][0], labels)
-    axes[0][0].set_xlabel(f"found #1 minus arm, test {scale.noun}{' (points)' if scale.points else ''}")
-    return figure
+    labels = [f"{_folded(pair.baseline)}\n({pair.word})" for pair in differences.comparisons]
+    strips = _Strips(labels, scale.difference, scale.factor)
+    strips.axes.axvline(0.0, color=LIGHT["ink"], lw=0.6)
+    for pair in differences.comparisons:
+        assert pair.summary is not None, "a comparison without a seed in common is not drawn"
+        strips.add(pair.by_seed, pair.summary, VERDICTS[pair.word])
+    alt = f"Test {scale.noun} of {FOUND} minus that of every other arm: each seed, the mean and its 95 % interval"
+    unit = " (points)" if scale.points else ""
+    return strips.finished("differences", alt, f"{FOUND} minus arm, test {scale.noun}{unit}")
 
 
-def cost_figure(
-    points: Sequence[tuple[str, str, list[CostPoint]]], table: SiteTable | None, colours: Colours, scale: Scale
-) -> Figure:
-    """Draw value against cost: the arms on test above, all trials on validation below, with Pareto lines."""
-    sources = [source for source in ("arms", "trials") if any(s == source and found for s, _, found in points)]
-    figure, axes = _new_figure(0.5 + 1.45 * len(sources), len(sources), 2, sharey="row")
-    for source, cost, found in points:
-        if not found:
-            continue
-        row, column = sources.index(source), list(COSTS).index(cost)
-        _cost_panel(axes[row][column], found, table, colours, scale)
-        if row == len(sources) - 1:
-            axes[row][column].set_xlabel(COSTS[cost])
-        if column == 0:
-            split = "Test" if source == "arms" else "Validation"
-            axes[row][column].set_ylabel(_axis_name(f"{split} {scale.noun}", scale))
-    _legend(figure, colours, {"*": FOUND} if "arms" in sources else {})
-    return figure
+def _draw_marks(axes: Any, marks: Sequence[Mark], titles: dict[str, list[str]], factor: float, floor: float) -> None:
+    """Draw marks, one artist for those that look alike, and add their titles; `floor` is where marks without y lie."""
+    looks = groupby(sorted(marks, key=_look), key=_look)
+    for (shape, colour), group in looks:
+        alike = list(group)
+        code, size, is_filled = MARKERS[shape]
+        heights = [floor if mark.y is None else mark.y * factor for mark in alike]
+        gid = f"marks-{len(titles)}"
+        axes.plot(
+            [mark.x for mark in alike], heights, code, ms=size, mec=LIGHT[colour], mew=0.8, alpha=0.85, gid=gid,
+            mfc=LIGHT[colour if is_filled else "paper"], clip_on=False, zorder=3,
+        )  # fmt: skip
+        titles[gid] = [mark.title for mark in alike]
 
 
-def _cost_panel(
-    axes: Any, points: Sequence[CostPoint], table: SiteTable | None, colours: Colours, scale: Scale
-) -> None:
-    factor = scale.factor
-    front = pareto((point.cost, point.value) for point in points)
-    axes.step([cost for cost, _ in front], [v * factor for _, v in front], where="post", color=MUTED, lw=0.7, zorder=1)
-    for point in points:
-        colour = COLOURS[colours.placement(point.placement, table)]
-        if point.low is not None and point.high is not None:
-            axes.plot([point.cost] * 2, [point.low * factor, point.high * factor], color=colour, lw=1.0, alpha=0.5)
-        face = colour if len(point.placement) else PAPER
-        mark, size = ("*", 6.0) if FOUND in names_in(point.label) else ("o", 3.2)
-        axes.plot([point.cost], [point.value * factor], mark, ms=size, mfc=face, mec=colour, mew=0.8, alpha=0.85)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_tick(value)))
-    axes.xaxis.set_major_locator(MaxNLocator(3))
-    axes.grid(axis="y")
+def _look(mark: Mark) -> tuple[str, str]:
+    return mark.shape, mark.colour
 
 
-def _legend(figure: Figure, colours: Colours, marks: Mapping[str, str]) -> None:
-    """Write below the drawing what its colours and marks mean."""
-    names = [(name, "o", COLOURS[colour], COLOURS[colour]) for name, colour in colours.by_family.items()]
-    names += [("none", "o", COLOURS["plain"], PAPER)]
-    names += [(name, mark, MUTED, MUTED if mark == "*" else PAPER) for mark, name in marks.items()]
-    handles = [
-        Line2D([], [], ls="", marker=mark, ms=4, mec=edge, mfc=face, mew=0.8, label=name)
-        for name, mark, edge, face in names
-    ]
+def _legend(figure: Figure, colours: Colours, none: str, shapes: Iterable[tuple[str, str]]) -> None:
+    """Write below the drawing what its colours and shapes mean; `none` is the shape of no attention."""
+    entries = [(name, "dot", colour) for name, colour in colours.by_family.items()]
+    entries += [("no attention", none, "plain"), *((name, shape, "muted") for name, shape in shapes)]
+    handles = []
+    for name, shape, colour in entries:
+        code, size, is_filled = MARKERS[shape]
+        face = LIGHT[colour if is_filled else "paper"]
+        handles.append(Line2D([], [], ls="", marker=code, ms=size, mec=LIGHT[colour], mfc=face, mew=0.8, label=name))
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=6, fontsize=5.8, handletextpad=0.1, columnspacing=1.0
+        handles=handles, loc="outside lower center", ncols=5, fontsize=6.2, handletextpad=0.1, columnspacing=1.0
     )
 
 
-MARKS = {"complete": "o", "pruned": "v", "fail": "x", "running": "o"}
+def cost_chart(panels: Mapping[tuple[str, str], Sequence[Mark]], colours: Colours, scale: Scale) -> Chart:
+    """Draw value against cost: the arms on test above, all trials on validation below, with Pareto lines.
+
+    Args:
+        panels: The marks by source ("arms", "trials") and cost ("n_parameters", "n_macs").
+    """
+    sources = [source for source in ("arms", "trials") if any(panels[source, cost] for cost in COSTS)]
+    figure, axes = _new_figure(0.5 + 1.45 * len(sources), len(sources), 2, sharey="row")
+    titles: dict[str, list[str]] = {}
+    for row, source in enumerate(sources):
+        split = "Test" if source == "arms" else "Validation"
+        axes[row][0].set_ylabel(_axis_name(f"{split} {scale.noun}", scale))
+        for column, cost in enumerate(COSTS):
+            if panels[source, cost]:
+                _cost_panel(axes[row][column], panels[source, cost], titles, scale.factor)
+    for column, name in enumerate(COSTS.values()):
+        axes[-1][column].set_xlabel(name)
+    _legend(figure, colours, "ring", [(FOUND, "star")] if "arms" in sources else [])
+    alt = f"{scale.title} against parameters and MACs, with the line of what nothing cheaper beats"
+    return Chart("cost", alt, figure, titles)
 
 
-def history_figure(steps: Sequence[Step], table: SiteTable | None, colours: Colours, scale: Scale) -> Figure:
-    """Draw the trials in order with the best so far; failures lie on the floor, answered trials are diamonds."""
+def _cost_panel(axes: Any, marks: Sequence[Mark], titles: dict[str, list[str]], factor: float) -> None:
+    front = pareto((mark.x, mark.y) for mark in marks if mark.y is not None)
+    costs, values = [cost for cost, _ in front], [value * factor for _, value in front]
+    axes.step(costs, values, where="post", color=LIGHT["muted"], lw=0.7, zorder=1)
+    for mark in marks:
+        if mark.interval is not None:
+            ends = [end * factor for end in mark.interval]
+            axes.plot([mark.x] * 2, ends, color=LIGHT[mark.colour], lw=1.0, alpha=0.5, zorder=2)
+    _draw_marks(axes, marks, titles, factor, floor=0.0)
+    xs = [mark.x for mark in marks]
+    if min(xs) > 0.0 and max(xs) / min(xs) >= LOG_FROM:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=4))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_tick(value)))
+    axes.grid(axis="y")
+
+
+def history_chart(steps: Sequence[Step], colours: Colours, scale: Scale) -> Chart:
+    """Draw the trials in order with the best so far; trials without a value lie at the bottom."""
     figure, grid = _new_figure(2.2)
-    axes = grid[0][0]
-    values = [step.value * scale.factor for step in steps if step.value is not None] or [0.0, scale.factor]
+    axes, titles = grid[0][0], dict[str, list[str]]()
+    marks = history_marks(steps, colours, scale)
+    values = [mark.y * scale.factor for mark in marks if mark.y is not None] or [0.0, scale.factor]
     floor = min(values) - 0.06 * (max(values) - min(values))
     best = [(step.trial.number, step.best * scale.factor) for step in steps if step.best is not None]
-    axes.step([x for x, _ in best], [y for _, y in best], where="post", color=INK, lw=0.9, label="best so far")
-    for step in steps:
-        answered = step.trial.answered_from is not None
-        mark = "D" if answered else MARKS[step.trial.state]
-        colour = COLOURS[colours.placement(step.trial.placement, table)]
-        height = floor if step.value is None else step.value * scale.factor
-        face = colour if step.trial.state == "complete" and not answered and len(step.trial.placement) else PAPER
-        axes.plot([step.trial.number], [height], mark, ms=3.2, mec=colour, mfc=face, mew=0.8, clip_on=False)
+    axes.step([x for x, _ in best], [y for _, y in best], where="post", color=LIGHT["ink"], lw=0.9)
+    _draw_marks(axes, marks, titles, scale.factor, floor)
     axes.set_xlabel("Trial")
     axes.set_ylabel(_axis_name(f"Validation {scale.noun}", scale))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(axis="y")
-    states = {trial_state(step) for step in steps}
-    _legend(figure, colours, {mark: name for name, mark in TOLD.items() if name in states})
-    return figure
+    shapes = {**{ENDED[state]: shape for state, shape in SHAPES.items()}, "answered": "diamond"}
+    used = {mark.shape for mark in marks}
+    _legend(figure, colours, "dot", [(name, shape) for name, shape in shapes.items() if shape in used - {"dot"}])
+    return Chart("history", f"Validation {scale.noun} by trial; the line is the best so far", figure, titles)
 
 
-TOLD = {"stopped early": "v", "failed": "x", "answered": "D"}
-
-
-def trial_state(step: Step) -> str:
-    """Return how a trial ended, in a word for people."""
-    if step.trial.answered_from is not None:
-        return "answered"
-    return {"pruned": "stopped early", "fail": "failed"}.get(step.trial.state, step.trial.state)
-
-
-def importance_figure(heat: Heat, scale: Scale) -> Figure:
+@style()
+def importance_chart(heat: Heat, scale: Scale) -> Chart:
     """Draw the marginal means: each cell a difference to `none` at its site, bold where its interval excludes 0."""
     names = [name for name in heat.attentions if name != "none"]
     labels = [_folded(", ".join(row.sites)) for row in heat.rows]
@@ -276,19 +262,19 @@ def importance_figure(heat: Heat, scale: Scale) -> Figure:
     for y, row in enumerate(heat.rows):
         for x, cell in enumerate(row.cells[1:]):
             if cell.marginal is not None:
-                axes.text(x, y, _cell_text(cell.marginal, scale), ha="center", va="center", fontsize=5.6,
-                          fontweight="bold" if cell.marginal.is_clear else "normal")  # fmt: skip
+                weight = "bold" if cell.marginal.is_clear else "normal"
+                text = _cell_text(cell.marginal, scale)
+                axes.text(x, y, text, ha="center", va="center", fontsize=5.6, fontweight=weight)
     axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(heat.rows)), labels)
     axes.tick_params(length=0)
+    _label_rows(axes, labels)
     axes.xaxis.tick_top()
     for spine in axes.spines.values():
         spine.set_visible(False)
     unit = "points" if scale.points else scale.noun
     about = f"Validation {scale.noun} minus that of placements with none there ({unit});"
-    about += "\nin brackets n; bold: 95 % interval without 0"
-    figure.supxlabel(about, fontsize=5.6)
-    return figure
+    figure.supxlabel(f"{about}\nin brackets n; bold: 95 % interval without 0", fontsize=5.6)
+    return Chart("importance", f"Validation {scale.noun} by site and attention, minus that with none there", figure)
 
 
 def _signed(strength: float, sign: str) -> float:
@@ -297,48 +283,7 @@ def _signed(strength: float, sign: str) -> float:
 
 def _cell_text(marginal: Marginal, scale: Scale) -> str:
     effect = marginal.effect
-    if effect is None:
-        return f"({marginal.summary.n})"
-    return f"{scale.signed(effect.mean)} ({marginal.summary.n})".replace("-", "\N{MINUS SIGN}")
-
-
-def network_figure(panels: Sequence[Panel], colours: Colours) -> Figure:
-    """Draw the network as on the page, two panels beside each other."""
-    rows = [panels[index : index + 2] for index in range(0, len(panels), 2)]
-    heights = [max(panel.height for panel in row) for row in rows]
-    inches = COLUMN / (2 * PANEL_WIDTH)  # of one unit of the drawing
-    figure = Figure(figsize=(COLUMN, sum(heights) * inches))
-    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_xlim(0, 2 * PANEL_WIDTH)
-    axes.set_ylim(sum(heights), 0)
-    axes.axis("off")
-    for index, row in enumerate(rows):
-        for column, panel in enumerate(row):
-            _draw_panel(axes, panel, colours, PANEL_WIDTH * column + 6, sum(heights[:index]))
-    return figure
-
-
-def _draw_panel(axes: Any, panel: Panel, colours: Colours, left: float, top: float) -> None:
-    axes.text(left, top + 16, panel.title, fontsize=6.4, fontweight="bold", va="center")
-    axes.text(left, top + 32, panel.subtitle, fontsize=4.8, color=MUTED, va="center")
-    axes.plot([left + SPINE] * 2, [top + 42, top + panel.height - 6], color=FAINT, lw=1.2, zorder=0)
-    for station in panel.stations:
-        _draw_station(axes, station, colours, left, top + station.y)
-
-
-def _draw_station(axes: Any, station: Station, colours: Colours, left: float, y: float) -> None:
-    held = station.attention
-    colour = COLOURS[colours.family(held.name)] if held else MUTED
-    size = 5.0 if held else 3.6 if station.is_searched else 1.8
-    axes.plot([left + SPINE], [y], "o", ms=size, mec=colour, mfc=colour if held else PAPER, mew=0.7)
-    if station.is_searched:
-        axes.text(left + SPINE + 14, y, station.name, fontsize=5.2, va="center")
-    elif station.note:
-        axes.text(left + SPINE + 14, y, station.note, fontsize=4.6, color=MUTED, va="center")
-    lines = (held.name, *station.lines) if held else ()
-    for number, line in enumerate(lines, 1):
-        weight, shade, size = ("bold", colour, 5.2) if number == 1 else ("normal", MUTED, 4.6)
-        axes.text(left + SPINE + 14, y + 16 * number, line, fontsize=size, color=shade, fontweight=weight, va="center")
+    return minus(f"({marginal.summary.n})" if effect is None else f"{scale.signed(effect.mean)} ({marginal.summary.n})")
 
 
 def _axis_name(name: str, scale: Scale) -> str:

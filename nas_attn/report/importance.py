@@ -129,3 +129,50 @@ def option_marginals(rows: Sequence[Row]) -> tuple[OptionMarginal, ...]:
 def _by_size(value: Value) -> tuple[int, float, str]:
     """Order numbers by size before words by the alphabet."""
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """A site's mean with one attention; `strength` from 0 to 1 is how deep it is coloured, `sign` which way."""
+
+    marginal: Marginal | None
+    strength: float = 0.0
+    sign: str = ""
+
+
+@dataclass(frozen=True)
+class HeatRow:
+    """The cells of one site, or of sites that the search decided together."""
+
+    sites: tuple[str, ...]
+    cells: tuple[HeatCell, ...]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Sites by attentions; `none` is the first column."""
+
+    attentions: tuple[str, ...]
+    rows: tuple[HeatRow, ...]
+
+
+def heat_map(found: Sequence[Marginal]) -> Heat | None:
+    """Return marginal means as a table, or None when no attention was measured anywhere."""
+    names = sorted({marginal.attention for marginal in found} - {NONE})
+    if not names:
+        return None
+    largest = max((abs(marginal.effect.mean) for marginal in found if marginal.effect), default=0.0) or 1.0
+    by_place = {(marginal.sites, marginal.attention): marginal for marginal in found}
+    columns = (NONE, *names)
+    rows = [
+        HeatRow(sites, tuple(_heat_cell(by_place.get((sites, name)), largest) for name in columns))
+        for sites in dict.fromkeys(marginal.sites for marginal in found)
+    ]
+    return Heat(columns, tuple(rows))
+
+
+def _heat_cell(marginal: Marginal | None, largest: float) -> HeatCell:
+    if marginal is None or marginal.effect is None:
+        return HeatCell(marginal)
+    mean = marginal.effect.mean
+    return HeatCell(marginal, round(abs(mean) / largest, 3), "up" if mean > 0 else "down" if mean < 0 else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,15 +14,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from nas_attn.files import write_text
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import RunRecord
-from nas_attn.report import charts, words
+from nas_attn.report import words
+from nas_attn.report.chart import Chart
 from nas_attn.report.csv_files import arms_csv, trials_csv
-from nas_attn.report.drawing import PANEL_WIDTH, SPINE, draw_network
-from nas_attn.report.figures import write_figures
-from nas_attn.report.importance import marginals, option_marginals, rows_of, searched_sites
+from nas_attn.report.figures import draw_charts
+from nas_attn.report.importance import heat_map, marginals, option_marginals, rows_of, searched_sites
+from nas_attn.report.marks import Colours
+from nas_attn.report.palette import DARK, LIGHT
 from nas_attn.report.tables import (
-    FOUND,
     NONE,
     Arm,
     against,
@@ -32,11 +33,10 @@ from nas_attn.report.tables import (
     counts_of,
     failures_of,
     found_placement,
-    history_of,
     in_flow_order,
     section,
 )
-from nas_attn.report.verdict import judge
+from nas_attn.report.verdict import differences_of, judge
 from nas_attn.statistics import Comparison
 
 HERE = Path(__file__).resolve().parent
@@ -49,25 +49,23 @@ def write_report(run: RunRecord, folder: Path) -> Path:
 
     Each file is replaced as a whole, so that a reader never sees half of one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "trials.csv", trials_csv(run))
     write_text(folder / "arms.csv", arms_csv(run))
-    figures = write_figures(run, folder / "figures")
+    charts = draw_charts(run)
+    for chart in charts:
+        chart.write(folder / "figures")
     page = folder / "report.html"
-    write_text(page, render(run, [path.stem for path in figures if path.suffix == ".svg"]))
+    write_text(page, _page(run, charts))
     return page
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file as a whole: under another name first, then renamed."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)
+def render(run: RunRecord) -> str:
+    """Return the page."""
+    return _page(run, draw_charts(run))
 
 
-def render(run: RunRecord, figures: Sequence[str] = ()) -> str:
-    """Return the page; `figures` are the names of the figures that lie beside it."""
-    return _environment().get_template("page.html.j2").render(**content(run, figures))
+def _page(run: RunRecord, charts: Sequence[Chart]) -> str:
+    return _environment().get_template("page.html.j2").render(**content(run, charts))
 
 
 @cache
@@ -81,7 +79,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "minus": minus,
+        "minus": words.minus,
         "kept": kept,
         "short": words.short,
         "duration": words.duration,
@@ -92,39 +90,31 @@ def _environment() -> Environment:
     return environment
 
 
-def minus(text: object) -> str:
-    """Return text with true minus signs before its numbers."""
-    return re.sub(r"(?<![\w.)-])-(?=[\d.])", "\N{MINUS SIGN}", str(text))
-
-
 def kept(text: str) -> Markup:
     """Return text whose numbers stay on one line with their signs and units."""
     pattern = r"(n = \d+(?: seeds?)?|\d[\d.,]*(?: %| points?| trials?| sites?)|[+\N{MINUS SIGN}]\d[\d.,]*)"
-    return Markup(re.sub(pattern, r'<span class="kept">\1</span>', str(escape(minus(text)))))
+    return Markup(re.sub(pattern, r'<span class="kept">\1</span>', str(escape(words.minus(text)))))
 
 
-def content(run: RunRecord, figures: Sequence[str]) -> dict[str, Any]:
+def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
     """Return everything that the page shows, computed."""
-    arms, colours, scale = arms_of(run), charts.Colours.of(run), words.scale_of(run)
-    judged = judge(run)
+    arms, colours = arms_of(run), Colours.of(run)
     placement = found_placement(run)
     return {
-        "verdict": judged,
+        "verdict": judge(run),
         "facts": _facts(run, arms),
-        "scale": scale,
+        "scale": words.scale_of(run),
         "colours": colours,
-        "figures": figures,
+        "palettes": {"light": LIGHT, "dark": DARK},
+        "charts": {chart.name: chart for chart in charts},
         "placement": _placement_rows(run, placement),
         "exported": run.best.get("recommended") if run.best else None,
         "network": _network(run, placement),
-        "arms": _arm_rows(arms, colours, run),
+        "arms": _arm_rows(arms, run),
         "unsteady": _unsteady(arms),
         "bench": next((arm.attempt.bench for arm in arms if arm.attempt), None),
         "unmeasured": [(arm.label, arm.attempt.reason) for arm in arms if arm.attempt and not arm.measured],
-        "arms_strip": charts.arms_strip(arms, run.table, colours, scale),
-        "differences": _differences(run, arms, scale),
-        "costs": _cost_charts(run, arms, colours, scale),
-        "history": charts.history_chart(history_of(run.search), run.table, colours, scale),
+        "differences": differences_of(run),
         "counts": counts_of(run.search),
         "confirmed": _confirmed(run),
         **_importance(run),
@@ -185,14 +175,8 @@ def _placement_rows(run: RunRecord, placement: Placement | None) -> list[Placeme
 def _network(run: RunRecord, placement: Placement | None) -> dict[str, Any] | None:
     if run.table is None:
         return None
-    panels = draw_network(run.table, placement or Placement(), searched_sites(run))
-    shape = (run.table.in_channels, run.table.image_size, run.table.image_size)
     return {
-        "panels": panels,
-        "width": PANEL_WIDTH,
-        "spine": SPINE,
-        "shape": shape,
-        "output": run.table.output,
+        "shape": (run.table.in_channels, run.table.image_size, run.table.image_size),
         "families": sorted({a.name for a in placement.attentions.values()}) if placement else [],
     }
 
@@ -202,7 +186,6 @@ class ArmRow:
     """One row of the tables of arms; what it costs more than the bare network is in per cent."""
 
     arm: Arm
-    colour: str
     comparison: Comparison | None
     more_parameters: float | None
     more_macs: float | None
@@ -210,13 +193,12 @@ class ArmRow:
     more_memory: float | None
 
 
-def _arm_rows(arms: Sequence[Arm], colours: charts.Colours, run: RunRecord) -> list[ArmRow]:
+def _arm_rows(arms: Sequence[Arm], run: RunRecord) -> list[ArmRow]:
     none = arm_called(arms, NONE)
     base = run.table
     return [
         ArmRow(
             arm,
-            colours.placement(arm.placement, run.table),
             against(arm, none) if none and none is not arm else None,
             _more(arm.n_parameters, base.n_parameters if base else None),
             _more(arm.n_macs, base.n_macs if base else None),
@@ -243,39 +225,11 @@ def _more(cost: float | None, base: float | None) -> float | None:
     return 100.0 * (cost - base) / base if cost is not None and base else None
 
 
-def _differences(run: RunRecord, arms: Sequence[Arm], scale: words.Scale) -> dict[str, Any] | None:
-    """Return `found #1` against every other arm, the two of the verdict first."""
-    judged = judge(run)
-    found = arm_called(arms, FOUND)
-    if found is None:
-        return None
-    main = [arm.label for arm in (judged.none, judged.everywhere) if arm and arm.label != found.label]
-    others = sorted((arm for arm in arms if arm is not found), key=lambda arm: arm.label not in main)
-    comparisons = [against(found, arm) for arm in others]
-    strip = charts.differences_strip(comparisons, main, scale)
-    shown = [comparison for comparison in comparisons if comparison.summary is not None]
-    return {"strip": strip, "comparisons": shown, "label": found.label} if strip else None
-
-
-def _cost_charts(
-    run: RunRecord, arms: Sequence[Arm], colours: charts.Colours, scale: words.Scale
-) -> list[dict[str, Any]]:
-    """Return four charts: the arms on test, the trials on validation, each over parameters and MACs."""
-    drawn = []
-    for cost, name in (("n_parameters", "parameters"), ("n_macs", "MACs")):
-        sources = {"arms": charts.arm_points(arms, cost), "trials": charts.trial_points(run.search, cost)}
-        for source, points in sources.items():
-            chart = charts.cost_chart(points, run.table, colours, scale)
-            if chart is not None:
-                drawn.append({"source": source, "cost": name, "chart": chart})
-    return sorted(drawn, key=lambda item: item["source"])
-
-
 def _importance(run: RunRecord) -> dict[str, Any]:
     rows = rows_of(run.search)
     found = marginals(rows, searched_sites(run))
     return {
-        "heat": charts.heat_map(found),
+        "heat": heat_map(found),
         "n_clear": sum(marginal.is_clear for marginal in found),
         "n_effects": sum(marginal.effect is not None for marginal in found),
         "n_placements": len(rows),

@@ -72,6 +72,21 @@ class Verdict:
         return "".join(part.text for part in self.parts)
 
 
+@dataclass(frozen=True)
+class Differences:
+    """`found #1` minus the other arms.
+
+    Args:
+        label: The whole label of `found #1`.
+        comparisons: Those with a seed in common; the ones of the verdict first.
+        main: Labels of the arms that the verdict names.
+    """
+
+    label: str
+    comparisons: tuple[Comparison, ...]
+    main: frozenset[str]
+
+
 def verdict(run: RunRecord) -> str:
     """Return the verdict as plain text, in one sentence."""
     return str(judge(run))
@@ -100,6 +115,18 @@ def judge(run: RunRecord) -> Verdict:
         Part("."),
     )
     return Verdict(_one_sentence(parts), word, run.best is None, found, none, everywhere)
+
+
+def differences_of(run: RunRecord) -> Differences | None:
+    """Return `found #1` against every other arm, or None if no seed is shared."""
+    judged, arms = judge(run), arms_of(run)
+    found = arm_called(arms, FOUND)
+    if found is None:
+        return None
+    main = {arm.label for arm in (judged.none, judged.everywhere) if arm and arm.label != found.label}
+    others = sorted((arm for arm in arms if arm is not found), key=lambda arm: arm.label not in main)
+    known = [comparison for arm in others if (comparison := against(found, arm)).summary is not None]
+    return Differences(found.label, tuple(known), frozenset(main)) if known else None
 
 
 def _one_sentence(parts: Parts) -> Parts:

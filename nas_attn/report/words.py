@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -90,6 +91,11 @@ def value_words(value: float, scale: Scale) -> str:
     return scale.value(value) if 0 <= value <= 1 else f"{value:g}"
 
 
+def minus(text: object) -> str:
+    """Return text with true minus signs before its numbers."""
+    return re.sub(r"(?<![\w.)-])-(?=[\d.])", "\N{MINUS SIGN}", str(text))
+
+
 def count(number: int, noun: str) -> str:
     """Return a number with its noun.
 
@@ -136,7 +142,8 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+    minutes = round(whole / 60)
+    return f"{minutes // 60:,} h {minutes % 60} min"
 
 
 def listed(words: Iterable[str]) -> str:

@@ -1,0 +1,102 @@
+"""The marks of the figures, computed: where each one lies, how it looks and what its title says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from nas_attn.placement import Placement, SiteTable
+from nas_attn.records import RunRecord, TrialRecord
+from nas_attn.report.importance import rows_of
+from nas_attn.report.palette import N_FAMILIES
+from nas_attn.report.tables import FOUND, NONE, Arm, Step, main_family, measured, names_in
+from nas_attn.report.words import CAUSES, Scale, minus
+
+SHAPES = {"complete": "dot", "pruned": "triangle", "fail": "cross", "running": "ring"}
+ENDED = {"complete": "complete", "pruned": "stopped early", "fail": "failed", "running": "not finished"}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One mark of a figure.
+
+    Args:
+        x, y: In the units of the axes; y is None for a trial without a value.
+        shape: `dot`, `ring`, `triangle`, `cross`, `diamond` or `star`.
+        colour: A name of the palette: `f0` to `f7` for families, `plain` for no attention.
+        interval: Ends of the value's interval.
+    """
+
+    x: float
+    y: float | None
+    title: str
+    shape: str
+    colour: str
+    interval: tuple[float, float] | None = None
+
+
+class Colours:
+    """One name of the palette for each family of attention, the same in the whole report."""
+
+    def __init__(self, families: Iterable[str], table: SiteTable | None = None) -> None:
+        names = sorted(set(families))
+        self.table = table
+        self.by_family = {name: f"f{index % N_FAMILIES}" for index, name in enumerate(names)}
+
+    @classmethod
+    def of(cls, run: RunRecord) -> Colours:
+        """Return the colours of all families that any trial used."""
+        trials = (*run.search, *run.confirm, *run.retrain)
+        families = (attention.name for trial in trials for attention in trial.placement.attentions.values())
+        return cls(families, run.table)
+
+    def family(self, name: str | None) -> str:
+        """Return the colour of a family; `plain` for none."""
+        return self.by_family.get(name or NONE, "plain")
+
+    def placement(self, placement: Placement) -> str:
+        """Return the colour of the family that a placement uses most."""
+        return self.family(main_family(placement, self.table))
+
+
+def history_marks(steps: Sequence[Step], colours: Colours, scale: Scale) -> list[Mark]:
+    """Return one mark per trial of the search: its number and its value."""
+    return [_history_mark(step, colours.placement(step.trial.placement), scale) for step in steps]
+
+
+def _history_mark(step: Step, colour: str, scale: Scale) -> Mark:
+    trial = step.trial
+    answered = trial.answered_from is not None
+    ending = f"answered from trial {trial.answered_from}" if answered else ENDED[trial.state]
+    cause = f" by {CAUSES.get(trial.cause, trial.cause)}" if trial.cause else ""
+    value = "" if step.value is None else f" {scale.value(step.value)}"
+    title = minus(f"trial {trial.number}: {trial.label or trial.placement}, {ending}{cause}{value}")
+    return Mark(trial.number, step.value, title, "diamond" if answered else SHAPES[trial.state], colour)
+
+
+def trial_marks(trials: Iterable[TrialRecord], cost: str, colours: Colours, scale: Scale) -> list[Mark]:
+    """Return one mark per trained placement: its `cost` ("n_parameters" or "n_macs") and mean validation value."""
+    rows = [trial for trial in measured(trials) if getattr(trial, cost) is not None]
+    costs = {trial.placement: float(getattr(trial, cost)) for trial in reversed(rows)}
+    labels = {trial.placement: trial.label for trial in rows if trial.label}
+    return [
+        _cost_mark(placement, labels.get(placement, ""), costs[placement], value, colours, scale)
+        for placement, value in rows_of(rows)
+    ]
+
+
+def arm_marks(arms: Iterable[Arm], cost: str, colours: Colours, scale: Scale) -> list[Mark]:
+    """Return one mark per arm: its `cost` ("n_parameters" or "n_macs") and its mean test value with the interval."""
+    marks = []
+    for arm in arms:
+        x = getattr(arm, cost)
+        if arm.summary and x is not None:
+            mark = _cost_mark(arm.placement, arm.label, float(x), arm.summary.mean, colours, scale)
+            marks.append(replace(mark, interval=arm.summary.interval))
+    return marks
+
+
+def _cost_mark(placement: Placement, label: str, cost: float, value: float, colours: Colours, scale: Scale) -> Mark:
+    shape = "star" if FOUND in names_in(label) else "dot" if len(placement) else "ring"
+    title = minus(f"{label or placement}: {scale.value(value)}, {cost:,.0f}")
+    return Mark(cost, value, title, shape, colours.placement(placement))
