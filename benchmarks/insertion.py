@@ -46,6 +46,7 @@ from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones import site_table as table
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import image_sizes
+from nas_attn.placement import Shape
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 N_SITES = 16
@@ -139,7 +140,7 @@ def building(options: argparse.Namespace) -> None:
         spread = spread_placement(name, shape)
         calls = [
             lambda name=name, spread=spread, shape=shape: build_model(name, spread, **shape, seed=0),
-            lambda name=name, shape=shape: build_backbone(name, **shape, seed=0),
+            lambda name=name, shape=shape: build_backbone(name, Shape(**shape), seed=0),
         ]
         ours, plain = turns(calls, options.few, time.process_time)
         print(f"  {name:<20} {median(ours):.3f} s, plain {median(plain):.3f} s, n sites {len(spread)}", flush=True)
@@ -162,7 +163,7 @@ def listing(options: argparse.Namespace) -> None:
         for name in BACKBONES:
             shape = {"num_classes": CLASSES, "in_channels": 3, "image_size": image_sizes(name)[1]}
             calls = [lambda name=name, shape=shape: table.site_table(name, **shape)] * 2
-            calls.append(lambda name=name, shape=shape: build_backbone(name, **shape, seed=0))
+            calls.append(lambda name=name, shape=shape: build_backbone(name, Shape(**shape), seed=0))
             times = []
             for call in calls:
                 table._remembered.cache_clear()

@@ -28,7 +28,7 @@ from nas_attn.errors import FileError, SpaceError
 from nas_attn.files import cache_path
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model
-from nas_attn.placement import Placement, Survey
+from nas_attn.placement import Placement, Shape, Survey
 from nas_attn.run.folder import load_run
 from nas_attn.run.job import search
 from nas_attn.space.schema import space_schema
@@ -264,9 +264,9 @@ def test_nothing_of_a_plug_in_is_kept_on_disk_or_measured_twice(
     surveyed = []
     survey = own_module.survey
 
-    def counted(net: nn.Module, *words: str, **shape: int) -> Survey:
+    def counted(net: nn.Module, *others: Any) -> Survey:
         surveyed.append(net)
-        return survey(net, *words, **shape)
+        return survey(net, *others)
 
     def kept() -> set[Path]:
         return set(cache_path("sites", "x").parent.glob("*"))
@@ -275,7 +275,7 @@ def test_nothing_of_a_plug_in_is_kept_on_disk_or_measured_twice(
     before = kept()
     register()
     for _ in range(2):
-        site_survey("mine", **SHAPE)
+        site_survey(check_backbone("mine"), Shape(**SHAPE))
         build_model("mine", at("blocks.0.branch"), **SHAPE)
     assert len(surveyed) == 1
     assert kept() == before
@@ -370,7 +370,7 @@ def test_a_search_on_images_enlarged_for_it_ends_in_a_model_that_its_name_rebuil
 
 def test_a_worker_registers_what_the_driver_did(register: Register) -> None:
     register(NAMED, build=lambda **words: TwoBlocks(5, 1), options=())  # pickled by value, as a notebook's
-    setting = Setting({"name": "mine"}, **SHAPE, recipe=Recipe(), train="math:sqrt", registered=registered_here())
+    setting = Setting({"name": "mine"}, Shape(**SHAPE), Recipe(), train="math:sqrt", registered=registered_here())
     shipped = cloudpickle.loads(cloudpickle.dumps(setting))
     BACKBONES.unregister("mine")
     prepare(shipped)

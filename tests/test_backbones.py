@@ -17,7 +17,7 @@ from nas_attn.backbones.catalog import BACKBONES, check_backbone, image_sizes
 from nas_attn.backbones.site_table import site_table
 from nas_attn.cost.measurement import count_macs, count_parameters
 from nas_attn.errors import SpaceError
-from nas_attn.placement import KINDS, Convolution, Site
+from nas_attn.placement import KINDS, Convolution, Shape, Site
 
 TINY = {"name": "densenet", "growth_rate": 4, "block_config": [2, 2]}
 SHAPE = {"num_classes": 5, "in_channels": 1}
@@ -78,7 +78,7 @@ def test_the_smallest_image_is_taken_and_one_pixel_less_is_refused(spec):
     assert smallest <= default
     table = site_table(spec, **SHAPE, image_size=smallest)
     assert min(min(site.height, site.width) for site in table.sites) >= 1
-    net = build_backbone(spec, **SHAPE, image_size=smallest, seed=0).eval()
+    net = build_backbone(spec, Shape(**SHAPE, image_size=smallest), seed=0).eval()
     assert net(torch.zeros(1, 1, smallest, smallest)).shape == (1, 5)
     sentence = f"takes images of {smallest}x{smallest} pixels or more, but got image_size={smallest - 1}"
     with pytest.raises(SpaceError, match=sentence):
@@ -90,14 +90,16 @@ def test_the_smallest_image_is_taken_and_one_pixel_less_is_refused(spec):
 def test_torchvision_itself_refuses_what_is_smaller_for_a_densenet(stem, block_config):
     spec = {**TINY, "block_config": block_config, "stem": stem}
     smallest, _ = image_sizes(spec)
-    net = build_backbone(spec, **SHAPE, image_size=smallest, seed=0).eval()
+    net = build_backbone(spec, Shape(**SHAPE, image_size=smallest), seed=0).eval()
     if smallest > 1:
         with pytest.raises(RuntimeError, match="too small"):
             net(torch.zeros(1, 1, smallest - 1, smallest - 1))
 
 
 def test_a_free_densenet_is_torchvisions_bit_for_bit():
-    net = build_backbone({**TINY, "stem": "imagenet"}, num_classes=5, in_channels=3, image_size=33, seed=3).eval()
+    net = build_backbone(
+        {**TINY, "stem": "imagenet"}, Shape(num_classes=5, in_channels=3, image_size=33), seed=3
+    ).eval()
     plain = torchvision.models.DenseNet(4, (2, 2), 8, num_classes=5).eval()
     assert plain.load_state_dict(net.state_dict(), strict=True)
     images = torch.randn(2, 3, 33, 33)
@@ -107,7 +109,9 @@ def test_a_free_densenet_is_torchvisions_bit_for_bit():
 
 def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone():
     before = torch.get_rng_state()
-    first, again, other = (build_backbone(TINY, **SHAPE, image_size=8, seed=seed).state_dict() for seed in (1, 1, 2))
+    first, again, other = (
+        build_backbone(TINY, Shape(**SHAPE, image_size=8), seed=seed).state_dict() for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
@@ -115,7 +119,7 @@ def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone():
 
 @pytest.mark.parametrize(("spec", "conv"), [(TINY, "features.conv0"), ({"name": "resnet18"}, "conv1")])
 def test_grey_images_get_a_first_convolution_of_their_own_drawn_as_the_others(spec, conv):
-    net = build_backbone(spec, **SHAPE, image_size=33, seed=0)
+    net = build_backbone(spec, Shape(**SHAPE, image_size=33), seed=0)
     weight = net.get_submodule(conv).weight
     fan = weight.shape[0] if spec["name"] == "resnet18" else weight.shape[1]
     expected = (2 / (fan * weight.shape[2] * weight.shape[3])) ** 0.5
@@ -162,7 +166,7 @@ def test_the_sites_of_a_resnet_in_the_order_of_the_data():
 @pytest.mark.parametrize("spec", [TINY, {"name": "resnet18", "stem": "small"}], ids=str)
 def test_a_table_states_the_cost_of_the_plain_network(spec):
     table = site_table(spec, **SHAPE, image_size=9)
-    net = build_backbone(spec, **SHAPE, image_size=9, seed=0)
+    net = build_backbone(spec, Shape(**SHAPE, image_size=9), seed=0)
     assert table.n_parameters == count_parameters(net)
     assert table.n_macs == count_macs(net, (1, 9, 9))
 

@@ -22,7 +22,7 @@ from nas_attn.backbones.site_table import site_table
 from nas_attn.cost.measurement import count_macs, count_parameters
 from nas_attn.model.build import AttentionModel, build_model
 from nas_attn.model.file import load_model, save_model
-from nas_attn.placement import Attention, Placement, SiteTable
+from nas_attn.placement import Attention, Placement, Shape, SiteTable
 from nas_attn.space.fit import placement_cost
 
 NOTHING_IN_PLACE = ("lenet", "cats_dogs_cnn", "mini_xception", "googlenet", "inception_v3")
@@ -55,7 +55,7 @@ def case(request) -> Iterator[Case]:
     table = site_table(spec, **shape)
     placement = everywhere(table)
     with quick_draws():
-        plain = build_backbone(spec, **shape, seed=1).eval()
+        plain = build_backbone(spec, Shape(**shape), seed=1).eval()
         model = build_model(spec, placement, **shape, seed=1)
         images = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0))
         yield Case(spec, shape, table, placement, plain, model, images)

@@ -15,7 +15,7 @@ from nas_attn.backbones.networks.xception import SamePool, XceptionModule
 from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
-from nas_attn.placement import KINDS, Placement, SiteTable
+from nas_attn.placement import KINDS, Placement, Shape, SiteTable
 from nas_attn.space.patterns import block_names
 
 IMAGENET = {
@@ -87,7 +87,7 @@ SHAPE = {"num_classes": 1000, "in_channels": 3}
 def _meta(spec, *, num_classes: int = 4, in_channels: int = 2, image_size: int) -> nn.Module:
     with torch.device("meta"):
         shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-        return build_backbone(spec, **shape, seed=0).to("meta")
+        return build_backbone(spec, Shape(**shape), seed=0).to("meta")
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -116,7 +116,7 @@ def test_mini_xception_has_as_many_running_statistics_as_keras_counts():
 def test_a_network_of_torchvision_is_that_bit_for_bit(name):
     size, _ = image_sizes(name)
     with quick_draws():
-        net = build_backbone(name, num_classes=4, in_channels=3, image_size=size, seed=0).eval()
+        net = build_backbone(name, Shape(num_classes=4, in_channels=3, image_size=size), seed=0).eval()
     with torch.device("cpu" if name == "regnet_y_400mf" else "meta"):
         plain = PLAIN[name](num_classes=4).eval()
     assert plain.load_state_dict(net.state_dict(), strict=True, assign=True)
@@ -170,7 +170,7 @@ def test_the_smallest_images_are_learned_from_in_two_channels(name):
     spec = tiny_spec(name)
     size, _ = image_sizes(spec)
     with quick_draws():
-        net = build_backbone(spec, num_classes=4, in_channels=2, image_size=size, seed=0).train()
+        net = build_backbone(spec, Shape(num_classes=4, in_channels=2, image_size=size), seed=0).train()
     net(torch.randn(2, 2, size, size)).square().sum().backward()
     assert [key for key, parameter in net.named_parameters() if parameter.grad is None] == []
 

@@ -19,7 +19,7 @@ from nas_attn.errors import FileError, SpaceError
 from nas_attn.model import build as model_module
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model
-from nas_attn.placement import Placement
+from nas_attn.placement import Placement, Shape
 from nas_attn.run.request import bind, read_settings
 from nas_attn.space.fit import placement_cost
 from nas_attn.space.search_space import SearchSpace
@@ -37,9 +37,9 @@ def small(**words):
 
 @pytest.mark.parametrize("spec", [*CARRIERS, OWN], ids=lambda spec: spec.get("name", "own"))
 def test_the_rest_keeps_its_names_and_its_initial_weights(spec):
-    plain = build_backbone(spec, **SHAPE, seed=0)
+    plain = build_backbone(spec, Shape(**SHAPE), seed=0)
     inside = built_in_se(plain)
-    state, without = plain.state_dict(), build_backbone({**spec, "replace": "se"}, **SHAPE, seed=0).state_dict()
+    state, without = plain.state_dict(), build_backbone({**spec, "replace": "se"}, Shape(**SHAPE), seed=0).state_dict()
     assert inside
     rest = {key for key in state if not key.startswith(tuple(f"{path}." for path in inside))}
     assert set(without) == rest
@@ -67,13 +67,13 @@ def test_costs_of_a_placement_equal_those_of_the_built_network(spec):
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "small.safetensors"
-    save_file(build_backbone(SMALL, **SHAPE, seed=5).state_dict(), path)
+    save_file(build_backbone(SMALL, Shape(**SHAPE), seed=5).state_dict(), path)
     return path
 
 
 def test_pretrained_weights_load_strictly_but_for_what_is_taken_out(file):
     spec = {**SMALL, "replace": "se", "weights": str(file)}
-    given = build_backbone(SMALL, **SHAPE, seed=5).state_dict()
+    given = build_backbone(SMALL, Shape(**SHAPE), seed=5).state_dict()
     found = build_model(spec, Placement.from_dict(ONE), **SHAPE, seed=0).backbone.state_dict()
     assert found
     assert all(torch.equal(value, given[key]) for key, value in found.items())

@@ -14,6 +14,7 @@ from nas_attn.executors.interrupts import Interrupts
 from nas_attn.executors.resources import Crew
 from nas_attn.executors.tune import _raised, run_tune
 from nas_attn.executors.watchdog import of_session
+from nas_attn.placement import Shape
 from nas_attn.records import Outcome, Task
 from nas_attn.training.context import Setting
 
@@ -63,7 +64,7 @@ class FinishedJob:
 
 def test_finished_job_does_not_wait_for_tune(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas_attn.executors.tune.tune.Tuner", None)
-    setting = Setting(backbone={"name": "densenet"}, num_classes=10, in_channels=1, image_size=8, recipe=Recipe())
+    setting = Setting(backbone={"name": "densenet"}, shape=Shape(10, 1, 8), recipe=Recipe())
     run_tune(FinishedJob(), setting, Crew(1, 1, 0.0, "cpu"), Interrupts())
 
 

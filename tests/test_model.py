@@ -19,7 +19,7 @@ from nas_attn.backbones.site_table import site_table
 from nas_attn.cost.measurement import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import AttentionModel, Insert, build_model
-from nas_attn.placement import WIRINGS, Placement, Site
+from nas_attn.placement import WIRINGS, Placement, Shape, Site
 from nas_attn.space.fit import placement_cost, resolve_placement
 from nas_attn.training.auxiliary import auxiliary_loss
 
@@ -63,7 +63,7 @@ def _build(spec, placement, seed=0) -> AttentionModel:
 def bare(request):
     """A spec, its plain network and the model with nothing placed, at one seed."""
     spec = request.param
-    return spec, build_backbone(spec, **SHAPE, image_size=_size(spec), seed=4), _build(spec, NOTHING, seed=4)
+    return spec, build_backbone(spec, Shape(**SHAPE, image_size=_size(spec)), seed=4), _build(spec, NOTHING, seed=4)
 
 
 def test_with_nothing_placed_the_outputs_are_the_plain_networks_bit_for_bit(bare):
@@ -141,7 +141,7 @@ def test_a_block_with_attention_is_what_its_formula_says(wiring):
     kinds = ["shortcut"] if wiring == "addend" else ["pre", "branch", "shortcut", "output"]
     sites = {kind: f"stage1.block2.{kind}" for kind in kinds}
     model = _build(RESNET, Placement.from_dict({site: _entry("cbam", wiring=wiring) for site in sites.values()})).eval()
-    plain = build_backbone(RESNET, **SHAPE, image_size=9, seed=0).eval()
+    plain = build_backbone(RESNET, Shape(**SHAPE, image_size=9), seed=0).eval()
     attentions = {kind: model.insert_at(site).attention for kind, site in sites.items()}
     joins = {kind: getattr(model.insert_at(site), "join", None) for kind, site in sites.items()}
     formulas = {

@@ -16,7 +16,7 @@ from nas_attn.backbones.survey.survey import survey
 from nas_attn.cost.measurement import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
-from nas_attn.placement import Placement
+from nas_attn.placement import Placement, Shape
 from nas_attn.training.auxiliary import auxiliary_loss
 
 SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 8}
@@ -164,9 +164,9 @@ def test_a_relu_that_writes_over_the_attentions_output_does_no_harm(site):
 
 
 def test_the_survey_knows_where_the_network_writes_over():
-    plain = survey(own.PlainCNN(), **SHAPE)
+    plain = survey(own.PlainCNN(), Shape(**SHAPE))
     assert plain.copied == {"features.0.1", "features.2.1"}
-    residual = survey(own.ResidualCNN(), **SHAPE).copied
+    residual = survey(own.ResidualCNN(), Shape(**SHAPE)).copied
     assert {"stage1.0.bn1", "stage1.0.bn2", "stage1.0.drop", "stage2.0.drop"} <= residual
     assert not {"stage1.0", "stage1.0.conv1", "stage1.0.branch", "stage1.0.shortcut", "stem"} & residual
 

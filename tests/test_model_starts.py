@@ -14,7 +14,7 @@ from nas_attn.cost.measurement import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model
-from nas_attn.placement import Attention, Placement, Site, SiteTable
+from nas_attn.placement import Attention, Placement, Shape, Site, SiteTable
 from nas_attn.space.fit import placement_cost, resolve_placement
 from nas_attn.space.search_space import SearchSpace
 
@@ -34,7 +34,7 @@ def _start(name: str, kinds: tuple[str, ...] = KINDS, **more: str) -> Placement:
 
 @pytest.mark.parametrize("name", SHAPE_KEEPING)
 def test_any_attention_can_start_as_the_plain_network_bit_for_bit(name):
-    plain = build_backbone(RESNET, **SHAPE, seed=5)
+    plain = build_backbone(RESNET, Shape(**SHAPE), seed=5)
     model = build_model(RESNET, _start(name), **SHAPE, seed=5)
     for training in (False, True):
         images = _images()
@@ -43,7 +43,7 @@ def test_any_attention_can_start_as_the_plain_network_bit_for_bit(name):
 
 @pytest.mark.parametrize("wiring", ["gate", "residual", "concat"])
 def test_any_wiring_can_start_as_the_plain_network_and_learns_to_leave_it(wiring):
-    plain = build_backbone(RESNET, **SHAPE, seed=5).eval()
+    plain = build_backbone(RESNET, Shape(**SHAPE), seed=5).eval()
     model = build_model(RESNET, _start("cbam", wiring=wiring), **SHAPE, seed=5).eval()
     images = _images()
     assert torch.equal(model(images), plain(images))

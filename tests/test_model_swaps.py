@@ -16,7 +16,7 @@ from nas_attn.cost.measurement import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import AttentionModel, build_model
 from nas_attn.model.file import load_model, save_model
-from nas_attn.placement import Attention, Convolution, Placement, Site
+from nas_attn.placement import Attention, Convolution, Placement, Shape, Site
 from nas_attn.space.fit import placement_cost
 
 RESNETS = {name: {"name": name, "stem": "small"} for name in ("resnet18", "resnet50")}
@@ -111,7 +111,7 @@ def test_copies_pickles_exports_and_files_compute_the_same(built, tmp_path):
 
 def test_a_replaced_convolution_leaves_the_state_dict_and_a_moved_one_keeps_its_name():
     spec = RESNETS["resnet18"]
-    plain = build_backbone(spec, **SHAPE, seed=1).state_dict()
+    plain = build_backbone(spec, Shape(**SHAPE), seed=1).state_dict()
     site = "stage2.block1.conv1"
     selected, moved = (
         build_model(spec, Placement({site: Attention(*choice)}), **SHAPE, seed=1).state_dict()
@@ -133,21 +133,21 @@ def test_moved_convolutions_start_as_the_plain_network(options, training):
     spec = RESNETS["resnet18"]
     sites = [site.name for site in site_table(spec, **SHAPE).sites if site.kind == "conv"]
     placement = Placement({name: Attention("deform", options) for name in sites})
-    plain = build_backbone(spec, **SHAPE, seed=1).train(training)
+    plain = build_backbone(spec, Shape(**SHAPE), seed=1).train(training)
     model = build_model(spec, placement, **SHAPE, seed=1).train(training)
     torch.testing.assert_close(model(_images(4)), plain(_images(4)), rtol=1e-3, atol=1e-4)
 
 
 def test_the_attention_that_pools_starts_as_the_mean():
     spec = RESNETS["resnet18"]
-    plain = build_backbone(spec, **SHAPE, seed=1).eval()
+    plain = build_backbone(spec, Shape(**SHAPE), seed=1).eval()
     model = build_model(spec, Placement({"head": Attention("attention_pool")}), **SHAPE, seed=1).eval()
     torch.testing.assert_close(model(_images()), plain(_images()))
 
 
 def test_a_merge_can_start_as_the_plain_sum_bit_for_bit():
     spec = RESNETS["resnet18"]
-    plain = build_backbone(spec, **SHAPE, seed=1)
+    plain = build_backbone(spec, Shape(**SHAPE), seed=1)
     model = build_model(spec, _everywhere(spec, "aff", start="identity"), **SHAPE, seed=1)
     for training in (False, True):
         assert torch.equal(model.train(training)(_images()), plain.train(training)(_images()))
@@ -160,7 +160,7 @@ def test_a_merge_gets_the_branch_and_then_the_shortcut():
     model.insert_at(site).attention.register_forward_pre_hook(lambda module, maps: seen.extend(maps))
     model(_images())
 
-    net = build_backbone(spec, **SHAPE, seed=1).eval()
+    net = build_backbone(spec, Shape(**SHAPE), seed=1).eval()
     x = net.layer1[0](net.maxpool(net.relu(net.bn1(net.conv1(_images())))))
     block = net.layer1[1]
     branch = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))

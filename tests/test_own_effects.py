@@ -18,7 +18,7 @@ from nas_attn.cost.measurement import count_macs
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model
-from nas_attn.placement import Placement
+from nas_attn.placement import Placement, Shape
 from nas_attn.space.fit import placement_cost
 
 RECORD = {"mean": (0.5,), "std": (0.25,), "class_names": list("abcde")}
@@ -44,7 +44,7 @@ def test_a_module_with_two_names_takes_attention_whichever_is_run(site):
     model = build_model(TwoNames(), at(site, attention), **SHAPE)
     model(images()).square().sum().backward()
     assert all(weight.grad is not None for weight in model.insert_at(site).parameters())
-    table = survey(TwoNames(), **SHAPE).table
+    table = survey(TwoNames(), Shape(**SHAPE)).table
     assert placement_cost(table, at(site, attention)).n_macs == count_macs(model, (1, 8, 8))
 
 

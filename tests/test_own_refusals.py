@@ -15,7 +15,7 @@ from nas_attn.backbones.survey.survey import survey
 from nas_attn.errors import ConfigError, FileError, SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model
-from nas_attn.placement import Placement
+from nas_attn.placement import Placement, Shape
 from nas_attn.run.job import search
 
 SHAPE = {"num_classes": 5, "in_channels": 3, "image_size": 8}
@@ -164,7 +164,7 @@ class Counted(own.Block):
 def test_a_block_of_which_the_network_reads_more_than_its_forward_stays_closed():
     with pytest.raises(SpaceError, match="Block 'part' cannot be opened: the network uses more of it than its forward"):
         build_model(Pried(Counted(8, 8)), _at("part.branch"), **SHAPE)
-    assert "part" in {site.name for site in survey(Pried(Counted(8, 8)), **SHAPE).table.sites}
+    assert "part" in {site.name for site in survey(Pried(Counted(8, 8)), Shape(**SHAPE)).table.sites}
 
 
 class TupleInTraining(Part):

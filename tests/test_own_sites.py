@@ -20,7 +20,7 @@ from nas_attn.cost.measurement import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import AttentionModel, build_model
 from nas_attn.model.file import load_model, save_model
-from nas_attn.placement import Placement
+from nas_attn.placement import Placement, Shape
 from nas_attn.space.fit import placement_cost
 
 SIZE = 8
@@ -41,8 +41,8 @@ def case(request) -> Case:
     make = REALISTIC[request.param]
     torch.manual_seed(0)
     plain = make()
-    initialise(plain, in_channels=3, image_size=SIZE)
-    found = survey(plain, **SHAPE)
+    initialise(plain, Shape(**SHAPE))
+    found = survey(plain, Shape(**SHAPE))
     return Case(make, plain, found, build_model(plain, _everywhere(found), **SHAPE, seed=1))
 
 
@@ -123,7 +123,7 @@ def test_building_changes_neither_the_network_nor_the_random_numbers(case):
 
 @pytest.mark.parametrize("block", ["bottleneck", "functional bottleneck"])
 def test_a_bottleneck_of_ones_own_offers_what_the_catalogues_does(block):
-    found = survey(REALISTIC[block](), **SHAPE)
+    found = survey(REALISTIC[block](), Shape(**SHAPE))
     kinds = {site.kind for site in found.table.sites if site.module == "layer2.0"}
     assert kinds >= {"pre", "hidden", "branch", "shortcut", "merge"}
     conv = found.table.site("layer2.0.conv2.conv").replaced
@@ -197,18 +197,18 @@ def _read_in_training(net, x):
     ],
 )
 def test_norm_and_relu_count_only_where_nothing_else_reads_what_they_read(behind, norm, relu):
-    conv = survey(Behind(behind), **SHAPE).table.site("conv.conv").replaced
+    conv = survey(Behind(behind), Shape(**SHAPE)).table.site("conv.conv").replaced
     assert (conv.norm, conv.relu) == (norm, relu)
 
 
 def test_a_norm_without_weights_of_its_own_stays():
     net = Behind(lambda net, x: functional.relu(net.norm(x)))
     net.norm = nn.BatchNorm2d(8, affine=False)
-    assert survey(net, **SHAPE).table.site("conv.conv").replaced.norm is None
+    assert survey(net, Shape(**SHAPE)).table.site("conv.conv").replaced.norm is None
 
 
 def test_maps_with_channels_last_are_no_sites_even_where_the_sizes_agree():
-    found = survey(ChannelsLast(), **SHAPE)
+    found = survey(ChannelsLast(), Shape(**SHAPE))
     assert [site.name for site in found.table.sites] == ["stem.conv", "stem"]
     with pytest.raises(SpaceError, match=r"'mix' .* gives a tensor of shape \(2, 8, 8, 8\), which is not seen to be a"):
         build_model(ChannelsLast(), _at("mix", reduction=2), **SHAPE)
@@ -226,7 +226,7 @@ class OneSize(ChannelsLast):
 def test_a_network_of_one_image_size_offers_the_maps_that_its_convolutions_handle():
     net = OneSize()
     net.mix = nn.Linear(64, 64)
-    found = survey(net, **SHAPE)
+    found = survey(net, Shape(**SHAPE))
     assert [site.name for site in found.table.sites] == ["stem.conv", "stem"]
     assert (
         found.table.refusals["act"]
@@ -251,11 +251,11 @@ def _gated() -> nn.Module:
 
 
 def test_the_head_is_the_pooling_that_ends_the_maps():
-    found = survey(_gated(), **SHAPE)
+    found = survey(_gated(), Shape(**SHAPE))
     assert [site.name for site in found.table.sites if site.kind == "head"] == ["pool.head"]
     assert "the network goes on with maps behind it" in found.table.refusals["squeeze.head"]
     net = nn.Sequential(_gated().conv, nn.AdaptiveAvgPool2d([1, 1]), nn.Flatten(), nn.Linear(8, 5))
-    assert [site.name for site in survey(net, **SHAPE).table.sites if site.kind == "head"] == ["1.head"]
+    assert [site.name for site in survey(net, Shape(**SHAPE)).table.sites if site.kind == "head"] == ["1.head"]
 
 
 def test_attention_on_both_sides_of_a_swap_is_kept():
@@ -288,6 +288,6 @@ def test_a_pooling_within_a_block_is_of_the_blocks_stage_and_the_last_one_of_its
             x = x * self.excite(self.squeeze(x)).sigmoid()
             return self.classifier(self.pool(self.down(x)).flatten(1))
 
-    stages = {site.name: site.stage for site in survey(Squeezed(), **SHAPE).table.sites}
+    stages = {site.name: site.stage for site in survey(Squeezed(), Shape(**SHAPE)).table.sites}
     assert (stages["conv"], stages["squeeze"], stages["excite"]) == ("stage1", "stage1", "stage1")
     assert (stages["down"], stages["pool"]) == ("stage2", "stage3")

@@ -19,7 +19,7 @@ from nas_attn.data.dataset import Images
 from nas_attn.errors import ConfigError, FileError, RunError, SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model
-from nas_attn.placement import Placement
+from nas_attn.placement import Placement, Shape
 from nas_attn.run.job import search
 from nas_attn.run.request import bind, read_settings
 from nas_attn.space.search_space import SearchSpace
@@ -30,7 +30,7 @@ SMALL = {"name": "preact_resnet", "width": 4}
 
 
 def state_of(spec=SMALL, seed=5, **shape):
-    return build_backbone(spec, **{**SHAPE, **shape}, seed=seed).state_dict()
+    return build_backbone(spec, Shape(**{**SHAPE, **shape}), seed=seed).state_dict()
 
 
 def first_conv(state):

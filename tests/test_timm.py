@@ -26,7 +26,7 @@ from nas_attn.errors import FileError, SpaceError
 from nas_attn.model import build as model_module
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model
-from nas_attn.placement import Placement
+from nas_attn.placement import Placement, Shape
 from nas_attn.space.fit import placement_cost
 from nas_attn.space.schema import space_schema
 from nas_attn.space.search_space import SearchSpace
@@ -101,7 +101,7 @@ def test_the_seed_decides_the_weights_and_placements_share_them():
 
 def test_its_options_go_to_timm_as_they_are():
     spec = {"name": "timm:test_convnext", "drop_path_rate": 0.5, "drop_rate": 0.25}
-    net = build_backbone(spec, **SHAPE, seed=0)
+    net = build_backbone(spec, Shape(**SHAPE), seed=0)
     assert net.head.drop.p == 0.25
     assert any(type(module).__name__ == "DropPath" and module.drop_prob == 0.5 for module in net.modules())
     names = {site.name for site in site_table(spec, **{**SHAPE, "image_size": 64}).sites}
@@ -109,9 +109,12 @@ def test_its_options_go_to_timm_as_they_are():
 
 
 def test_a_network_made_for_one_size_is_told_the_image_size():
-    net = build_backbone("timm:test_vit", **SHAPE, seed=0)
+    net = build_backbone("timm:test_vit", Shape(**SHAPE), seed=0)
     assert net.patch_embed.img_size == (32, 32)
-    assert build_backbone({"name": "timm:test_vit", "img_size": 48}, **SHAPE, seed=0).patch_embed.img_size == (48, 48)
+    assert build_backbone({"name": "timm:test_vit", "img_size": 48}, Shape(**SHAPE), seed=0).patch_embed.img_size == (
+        48,
+        48,
+    )
 
 
 def test_costs_of_a_placement_equal_those_of_the_built_network():
@@ -228,7 +231,7 @@ def test_what_timm_refuses_is_said_in_one_sentence():
         SpaceError,
         match=r"^timm refuses to build 'test_resnet' for 5 classes, drop_rat=0\.1: .*argument 'drop_rat'.*\.$",
     ):
-        build_backbone(spec, **SHAPE, seed=0)
+        build_backbone(spec, Shape(**SHAPE), seed=0)
 
 
 def test_without_timm_the_sentence_says_how_to_install_it(monkeypatch, tmp_path):
@@ -266,20 +269,22 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_a_known_network_is_planned_without_an_import_of_timm_or_torch(cache, run_python):
-    found = site_survey(RESNET, **SHAPE)
+    found = site_survey(check_backbone(RESNET), Shape(**SHAPE))
     assert found.copied
     assert found.table.refusals
     code = f"""
 import sys
+from nas_attn.backbones.catalog import check_backbone
 from nas_attn.backbones.site_table import site_survey
-found = site_survey({RESNET!r}, num_classes=5, in_channels=3, image_size=32)
+from nas_attn.placement import Shape
+found = site_survey(check_backbone({RESNET!r}), Shape(5, 3, 32))
 assert (len(found.table.sites), len(found.table.refusals)) == ({len(found.table.sites)}, {len(found.table.refusals)})
 assert not {{"timm", "torch", "torchvision"}} & set(sys.modules), "loaded too much"
 """
     done = run_python("-c", code, env={"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]})
     assert done.returncode == 0, done.stderr
     table_module._remembered.cache_clear()
-    assert site_survey(RESNET, **SHAPE) == found
+    assert site_survey(check_backbone(RESNET), Shape(**SHAPE)) == found
 
 
 def test_another_version_of_timm_is_another_entry(cache, monkeypatch):
@@ -303,7 +308,7 @@ def test_a_kept_registry_that_is_damaged_is_read_again(cache):
 
 
 def test_the_default_image_size_is_timm_s_own():
-    assert check_shape(check_backbone(RESNET), num_classes=5, in_channels=3, image_size=None) == 160
+    assert check_shape(check_backbone(RESNET), num_classes=5, in_channels=3, image_size=None).image_size == 160
     assert timm_network("timm:inception_resnet_v2").image_size == 299
     with pytest.raises(SpaceError, match=r"Backbone 'timm:test_resnet' needs image_size >= 1, but got image_size=0"):
         site_table(RESNET, **{**SHAPE, "image_size": 0})

@@ -19,19 +19,12 @@ from nas_attn.backbones.user_network import make_network, named
 from nas_attn.backbones.weights import load_weights
 from nas_attn.backbones.weights_file import find_weights
 from nas_attn.errors import SpaceError, first_line
+from nas_attn.placement import Shape
 
 log = logging.getLogger(__name__)
 
 
-def build_backbone(
-    spec: str | Spec,
-    *,
-    num_classes: int,
-    in_channels: int,
-    image_size: int,
-    seed: int,
-    class_names: Sequence[str] = (),
-) -> nn.Module:
+def build_backbone(spec: str | Spec, shape: Shape, *, seed: int, class_names: Sequence[str] = ()) -> nn.Module:
     """Return the plain network on the CPU, its initial weights drawn from `seed` alone, or those that its spec names.
 
     Args:
@@ -40,8 +33,7 @@ def build_backbone(
     weights cannot be read, or are another network's.
     """
     checked = check_backbone(spec)
-    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    net, notes = start_backbone(checked, find_weights(checked), **shape, seed=seed, class_names=class_names)
+    net, notes = start_backbone(checked, find_weights(checked), shape, seed=seed, class_names=class_names)
     for note in notes:
         log.info("%s", note)
     return net
@@ -50,10 +42,8 @@ def build_backbone(
 def start_backbone(
     checked: Spec,
     file: Path | None,
+    shape: Shape,
     *,
-    num_classes: int,
-    in_channels: int,
-    image_size: int,
     seed: int,
     class_names: Sequence[str] = (),
 ) -> tuple[nn.Module, list[str]]:
@@ -62,29 +52,28 @@ def start_backbone(
     Raises: as `build_backbone`.
     """
     plain = {key: value for key, value in without_start(checked).items() if key != "replace"}
-    net = _plain(plain, num_classes=num_classes, in_channels=in_channels, image_size=image_size, seed=seed)
+    net = _plain(plain, shape, seed)
     taken_out = take_out_se(net) if "replace" in checked else ()
     if "replace" in checked and not taken_out:
         name = checked.get("name", checked.get("import"))
         raise SpaceError(f"Backbone '{name}' has no squeeze-and-excitation of its own: leave replace = 'se' out.")
     if file is None:
         return net, []
-    return net, load_weights(net, file, num_classes=num_classes, class_names=class_names, taken_out=taken_out)
+    return net, load_weights(net, file, num_classes=shape.num_classes, class_names=class_names, taken_out=taken_out)
 
 
-def _plain(checked: Spec, *, num_classes: int, in_channels: int, image_size: int, seed: int) -> nn.Module:
-    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
+def _plain(checked: Spec, shape: Shape, seed: int) -> nn.Module:
     with seeded(seed, "backbone"):
         if "import" in checked:
             return _imported(checked, shape)
         if is_timm(checked):
-            return timm_net(checked, **shape)
+            return timm_net(checked, shape)
         options = {key: value for key, value in checked.items() if key != "name"}
         plugged = plugged_entry(checked)
         if plugged is not None:
             return _plugged(plugged, options, shape)
         entry = backbone_entry(checked["name"])
-        sizes = shape if entry.sized else {key: shape[key] for key in ("num_classes", "in_channels")}
+        sizes = {key: value for key, value in vars(shape).items() if entry.sized or key != "image_size"}
         net: nn.Module = load_function(entry.build, "build function")(**entry.fixed, **sizes, **options)
         return net
 
@@ -113,16 +102,16 @@ def called(noun: str, function: str | Callable[..., Any]) -> str:
     return f"{noun} '{function}'" if isinstance(function, str) else noun
 
 
-def _imported(spec: Spec, shape: dict[str, int]) -> nn.Module:
+def _imported(spec: Spec, shape: Shape) -> nn.Module:
     """Call the user's function with the spec's options."""
     path, noun = spec["import"], "backbone's import"
     options = {key: value for key, value in spec.items() if key != "import"}
-    return make_network(load_function(path, noun), called(noun, path), options, **shape)
+    return make_network(load_function(path, noun), called(noun, path), options, shape)
 
 
-def _plugged(entry: Backbone, options: Spec, shape: dict[str, int]) -> nn.Module:
+def _plugged(entry: Backbone, options: Spec, shape: Shape) -> nn.Module:
     """Call a plug-in's function with its options."""
     noun = "build function"
     with blamed_on(entry.name):
         make = load_function(entry.build, noun)
-        return make_network(make, called(noun, entry.build), {**entry.fixed, **options}, **shape)
+        return make_network(make, called(noun, entry.build), {**entry.fixed, **options}, shape)

@@ -11,6 +11,7 @@ from nas_attn.backbones.entries import ENTRIES
 from nas_attn.backbones.entry import Backbone, BackboneOption, Spec
 from nas_attn.backbones.timm_names import PREFIX, check_timm, is_timm, timm_network
 from nas_attn.errors import SpaceError, placed, unknown
+from nas_attn.placement import Shape
 from nas_attn.registry import Catalogue
 
 BACKBONES = Catalogue(*ENTRIES, group="nas_attn.backbones", noun="backbone", record=Backbone)
@@ -133,11 +134,21 @@ def image_sizes(spec: str | Spec) -> tuple[int, int]:
     return backbone_entry(checked["name"]).image_sizes(checked)
 
 
-def check_shape(spec: Spec, *, num_classes: int, in_channels: int, image_size: int | None) -> int:
-    """Return the image size that is meant. Raises: SpaceError for one that a catalogue backbone does not take."""
+def check_shape(spec: Spec, *, num_classes: int, in_channels: int, image_size: int | None) -> Shape:
+    """Return the shape of a network with these numbers.
+
+    Args:
+        spec: The checked spec of its backbone.
+        image_size: None takes the backbone's default.
+    Raises: SpaceError for a number that is no count, or an image size that the backbone does not take.
+    """
     for name, count in (("num_classes", num_classes), ("in_channels", in_channels)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise SpaceError(f"{name} >= 1 must hold, but got {name}={count!r}.")
+    return Shape(num_classes, in_channels, _image_size(spec, image_size))
+
+
+def _image_size(spec: Spec, image_size: int | None) -> int:
     if "import" in spec:
         return _free_size(image_size, "A network of your own")
     if is_timm(spec):

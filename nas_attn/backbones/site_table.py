@@ -12,7 +12,7 @@ from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, 
 from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.files import cache_record, cached_record_path, read_cached_record
-from nas_attn.placement import SiteTable, Survey
+from nas_attn.placement import Shape, SiteTable, Survey
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,14 +35,15 @@ def site_table(spec: str | Spec, *, num_classes: int, in_channels: int, image_si
         image_size: Height and width of the images; None takes the backbone's default.
     Raises: SpaceError if the spec is not valid, or the image is smaller than the backbone takes.
     """
-    return site_survey(spec, num_classes=num_classes, in_channels=in_channels, image_size=image_size).table
+    checked = check_backbone(spec)
+    shape = check_shape(checked, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    return site_survey(checked, shape).table
 
 
-def site_survey(spec: str | Spec, *, num_classes: int, in_channels: int, image_size: int | None = None) -> Survey:
-    """Return the sites of a backbone, and why its other places are none; otherwise as `site_table`."""
-    checked = without_start(check_backbone(spec))
-    size = check_shape(checked, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
-    return _remembered(json.dumps(checked, sort_keys=True), plugged_entry(checked), num_classes, in_channels, size)
+def site_survey(spec: Spec, shape: Shape) -> Survey:
+    """Return the sites of a checked spec's backbone, and why its other places are none; otherwise as `site_table`."""
+    plain = without_start(spec)
+    return _remembered(json.dumps(plain, sort_keys=True), plugged_entry(plain), shape)
 
 
 def own_table(net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
@@ -52,19 +53,17 @@ def own_table(net: nn.Module, *, num_classes: int, in_channels: int, image_size:
     """
     from nas_attn.backbones.survey.survey import survey  # loads torch
 
-    return survey(net, num_classes=num_classes, in_channels=in_channels, image_size=image_size).table
+    shape = check_shape({"import": ""}, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    return survey(net, shape).table
 
 
 @lru_cache(maxsize=64)
-def _remembered(
-    spec_json: str, plugged: Backbone | None, num_classes: int, in_channels: int, image_size: int
-) -> Survey:
+def _remembered(spec_json: str, plugged: Backbone | None, shape: Shape) -> Survey:
     """Return the survey, made once for each record of a plug-in: another one may come to bear its name."""
     spec = json.loads(spec_json)
-    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     if is_foreign(spec):
         return _made(spec, shape)
-    path = cached_record_path("sites", spec_json, json.dumps(shape), *_versions(spec), room="backbones")
+    path = cached_record_path("sites", spec_json, json.dumps(vars(shape)), *_versions(spec), room="backbones")
     found = _kept(path)
     if found is None:
         found = _made(spec, shape)
@@ -83,14 +82,14 @@ def _kept(path: Path | None) -> Survey | None:
         return None
 
 
-def _made(spec: Spec, shape: dict[str, int]) -> Survey:
+def _made(spec: Spec, shape: Shape) -> Survey:
     if is_foreign(spec) or is_timm(spec):
         from nas_attn.backbones.survey.survey import survey_spec  # loads torch
 
-        return survey_spec(spec, **shape)
+        return survey_spec(spec, shape)
     from nas_attn.backbones.sites import make_table  # loads torch and torchvision
 
-    return Survey(make_table(spec, **shape))
+    return Survey(make_table(spec, shape))
 
 
 def _versions(spec: Spec) -> list[str]:

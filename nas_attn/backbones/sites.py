@@ -17,7 +17,7 @@ from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.modules import built_in_se, put_module
 from nas_attn.backbones.opening import SEAM_KINDS, has_seam, may_open, open_block, seam_path
 from nas_attn.macs import counted_macs
-from nas_attn.placement import SWAPPED, Convolution, Site, SiteTable
+from nas_attn.placement import SWAPPED, Convolution, Shape, Site, SiteTable
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,15 @@ class Passage:
         return self.tensor is not None and self.tensor._version != self.version
 
 
-def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
+def make_table(spec: Spec, shape: Shape) -> SiteTable:
     """Build a catalogue network once and measure its sites; the pass runs on shapes alone."""
-    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     with torch.device("meta"):  # no time for weights that nobody reads
-        net = build_backbone(spec, **shape, seed=0, class_names=())
+        net = build_backbone(spec, shape, seed=0)
     entry = backbone_entry(spec["name"])
     assert entry.places is not None, f"{entry.name} must name its places"
     places: list[Place] = list(load_function(entry.places, "places function")(net))
     n_parameters, built_in = count_parameters(net), built_in_se(net)
-    image = torch.zeros(1, in_channels, image_size, image_size, device="meta")
+    image = torch.zeros(1, shape.in_channels, shape.image_size, shape.image_size, device="meta")
     net = net.eval().to("meta")
     n_macs = forward_macs(net, image)
     open_blocks(net, ((place.kind, place.module) for place in places))
@@ -101,9 +100,7 @@ def make_table(spec: Spec, *, num_classes: int, in_channels: int, image_size: in
     sites = [measured(net, place, passages[tap_path(net, place.kind, place.module)]) for place in places]
     return SiteTable(
         backbone=spec["name"],
-        num_classes=num_classes,
-        in_channels=in_channels,
-        image_size=image_size,
+        **vars(shape),
         n_parameters=n_parameters,
         n_macs=n_macs,
         sites=tuple(sites),

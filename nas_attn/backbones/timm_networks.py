@@ -9,9 +9,10 @@ from torch import nn
 from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.timm_names import load_timm, timm_name
 from nas_attn.errors import SpaceError, in_one_line
+from nas_attn.placement import Shape
 
 
-def timm_net(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
+def timm_net(spec: Spec, shape: Shape) -> nn.Module:
     """Return a network of timm's, its weights drawn from torch's generator.
 
     A network that is built for one image size is told it, unless its options name one.
@@ -21,13 +22,14 @@ def timm_net(spec: Spec, *, num_classes: int, in_channels: int, image_size: int)
     timm, name = load_timm(), timm_name(spec)
     options: dict[str, Any] = {key: value for key, value in spec.items() if key != "name"}
     if timm.get_pretrained_cfg(name).fixed_input_size:
-        options = {"img_size": image_size, **options}
+        options = {"img_size": shape.image_size, **options}
+    classes, channels = shape.num_classes, shape.in_channels
     try:
-        net = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options)
+        net = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **options)
     except Exception as error:  # each of timm's networks has its own way to refuse an option
         given = "".join(f", {key}={value!r}" for key, value in options.items())
         raise SpaceError(
-            f"timm refuses to build '{name}' for {num_classes} classes{given}: {in_one_line(error)}."
+            f"timm refuses to build '{name}' for {classes} classes{given}: {in_one_line(error)}."
         ) from error
     assert isinstance(net, nn.Module), f"timm.create_model gave {net!r}"
     return net

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from nas_attn.backbones.modules import seeded
 from nas_attn.errors import SpaceError, first_line
+from nas_attn.placement import Shape
 
 N_IMAGES = 2
 
@@ -29,19 +30,12 @@ _WRAPPERS = {
 """Where each of torch's wrappers holds the network. Named, not imported: torch.compile alone loads for a second."""
 
 
-def make_network(
-    make: Callable[..., Any],
-    what: str,
-    options: Mapping[str, Any],
-    *,
-    num_classes: int,
-    in_channels: int,
-    image_size: int,
-) -> nn.Module:
-    """Call a user's function with its options, and the words of the shape that it takes; initialise the result.
+def make_network(make: Callable[..., Any], what: str, options: Mapping[str, Any], shape: Shape) -> nn.Module:
+    """Call a user's function with its options and initialise the result.
 
     Args:
         what: How sentences call the function.
+        shape: Its fields that the function has as parameters are passed too, unless the options have them.
     Raises: SpaceError if it is none, has no such option, raises, gives no network, or one that is wrapped or has no
     weights.
     """
@@ -50,19 +44,20 @@ def make_network(
             f"The {what} must be a function that makes a network, but is a {type(make).__name__}: every model gets a "
             "new one."
         )
-    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     known = inspect.signature(make).parameters
     stray = next((key for key in options if not takes(make, key)), None)
     if stray is not None:
         raise SpaceError(f"The {what} has no option '{stray}': it takes {', '.join(known) or 'none'}.")
     try:
-        net = make(**{key: value for key, value in shape.items() if key in known and key not in options}, **options)
+        net = make(
+            **{key: value for key, value in vars(shape).items() if key in known and key not in options}, **options
+        )
     except Exception as error:  # the function is the user's: it may raise anything
         raise SpaceError(f"The {what} raised {named(error)}.") from error
     if not isinstance(net, nn.Module):
         raise SpaceError(f"The {what} must give a torch module, but gave {type(net).__name__}.")
     refuse_unready(net)
-    initialise(net, in_channels=in_channels, image_size=image_size)
+    initialise(net, shape)
     return net
 
 
@@ -139,7 +134,7 @@ def _part(path: str) -> str:
     return f"Part '{path}' of the network" if path else "The network"
 
 
-def initialise(net: nn.Module, *, in_channels: int, image_size: int) -> None:
+def initialise(net: nn.Module, shape: Shape) -> None:
     """Let the lazy modules of a network find their shapes by running it once; others are not run at all.
 
     Raises: SpaceError if the network does not take such images, or leaves a module lazy.
@@ -147,17 +142,17 @@ def initialise(net: nn.Module, *, in_channels: int, image_size: int) -> None:
     if not any(True for _ in _lazy(net)):
         return
     with evaluating(net):
-        run(net, random_images(net, in_channels, image_size))
+        run(net, random_images(net, shape))
     path = next(_lazy(net), None)
     if path is not None:
         raise SpaceError(f"'{path}' of the network is lazy, and a run does not initialise it: leave it out.")
 
 
-def random_images(net: nn.Module, in_channels: int, image_size: int) -> Tensor:
+def random_images(net: nn.Module, shape: Shape) -> Tensor:
     """Return images that are the same in every process, of the type and on the device of the network's weights."""
     weight = next((weight for weight in net.parameters() if weight.is_floating_point()), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(N_IMAGES, in_channels, image_size, image_size, generator=generator)
+    images = torch.randn(N_IMAGES, shape.in_channels, shape.image_size, shape.image_size, generator=generator)
     return images.to(weight.device, weight.dtype)
 
 

@@ -21,7 +21,7 @@ from nas_attn.backbones.survey.survey import foreign_survey, survey
 from nas_attn.backbones.user_network import copy_network, make_network
 from nas_attn.errors import SpaceError
 from nas_attn.model.insert import Held, Insert, Passing, Tap
-from nas_attn.placement import SWAPPED, Attention, Placement, Site, Survey
+from nas_attn.placement import SWAPPED, Attention, Placement, Shape, Site, Survey
 from nas_attn.space.fit import is_neutral, resolve_at
 
 log = logging.getLogger(__name__)
@@ -102,9 +102,22 @@ def build_model(
     Raises: SpaceError that names the site, and what is refused there; FileError if the backbone's `weights` cannot be
     read, or are another network's.
     """
+    spec = check_backbone(backbone) if isinstance(backbone, str | Mapping) else {"import": ""}
+    shape = check_shape(spec, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    return build(backbone, placement, shape, seed=seed, class_names=class_names)
+
+
+def build(
+    backbone: BackboneLike,
+    placement: Placement,
+    shape: Shape,
+    *,
+    seed: int | None = None,
+    class_names: Sequence[str] = (),
+) -> AttentionModel:
+    """Build a model of a checked shape; otherwise as `build_model`."""
     seed = int(torch.randint(2**31, ())) if seed is None else seed
-    shape = {"num_classes": num_classes, "in_channels": in_channels}
-    net, spec, found = _backbone(backbone, shape, image_size, seed, class_names)
+    net, spec, found = _backbone(backbone, shape, seed, class_names)
     table = found.table
     sites = {name: table.site(name) for name in placement}
     _refuse_doubles(net, sites)
@@ -128,34 +141,28 @@ def build_model(
 
 
 def _backbone(
-    backbone: BackboneLike,
-    shape: Mapping[str, int],
-    image_size: int | None,
-    seed: int,
-    class_names: Sequence[str],
+    backbone: BackboneLike, shape: Shape, seed: int, class_names: Sequence[str]
 ) -> tuple[nn.Module, dict[str, Any], Survey]:
     """Return the plain network, its spec, and its sites."""
     if isinstance(backbone, str | Mapping):
         spec = check_backbone(backbone)
-        size = check_shape(spec, **shape, image_size=image_size)
-        net = build_backbone(spec, **shape, image_size=size, seed=seed, class_names=class_names)
+        net = build_backbone(spec, shape, seed=seed, class_names=class_names)
         spec = without_start(spec)  # a model file holds its own weights
         if not is_foreign(spec):
-            return net, spec, site_survey(spec, **shape, image_size=size)
-        return net, spec, foreign_survey(spec, net, **shape, image_size=size)
-    size = check_shape({"import": ""}, **shape, image_size=image_size)
+            return net, spec, site_survey(spec, shape)
+        return net, spec, foreign_survey(spec, net, shape)
     with seeded(seed, "backbone"):
-        net = _own(backbone, {**shape, "image_size": size})
-    return net, {"own": type(net).__name__}, survey(net, **shape, image_size=size)
+        net = _own(backbone, shape)
+    return net, {"own": type(net).__name__}, survey(net, shape)
 
 
-def _own(backbone: nn.Module | Maker, shape: Mapping[str, int]) -> nn.Module:
+def _own(backbone: nn.Module | Maker, shape: Shape) -> nn.Module:
     """Return a copy of the user's network, or what the user's function makes. Raises: SpaceError if it is neither."""
     if isinstance(backbone, nn.Module):
         return copy_network(backbone)
     if not callable(backbone):
         raise SpaceError(f"A backbone must be a name, a mapping, a network or a function, but got {backbone!r}.")
-    return make_network(backbone, "backbone's function", {}, **shape)
+    return make_network(backbone, "backbone's function", {}, shape)
 
 
 @lru_cache(maxsize=64)

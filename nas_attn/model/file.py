@@ -22,7 +22,7 @@ from nas_attn.files import content_digest, write_whole
 from nas_attn.model.build import AttentionModel, Maker, build_model
 from nas_attn.model.preprocess import Preprocess
 from nas_attn.model.tasks import READINGS
-from nas_attn.placement import Placement
+from nas_attn.placement import Placement, Shape
 from nas_attn.records import LogitsOf
 
 SCHEMA_VERSION = 1
@@ -77,6 +77,11 @@ class ModelFile(Strict):
     recommended: str | None = None
     weights: WeightsFile
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @property
+    def shape(self) -> Shape:
+        """The input and output of the network."""
+        return Shape(self.num_classes, self.in_channels, self.image_size)
 
 
 def save_model(model: AttentionModel, json_path: str | Path, *, record: Mapping[str, Any]) -> None:
@@ -133,9 +138,7 @@ def load_model(path: str | Path, *, backbone: nn.Module | Maker | None = None, w
         model = build_model(
             described.backbone if own is None else own,
             Placement.from_dict(described.placement),
-            num_classes=described.num_classes,
-            in_channels=described.in_channels,
-            image_size=described.image_size,
+            **vars(described.shape),
             seed=0,
         )
     except SpaceError as error:
@@ -238,9 +241,8 @@ def _own_network(given: nn.Module | Maker, described: ModelFile) -> nn.Module:
     else:
         aside = ("own", "import", "replace")
         held = {key: value for key, value in described.backbone.items() if key not in aside and takes(given, key)}
-        shape = {name: getattr(described, name) for name in ("num_classes", "in_channels", "image_size")}
         with seeded(0, "backbone"):
-            net = make_network(given, "backbone's function", held, **shape)
+            net = make_network(given, "backbone's function", held, described.shape)
     if described.backbone.get("replace") == "se":
         take_out_se(net)
     return net

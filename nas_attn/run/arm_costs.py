@@ -14,7 +14,7 @@ from nas_attn.cost.measurement import bench_of, measure
 from nas_attn.executors.interrupts import Interrupts
 from nas_attn.executors.resources import Crew
 from nas_attn.files import write_json
-from nas_attn.model.build import build_model
+from nas_attn.model.build import build
 from nas_attn.placement import Placement
 from nas_attn.records import Attempt, Bench
 from nas_attn.run.folder import RunFolder
@@ -74,14 +74,7 @@ def _attempt(
 
 
 def _build(request: Request, placement: Placement) -> nn.Module:
-    return build_model(
-        request.backbone,
-        placement,
-        num_classes=request.shape.num_classes,
-        in_channels=request.shape.in_channels,
-        image_size=request.shape.image_size,
-        seed=request.settings.engine.seed,
-    )
+    return build(request.backbone, placement, request.shape, seed=request.settings.engine.seed)
 
 
 def _batch_shape(request: Request) -> tuple[int, int, int, int]:

@@ -14,7 +14,7 @@ from nas_attn.backbones.catalog import BACKBONES, plugged_entry
 from nas_attn.data.dataset import Images, load_data
 from nas_attn.executors.local import crew_here
 from nas_attn.executors.resources import Crew
-from nas_attn.model.build import build_model
+from nas_attn.model.build import build
 from nas_attn.placement import Placement
 from nas_attn.run.progress import duration
 from nas_attn.run.request import Request
@@ -79,14 +79,7 @@ def _probe(request: Request, label: str, placement: Placement, images: Images | 
     recipe = request.settings.recipe.model_copy(
         update={"lr": 1e-6, "freeze_epochs": 0}
     )  # a step takes as long, and nothing diverges
-    model = build_model(
-        request.backbone,
-        placement,
-        num_classes=shape.num_classes,
-        in_channels=shape.in_channels,
-        image_size=shape.image_size,
-        seed=request.settings.engine.seed,
-    )
+    model = build(request.backbone, placement, request.shape, seed=request.settings.engine.seed)
     cost = request.bound.cost(placement)
     seconds, n_bytes = None, 12 * cost.n_parameters + (request.facts.n_bytes if request.facts else 0)
     if images is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from nas_attn.backbones.weights import fill
-from nas_attn.model.build import build_model
+from nas_attn.model.build import build
 from nas_attn.model.file import save_model
 from nas_attn.placement import Placement
 from nas_attn.records import LABEL_AUC, Attempt
@@ -31,14 +31,7 @@ def export(request: Request, stages: Stages, folder: RunFolder, measured: Mappin
     """
     assert stages.winner is not None, "a job exports once its winner is known"
     placement = stages.winner.placement or NONE
-    model = build_model(
-        request.backbone,
-        placement,
-        num_classes=request.shape.num_classes,
-        in_channels=request.shape.in_channels,
-        image_size=request.shape.image_size,
-        seed=stages.seeds[0],
-    )
+    model = build(request.backbone, placement, request.shape, seed=stages.seeds[0])
     fill(model, load_file(stages.weights_of(placement)))
     model.eval()
     save_model(model, folder.best, record=_record(request, stages, placement, measured.get(placement.key)))

@@ -219,9 +219,7 @@ def _measured(
 def _setting(request: Request, crew: Crew) -> Setting:
     return Setting(
         backbone=request.backbone,
-        num_classes=request.shape.num_classes,
-        in_channels=request.shape.in_channels,
-        image_size=request.shape.image_size,
+        shape=request.shape,
         recipe=request.settings.recipe,
         device=crew.device,
         data=request.settings.data,

@@ -180,12 +180,7 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
         names = _two_classes(shape, facts)
         notes.append(f"The network gives one logit: above 0 it means {names[1]!r}, else {names[0]!r}.")
         shape = replace(shape, num_classes=1)
-    table = site_table(
-        settings.space.backbone,
-        num_classes=shape.num_classes,
-        in_channels=shape.in_channels,
-        image_size=shape.image_size,
-    )
+    table = site_table(settings.space.backbone, **vars(shape))
     engine = settings.engine
     bound = settings.space.bind(table, max_params=engine.max_params, max_macs=engine.max_macs)
     arms = {f"{_ARM}{network.name}": bound.resolve(network.placement(table)) for network in settings.arms}
@@ -215,7 +210,7 @@ def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: l
     from nas_attn.backbones.build import start_backbone  # loads torch
 
     names = facts.class_names if facts is not None else ()
-    _, fit = start_backbone(spec, file, **vars(shape), seed=0, class_names=names)
+    _, fit = start_backbone(spec, file, shape, seed=0, class_names=names)
     notes += [f"The backbone starts from {file}.", *fit]
     return {"file": str(file), "sha256": file_digest(file)}
 

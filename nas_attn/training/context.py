@@ -17,6 +17,7 @@ from nas_attn.config import DataConfig, Recipe
 from nas_attn.data.catalog import DATA, register_data
 from nas_attn.data.entry import DataSource
 from nas_attn.errors import ConfigError, unknown
+from nas_attn.placement import Shape
 
 Record = Entry | Backbone | DataSource
 """A record of a catalogue."""
@@ -33,15 +34,12 @@ class Setting:
         device: torch's name of the device that a trial sees.
         gpus: GPUs of a trial; below 1, a trial may take no more than that share of the memory of its GPU.
         n_threads: Threads that torch may use; None leaves torch's own choice.
-        num_classes: Logits of the network, as `Shape` has them.
         class_names: Of the images; empty where they are not known.
         registered: What the driver's process registered beside the catalogues; a worker registers it too.
     """
 
     backbone: Mapping[str, Any] | Callable[[], Any]
-    num_classes: int
-    in_channels: int
-    image_size: int
+    shape: Shape
     recipe: Recipe
     device: str = "cpu"
     data: DataConfig | None = None

@@ -17,7 +17,7 @@ from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
 from nas_attn.errors import TrialFailed
 from nas_attn.files import write_whole
-from nas_attn.model.build import build_model
+from nas_attn.model.build import build
 from nas_attn.model.tasks import READINGS, label_aucs
 from nas_attn.records import LABEL_AUC, Outcome, Stage, Task
 from nas_attn.training.context import Setting, load_train, register_all
@@ -86,15 +86,7 @@ def prepare(setting: Setting) -> None:
 def _measure(task: Task, setting: Setting, report: Report) -> tuple[float, dict[str, float]]:
     if setting.n_threads is not None:
         torch.set_num_threads(setting.n_threads)
-    model = build_model(
-        setting.backbone,
-        task.placement,
-        num_classes=setting.num_classes,
-        in_channels=setting.in_channels,
-        image_size=setting.image_size,
-        seed=task.seed,
-        class_names=setting.class_names,
-    )
+    model = build(setting.backbone, task.placement, setting.shape, seed=task.seed, class_names=setting.class_names)
     if setting.train is not None:
         function = load_train(setting.train) if isinstance(setting.train, str) else setting.train
         value = float(function(model, Run(task.seed, task.epochs, setting.device, task.stage, report)))
@@ -124,7 +116,7 @@ def _train_ours(task: Task, setting: Setting, model: nn.Module, report: Report) 
         epochs=task.epochs,
         device=setting.device,
         report=keep_and_report,
-        num_classes=setting.num_classes,
+        num_classes=setting.shape.num_classes,
     )
     if not final:
         return reported[-1], facts

@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from nas_attn.backbones.build import build_backbone
-from nas_attn.backbones.catalog import blamed_on, check_shape, plugged_entry, unusable, without_start
+from nas_attn.backbones.catalog import blamed_on, plugged_entry, unusable, without_start
 from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.modules import built_in_se, seeded
 from nas_attn.backbones.opening import SEAM_KINDS, has_seam, may_open
@@ -30,54 +30,51 @@ from nas_attn.backbones.survey.swaps import Sighting, sight, swapped_places
 from nas_attn.backbones.timm_names import is_timm, timm_network
 from nas_attn.backbones.user_network import as_before, check_logits, copy_network, random_images, run
 from nas_attn.errors import SpaceError
-from nas_attn.placement import Site, SiteTable, Survey
+from nas_attn.placement import Shape, Site, SiteTable, Survey
 
 _SURVEYS: dict[tuple[object, ...], Survey] = {}
 """What networks of foreign code offer, kept for the time of the process: every trial builds the same one again."""
 
 
-def survey_spec(spec: Spec, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+def survey_spec(spec: Spec, shape: Shape) -> Survey:
     """Survey the network that a checked spec of foreign code, or of timm's, gives.
 
     Raises: SpaceError as `survey`, and if it does not give `num_classes` numbers for each image in training too.
     """
-    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    net = build_backbone(spec, **shape, seed=0, class_names=())
-    found = _timm_survey(spec, net, **shape) if is_timm(spec) else foreign_survey(spec, net, **shape)
+    net = build_backbone(spec, shape, seed=0)
+    found = _timm_survey(spec, net, shape) if is_timm(spec) else foreign_survey(spec, net, shape)
     if found.untrainable is not None:
         raise SpaceError(found.untrainable)
     return found
 
 
-def _timm_survey(spec: Spec, net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+def _timm_survey(spec: Spec, net: nn.Module, shape: Shape) -> Survey:
     """Survey a network of timm's. Raises: SpaceError as `survey`, which ends in the size of timm's own images."""
     try:
-        return survey(net, spec["name"], num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        return survey(net, shape, spec["name"])
     except SpaceError as error:
         default = timm_network(spec["name"]).image_size
-        hint = f"; timm's own images for it are {default}x{default}" if image_size != default else ""
+        hint = f"; timm's own images for it are {default}x{default}" if shape.image_size != default else ""
         raise SpaceError(f"{str(error).removesuffix('.')}{hint}.") from error
 
 
-def foreign_survey(spec: Spec, net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+def foreign_survey(spec: Spec, net: nn.Module, shape: Shape) -> Survey:
     """Return what the network of an imported function or of a plug-in offers.
 
     Asked again for a network of the same modules, by the same record, it runs nothing.
 
     Raises: SpaceError as `survey`; on a plug-in, it names that.
     """
-    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
     entry, words = plugged_entry(spec), json.dumps(without_start(spec), sort_keys=True, default=str)
-    key = (words, tuple(shape.values()), entry, _anatomy(net))
+    key = (words, shape, entry, _anatomy(net))
     if key not in _SURVEYS:
-        _SURVEYS[key] = survey(net, **shape) if entry is None else _plugged_survey(entry, net, **shape)
+        _SURVEYS[key] = survey(net, shape) if entry is None else _plugged_survey(entry, net, shape)
     return _SURVEYS[key]
 
 
-def _plugged_survey(entry: Backbone, net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+def _plugged_survey(entry: Backbone, net: nn.Module, shape: Shape) -> Survey:
     with blamed_on(entry.name):
-        found = survey(net, entry.name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
-        found = with_names(found, net, entry)
+        found = with_names(survey(net, shape, entry.name), net, entry)
     why = found.untrainable
     return found if why is None else replace(found, untrainable=unusable(entry.name, why))
 
@@ -89,15 +86,7 @@ def _anatomy(net: nn.Module) -> tuple[object, ...]:
     return (*modules, *weights)
 
 
-def survey(
-    net: nn.Module,
-    name: str | None = None,
-    /,
-    *,
-    num_classes: int,
-    in_channels: int,
-    image_size: int,
-) -> Survey:
+def survey(net: nn.Module, shape: Shape, name: str | None = None) -> Survey:
     """Run a copy of the network on random images, as it is and with every residual block opened that can be.
 
     A block counts as openable only if the opened one gives bit-equal outputs in both modes. Stages are numbered by
@@ -109,17 +98,15 @@ def survey(
     Raises: SpaceError if the network cannot be copied, does not take such images, or does not give `num_classes`
     numbers for each in evaluation mode.
     """
-    shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size}
-    check_shape({"import": ""}, **shape)
     trial = copy_network(net).cpu()
     with seeded(0, "survey"):
-        return _survey(trial, type(net).__name__ if name is None else name, **shape)
+        return _survey(trial, type(net).__name__ if name is None else name, shape)
 
 
-def _survey(trial: nn.Module, name: str, *, num_classes: int, in_channels: int, image_size: int) -> Survey:
+def _survey(trial: nn.Module, name: str, shape: Shape) -> Survey:
     """Survey a network that may be changed."""
-    images = random_images(trial, in_channels, image_size)
-    sightings, untrainable = _sightings(trial, images, num_classes, name)
+    images = random_images(trial, shape)
+    sightings, untrainable = _sightings(trial, images, shape.num_classes, name)
     if not gives(trial, images, sightings):
         raise SpaceError(
             f"The network {name} must give the same twice for the same images, or nothing in it can be checked: let it "
@@ -154,9 +141,7 @@ def _survey(trial: nn.Module, name: str, *, num_classes: int, in_channels: int, 
     reasons = not_swapped | not_reached | refusals | lost
     table = SiteTable(
         name,
-        num_classes,
-        in_channels,
-        image_size,
+        *vars(shape).values(),
         n_parameters,
         n_macs,
         sites,
