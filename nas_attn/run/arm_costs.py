@@ -15,11 +15,11 @@ from nas_attn.executors.interrupts import Interrupts
 from nas_attn.executors.resources import Crew
 from nas_attn.files import write_json
 from nas_attn.model.build import build
-from nas_attn.placement import Placement
+from nas_attn.placement import NONE, Placement
 from nas_attn.records import Attempt, Bench
 from nas_attn.run.folder import RunFolder
 from nas_attn.run.request import Request
-from nas_attn.study.stages import NONE, Stages
+from nas_attn.study.stages import Stages
 from nas_attn.training.loop import is_out_of_memory
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from nas_attn.backbones.weights import fill
 from nas_attn.model.build import build
 from nas_attn.model.file import save_model
-from nas_attn.placement import Placement
+from nas_attn.placement import NONE, Placement
 from nas_attn.records import LABEL_AUC, Attempt
 from nas_attn.run.folder import RunFolder
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request
-from nas_attn.study.stages import NONE, Stages
+from nas_attn.study.stages import Stages
 
 
 def export(request: Request, stages: Stages, folder: RunFolder, measured: Mapping[str, Attempt]) -> None:

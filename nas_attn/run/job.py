@@ -13,7 +13,7 @@ from nas_attn.config import Resources, n_cores
 from nas_attn.errors import Interrupted
 from nas_attn.executors.resources import Crew, refuse_silent_address, share_out
 from nas_attn.files import write_json
-from nas_attn.placement import Placement
+from nas_attn.placement import NONE
 from nas_attn.records import Attempt, RunRecord
 from nas_attn.run.folder import RunFolder, load_run
 from nas_attn.run.progress import Display, SilentDisplay, terminal_display
@@ -252,7 +252,7 @@ def _is_told(stages: Stages, folder: RunFolder) -> bool:
         return False
     if best is None or stages.winner is None or not folder.report.exists() or not folder.has_weights(best):
         return False
-    placement = stages.winner.placement or Placement()
+    placement = stages.winner.placement or NONE
     values = stages.final.values("retrain", placement, stages.retrain_epochs)
     told = best.get("metrics", {}).get("test", {}).get("by_seed")
     found = {str(seed): value for seed, value in values.items()}

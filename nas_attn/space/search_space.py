@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError, unknown
-from nas_attn.placement import Attention, Placement, SiteTable, Value
+from nas_attn.placement import NONE, Attention, Placement, SiteTable, Value
 from nas_attn.space.decision import Decision, make_decisions
 from nas_attn.space.file import Limits, SiteRule, SpaceFile, available_spaces, find_space, read_space, read_toml, shown
 from nas_attn.space.fit import Cost, cost_at, resolve_at, resolve_placement
@@ -268,7 +268,7 @@ class BoundSpace:
 
         First no attention, then each attention everywhere, then each in the last stage only, where sharing allows it.
         """
-        labelled = [("none", Placement())]
+        labelled = [("none", NONE)]
         labelled += [(f"{name} everywhere", self.everywhere(name)) for name in self.attentions]
         for name in self.attentions:
             last = self._in_last_stage(name)

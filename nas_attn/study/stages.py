@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nas_attn.config import Budget, Recipe
 from nas_attn.errors import RunStopped
-from nas_attn.placement import Placement
+from nas_attn.placement import NONE, Placement
 from nas_attn.records import Outcome, Stage, Task, TrialRecord
 from nas_attn.space.search_space import BoundSpace
 from nas_attn.study.planned import FinalStudy, Plan
@@ -26,7 +26,6 @@ CONFIRM_SEEDS = 2
 CONFIRM_OFFSET, RETRAIN_OFFSET = 10_000, 20_000
 """Distance of the later stages' seeds from the run's: no stage uses a seed of another."""
 
-NONE = Placement()
 
 log = logging.getLogger(__name__)
 

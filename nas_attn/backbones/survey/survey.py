@@ -140,11 +140,11 @@ def _survey(trial: nn.Module, name: str, shape: Shape) -> Survey:
     names = {site.name for site in sites}
     reasons = not_swapped | not_reached | refusals | lost
     table = SiteTable(
-        name,
-        *vars(shape).values(),
-        n_parameters,
-        n_macs,
-        sites,
+        backbone=name,
+        **vars(shape),
+        n_parameters=n_parameters,
+        n_macs=n_macs,
+        sites=sites,
         built_in=built_in_se(trial),
         refusals={name: why for name, why in reasons.items() if name not in names},
     )
