@@ -66,8 +66,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was left out."""
-    if config.option.markexpr == "not nightly":
-        terminalreporter.write_line("The rows marked nightly were left out; `pytest -m ''` runs every row.")
+    if config.option.markexpr == "not nightly and not whole_tree":
+        terminalreporter.write_line("The rows marked nightly or whole_tree were left out; `pytest -m ''` runs them too.")
 
 
 @pytest.fixture(scope="session")
