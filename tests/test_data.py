@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from nas_attn.config import DataConfig
 from nas_attn.data.arrays import ImageDataset, LabelledImages, mean_and_std, resized, with_channels
@@ -125,6 +126,61 @@ def test_a_split_never_changes_between_versions() -> None:
     assert (train.tolist(), val.tolist(), test.tolist()) == ([1, 4, 8, 9], [0, 7], [2, 3, 5, 6])
 
 
+PINNED = {
+    "digits": ({}, "e47703daaf7551bba25898c592b4a8f125b2c6ae03454c0e610dead7b9f8c4a1"),
+    "digits, seed 1": ({"seed": 1}, "9a1b54b15e25f27e176505d50a42099fbccd58ee889ae52f21b272f1e827fb43"),
+    "digits 30/30/30": (
+        {"split": (0.3, 0.3, 0.3)},
+        "ecd52ac4a189535e61d72aff518a545aca4539301b2f2fb4aeae432ece101d41",
+    ),
+    "a folder": (
+        {"name": "folder:PLACE/folder", "image_size": 8},
+        "814c7bbb5a9deb3cb6f8a51530e18545d08e3ef3a203f5bc22a21eab859f94f0",
+    ),
+    "a folder, seed 3": (
+        {"name": "folder:PLACE/folder", "image_size": 8, "seed": 3},
+        "eafe18412dbac75da571dfbf24c63876328614ea75630de954b0ea9270c82d2d",
+    ),
+    "its own test part": (
+        {"name": "npz:PLACE/one.npz"},
+        "1e4f86e00bf420468e76699a9d863ab46dc96ab4e1e5f6ef93f7f04d06851181",
+    ),
+    "several labels": (
+        {"name": "npz:PLACE/several.npz"},
+        "1c9ae7af94ffbd61ff592c89f9f8a8f12b5e7029c7c76c35c63bcea500c6e954",
+    ),
+    "several labels 50/20/20": (
+        {"name": "npz:PLACE/several.npz", "seed": 5, "split": (0.5, 0.2, 0.2)},
+        "419bd13add15e6a2012de95240b737cc74ebf93568108589262d9a0a3fb9e3ab",
+    ),
+}
+"""Settings and fingerprints of version 0.1.0: a run that it began is resumed only while they are equal."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 40 images that no size changes, and files of one label and of several labels per image."""
+    place = tmp_path_factory.mktemp("pinned")
+    for number in range(40):
+        path = place / "folder" / "ab"[number % 2] / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.RandomState(number).randint(0, 256, (8, 8, 3)).astype(np.uint8)).save(path)
+    generator = np.random.RandomState(7)
+    images = generator.randint(0, 256, (90, 6, 6)).astype(np.uint8)
+    labels = (generator.random_sample((90, 4)) < (0.5, 0.4, 0.15, 0.1)).astype(np.int64)
+    np.savez(place / "several.npz", train_images=images, train_labels=labels)
+    tested = {"test_images": images[:12], "test_labels": np.arange(12) % 3}
+    np.savez(place / "one.npz", train_images=images, train_labels=np.arange(90) % 3, **tested)
+    return place
+
+
+@pytest.mark.parametrize("case", PINNED)
+def test_every_part_is_bit_equal_to_that_of_earlier_versions(place: Path, case: str) -> None:
+    settings, fingerprint = PINNED[case]
+    settings = {key: value.replace("PLACE", str(place)) if key == "name" else value for key, value in settings.items()}
+    assert describe(DataConfig(**settings)).fingerprint == fingerprint
+
+
 def test_shares_below_one_leave_images_out_and_say_so() -> None:
     facts = facts_of("digits", split=(0.1, 0.1, 0.1))
     assert facts.n_train + facts.n_val + facts.n_test == sum(facts.class_counts) < 560
@@ -173,8 +229,6 @@ def test_a_class_with_too_few_images_is_named_with_its_count() -> None:
 
 
 def test_grey_is_what_pil_makes_of_colour() -> None:
-    from PIL import Image
-
     colour = np.random.default_rng(0).integers(0, 256, (300, 4, 5, 3), dtype=np.uint8)
     expected = np.stack([np.asarray(Image.fromarray(one).convert("L")) for one in colour])
     assert np.array_equal(with_channels(colour, 1)[..., 0], expected)

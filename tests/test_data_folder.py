@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,41 @@ def test_a_damaged_cache_is_rebuilt(root: Path, monkeypatch: pytest.MonkeyPatch,
     assert len(times) == 1
     assert cache.read_bytes() == whole
     assert [path.name for path in cache.parent.iterdir()] == [cache.name]
+
+
+@pytest.mark.parametrize("package", ["PIL", "numpy"])
+def test_another_version_of_what_decodes_decodes_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    fill(root)
+    facts = facts_of(root, image_size=8)
+    times = decoded_times(monkeypatch)
+    monkeypatch.setattr(f"{package}.__version__", "0.0.1")
+    assert facts_of(root, image_size=8) == facts
+    assert len(times) == 1
+    assert facts_of(root, image_size=8) == facts
+    assert len(times) == 1
+
+
+def test_an_edit_of_the_decoding_is_seen_behind_the_cache(root: Path, tmp_path: Path, run_python) -> None:
+    fill(root)
+    package = tmp_path / "nas_attn"
+    shutil.copytree(Path(decode.__file__).parents[1], package)
+    code = (
+        "import sys; from nas_attn.config import DataConfig; from nas_attn.data.dataset import describe;"
+        "print(describe(DataConfig(name=f'folder:{sys.argv[1]}', image_size=8)).fingerprint)"
+    )
+
+    def fingerprint() -> str:
+        done = run_python("-c", code, root, env={"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"})
+        assert done.stderr == ""
+        return done.stdout
+
+    before = fingerprint()
+    assert fingerprint() == before
+    decoding = package / "data" / "decode.py"
+    decoding.write_text(decoding.read_text().replace("Resampling.BILINEAR", "Resampling.NEAREST"))
+    assert fingerprint() != before
 
 
 def test_without_room_for_a_cache_the_run_goes_on_and_says_so(root: Path, cache_home: Path) -> None:

@@ -18,7 +18,7 @@ GROUPS = {
     "Search": ("search", "load_run"),
     "Models": ("build_model", "load_model", "save_model", "auxiliary_loss", "create_attention"),
     "Spaces and placements": ("SearchSpace", "Placement", "Attention", "Site", "Place"),
-    "Catalogues": ("ATTENTIONS", "BACKBONES"),
+    "Catalogues": ("ATTENTIONS", "BACKBONES", "DATA"),
     "Adding to the catalogues": (),
 }
 """Headings of the page; a public name that stands in none of them comes under the last."""
