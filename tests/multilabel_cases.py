@@ -1,4 +1,4 @@
-"""What the tests of several labels an image share: labels with a planted signal, and files of them."""
+"""Shared by the tests of several labels per image: labels with a planted signal, and files of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LABELS = ("edema", "hernia", "mass")
 
 
 def planted(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Grey 8x8 images in noise, each label a bright corner of its own; the last label is rare."""
+    """Grey 8x8 images of noise with a bright corner per label; the last label is rare."""
     generator = np.random.default_rng(seed)
     labels = (generator.random((n, 3)) < (0.5, 0.4, 0.15)).astype(np.uint8)
     images = generator.integers(0, 120, (n, 8, 8))

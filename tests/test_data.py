@@ -1,4 +1,4 @@
-"""The digits, how images are split, and what becomes of their pixels."""
+"""The digits, splits, and operations on pixels."""
 
 from __future__ import annotations
 

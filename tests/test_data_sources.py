@@ -1,4 +1,4 @@
-"""Where images come from: names, .npz files, the data sets of torchvision; what is refused, with its sentence."""
+"""The data sources of this package: names, .npz files, torchvision's data sets; and what each refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any number of labels an image: trained on, judged by ROC AUC, and reported as that."""
+"""Several labels per image: trained on, scored by ROC AUC, and reported as such."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_single_label_losses_stay_as_they_were() -> None:
     assert ONE.value(logits, targets) == 2 / 3
 
 
-def test_the_value_is_scikit_learns_mean_over_the_labels_that_can_be_judged() -> None:
+def test_the_value_is_scikit_learns_mean_over_the_labels_that_have_a_roc_auc() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, 4, generator=generator)
     targets = (torch.rand(50, 4, generator=generator) < 0.3).float()
@@ -182,7 +182,7 @@ def test_the_best_so_far_is_named_where_it_is_no_accuracy() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
-    """A whole search on a file with a label that the validation part cannot judge."""
+    """A whole search on a file with a label that has no ROC AUC on the validation part."""
     folder = tmp_path_factory.mktemp("multi")
     val = planted(40, 1)
     data = write_npz(folder / "chest.npz", train=planted(160), val=(val[0], column(val[1], 2, 0)), test=planted(60, 2))
@@ -206,7 +206,7 @@ def test_a_run_says_roc_auc_and_never_accuracy(run: RunRecord) -> None:
     assert "ROC AUC" in console.file.getvalue()
 
 
-def test_the_plan_says_what_the_labels_are_judged_by(run: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_says_how_the_labels_are_scored(run: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
     space, data = run.folder.parent / "tiny.toml", run.folder.parent / "chest.npz"
     assert main(["search", "--dry-run", "--space", str(space), "--data", f"npz:{data}", "--device", "cpu"]) == 0
     out = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Any number of labels an image, read from an .npz file or from a folder with a table, and split."""
+"""Several labels per image, read from an .npz file or from a folder with a table, and split."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- .npz files
 
 
-def test_an_npz_with_a_column_a_label_is_multi_label(tmp_path: Path) -> None:
+def test_an_npz_with_a_column_per_label_is_multi_label(tmp_path: Path) -> None:
     train_part, val_part, test_part = planted(60), planted(20, 1), planted(30, 2)
     data = load_data(DataConfig(name=write_npz(tmp_path / "a.npz", train=train_part, val=val_part, test=test_part)))
     assert (data.facts.task, data.facts.num_classes, data.facts.class_names) == ("multi-label", 3, ("0", "1", "2"))
@@ -36,7 +36,7 @@ def test_an_npz_with_a_column_a_label_is_multi_label(tmp_path: Path) -> None:
     assert "each with any of 3 labels, scored by their mean ROC AUC." in data.facts.in_words
 
 
-def test_one_column_and_true_and_false_are_read_as_what_they_are(tmp_path: Path) -> None:
+def test_one_column_is_class_numbers_and_true_and_false_are_labels(tmp_path: Path) -> None:
     images, labels = planted(60)
     assert facts_of(write_npz(tmp_path / "a.npz", train=(images, labels[:, :1]))).task == "single-label"
     plain = facts_of(write_npz(tmp_path / "b.npz", train=(images, labels)))
@@ -46,7 +46,7 @@ def test_one_column_and_true_and_false_are_read_as_what_they_are(tmp_path: Path)
     assert other.fingerprint != plain.fingerprint
 
 
-def test_labels_of_which_every_image_has_one_are_taken_with_a_remark(tmp_path: Path) -> None:
+def test_labels_of_which_every_image_has_one_are_read_with_a_note(tmp_path: Path) -> None:
     images, labels = planted(60)[0], np.eye(3, dtype=int)[np.arange(60) % 3]
     note = "if they exclude each other, write them as class numbers"
     assert any(note in found for found in facts_of(write_npz(tmp_path / "a.npz", train=(images, labels))).notes)
@@ -69,7 +69,7 @@ BAD_NPZ = {
         {"train": (TRAIN[0], column(TRAIN[1], 1, 0)), "val": OWN, "test": OWN},
         "label '1' has 0 with it where 1 are needed",
     ),
-    "nothing to judge": (
+    "constant labels": (
         {"train": TRAIN, "val": (OWN[0], OWN[1] * 0), "test": OWN},
         "in val, but there is no image with label '0'",
     ),
@@ -83,7 +83,7 @@ def test_npz_labels_that_cannot_be_learnt_are_refused(tmp_path: Path, case: str)
         facts_of(write_npz(tmp_path / "a.npz", **parts))
 
 
-def test_a_label_that_an_own_part_cannot_judge_is_named(tmp_path: Path) -> None:
+def test_a_label_that_is_constant_in_an_own_part_is_named(tmp_path: Path) -> None:
     val = (OWN[0], column(OWN[1], 2, 0))
     facts = facts_of(write_npz(tmp_path / "a.npz", train=TRAIN, val=val, test=OWN))
     assert facts.notes == ("The mean ROC AUC on val leaves out '2': the label is the same in all images of val.",)
@@ -173,7 +173,7 @@ def test_only_a_column_behind_the_first_is_the_split(root: Path) -> None:
     assert facts_of(name, image_size=8).class_names == LABELS
 
 
-def test_the_cache_holds_pixels_and_never_labels(root: Path) -> None:
+def test_the_cache_stores_pixels_and_never_labels(root: Path) -> None:
     before = facts_of(f"folder:{root}", image_size=8)
     edit(
         root,

@@ -1,4 +1,4 @@
-"""One logit for two classes: trained, judged, exported and read as two logits would be."""
+"""One logit for two classes: trained, evaluated, exported and loaded as two logits would be."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_network_with_one_logit_learns_two_classes(attention: str) -> None:
 
 
 def test_it_trains_as_two_logits_of_which_the_first_stays_zero() -> None:
-    """Two logits with the first row held at 0 are the same network."""
+    """Two logits of which the first is always 0 are the same network."""
 
     class Pair(nn.Module):
         def __init__(self, inner: nn.Module) -> None:
@@ -204,7 +204,7 @@ def test_sites_of_the_space_are_those_of_its_one_logit(capsys: pytest.CaptureFix
     assert "2 classes; 8,413,730 parameters" in capsys.readouterr().out
 
 
-# --- what it is refused for
+# --- refusals
 
 
 def test_data_of_more_classes_are_refused_in_one_sentence(
@@ -236,7 +236,7 @@ def mine(model, run) -> float:
     return 0.5
 
 
-def test_a_training_of_ones_own_gets_one_logit_for_two_classes(tmp_path: Path) -> None:
+def test_a_custom_training_gets_one_logit_for_two_classes(tmp_path: Path) -> None:
     given = {"space": tiny_space(tmp_path), "train": mine, "one_logit": True}
     with pytest.raises(ConfigError, match="but --num-classes says 3 classes"):
         bind(read_settings({**given, **TWO_CLASSES, "num_classes": 3}))
@@ -291,7 +291,7 @@ def counts(name: str) -> bool:
     return not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
 
 
-def test_the_loaded_model_names_images_as_the_test_was_judged(run: RunRecord, folder: Path) -> None:
+def test_the_loaded_model_classifies_images_as_the_test_stage_did(run: RunRecord, folder: Path) -> None:
     assert run.best is not None
     model = load_model(run.folder / "best.json")
     paths = sorted(folder.glob("*/*.png"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,8 @@ def checked_labels(labels: Any, n_images: int, name: str) -> Labels:
     elif labels.min() < 0 or labels.max() >= 2**31:
         worst = labels.min() if labels.min() < 0 else labels.max()
         raise DataError(f"{name} must be class numbers from 0, but has the value {int(worst)}.")
-    return labels.astype(np.int64, copy=False)
+    numbers: Labels = labels.astype(np.int64, copy=False)
+    return numbers
 
 
 def checked_dataset(found: object, where: str) -> ImageDataset:
@@ -81,10 +83,9 @@ def checked_dataset(found: object, where: str) -> ImageDataset:
     parts = {part: _checked_part(images, f"of '{part}' in '{where}'") for part, images in found.parts.items()}
     _check_agreement(parts, where)
     _check_classes(parts, len(names), where)
-    shares = tuple(found.shares) if found.shares is not None else None
-    if shares is not None and len(shares) != len(PARTS):
-        raise DataError(f"The shares of '{where}' must be those of train, val and test, but are {list(shares)}.")
-    return ImageDataset(tuple(names), parts, shares, tuple(found.notes))
+    if found.shares is not None and len(found.shares) != len(PARTS):
+        raise DataError(f"The shares of '{where}' must be those of train, val and test, but are {list(found.shares)}.")
+    return replace(found, class_names=tuple(names), parts=parts)
 
 
 def _checked_part(images: object, where: str) -> LabelledImages:
