@@ -1,29 +1,315 @@
-"""The configuration of a run: strict, frozen, and valid once it exists."""
+"""The settings of a run: each is written here once, with its type, bounds, default, help, group and table.
+
+The command line's options, the tables of a space file, the identity of a run and the reference page come from these
+records.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field as Rule
+from pydantic import create_model, model_validator
 
-from nas_attn.errors import ConfigError, Refused, nearest
+from nas_attn.errors import ConfigError
+from nas_attn.validation import Field, Setting, Strict, fields_of
+
+WHAT = "What is searched"
+DATA = "Data"
+BUDGET = "Budget"
+TRAINING = "Training"
+OWN = "Your own training (without --data it reads its own images)"
+ENGINE = "Search engine"
+RESOURCES = "Resources"
+RUN = "Run"
+GROUPS = (WHAT, DATA, BUDGET, TRAINING, OWN, ENGINE, RESOURCES, RUN)
+
+Table = Literal["recipe", "data"]
+"""A table of a space file that states settings."""
 
 ADAM_LR = 0.003
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Model = TypeVar("Model", bound=BaseModel)
+Fraction = Annotated[float, Rule(ge=0.0, le=1.0)]
 
 
-class Strict(BaseModel):
-    """A record that refuses unknown keys and wrong types, and never changes."""
+MaxParams = Annotated[
+    int | None,
+    Rule(ge=1, le=10**15, description="Maximum number of trainable parameters of the network."),
+    Setting(WHAT, unset="the space's"),
+]
+MaxMacs = Annotated[
+    int | None,
+    Rule(ge=1, le=10**18, description="Maximum number of multiply-adds of the network for one image."),
+    Setting(WHAT, unset="the space's"),
+]
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+class Target(Strict):
+    """What is searched, with which training, and where the run is stored."""
+
+    space: Annotated[
+        str,
+        Rule(min_length=1, description="A shipped space (see `nas-attn spaces`) or a space file."),
+        Setting(WHAT, metavar="NAME|FILE"),
+    ] = "densenet_attn"
+    arm: Annotated[
+        tuple[str, ...],
+        Rule(
+            strict=False,
+            description="A published network in the same backbone to compare with (see `nas-attn published`); "
+            "repeatable.",
+        ),
+        Setting(WHAT, metavar="published:NAME", unset="none"),
+    ] = ()
+    train: Annotated[
+        str | None,
+        Rule(min_length=1, description="Your own training function."),
+        Setting(OWN, metavar="MODULE:FUNCTION", unset="the built-in loop"),
+    ] = None
+    num_classes: Annotated[
+        int | None,
+        Rule(ge=1, le=1_000_000, description="Number of classes of your images."),
+        Setting(OWN, unset="that of --data"),
+    ] = None
+    in_channels: Annotated[
+        int | None,
+        Rule(ge=1, le=10_000, description="Number of channels of your images."),
+        Setting(OWN, unset="that of --data"),
+    ] = None
+    out: Annotated[
+        str | None,
+        Rule(min_length=1, description="Folder of the run; the same command on it resumes it."),
+        Setting(RUN, metavar="FOLDER", unset="runs/SPACE, or runs/SPACE-DATA"),
+    ] = None
+
+
+class DataConfig(Strict):
+    """Which images, at which size, split how."""
+
+    name: Annotated[
+        str,
+        Rule(min_length=1, description="Data source: its name, or NAME:PATH if it reads a path of yours."),
+        Setting(DATA, name="data", metavar="SOURCE"),
+    ] = "digits"
+    root: Annotated[
+        str,
+        Rule(min_length=1, description="Folder that holds torchvision's data sets, or that they are downloaded to."),
+        Setting(DATA, name="data_root", metavar="FOLDER"),
+    ] = "data"
+    download: Annotated[bool, Rule(description="Download a data set that is missing."), Setting(DATA)] = False
+    image_size: Annotated[
+        int | None,
+        Rule(ge=4, le=2048, description="Height and width of the images in pixels."),
+        Setting(DATA, table="data", unset="the data's own"),
+    ] = None
+    channels: Annotated[
+        Literal[1, 3] | None,
+        Rule(description="1 converts the images to grey, 3 to colour."),
+        Setting(DATA, unset="the data's own"),
+    ] = None
+    split: Annotated[
+        tuple[Fraction, Fraction, Fraction] | None,
+        Rule(strict=False, description="Shares of train, validation and test: percent on the command line, 10/20/70."),
+        Setting(DATA, table="data", metavar="N/N/N", unset="the data's own; digits 10/20/70"),
+    ] = None
+    seed: Annotated[int, Rule(ge=0, description="Seed of the split.")] = 0
+    strict: Annotated[
+        bool,
+        Rule(description="Stop at the first damaged image instead of skipping it by name."),
+        Setting(DATA, name="strict_data"),
+    ] = False
+
+
+class Budget(Strict):
+    """How many placements are tried, and how often they are repeated; a larger budget extends a run."""
+
+    trials: Annotated[
+        int,
+        Rule(ge=1, le=1_000_000, description="Number of distinct placements to try; a larger number extends a run."),
+        Setting(BUDGET),
+    ] = 24
+    top: Annotated[
+        int, Rule(ge=1, le=100, description="Number of best placements that are confirmed."), Setting(BUDGET)
+    ] = 3
+    seeds: Annotated[
+        int, Rule(ge=1, le=1_000, description="Number of seeds that every arm is retrained with."), Setting(BUDGET)
+    ] = 5
+
+
+class Recipe(Strict):
+    """How one network is trained."""
+
+    epochs: Annotated[
+        int,
+        Rule(ge=1, le=100_000, description="Number of epochs of each search or confirm trial."),
+        Setting(BUDGET, table="recipe"),
+    ] = 30
+    retrain_epochs: Annotated[
+        int | None,
+        Rule(ge=1, le=100_000, description="Number of epochs of each retraining."),
+        Setting(BUDGET, table="recipe", unset="--epochs"),
+    ] = None
+    batch_size: Annotated[
+        int, Rule(ge=2, le=65_536, description="Images per step."), Setting(TRAINING, table="recipe")
+    ] = 32
+    optimizer: Annotated[
+        Literal["sgd", "adamw", "adam"],
+        Rule(description="Optimiser; SGD has Nesterov momentum 0.9."),
+        Setting(TRAINING, table="recipe"),
+    ] = "sgd"
+    lr: Annotated[
+        float,
+        Rule(
+            gt=0.0,
+            le=100.0,
+            description="Peak learning rate of the schedule: linear warm-up over the first tenth, then half a cosine "
+            "to 0. Default for Adam and AdamW: 0.003.",
+        ),
+        Setting(TRAINING, table="recipe"),
+    ] = 0.1
+    weight_decay: Annotated[
+        float,
+        Rule(ge=0.0, le=10.0, description="Weight decay of weights with two or more dimensions."),
+        Setting(TRAINING, table="recipe"),
+    ] = 5e-4
+    augment: Annotated[
+        Literal["none", "crop", "crop-flip"],
+        Rule(
+            description="Augmentation of the training images: crop pads by an eighth and crops at random; crop-flip "
+            "also mirrors left to right."
+        ),
+        Setting(TRAINING, table="data"),
+    ] = "none"
+    class_weights: Annotated[
+        bool,
+        Rule(
+            description="Weigh rare classes more in the loss: by inverse frequency with mean 1; the positives of a "
+            "label by negatives over positives, at most 100."
+        ),
+        Setting(TRAINING, table="recipe"),
+    ] = False
+    label_smoothing: Annotated[
+        float,
+        Rule(
+            ge=0.0,
+            lt=1.0,
+            description="Share of the target that is spread over the other classes, or over both values of a label.",
+        ),
+        Setting(TRAINING, table="recipe"),
+    ] = 0.0
+    one_logit: Annotated[
+        bool,
+        Rule(
+            description="For two classes, one logit trained by binary cross-entropy instead of two (above 0: the "
+            "second class)."
+        ),
+        Setting(TRAINING, table="recipe"),
+    ] = False
+    backbone_lr: Annotated[
+        float,
+        Rule(
+            gt=0.0,
+            le=1.0,
+            description="Factor on --lr for the backbone's own weights; classifier and attention keep the full rate.",
+        ),
+        Setting(TRAINING, table="recipe"),
+    ] = 1.0
+    freeze_epochs: Annotated[
+        int,
+        Rule(
+            ge=0,
+            le=100_000,
+            description="Number of initial epochs with the backbone frozen: its weights and its batch-norm statistics.",
+        ),
+        Setting(TRAINING, table="recipe"),
+    ] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _suit_lr_to_optimizer(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("optimizer") in ("adam", "adamw") and "lr" not in values:
+            return {**values, "lr": ADAM_LR}
+        return values
+
+
+class Engine(Strict):
+    """How placements are proposed and stopped early."""
+
+    max_params: MaxParams = None
+    max_macs: MaxMacs = None
+    sampler: Annotated[str, Rule(description="Sampler that proposes placements."), Setting(ENGINE)] = "tpe"
+    scheduler: Annotated[str, Rule(description="Early-stopping rule for search trials."), Setting(ENGINE)] = "none"
+    seed: Annotated[int, Rule(ge=0, le=2**31 - 1, description="Seed of all random numbers."), Setting(ENGINE)] = 0
+
+
+class Resources(Strict):
+    """What computes; a result never depends on it, only the time."""
+
+    executor: Annotated[str, Rule(description="What runs the trials."), Setting(RESOURCES)] = "tune"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"],
+        Rule(description="auto: CUDA if there is a GPU, otherwise the CPU."),
+        Setting(RESOURCES),
+    ] = "auto"
+    workers: Annotated[
+        int | None,
+        Rule(ge=1, le=10_000, description="Number of trials that run at the same time."),
+        Setting(RESOURCES, unset="one per GPU, otherwise one per core"),
+    ] = None
+    cpus_per_trial: Annotated[
+        int | None,
+        Rule(ge=1, le=1_024, description="Number of cores, and of torch threads, per trial."),
+        Setting(RESOURCES, unset="an even share"),
+    ] = None
+    gpus_per_trial: Annotated[
+        float | None,
+        Rule(ge=0.0, le=64.0, description="Number of GPUs per trial; 0.5 shares one between two trials."),
+        Setting(RESOURCES, unset="1 on CUDA, otherwise 0"),
+    ] = None
+    address: Annotated[
+        str | None,
+        Rule(min_length=1, description="Address of a running Ray cluster."),
+        Setting(RESOURCES, metavar="HOST:PORT", unset="starts Ray on this machine"),
+    ] = None
+
+
+class Terminal(Strict):
+    """What the command line prints; no setting of a run."""
+
+    dry_run: Annotated[
+        bool, Rule(description="Print the plan with time and memory, and start nothing."), Setting(RUN)
+    ] = False
+    quiet: Annotated[bool, Rule(description="Print only the result."), Setting(RUN)] = False
+    debug: Annotated[bool, Rule(description="Print the traceback of an error."), Setting(RUN)] = False
+
+
+def settings() -> tuple[Field, ...]:
+    """Return every setting, in the order of its group."""
+    models = (Target, DataConfig, Budget, Recipe, Engine, Resources, Terminal)
+    found = [field for model in models for field in fields_of(model) if field.setting is not None]
+    return tuple(sorted(found, key=lambda field: GROUPS.index(field.setting.group) if field.setting else 0))
+
+
+def table_model(table: Table) -> type[Strict]:
+    """Return the record of a space file's table: the settings that it may state, each optional."""
+    stated = [field for field in settings() if field.setting is not None and field.setting.table == table]
+    fields: dict[str, Any] = {field.key: (_optional(field), None) for field in stated}
+    return create_model(f"{table.capitalize()}Table", __base__=Strict, **fields)
+
+
+def before_settings(model: type[Strict], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored values of an older run, with the settings that did not exist then as they had been."""
+    formerly = {
+        field.key: field.setting.formerly if field.setting and field.setting.formerly is not None else field.default
+        for field in fields_of(model)
+    }
+    return {**formerly, **stated}
 
 
 def read_shares(text: str, where: str) -> tuple[float, float, float]:
-    """Return shares of train, validation and test in percent as fractions; what is missing to 100 is left out.
+    """Return shares of train, validation and test in percent as fractions; a rest to 100 is left out.
 
     >>> read_shares("10/20/70", "--split")
     (0.1, 0.2, 0.7)
@@ -42,157 +328,14 @@ def read_shares(text: str, where: str) -> tuple[float, float, float]:
     return parts[0] / 100, parts[1] / 100, parts[2] / 100
 
 
-class DataConfig(Strict):
-    """Which images, at which size, split how.
-
-    Args:
-        name: `digits`, `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `folder:PATH` or `npz:PATH`.
-        root: Where torchvision's data sets lie (or are downloaded to).
-        download: Whether a missing torchvision data set may be fetched.
-        image_size: Height and width in pixels after resizing; None keeps the data's own (for a folder: 64).
-        channels: 1 for grey, 3 for colour; None keeps the data's own.
-        split: Shares of train, validation and test; None takes the data set's default.
-        seed: Seed of the split.
-        strict: Whether a damaged image stops the run at once, instead of being named and skipped.
-    """
-
-    name: str = "digits"
-    root: str = "data"
-    download: bool = False
-    image_size: Annotated[int, Field(ge=4, le=2048)] | None = None
-    channels: Literal[1, 3] | None = None
-    split: tuple[Fraction, Fraction, Fraction] | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
-    strict: bool = False
-
-
-class Recipe(Strict):
-    """How one network is trained.
-
-    Args:
-        epochs: Length of the schedule of a search or confirm run.
-        retrain_epochs: Length of a retraining; None means `epochs`.
-        batch_size: Images a step.
-        optimizer: SGD has Nesterov momentum 0.9.
-        lr: Peak of the schedule: linear warm-up over the first tenth, then a half cosine to 0. Left out, it is 0.1
-            for SGD and 0.003 for Adam and AdamW.
-        weight_decay: Applied to weights of two or more dimensions only.
-        augment: `crop` pads by an eighth and crops at random; `crop-flip` also mirrors left to right.
-        class_weights: Whether rare classes weigh more in the loss: by inverse frequency, mean 1; in multi-label
-            data the positives of each label by negatives to positives, at most 100.
-        label_smoothing: Share of the target spread over the other classes, or over both values of each label.
-        one_logit: Whether a network for two classes gives one logit, that of the second, trained by binary
-            cross-entropy, in place of two.
-        backbone_lr: Factor on the learning rate of the backbone's own weights; the classifier and inserted attention
-            have the full rate.
-        freeze_epochs: First epochs in which those weights, and the backbone's batch-norm statistics, stay as they are.
-    """
-
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
-    retrain_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 32
-    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
-    lr: Annotated[float, Field(gt=0.0, le=100.0)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 5e-4
-    augment: Literal["none", "crop", "crop-flip"] = "none"
-    class_weights: bool = False
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    one_logit: bool = False
-    backbone_lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    freeze_epochs: Annotated[int, Field(ge=0, le=100_000)] = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _suit_lr_to_optimizer(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("optimizer") in ("adam", "adamw") and "lr" not in values:
-            return {**values, "lr": ADAM_LR}
-        return values
-
-
-class Budget(Strict):
-    """How much is tried, and how often it is repeated; a larger budget extends a run."""
-
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 24
-    top: Annotated[int, Field(ge=1, le=100)] = 3
-    seeds: Annotated[int, Field(ge=1, le=1_000)] = 5
-
-
-class Engine(Strict):
-    """How placements are proposed and stopped."""
-
-    sampler: Literal["tpe", "random", "nsga2"] = "tpe"
-    scheduler: Literal["none", "asha"] = "none"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    max_params: Annotated[int, Field(ge=1)] | None = None
-    max_macs: Annotated[int, Field(ge=1)] | None = None
-
-
-class Resources(Strict):
-    """Who computes; changes nothing but the time that it takes.
-
-    Args:
-        executor: `tune` runs trials in Ray Tune's workers, `local` in this process.
-        device: `auto` takes CUDA where there is any, else the CPU.
-        workers: Trials at a time; None finds it: one a GPU, without a GPU one a core.
-        cpus_per_trial: Cores, and torch threads, of a trial; None shares the cores out evenly.
-        gpus_per_trial: GPUs of a trial, fractions too; None means 1 on CUDA, else 0.
-        address: A running Ray cluster; None starts one of its own.
-    """
-
-    executor: Literal["tune", "local"] = "tune"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    workers: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    cpus_per_trial: Annotated[int, Field(ge=1, le=1_024)] | None = None
-    gpus_per_trial: Annotated[float, Field(ge=0.0, le=64.0)] | None = None
-    address: str | None = None
-
-
 def n_cores() -> int:
-    """Return the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def validate(model: type[Model], values: Mapping[str, Any], where: str, error: type[Refused] = ConfigError) -> Model:
-    """Return `values` as a checked record.
-
-    Raises: `error`, in one sentence: the place, the rule, the value, and the nearest valid word for an unknown key.
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as failure:
-        raise error(_sentence(model, failure, where)) from None
-
-
-def _sentence(model: type[BaseModel], failure: ValidationError, where: str) -> str:
-    """Put one of pydantic's findings into one sentence: an unknown key first, since it makes others missing."""
-    findings = failure.errors(include_url=False)
-    finding = next((found for found in findings if found["type"] == "extra_forbidden"), findings[0])
-    path = ".".join(str(part) for part in finding["loc"])
-    if finding["type"] == "extra_forbidden":
-        known = sorted(_fields_at(model, finding["loc"][:-1]))
-        word = str(finding["loc"][-1])
-        close = nearest(word, known)
-        hint = f"did you mean '{close}'? " if close else ""
-        return f"Unknown key '{path}' in {where}: {hint}Known: {', '.join(known)}."
-    if finding["type"] == "missing":
-        return f"Key '{path}' is missing in {where}."
-    rule = finding["msg"][0].lower() + finding["msg"][1:]
-    return f"'{path}' in {where} is refused: {rule}, but got {finding['input']!r}."
-
-
-def _fields_at(model: type[BaseModel], path: Iterable[int | str]) -> list[str]:
-    """Return the keys that are known at `path` inside `model`."""
-    for part in path:
-        if isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the record type inside an annotation such as `tuple[Sites, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (_model_in(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((found for found in inner if found), None)
+def _optional(field: Field) -> Any:
+    """Return a field's annotation with None allowed, under the same rules and description."""
+    rules = [rule for rule in field.info.metadata if not isinstance(rule, Setting)]
+    return Annotated[field.annotation | None, *rules, Rule(description=field.help)]

@@ -1,9 +1,9 @@
-"""What passes between the ledger, the workers and the report: plain frozen records, no framework."""
+"""Records that pass between ledger, workers and report: frozen, plain, without any framework."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,28 +13,31 @@ Stage = Literal["search", "confirm", "retrain"]
 State = Literal["running", "complete", "pruned", "fail"]
 Labelling = Literal["single-label", "multi-label"]
 
+Artifact = Literal["weights"]
+"""A file that a trial may return: `weights`, the state dict in safetensors format."""
+
 LogitsOf = Literal["classes", "second_class", "labels"]
-"""What each of a network's logits stands for: a class, the second of two classes, or a label of its own."""
+"""What each logit of a network stands for: a class, the second of two classes, or a label of its own."""
 
 LABEL_AUC = "test_roc_auc:"
-"""Begins the name of a retraining's fact that is one label's ROC AUC on test; the label's name follows."""
+"""Prefix of the keys that hold the test ROC AUC of one label."""
 
 
 def labelling(n_dims: int) -> Labelling:
-    """Return the task of labels with so many dimensions: (N,) has one for each image, (N, K) any of K."""
+    """Return the task of labels with that many dimensions: (N,) is one per image, (N, K) any of K labels."""
     return "multi-label" if n_dims == 2 else "single-label"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One training that a worker is asked to do.
+    """One training for a worker.
 
     Args:
         number: The trial's number in its study of the ledger.
         seed: Seeds the weights, the order of the images and the augmentation.
         epochs: Length of the schedule.
         arm: The arm that a retraining belongs to; None in the search.
-        weights: File that the trained weights are written to; None keeps none.
+        artifacts: The files that its outcome must contain.
     """
 
     number: int
@@ -43,7 +46,7 @@ class Task:
     seed: int
     epochs: int
     arm: str | None = None
-    weights: str | None = None
+    artifacts: tuple[Artifact, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,12 @@ class Outcome:
     """How a task ended.
 
     Args:
-        value: Accuracy or mean ROC AUC between 0 and 1, or what the user's own training returned; None unless complete.
+        value: Accuracy or mean ROC AUC between 0 and 1, or the value that the user's own training returned; None
+            unless complete.
         cause: One word for counting failures: "oom", "nan", "error", "crashed", "interrupted".
         reason: One sentence for people.
         facts: Further measured values by name, e.g. `{"train_loss": 0.1, "seconds_per_epoch": 0.4}`.
+        artifacts: The content of the files that the task asked for.
     """
 
     state: State
@@ -63,18 +68,19 @@ class Outcome:
     reason: str | None = None
     seconds: float = 0.0
     facts: Mapping[str, float] = field(default_factory=dict)
+    artifacts: Mapping[Artifact, bytes] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One row of the ledger, as the report reads it.
+    """One row of the ledger.
 
     Args:
         value: Accuracy, or mean ROC AUC for multi-label data, between 0 and 1: on validation images (search, confirm)
             or on test images (retrain).
-        curve: The same on validation images by epoch, counted from 1.
-        answered_from: Number of the trial whose value this one repeats; such a row was not trained.
-        label: What a prior or an arm is called, e.g. `none`, `se everywhere`, `found #1`.
+        curve: The validation value by epoch, counted from 1.
+        answered_from: Number of the trial whose value this one repeats; such a trial was not trained.
+        label: Name of a prior or an arm, e.g. `none`, `se everywhere`, `found #1`.
         seconds: Wall time of the training.
     """
 
@@ -97,17 +103,45 @@ class TrialRecord:
     seconds: float = 0.0
     facts: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def identity(self) -> tuple[Stage, str, int, int]:
+        """Stage, placement key, seed and epochs: two rows that agree in them are the same training."""
+        return (self.stage, self.key, self.seed, self.epochs)
+
+    def task(self, artifacts: tuple[Artifact, ...] = ()) -> Task:
+        """Return the training that this row records."""
+        arm = None if self.stage == "search" else self.label
+        return Task(self.number, self.stage, self.placement, self.seed, self.epochs, arm, artifacts)
+
+    def with_epoch(self, epoch: int, value: float) -> TrialRecord:
+        """Return the row with one more point of its curve."""
+        return replace(self, curve={**self.curve, epoch: value})
+
+    def ended(self, outcome: Outcome) -> TrialRecord:
+        """Return the row as the outcome leaves it; a pruned trial keeps the last value of its curve."""
+        last = self.curve[max(self.curve)] if self.curve else None
+        return replace(
+            self,
+            state=outcome.state,
+            value=last if outcome.state == "pruned" else outcome.value,
+            cause=outcome.cause,
+            reason=outcome.reason,
+            seconds=outcome.seconds,
+            facts=dict(outcome.facts),
+        )
+
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that a run folder knows, read once.
+    """The content of a run folder.
 
     Args:
         config: `config.json`: the space, the data with its fingerprint, the task, the recipe, the engine, versions,
             command.
-        best: `best.json`, or None while there is none.
+        best: `best.json`, or None if it does not exist yet.
         table: The sites of the backbone, for the drawing.
-        measured: Time and memory of the arms, by placement key, all on one bench; empty where none was measured.
+        measured: Time and memory of the arms by placement key, all under the same conditions; empty if none was
+            measured.
     """
 
     folder: Path
@@ -122,15 +156,15 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how was measured: figures of two networks are compared only where all of this is the same.
+    """Measurement conditions; two measurements are comparable only if all fields are equal.
 
     Args:
         device: The name of the device, e.g. `NVIDIA H200`.
-        threads: That torch used on the CPU.
-        precision: Of the computation: `float32`, `bfloat16 autocast`.
-        shape: Of the batch, (N, C, H, W).
-        optimizer: Of the training step; None where none was taken.
-        torch: Its version.
+        threads: Number of torch threads on the CPU.
+        precision: `float32` or `bfloat16 autocast`.
+        shape: Shape of the batch, (N, C, H, W).
+        optimizer: Optimiser of the training step; None if no step was measured.
+        torch: The version of torch.
     """
 
     device: str
@@ -146,15 +180,15 @@ class Measured:
     """Time and memory of one network.
 
     Args:
-        latency_ms, latency_spread_ms: A forward pass of the batch in evaluation mode, without gradients: the median,
-            and the distance between the quartiles.
-        latency_ratio: That time over the one of the network that it was measured in turns with: the median over the
-            turns; None where it was measured alone.
-        n_turns: Medians that these are of; before each turn the network was warmed up.
+        latency_ms, latency_spread_ms: Time of a forward pass of the batch in evaluation mode, without gradients: the
+            median, and the distance between the quartiles.
+        latency_ratio: Latency divided by that of the reference network, measured alternately: the median over the
+            rounds; None without a reference.
+        n_turns: Number of rounds; the network is warmed up before each.
         image_ms, image_spread_ms: The same for a batch of one image.
-        forward_bytes: What that pass of the batch holds at its peak: weights, images and maps.
-        training_bytes: What a training step on the batch holds at its peak: the same with all that is kept for the
-            backward pass, the gradients and the optimiser's state; None where no step was taken.
+        forward_bytes: Peak memory of that pass of the batch: weights, images and maps.
+        training_bytes: Peak memory of a training step on the batch: the above with everything stored for the backward
+            pass, the gradients and the optimiser's state; None if no step was measured.
     """
 
     bench: Bench
@@ -168,13 +202,13 @@ class Measured:
     training_bytes: int | None
 
     def figures(self) -> dict[str, Any]:
-        """Return all but the bench, as JSON holds it."""
+        """Return all fields but the conditions, in plain JSON."""
         return {name: value for name, value in asdict(self).items() if name != "bench"}
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One placement on one bench: what was measured, or why nothing could be."""
+    """One placement under one set of conditions: the measurement, or the reason why there is none."""
 
     key: str
     bench: Bench
@@ -184,29 +218,29 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Measurements:
-    """All that a run measured, the oldest first; nothing is measured twice on one bench."""
+    """All measurements of a run, the oldest first; nothing is measured twice under the same conditions."""
 
     attempts: tuple[Attempt, ...] = ()
 
     def on(self, bench: Bench) -> dict[str, Attempt]:
-        """Return what is known on a bench, by placement key."""
+        """Return the attempts under these conditions, by placement key."""
         return {attempt.key: attempt for attempt in self.attempts if attempt.bench == bench}
 
     def newest(self) -> dict[str, Attempt]:
-        """Return what is known on the bench that was used last, by placement key."""
+        """Return the attempts under the most recent conditions, by placement key."""
         return self.on(self.attempts[-1].bench) if self.attempts else {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return this as JSON holds it."""
+        """Return the measurements in plain JSON."""
         return {"measured": [_to_dict(attempt) for attempt in self.attempts]}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Measurements:
-        """Read what `to_dict` gave. Raises: KeyError or TypeError if it is something else."""
+        """Read the output of `to_dict`. Raises: KeyError or TypeError for anything else."""
         return cls(tuple(_from_dict(**row) for row in record["measured"]))
 
     def with_one(self, attempt: Attempt) -> Measurements:
-        """Return these and one more."""
+        """Return the measurements with one more."""
         return Measurements((*self.attempts, attempt))
 
 

@@ -1,16 +1,18 @@
-"""What the tests of the engine share: a small space, and a job that is worked off without any training."""
+"""What the tests of the engine share: a small space, and a job that runs to its end without any training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from nas_attn.config import Budget, Engine, Recipe
 from nas_attn.placement import Site, SiteTable
 from nas_attn.records import Outcome, Task
+from nas_attn.run.folder import RetrainedWeights
 from nas_attn.space.search_space import BoundSpace, SearchSpace
 from nas_attn.study.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
-from nas_attn.study.planned import FinalStudy
+from nas_attn.study.planned import PlannedRuns
 from nas_attn.study.sampling import SearchStudy
 from nas_attn.study.stages import Stages
 
@@ -48,8 +50,8 @@ def score(task: Task) -> Outcome:
     return Outcome("complete", 0.9 + 0.01 * n_cbam - 0.001 * len(task.placement), seconds=1.0)
 
 
-class Books:
-    """A run's books on disk, opened and closed as a driver does."""
+class OpenRun:
+    """The stages of a run over a ledger on disk, opened and closed as a driver does."""
 
     def __init__(self, folder: Path, bound: BoundSpace | None = None, **settings: object) -> None:
         self.folder, self.bound = folder, bound or small_space()
@@ -66,12 +68,12 @@ class Books:
         study = SearchStudy(ledgers[0], bound, engine, budget=budget.trials, epochs=chosen["epochs"], top=budget.top)
         return Stages(
             study,
-            FinalStudy(ledgers[1], bound),
+            PlannedRuns(ledgers[1], bound),
             bound,
             budget=budget,
             recipe=Recipe(epochs=chosen["epochs"]),
             seed=engine.seed,
-            weights=folder / "weights",
+            weights=RetrainedWeights(folder / "weights"),
         )
 
     def __exit__(self, *_: object) -> None:
@@ -79,7 +81,7 @@ class Books:
 
 
 def work(stages: Stages, scored: Score = score, *, stop_after: int | None = None) -> list[Task]:
-    """Work a job off, one task at a time; `stop_after` leaves that many tasks done and one more running."""
+    """Run a job to its end, one task at a time; `stop_after` leaves that many tasks done and one more running."""
     tasks: list[Task] = []
     while not stages.is_finished:
         task = stages.ask()
@@ -93,8 +95,7 @@ def work(stages: Stages, scored: Score = score, *, stop_after: int | None = None
                 if stages.report(task, epoch, outcome.value * epoch / task.epochs):
                     outcome = Outcome("pruned", seconds=1.0)
                     break
-        if task.weights is not None and outcome.state == "complete":
-            Path(task.weights).parent.mkdir(exist_ok=True)
-            Path(task.weights).write_bytes(b"weights")
+        if outcome.state == "complete":
+            outcome = replace(outcome, artifacts={name: name.encode() for name in task.artifacts})
         stages.finish(task, outcome)
     return tasks

@@ -32,7 +32,7 @@ from nas_attn.placement import Placement, Shape, Survey
 from nas_attn.run.folder import load_run
 from nas_attn.run.job import search
 from nas_attn.space.schema import space_schema
-from nas_attn.training.context import Setting, registered_here
+from nas_attn.training.context import TrialContext, registered_here
 from nas_attn.training.trial import prepare
 
 SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 8}
@@ -370,8 +370,8 @@ def test_a_search_on_images_enlarged_for_it_ends_in_a_model_that_its_name_rebuil
 
 def test_a_worker_registers_what_the_driver_did(register: Register) -> None:
     register(NAMED, build=lambda **words: TwoBlocks(5, 1), options=())  # pickled by value, as a notebook's
-    setting = Setting({"name": "mine"}, Shape(**SHAPE), Recipe(), train="math:sqrt", registered=registered_here())
-    shipped = cloudpickle.loads(cloudpickle.dumps(setting))
+    context = TrialContext({"name": "mine"}, Shape(**SHAPE), Recipe(), train="math:sqrt", registered=registered_here())
+    shipped = cloudpickle.loads(cloudpickle.dumps(context))
     BACKBONES.unregister("mine")
     prepare(shipped)
     assert build_model(shipped.backbone, at("stage1.block1.branch"), **SHAPE)(torch.zeros(1, 1, 8, 8)).shape == (1, 5)

@@ -94,7 +94,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--space FILES/small.toml", "'shuffle' does not fit site 'denseblock4': a map of at least 2x2 must hold, but"),
         ("--space FILES/heads.toml", "heads must divide the channels, but got heads=5, channels=48; the nearest that"),
         ("--space FILES/choice.toml", "must be one of 7, 11, 23, 35, 41, 53, but got 9."),
-        ("--space FILES/start.toml", "Unknown start 'indentity' in [[sites]] 1 of"),
+        ("--space FILES/start.toml", "must be one of own, identity, but got 'indentity': did you mean 'identity'?"),
         ("--space FILES/broken.toml", "Unknown attention 'brokn_gate' in [[sites]] 1 of"),
         ("--space FILES/twice.toml", "must be TOML, but is not: "),
         ("--space FILES/limit.toml", "No placement of"),
@@ -129,10 +129,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--num-classes 3", "but got 3 beside data that has its own: leave it out."),
         ("--train nowhere:train --data digits", "--train names the module 'nowhere', but it cannot be imported"),
         ("--train broken_training:train --data digits", "must be importable, but it raised SyntaxError"),
-        ("--train os:getcwd", "needs num_classes, in_channels, image_size: give them, or name the data set."),
-        ("--out FILES/file", "A run needs a folder, but FILES/file is a file: give another --out."),
-        ("--out FILES/file/run", "must be writable, but: Not a directory. Give another --out."),
-        ("--out FILES/letters", "holds other files and no config.json, so it is no run: give another --out."),
+        ("--train os:getcwd", "needs num_classes, in_channels, image_size: state them, or name the data set."),
+        ("--out FILES/file", "A run needs a folder, but FILES/file is a file: choose another --out."),
+        ("--out FILES/file/run", "must be writable, but: Not a directory. Choose another --out."),
+        ("--out FILES/letters", "contains other files and no config.json, so it is no run: choose another --out."),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(words, sentence, files, tmp_path, monkeypatch, capsys) -> None:

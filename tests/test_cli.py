@@ -7,24 +7,19 @@ import re
 import sys
 import types
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import pytest
-import typer
 
 from nas_attn import __version__
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.cli import commands as cli
 from nas_attn.cli.commands import main
-from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources
+from nas_attn.config import GROUPS, settings
 from nas_attn.errors import DataError, Interrupted, RunStopped
+from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.space.search_space import SearchSpace, available_spaces, space_schema
-
-RECORDS = (DataConfig, Recipe, Budget, Engine, Resources)
-
-# Options whose name is not the key of their record, and options that are no part of one.
-RENAMED = {"name": "data", "root": "data_root", "strict": "strict_data"}
-ALONE = {"space", "out", "train", "num_classes", "in_channels", "arm", "quiet", "debug", "dry_run"}
+from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
 
 
 @pytest.fixture
@@ -47,66 +42,49 @@ def stop_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parameters() -> dict[str, Any]:
-    command = typer.main.get_command(cli.app).commands["search"]
+    command = cli.command_line().commands["search"]
     return {parameter.name: parameter for parameter in command.params}
 
 
-def record_fields() -> dict[str, Any]:
-    """Every field of the configuration by the name of its option; the seed of the split is the run's."""
-    fields = {}
-    for record in RECORDS:
-        for name, field in record.model_fields.items():
-            if (record, name) != (DataConfig, "seed"):
-                fields[RENAMED.get(name, name)] = field
-    return fields
+def test_there_is_an_option_for_every_setting_with_its_default():
+    options = {name: option for name, option in parameters().items() if name != "help"}
+    assert {name: option.default or None for name, option in options.items()} == {
+        field.name: field.default or None for field in settings()
+    }
 
 
-def metadata(annotation: Any) -> list[Any]:
-    """The rules inside an annotation such as `Annotated[int, Field(ge=1)] | None`."""
-    infos = [info for part in get_args(annotation) for info in getattr(part, "__metadata__", ())]
-    return [rule for info in infos for rule in info.metadata]
+@pytest.mark.parametrize("field", [field for field in settings() if field.words], ids=lambda field: field.name)
+def test_an_option_takes_the_words_of_its_setting(field, received):
+    assert parameters()[field.name].metavar == "|".join(map(str, field.words))
+    for word in field.words:
+        assert main(["search", field.option, str(word)]) == 0
+    assert [stated[field.name] for stated in received] == list(field.words)
 
 
-def bounds(field: Any) -> dict[str, float]:
-    """The limits of a field by their law: ge, le, gt, lt."""
-    rules = [*field.metadata, *metadata(field.annotation)]
-    found = {law: getattr(rule, law, None) for rule in rules for law in ("ge", "le", "gt", "lt") if hasattr(rule, law)}
-    return {} if field.annotation is DataConfig.model_fields["split"].annotation else found
-
-
-def choices(field: Any) -> list[Any]:
-    """The words of a field that takes one of several."""
-    parts = (field.annotation, *get_args(field.annotation))
-    return [word for part in parts if get_origin(part) is Literal for word in get_args(part)]
-
-
-def test_there_is_an_option_for_every_field_of_the_configuration():
-    assert set(parameters()) - {"help"} == set(record_fields()) | ALONE
-
-
-@pytest.mark.parametrize("name", sorted(record_fields()))
-def test_the_default_shown_is_the_one_that_the_configuration_uses(name):
-    assert parameters()[name].default == record_fields()[name].default
-
-
-@pytest.mark.parametrize("name", sorted(name for name, field in record_fields().items() if choices(field)))
-def test_an_option_takes_the_words_that_the_configuration_takes(name, received):
-    words = choices(record_fields()[name])
-    assert parameters()[name].metavar == "|".join(map(str, words))
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("sampler", SAMPLERS), ("scheduler", SCHEDULERS), ("executor", EXECUTORS)],
+)
+def test_an_option_takes_the_names_of_its_table(name, words, received):
+    assert parameters()[name].metavar == "|".join(words)
     for word in words:
-        assert main(["search", f"--{name.replace('_', '-')}", str(word)]) == 0
-    assert [settings[name] for settings in received] == words
+        assert main(["search", f"--{name}", word]) == 0
+    assert [stated[name] for stated in received] == list(words)
 
 
-@pytest.mark.parametrize("name", sorted(name for name, field in record_fields().items() if bounds(field)))
-def test_an_option_has_the_limits_that_the_configuration_has(name, received):
-    option = f"--{name.replace('_', '-')}"
-    for law, limit in bounds(record_fields()[name]).items():
-        inside = limit if law in ("ge", "le") else None
-        step = 1 if isinstance(limit, int) else 0.5
-        outside = {"ge": limit - step, "le": limit + step}.get(law, limit)
-        assert main(["search", f"{option}={outside}"]) == 2
-        assert inside is None or main(["search", f"{option}={inside}"]) == 0
+@pytest.mark.parametrize(
+    "field", [field for field in settings() if field.law and "from" in field.law], ids=lambda field: field.name
+)
+def test_an_option_has_the_bounds_of_its_setting(field, received):
+    for rule in field.info.metadata:
+        for law in ("ge", "le", "gt", "lt"):
+            limit = getattr(rule, law, None)
+            if limit is None:
+                continue
+            step = 1 if isinstance(limit, int) else 0.5
+            outside = {"ge": limit - step, "le": limit + step}.get(law, limit)
+            assert main(["search", f"{field.option}={outside}"]) == 2
+            assert law in ("gt", "lt") or main(["search", f"{field.option}={limit}"]) == 0
 
 
 def test_only_what_the_user_wrote_is_passed_on(received):
@@ -251,19 +229,20 @@ def test_the_engines_exit_code_is_the_commands(monkeypatch):
     assert main(["search"]) == 130
 
 
-def test_help_names_every_option_in_its_group_with_its_default(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_help_names_every_option_in_its_group_with_its_description_and_default(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
     assert main(["search", "--help"]) == 0
     text = capsys.readouterr().out
     titles = re.findall(r"╭─ (.+?) ─", text)
-    groups = [cli.WHAT, cli.DATA, cli.BUDGET, cli.TRAINING, cli.OWN, cli.ENGINE, cli.RESOURCES, cli.RUN]
-    assert titles == ["Options", *groups]
-    for name, parameter in parameters().items():
-        line = next(line for line in text.splitlines() if f"--{name.replace('_', '-')} " in line)
-        if parameter.default is not None and not isinstance(parameter.default, bool):
-            assert f"[default: {parameter.default}]" in line
-        elif parameter.default is None:
-            assert f"[default: ({parameter.show_default})]" in line
+    assert titles == ["Options", *GROUPS]
+    panels = dict(zip(titles, re.split(r"╭─ .+? ─", text)[1:], strict=True))
+    for field in settings():
+        panel = " ".join(panels[field.setting.group].replace("│", " ").split())
+        assert f" {field.option} " in panel
+        assert " ".join(field.help.split()[:3]) in panel
+        shown = field.setting.unset and f"({field.setting.unset})"
+        if field.annotation is not bool:
+            assert f"[default: {shown or field.default}]" in panel
 
 
 @pytest.mark.parametrize("line", [[], ["--help"]])

@@ -18,7 +18,7 @@ from nas_attn.cost.measurement import TURNS, measure
 from nas_attn.cost.memory import peak_bytes
 from nas_attn.errors import RunError
 from nas_attn.executors.interrupts import Interrupts
-from nas_attn.executors.resources import Crew
+from nas_attn.executors.resources import Allocation
 from nas_attn.files import write_json
 from nas_attn.macs import counted_macs
 from nas_attn.placement import Placement
@@ -177,7 +177,7 @@ class _Broken(nn.Module):
 
 def _arms(request, folder: Path, *placements: Placement):
     stages = SimpleNamespace(arms=lambda: [(str(placement), placement) for placement in placements])
-    return measure_arms(request, stages, RunFolder(folder), Crew(1, 1, 0, "cpu"), Interrupts())
+    return measure_arms(request, stages, RunFolder(folder), Allocation(1, 1, 0, "cpu"), Interrupts())
 
 
 def test_the_arms_of_a_run_are_measured_once_on_one_bench(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_a_second_live_driver_is_refused(space: Path, tmp_path: Path) -> None:
 
 def test_a_folder_with_other_files_is_no_run(space: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"holds other files and no config\.json, so it is no run: give another --out\."):
+    with pytest.raises(RunError, match=r"contains other files and no config\.json, so it is no run: choose another --out\."):
         search(space, out=tmp_path, executor="local", **SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

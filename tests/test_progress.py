@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from engine import Books, score, work
+from engine import OpenRun, score, work
 from rich.console import Console
 
-from nas_attn.executors.resources import Crew
+from nas_attn.executors.resources import Allocation
 from nas_attn.records import Task
 from nas_attn.run.progress import LiveDisplay, PlainDisplay
 
@@ -36,7 +36,7 @@ def test_the_live_display_says_how_far_each_stage_is(tmp_path: Path) -> None:
         assert "3/12" in shown(display)[1]
         display.stage("start")
         assert shown(display)[0].startswith("Starting the workers ...")
-        with Books(tmp_path) as stages:
+        with OpenRun(tmp_path) as stages:
             work(stages, stop_after=5)
             display.update(stages)
             lines = shown(display)
@@ -45,7 +45,7 @@ def test_the_live_display_says_how_far_each_stage_is(tmp_path: Path) -> None:
             assert lines[1].endswith("5/12")
             assert "1 of 1 workers busy, 0 failed" in lines[4]
             assert lines[5].startswith("best so far: ")
-        with Books(tmp_path) as stages:
+        with OpenRun(tmp_path) as stages:
             work(stages)
             display.update(stages)
             assert shown(display)[1].endswith("12/12")
@@ -69,8 +69,8 @@ def test_a_line_of_the_plain_display_counts_every_worker_that_has_work(
     monkeypatch.setattr("nas_attn.run.progress.time", SimpleNamespace(monotonic=lambda: now[0] + next(clock)))
     console = terminal()
     display = PlainDisplay(console)
-    display.crew(Crew(2, 1, 0.0, "cpu"))
-    with Books(tmp_path, trials=4, seeds=1, top=1) as stages:
+    display.resources(Allocation(2, 1, 0.0, "cpu"))
+    with OpenRun(tmp_path, trials=4, seeds=1, top=1) as stages:
         running: list[Task] = []
         while not stages.is_finished:
             while len(running) < 2 and (task := stages.ask()) is not None:

@@ -10,7 +10,7 @@ from runs import tiny_space
 
 from nas_attn.config import Recipe, Resources
 from nas_attn.errors import ConfigError
-from nas_attn.executors.resources import share_out
+from nas_attn.executors.resources import allocate
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import bind, read_settings
 from nas_attn.space.search_space import available_spaces
@@ -64,7 +64,7 @@ def test_every_shipped_space_takes_the_default_data_with_a_logit_for_each_class(
     ("given", "sentence"),
     [
         ({"num_classes": 7}, "but got 7 beside data that has its own: leave it out."),
-        ({"in_channels": 3}, "but got 3 beside data that has its own: --channels turns grey into colour and back."),
+        ({"in_channels": 3}, "but got 3 beside data that has its own: --channels converts grey to colour and back."),
         ({"augment": "crop-flip"}, "--augment must be none or crop for digits"),
     ],
 )
@@ -88,7 +88,7 @@ def _imagenet_stem() -> object:
 
 
 def test_a_training_without_data_says_what_it_needs() -> None:
-    with pytest.raises(ConfigError, match=r"without data needs num_classes, in_channels, image_size: give them"):
+    with pytest.raises(ConfigError, match=r"without data needs num_classes, in_channels, image_size: state them"):
         read_settings({"train": "json:dumps"})
 
 
@@ -127,8 +127,8 @@ def test_what_is_there_is_shared_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    crew = share_out(Resources(**resources), n_cores=cores, n_gpus=gpus)
-    assert (crew.workers, crew.cpus, crew.gpus, crew.device) == expected
+    allocation = allocate(Resources(**resources), n_cores=cores, n_gpus=gpus)
+    assert (allocation.workers, allocation.cpus, allocation.gpus, allocation.device) == expected
 
 
 @pytest.mark.parametrize(
@@ -145,20 +145,20 @@ def test_threads_that_the_user_pins_are_not_exceeded_unasked(
     resources: dict[str, object], pinned: str, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", pinned)
-    crew = share_out(Resources(**resources), n_cores=8, n_gpus=0)
-    assert (crew.workers, crew.cpus) == expected
+    allocation = allocate(Resources(**resources), n_cores=8, n_gpus=0)
+    assert (allocation.workers, allocation.cpus) == expected
 
 
 @pytest.mark.parametrize(
     ("resources", "sentence"),
     [
         ({"workers": 5000}, "--workers must be at most 8 for each of the 2 cores, but got 5000: leave it out for one"),
-        ({"cpus_per_trial": 64}, "--cpus-per-trial must be at most the 2 cores that there are, but got 64."),
+        ({"cpus_per_trial": 64}, "--cpus-per-trial must be at most the 2 available cores, but got 64."),
     ],
 )
 def test_far_more_than_there_is_is_refused(resources: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
-        share_out(Resources(**resources), n_cores=2, n_gpus=0)
+        allocate(Resources(**resources), n_cores=2, n_gpus=0)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-from engine import TABLE, Books, score, small_space, work
+from engine import TABLE, OpenRun, score, small_space, work
 
 from nas_attn.errors import RunError, RunStopped
 from nas_attn.placement import Placement
 from nas_attn.records import Outcome, Task, TrialRecord
+from nas_attn.run.folder import RetrainedWeights
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.study.ledger import SEARCH, Ledger, close_storage, open_storage
 from nas_attn.study.sampling import MAX_CRASHES, MAX_RUNS, ranking
@@ -25,7 +26,7 @@ def done_keys(rows: tuple[TrialRecord, ...]) -> list[str]:
 
 
 def test_the_budget_counts_distinct_placements(tmp_path: Path) -> None:
-    with Books(tmp_path, trials=40) as stages:
+    with OpenRun(tmp_path, trials=40) as stages:
         work(stages)
         rows = stages.search.records()
     assert len(set(done_keys(rows))) == 40
@@ -33,7 +34,7 @@ def test_the_budget_counts_distinct_placements(tmp_path: Path) -> None:
 
 
 def test_priors_come_first_and_none_is_among_them(tmp_path: Path) -> None:
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         tasks = work(stages)
     bound = small_space()
     assert [task.placement for task in tasks[: len(bound.priors())]] == [placement for _, placement in bound.priors()]
@@ -41,7 +42,7 @@ def test_priors_come_first_and_none_is_among_them(tmp_path: Path) -> None:
 
 
 def test_a_known_proposal_is_answered_from_the_ledger_or_gets_a_new_seed(tmp_path: Path) -> None:
-    with Books(tmp_path, small_space(sites=[{"match": ["denseblock3"], "attentions": ["se", "cbam"]}])) as stages:
+    with OpenRun(tmp_path, small_space(sites=[{"match": ["denseblock3"], "attentions": ["se", "cbam"]}])) as stages:
         work(stages)
         rows = stages.search.records()
     trained = [row for row in rows if row.answered_from is None]
@@ -60,7 +61,7 @@ def test_a_known_proposal_is_answered_from_the_ledger_or_gets_a_new_seed(tmp_pat
 def test_a_space_that_is_exhausted_ends_the_search(tmp_path: Path) -> None:
     rules = [{"match": ["denseblock3"], "attentions": ["se"]}]
     bound = small_space(sites=rules, attentions={"se": {"reduction": [4, 8]}})
-    with Books(tmp_path, bound, trials=1000) as stages:
+    with OpenRun(tmp_path, bound, trials=1000) as stages:
         work(stages)
         assert stages.search.n_done == bound.n_placements == 3
         assert stages.winner is not None
@@ -70,13 +71,13 @@ def test_the_same_seed_gives_the_same_trials(tmp_path: Path) -> None:
     found = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        with Books(tmp_path / name, trials=20) as stages:
+        with OpenRun(tmp_path / name, trials=20) as stages:
             found.append([(task.stage, task.placement, task.seed) for task in work(stages)])
     assert found[0] == found[1]
 
 
 def test_stages_share_no_seed_and_every_arm_gets_the_same(tmp_path: Path) -> None:
-    with Books(tmp_path, seeds=3) as stages:
+    with OpenRun(tmp_path, seeds=3) as stages:
         tasks = work(stages)
         arms = stages.arms()
     seeds = {stage: {task.seed for task in tasks if task.stage == stage} for stage in ("search", "confirm", "retrain")}
@@ -96,7 +97,7 @@ def test_every_state_is_what_happened(tmp_path: Path) -> None:
             return Outcome("fail", cause="nan", reason="The loss left the finite numbers.")
         return score(task)
 
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         work(stages, scored)
     study = optuna.load_study(study_name=SEARCH, storage=f"sqlite:///{tmp_path / 'study.db'}")
     states = [trial.state.name for trial in study.trials]
@@ -119,9 +120,9 @@ def test_what_was_cut_off_is_run_again_and_does_not_count(tmp_path: Path, cause:
             return Outcome("fail", cause=cause, reason="Cut off.")
         return score(task)
 
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         work(stages, scored)
-    with Books(tmp_path, trials=13) as stages:
+    with OpenRun(tmp_path, trials=13) as stages:
         work(stages)
         rows = stages.search.records()
     assert len(set(done_keys(rows))) == 13
@@ -138,7 +139,7 @@ def test_a_placement_that_kills_its_worker_each_time_is_given_up(tmp_path: Path)
             return Outcome("fail", cause="crashed", reason="The worker process died.")
         return score(task)
 
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         work(stages, scored)
         assert stages.search.n_done == 12
     assert len(runs) == MAX_CRASHES
@@ -152,17 +153,17 @@ def test_an_exception_is_tried_again_by_the_next_command_only(tmp_path: Path) ->
             return Outcome("fail", cause="error", reason="ValueError: no.")
         return score(task)
 
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         tasks = work(stages, scored)
         assert sum(task.placement.key == wrong and task.stage == "search" for task in tasks) == 1
         assert stages.search.n_done == 12
-    with Books(tmp_path, trials=13) as stages:
+    with OpenRun(tmp_path, trials=13) as stages:
         again = work(stages)
     assert again[0].placement.key == wrong
 
 
 def test_failures_in_a_row_of_one_cause_stop_the_run(tmp_path: Path) -> None:
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         tasks = work(stages, lambda task: Outcome("fail", cause="error", reason="ValueError: broken data."))
         assert len(tasks) == FAILURES_IN_A_ROW
         with pytest.raises(RunStopped, match=r"5 trials in a row failed .* ValueError: broken data\."):
@@ -173,7 +174,7 @@ def test_asha_stops_search_trials_only_and_remembers_its_rungs(tmp_path: Path) -
     def scored(task: Task) -> Outcome:
         return score(task)
 
-    with Books(tmp_path, trials=20, scheduler="asha", epochs=8) as stages:
+    with OpenRun(tmp_path, trials=20, scheduler="asha", epochs=8) as stages:
         tasks = work(stages, scored)
         search, final = stages.search.records(), stages.final.records()
     assert len(tasks) == len([row for row in search if row.answered_from is None]) + len(final)
@@ -185,23 +186,23 @@ def test_asha_stops_search_trials_only_and_remembers_its_rungs(tmp_path: Path) -
     best = {key for key, _ in ranking(search)}
     assert best.isdisjoint(row.key for row in pruned), "a stopped trial is never among the best"
     n_before = len(search)
-    with Books(tmp_path, trials=30, scheduler="asha", epochs=8) as stages:
+    with OpenRun(tmp_path, trials=30, scheduler="asha", epochs=8) as stages:
         work(stages, scored)
         later = stages.search.records()[n_before:]
     assert any(row.state == "pruned" for row in later[:6]), "the rungs of the earlier session still judge"
 
 
 def test_a_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path) -> None:
-    with Books(tmp_path / ".." / tmp_path.name) as stages:
+    with OpenRun(tmp_path / ".." / tmp_path.name) as stages:
         whole = len(work(stages))
     for moment in range(0, whole, 4):
         folder = tmp_path / str(moment)
         folder.mkdir()
-        stages = (books := Books(folder)).__enter__()
+        stages = (opened := OpenRun(folder)).__enter__()
         work(stages, stop_after=moment)
-        books.storage.remove_session()
-        books.storage.engine.dispose()  # no clean end: the row that runs stays as it is
-        with Books(folder) as stages:
+        opened.storage.remove_session()
+        opened.storage.engine.dispose()  # no clean end: the row that runs stays as it is
+        with OpenRun(folder) as stages:
             work(stages)
             search, final = stages.search.records(), stages.final.records()
         assert "running" not in {row.state for row in (*search, *final)}
@@ -212,12 +213,12 @@ def test_a_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path) -> None:
 
 
 def test_a_larger_budget_extends_and_a_finished_job_has_nothing_to_do(tmp_path: Path) -> None:
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         work(stages)
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         assert stages.is_finished
         assert stages.ask() is None
-    with Books(tmp_path, trials=20, seeds=3) as stages:
+    with OpenRun(tmp_path, trials=20, seeds=3) as stages:
         tasks = work(stages)
         assert stages.search.n_done == 20
         assert {task.stage for task in tasks} >= {"search", "retrain"}
@@ -225,23 +226,25 @@ def test_a_larger_budget_extends_and_a_finished_job_has_nothing_to_do(tmp_path: 
 
 
 def test_lost_weights_of_the_winner_are_trained_again(tmp_path: Path) -> None:
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         work(stages)
         assert stages.winner is not None
         assert stages.winner.placement is not None
-        weights = stages.weights_of(stages.winner.placement)
-    weights.unlink()
-    with Books(tmp_path) as stages:
+        weights = RetrainedWeights(tmp_path / "weights")
+        path = weights.path(stages.winner.placement, stages.seeds[0], stages.retrain_epochs)
+    path.unlink()
+    with OpenRun(tmp_path) as stages:
         tasks = work(stages)
-    assert [task.weights for task in tasks] == [str(weights)]
+    assert [task.artifacts for task in tasks] == [("weights",)]
+    assert path.read_bytes() == b"weights"
 
 
 def test_a_copy_of_the_database_without_its_log_is_whole(tmp_path: Path) -> None:
-    stages = (books := Books(tmp_path)).__enter__()
+    stages = (opened := OpenRun(tmp_path)).__enter__()
     work(stages, stop_after=6)
     copy = tmp_path / "copy.db"
     shutil.copy(tmp_path / "study.db", copy)
-    books.storage.engine.dispose()
+    opened.storage.engine.dispose()
     storage = open_storage(copy)
     rows = Ledger(storage, SEARCH, create=False).records()
     close_storage(storage)
@@ -250,13 +253,13 @@ def test_a_copy_of_the_database_without_its_log_is_whole(tmp_path: Path) -> None
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_text("not a database, but long enough to be taken for one" * 50)
-    with pytest.raises(RunError, match=r"must be a database that this version can read, but: .*give another --out\."):
+    with pytest.raises(RunError, match=r"must be a database that this version can read, but: .*choose another --out\."):
         open_storage(tmp_path / "study.db")
 
 
 def test_limits_are_known_before_training(tmp_path: Path) -> None:
     bound = SearchSpace.from_dict({**small_space().space.to_dict()}, where="test.toml").bind(TABLE, max_params=10_400)
-    with Books(tmp_path, bound, trials=15) as stages:
+    with OpenRun(tmp_path, bound, trials=15) as stages:
         tasks = work(stages)
         labels = [label for label, _ in stages.arms()]
     searched = [task for task in tasks if task.stage == "search"]
@@ -269,7 +272,7 @@ def test_the_recommendation_is_made_on_validation_and_may_be_none(tmp_path: Path
     def scored(task: Task) -> Outcome:
         return Outcome("complete", 0.9 - 0.01 * len(task.placement), seconds=1.0)
 
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         work(stages, scored)
         assert stages.winner is not None
         assert stages.winner.recommended == "none"
@@ -278,7 +281,7 @@ def test_the_recommendation_is_made_on_validation_and_may_be_none(tmp_path: Path
 
 
 def test_a_report_that_is_not_finite_is_no_point_of_the_curve(tmp_path: Path) -> None:
-    with Books(tmp_path) as stages:
+    with OpenRun(tmp_path) as stages:
         task = stages.ask()
         assert task is not None
         assert not stages.report(task, 1, 0.5)
@@ -289,7 +292,7 @@ def test_a_report_that_is_not_finite_is_no_point_of_the_curve(tmp_path: Path) ->
 
 def test_an_answer_for_a_stopped_trial_is_stopped_too(tmp_path: Path) -> None:
     bound = small_space(sites=[{"match": ["denseblock3"], "attentions": ["se", "cbam"]}])
-    with Books(tmp_path, bound, scheduler="asha", epochs=8, trials=7, sampler="random") as stages:
+    with OpenRun(tmp_path, bound, scheduler="asha", epochs=8, trials=7, sampler="random") as stages:
         work(stages)
         rows = stages.search.records()
     for row in rows:

@@ -1,19 +1,36 @@
-"""The kinds of value that an option of the command line takes; a refusal is one sentence with the law and the value."""
+"""The command line's options: made from the settings, or stated one by one; a refusal is one sentence."""
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from nas_attn.errors import ConfigError, nearest
 
+if TYPE_CHECKING:
+    from nas_attn.validation import Field
+
 Parsed = TypeVar("Parsed")
 
 
-def whole(flag: str, low: int, high: int, *, panel: str, help: str, default: str | bool = True) -> Any:
+def settings_signature() -> inspect.Signature:
+    """Return the parameters of a command that takes every setting, as typer reads them."""
+    from nas_attn.config import settings
+
+    parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    for field in settings():
+        annotation, default = _annotation(field)
+        parameter = inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+        parameters.append(parameter)
+    return inspect.Signature(parameters, return_annotation=int)
+
+
+def whole(option: str, low: int, high: int, *, help: str, default: str | bool = True) -> Any:
     """Return an option that takes a whole number from `low` to `high`."""
 
     def parse(word: str) -> int:
@@ -22,110 +39,133 @@ def whole(flag: str, low: int, high: int, *, panel: str, help: str, default: str
         except ValueError:
             number = low - 1
         if not low <= number <= high:
-            raise ConfigError(f"'{flag}' must be a whole number from {low:,} to {high:,}, but got {word}.")
+            raise ConfigError(f"'{option}' must be a whole number from {low:,} to {high:,}, but got {word}.")
         return number
 
-    return _option(flag, parse, "N", panel, help, default)
+    return _with_value(option, parse, "N", help, default)
 
 
-def real(
-    flag: str,
-    low: float,
-    high: float,
-    *,
-    panel: str,
-    help: str,
-    default: str | bool = True,
-    above: bool = False,
-    below: bool = False,
-) -> Any:
-    """Return an option that takes a number from `low` to `high`; `above` and `below` leave the ends out."""
-    law = f"{'above' if above else 'from'} {low:g} {'and below' if below else 'to'} {high:g}"
-
-    def parse(word: str) -> float:
-        try:
-            number = float(word)
-        except ValueError:
-            number = math.nan
-        inside = (low < number if above else low <= number) and (number < high if below else number <= high)
-        if not inside:
-            raise ConfigError(f"'{flag}' must be a number {law}, but got {word}.")
-        return number
-
-    return _option(flag, parse, "X", panel, help, default)
+def text(option: str, metavar: str, *, help: str, default: str | bool = True) -> Any:
+    """Return an option that takes any text but an empty one."""
+    return _with_value(option, lambda word: _not_empty(option, word), metavar, help, default)
 
 
-def one_of(
-    flag: str,
-    words: Sequence[str],
-    *,
-    panel: str,
-    help: str,
-    default: str | bool = True,
-    convert: Callable[[str], Any] = str,
-) -> Any:
-    """Return an option that takes one of `words`, and gives it through `convert`."""
+def switch(option: str, *, help: str) -> Any:
+    """Return an option without a value."""
+    return typer.Option(option, help=help, show_default=False)
+
+
+def _annotation(field: Field) -> tuple[Any, Any]:
+    """Return a setting's annotation for typer, and its default."""
+    assert field.setting is not None, f"{field.key} is no setting"
+    panel, shown = field.setting.group, field.setting.unset or True
+    if field.annotation is bool:
+        off = "/--no-" + field.option.removeprefix("--") if field.setting.table is not None else ""
+        option = typer.Option(field.option + off, rich_help_panel=panel, help=field.help, show_default=bool(off))
+        return Annotated[bool, option], field.default
+    words = _words(field)
+    option = _with_value(field.option, _parser(field, words), _metavar(field, words), _help(field), shown, panel, words)
+    if field.default == ():
+        return Annotated[list[str] | None, option], None
+    kind = str if field.setting.metavar else field.annotation
+    kind = type(words[0]) if words else kind
+    return Annotated[kind | None, option], field.default
+
+
+def _words(field: Field) -> tuple[Any, ...]:
+    """Return the words that a setting takes: of its type, or the names in the table of its kind."""
+    return field.words or tuple(_tables().get(field.name, {}))
+
+
+def _tables() -> dict[str, Any]:
+    from nas_attn.executors.catalog import EXECUTORS
+    from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
+
+    return {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "executor": EXECUTORS}
+
+
+def _help(field: Field) -> str:
+    """Return the description; that of a table's names lists them."""
+    if field.name == "data":
+        from nas_attn.data.catalog import data_forms
+
+        return f"{field.help} Sources: {', '.join(data_forms())}."
+    table = _tables().get(field.name, {})
+    return " ".join([field.help, *(f"{name}: {record.about}" for name, record in table.items())])
+
+
+def _metavar(field: Field, words: Sequence[Any]) -> str:
+    assert field.setting is not None, f"{field.key} is no setting"
+    if words:
+        return "|".join(map(str, words))
+    return field.setting.metavar or ("N" if field.annotation is int else "X")
+
+
+def _parser(field: Field, words: Sequence[Any]) -> Callable[[str], Any]:
+    """Return what turns a word of the command line into the setting's value, or refuses it in one sentence."""
 
     def parse(word: str) -> Any:
-        if word not in words:
-            close = nearest(word, words)
-            hint = f": did you mean '{close}'?" if close else "."
-            raise ConfigError(f"'{flag}' must be one of {', '.join(words)}, but got '{word}'{hint}")
-        return convert(word)
+        if words:
+            return _one_of(field.option, words, word)
+        if field.name == "split":
+            from nas_attn.config import read_shares
 
-    def complete(begun: str) -> list[str]:
-        return [word for word in words if word.startswith(begun)]
+            return read_shares(word, field.option)
+        if field.annotation in (int, float):
+            return _number(field, word)
+        return _not_empty(field.option, word)
 
-    return _option(flag, parse, "|".join(words), panel, help, default, complete)
-
-
-def shares(flag: str, *, panel: str, help: str, default: str) -> Any:
-    """Return an option that takes three shares in percent, such as `10/20/70`, and gives them as fractions."""
-
-    def parse(word: str) -> tuple[float, float, float]:
-        from nas_attn.config import read_shares  # on use: it loads pydantic, which the help does not need
-
-        return read_shares(word, flag)
-
-    return _option(flag, parse, "N/N/N", panel, help, default)
+    return parse
 
 
-def text(flag: str, metavar: str, *, panel: str, help: str, default: str | bool = True) -> Any:
-    """Return an option that takes any word, such as a name or a path; an empty one is refused."""
-
-    def parse(word: str) -> str:
-        if not word.strip():
-            raise ConfigError(f"'{flag}' must not be empty, but got '{word}'.")
-        return word
-
-    return _option(flag, parse, metavar, panel, help, default)
+def _one_of(option: str, words: Sequence[Any], word: str) -> Any:
+    for known in words:
+        if word == str(known):
+            return known
+    close = nearest(word, map(str, words))
+    hint = f": did you mean '{close}'?" if close else "."
+    raise ConfigError(f"'{option}' must be one of {', '.join(map(str, words))}, but got '{word}'{hint}")
 
 
-def switch(flags: str, *, panel: str, help: str) -> Any:
-    """Return an option that takes no value; `flags` is `--on` or `--on/--off`."""
-    return typer.Option(flags, rich_help_panel=panel, help=help, show_default="/" in flags)
+def _number(field: Field, word: str) -> float:
+    try:
+        number: float = field.annotation(word)
+    except ValueError:
+        number = float("nan")
+    if not field.allows(number):
+        raise ConfigError(f"'{field.option}' must be {field.law}, but got {word}.")
+    return number
 
 
-def _option(
-    flag: str,
+def _not_empty(option: str, word: str) -> str:
+    if not word.strip():
+        raise ConfigError(f"'{option}' must not be empty, but got '{word}'.")
+    return word
+
+
+def _with_value(
+    option: str,
     parse: Callable[[str], Parsed],
     metavar: str,
-    panel: str,
     help: str,
     default: str | bool,
-    complete: Callable[[str], list[str]] | None = None,
+    panel: str | None = None,
+    words: Sequence[Any] = (),
 ) -> Any:
     """Return typer's record of one option with a value."""
 
     def once(word: str | Parsed) -> Parsed | str:
         return parse(word) if isinstance(word, str) else word  # typer parses a default too
 
+    def complete(begun: str) -> list[str]:
+        return [str(word) for word in words if str(word).startswith(begun)]
+
     return typer.Option(
-        flag,
+        option,
         parser=once,
         metavar=metavar,
         rich_help_panel=panel,
         help=help,
         show_default=default,
-        autocompletion=complete,
+        autocompletion=complete if words else None,
     )

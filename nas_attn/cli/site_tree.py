@@ -72,7 +72,7 @@ def _spec(network: str, options: Sequence[str]) -> tuple[dict[str, Any], int | N
     given = dict(_read(word) for word in options)
     if network in available_spaces() or network.endswith(".toml"):
         space = SearchSpace.load(network)
-        return check_backbone({**space.backbone, **given}), space.file.data.image_size, space.n_logits
+        return check_backbone({**space.backbone, **given}), space.data.get("image_size"), space.n_logits
     if network.endswith(".py"):
         module = network.removesuffix(".py").replace("/", ".")
         raise SpaceError(f"A network of your own is MODULE:FUNCTION, but got '{network}': write {module}:make_net.")

@@ -1,10 +1,18 @@
-"""What an executor and a job promise each other."""
+"""The protocols between a run and an executor."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nas_attn.records import Outcome, Task
+
+if TYPE_CHECKING:
+    from nas_attn.executors.interrupts import Interrupts
+    from nas_attn.executors.resources import Allocation
+    from nas_attn.training.context import TrialContext
+
+RESUMABLE = "Interrupted: the same command resumes the run."
+"""What an interrupted run tells the user."""
 
 INTERRUPTED = Outcome("fail", cause="interrupted", reason="The run was interrupted; this trial is run again.")
 
@@ -17,14 +25,46 @@ class Job(Protocol):
         ...
 
     def report(self, task: Task, epoch: int, value: float) -> bool:
-        """Take one epoch's value; return whether the task shall stop here."""
+        """Record the value of one epoch; return whether the task must stop here."""
         ...
 
     def finish(self, task: Task, outcome: Outcome) -> None:
-        """Take how a task ended; every task that was asked for is finished exactly once."""
+        """Record the outcome of a task; every task is finished exactly once."""
         ...
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing runs and nothing more will begin, or the job has given up."""
+        """Whether nothing runs and nothing more will begin, or the job has stopped by an error."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs the tasks of a job: opened once, run once, closed once, all in the main thread.
+
+    Made from the run's resources. Whatever a task produces comes back in its outcome: an executor never assumes that
+    its workers share the driver's disk.
+    """
+
+    def check(self) -> None:
+        """Refuse resources that cannot be had, before anything is written; quick. Raises: ConfigError."""
+        ...
+
+    def open(self) -> None:
+        """Start or join the workers. Raises: ConfigError if that cannot be done."""
+        ...
+
+    @property
+    def capacity(self) -> Allocation:
+        """How many tasks run at the same time, and what each may use; known once the executor is open."""
+        ...
+
+    def run(self, job: Job, context: TrialContext, interrupts: Interrupts) -> None:
+        """Run tasks until the job is finished.
+
+        Raises: Interrupted after a signal, once every running task is finished as interrupted.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the workers that `open` started; does nothing if it was not called, or failed."""
         ...

@@ -1,4 +1,4 @@
-"""A Ray cluster for the time of one run: started quietly, shared out, and gone with the driver."""
+"""A Ray cluster for one run: started quietly, and ended with the driver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nas_attn.config import Resources, n_cores
 from nas_attn.errors import ConfigError
-from nas_attn.executors.resources import Crew, share_out
+from nas_attn.executors.resources import Allocation, allocate
 from nas_attn.executors.watchdog import watchdog
 
 _SETTINGS = {
@@ -32,12 +32,12 @@ _SETTINGS = {
 _OBJECT_STORE_BYTES = 100 * 2**20
 
 _IMPORTS = ("ray.tune", "optuna", "optuna.storages", "nas_attn.study.ledger", "nas_attn.study.sampling")
-"""What the driver needs next, imported in a thread while Ray's processes start."""
+"""Modules that the driver needs next, imported in a thread while Ray's processes start."""
 
 
 @contextmanager
-def ray_session(resources: Resources) -> Iterator[Crew]:
-    """Start Ray, or join the cluster at `resources.address`, and yield who works with what.
+def ray_session(resources: Resources) -> Iterator[Allocation]:
+    """Start Ray, or join the cluster at `resources.address`, and yield the allocation.
 
     Must be entered in the main thread: Ray's processes die with the thread that started them. A cluster that the
     caller has joined already is used and left running. Raises: ConfigError if the cluster cannot be reached, or has
@@ -57,9 +57,9 @@ def ray_session(resources: Resources) -> Iterator[Crew]:
         _hush()
         found = ray.cluster_resources()
         cores = int(found.get("CPU", 1)) if resources.address else n_cores()
-        crew = share_out(resources, n_cores=cores, n_gpus=int(found.get("GPU", 0)))
+        allocation = allocate(resources, n_cores=cores, n_gpus=int(found.get("GPU", 0)))
         imports.join()
-        yield crew
+        yield allocation
 
 
 def _start(resources: Resources) -> None:
@@ -88,7 +88,7 @@ def _start(resources: Resources) -> None:
 
 @contextmanager
 def _importable() -> Iterator[None]:
-    """Let the processes that start inside import this package, also from a checkout that is not installed."""
+    """Context manager: processes that start inside can import this package, also from a checkout."""
     before = os.environ.get("PYTHONPATH")
     root = Path(__file__).resolve().parents[2]
     if root.name != "site-packages":
@@ -103,7 +103,7 @@ def _importable() -> Iterator[None]:
 
 
 def _hush() -> None:
-    """Keep Ray's own words out of the terminal: they go to whoever listens to its logger, such as the run's log."""
+    """Keep Ray's messages out of the terminal; handlers of its logger, such as the run's log, still get them."""
     logger = logging.getLogger("ray")
     logger.setLevel(logging.ERROR)
     logger.propagate = False

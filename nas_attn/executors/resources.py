@@ -1,4 +1,4 @@
-"""How many trials run at a time, and what each of them gets."""
+"""How many trials run at the same time, and what each of them may use."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import os
 import socket
 from dataclasses import dataclass
 
-from nas_attn.config import Resources
+from nas_attn.config import Resources, n_cores
 from nas_attn.errors import ConfigError
 
-_TRIALS_A_CORE = 8
-"""Trials that may share a core: enough for any wish to overlap them, and an absurd number is caught."""
+_TRIALS_PER_CORE = 8
+"""Maximum number of trials per core: enough to overlap them, and an absurd number is refused."""
 
 
 @dataclass(frozen=True)
-class Crew:
-    """Who works with what.
+class Allocation:
+    """The resources of a run's trials.
 
     Args:
-        workers: Trials at a time.
-        cpus: Cores, and torch threads, of a trial.
-        gpus: GPUs of a trial; a fraction shares one.
-        device: torch's name of the device that a trial sees.
+        workers: Number of trials that run at the same time.
+        cpus: Number of cores, and of torch threads, per trial.
+        gpus: Number of GPUs per trial; a fraction shares one.
+        device: torch's name of a trial's device.
     """
 
     workers: int
@@ -36,8 +36,8 @@ class Crew:
         return f"{trials} at a time, each on {cores}{gpus} ({self.device})"
 
 
-def share_out(resources: Resources, *, n_cores: int, n_gpus: int) -> Crew:
-    """Fill in what the user left open: one trial a GPU, or without GPUs one trial a core.
+def allocate(resources: Resources, *, n_cores: int, n_gpus: int) -> Allocation:
+    """Return the allocation, by default one trial per GPU, or without GPUs one per core.
 
     Raises: ConfigError if a trial asks for more than there is, or the trials for far more.
     """
@@ -52,23 +52,32 @@ def share_out(resources: Resources, *, n_cores: int, n_gpus: int) -> Crew:
                 f"--executor local runs one trial at a time, but got --workers {resources.workers}: "
                 "leave --workers out, or use --executor tune."
             )
-        return Crew(1, resources.cpus_per_trial or _pinned() or n_cores, gpus, device)
+        return Allocation(1, resources.cpus_per_trial or _pinned() or n_cores, gpus, device)
     if gpus:
         workers = resources.workers or max(1, int(n_gpus / gpus))
     else:
         workers = resources.workers or (1 if device == "mps" else max(1, n_cores // (resources.cpus_per_trial or 1)))
     cpus = max(1, n_cores // workers)
-    return Crew(workers, resources.cpus_per_trial or min(cpus, _pinned() or cpus), gpus, device)
+    return Allocation(workers, resources.cpus_per_trial or min(cpus, _pinned() or cpus), gpus, device)
+
+
+def local_allocation(resources: Resources) -> Allocation:
+    """Return the allocation on this machine. Raises: ConfigError if a trial asks for more than it has."""
+    import torch
+
+    if resources.device == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device mps needs a Mac whose GPU torch can use, but none was found: use --device cpu.")
+    return allocate(resources, n_cores=n_cores(), n_gpus=torch.cuda.device_count())
 
 
 def _pinned() -> int | None:
-    """Return the threads that the user pins by `OMP_NUM_THREADS`; torch takes ten times as long with more than that."""
+    """Return the threads that the user pins by `OMP_NUM_THREADS`; torch is ten times as slow with more than that."""
     pinned = os.environ.get("OMP_NUM_THREADS", "")
     return int(pinned) if pinned.isdigit() and int(pinned) else None
 
 
 def refuse_silent_address(address: str, seconds: float = 5.0) -> None:
-    """Check that something answers at a cluster's address; Ray itself would wait for minutes, and not quietly.
+    """Check that something answers at a cluster's address; Ray itself would wait for minutes and log much.
 
     Raises: ConfigError if the address is none, or nothing answers there.
     """
@@ -89,11 +98,11 @@ def refuse_silent_address(address: str, seconds: float = 5.0) -> None:
 def _refuse_absurd(resources: Resources, n_cores: int) -> None:
     wanted, workers = resources.cpus_per_trial, resources.workers
     if wanted is not None and wanted > n_cores:
-        raise ConfigError(f"--cpus-per-trial must be at most the {n_cores} cores that there are, but got {wanted}.")
-    if workers is not None and workers > _TRIALS_A_CORE * n_cores:
+        raise ConfigError(f"--cpus-per-trial must be at most the {n_cores} available cores, but got {wanted}.")
+    if workers is not None and workers > _TRIALS_PER_CORE * n_cores:
         raise ConfigError(
-            f"--workers must be at most {_TRIALS_A_CORE} for each of the {n_cores} cores, but got {workers}: "
-            "leave it out for one a core."
+            f"--workers must be at most {_TRIALS_PER_CORE} for each of the {n_cores} cores, but got {workers}: "
+            "leave it out for one per core."
         )
 
 
@@ -110,5 +119,5 @@ def _gpus(resources: Resources, device: str, n_gpus: int) -> float:
         raise ConfigError("--device cuda needs a GPU that torch and Ray can see, but none was found: use --device cpu.")
     gpus = 1.0 if wanted is None else wanted
     if gpus > n_gpus:
-        raise ConfigError(f"--gpus-per-trial must be at most the {n_gpus} GPUs that there are, but got {gpus:g}.")
+        raise ConfigError(f"--gpus-per-trial must be at most the {n_gpus} available GPUs, but got {gpus:g}.")
     return gpus

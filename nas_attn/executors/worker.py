@@ -1,6 +1,6 @@
-"""What runs inside a Ray worker: a training in a thread, whose reports Tune fetches in batches.
+"""The Ray worker: a training in a thread, whose reports Tune fetches in batches.
 
-The driver imports this file to name the class; torch is imported in the worker alone.
+The driver imports this file to name the class; torch is imported only in the worker.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from typing import Any
 from ray import tune
 
 from nas_attn.records import Outcome, Task
-from nas_attn.training.context import Setting
+from nas_attn.training.context import TrialContext
 
 BATCH_SECONDS = 1.0
-"""Reports of this time travel together: a message costs the driver some milliseconds. A step never takes longer, so
-that an interrupt need not wait for an epoch's end."""
+"""Reports of this period travel together, since a message costs the driver some milliseconds. A step never takes
+longer, so an interrupt does not wait for the end of an epoch."""
 
 
 class Worker(tune.Trainable):
-    """Runs one task after the other on warm data; Tune reuses it instead of starting a process a trial.
+    """Runs one task after the other on data that it loads once; Tune reuses it instead of starting a process per trial.
 
     A step returns `{"reports": [(epoch, value), ...], "outcome": Outcome or None}`; the driver ends the trial when
-    the outcome is there, or when the scheduler stops it.
+    there is an outcome, or when the scheduler stops it.
     """
 
-    def setup(self, config: dict[str, Any], setting: Setting | None = None) -> None:
-        """Take the run's setting, and start the first task."""
-        assert setting is not None, "the executor passes the setting"
-        self._setting = setting
+    def setup(self, config: dict[str, Any], context: TrialContext | None = None) -> None:
+        """Store the run's context, and start the first task."""
+        assert context is not None, "the executor passes the context"
+        self._context = context
         self._thread: threading.Thread | None = None
         self._start(config["task"])
 
     def step(self) -> dict[str, Any]:
-        """Return what the training reported since the last step, and how it ended, if it has."""
+        """Return the reports since the last step, and the outcome if the training has ended."""
         reports: list[tuple[int, float]] = []
         deadline = time.monotonic() + BATCH_SECONDS
         while True:
@@ -48,7 +48,7 @@ class Worker(tune.Trainable):
             reports.append(item)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """End what the scheduler stopped, and start the next task."""
+        """End a training that the scheduler stopped, and start the next task."""
         self._end()
         self._start(new_config["task"])
         return True
@@ -79,8 +79,8 @@ class Worker(tune.Trainable):
             reports.put((epoch, value))
 
         try:
-            prepare(self._setting)
-        except Exception as error:  # a worker that cannot read its data says so as a trial does
+            prepare(self._context)
+        except Exception as error:  # a worker that cannot read its data reports it as its trial's outcome
             reports.put(Outcome("fail", cause="error", reason=f"{type(error).__name__}: {error}"))
             return
-        reports.put(evaluate(task, self._setting, report))
+        reports.put(evaluate(task, self._context, report))

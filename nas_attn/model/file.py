@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from nas_attn.backbones.modules import seeded, take_out_se
 from nas_attn.backbones.user_network import copy_network, make_network, takes
 from nas_attn.backbones.weights import fill
-from nas_attn.config import Strict, validate
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.files import content_digest, write_whole
 from nas_attn.model.build import AttentionModel, Maker, build_model
@@ -24,6 +23,7 @@ from nas_attn.model.preprocess import Preprocess
 from nas_attn.model.tasks import READINGS
 from nas_attn.placement import Placement, Shape
 from nas_attn.records import LogitsOf
+from nas_attn.validation import Strict, validate
 
 SCHEMA_VERSION = 1
 

@@ -12,7 +12,7 @@ from torch import nn
 from nas_attn.config import Recipe
 from nas_attn.cost.measurement import bench_of, measure
 from nas_attn.executors.interrupts import Interrupts
-from nas_attn.executors.resources import Crew
+from nas_attn.executors.resources import Allocation
 from nas_attn.files import write_json
 from nas_attn.model.build import build
 from nas_attn.placement import NONE, Placement
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def measure_arms(
-    request: Request, stages: Stages, folder: RunFolder, crew: Crew, interrupts: Interrupts
+    request: Request, stages: Stages, folder: RunFolder, allocation: Allocation, interrupts: Interrupts
 ) -> Mapping[str, Attempt]:
     """Measure every arm that was not measured on this bench before; return all, by placement key.
 
@@ -36,9 +36,9 @@ def measure_arms(
 
     Raises: KeyboardInterrupt after a signal; what was measured is kept.
     """
-    device = torch.device(crew.device if crew.device != "cuda" or torch.cuda.is_available() else "cpu")
+    device = torch.device(allocation.device if allocation.device != "cuda" or torch.cuda.is_available() else "cpu")
     recipe = None if request.settings.train else request.settings.recipe  # how a user's own training steps is unknown
-    with _threads(min(crew.cpus, torch.get_num_threads())):
+    with _threads(min(allocation.cpus, torch.get_num_threads())):
         bench = bench_of(_batch_shape(request), device, optimizer=recipe.optimizer if recipe else None)
         known = folder.read_measured()
         todo = [placement for _, placement in stages.arms() if placement.key not in known.on(bench)]

@@ -12,8 +12,7 @@ from rich.text import Text
 
 from nas_attn.backbones.catalog import BACKBONES, plugged_entry
 from nas_attn.data.dataset import Images, load_data
-from nas_attn.executors.local import crew_here
-from nas_attn.executors.resources import Crew
+from nas_attn.executors.resources import Allocation, local_allocation
 from nas_attn.model.build import build
 from nas_attn.placement import Placement
 from nas_attn.run.progress import duration
@@ -43,14 +42,14 @@ class Probe:
 def print_plan(request: Request) -> None:
     """Print the plan of a checked request; build and time its cheapest and its dearest placement."""
     settings, bound = request.settings, request.bound
-    crew = crew_here(settings.resources)
-    torch.set_num_threads(crew.cpus)
-    images = _first_images(request, crew)
-    probes = [_probe(request, label, found, images, crew) for label, found in (
+    allocation = local_allocation(settings.resources)
+    torch.set_num_threads(allocation.cpus)
+    images = _first_images(request, allocation)
+    probes = [_probe(request, label, found, images, allocation) for label, found in (
         ("cheapest", bound.cheapest()), ("dearest", bound.dearest()))]  # fmt: skip
     console = Console(highlight=False)
     console.print(_probe_table(probes))
-    for line in _lines(request, crew, probes):
+    for line in _lines(request, allocation, probes):
         console.print(Text(line), soft_wrap=True)
 
 
@@ -66,15 +65,15 @@ def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
     }
 
 
-def _first_images(request: Request, crew: Crew) -> Images | None:
+def _first_images(request: Request, allocation: Allocation) -> Images | None:
     if request.settings.data is None or request.settings.train is not None:
         return None
-    images = load_data(request.settings.data, device=crew.device).train
+    images = load_data(request.settings.data, device=allocation.device).train
     n = min(len(images), _STEPS * request.settings.recipe.batch_size)
     return replace(images, pixels=images.pixels[:n], targets=images.targets[:n])
 
 
-def _probe(request: Request, label: str, placement: Placement, images: Images | None, crew: Crew) -> Probe:
+def _probe(request: Request, label: str, placement: Placement, images: Images | None, allocation: Allocation) -> Probe:
     shape = request.shape
     recipe = request.settings.recipe.model_copy(
         update={"lr": 1e-6, "freeze_epochs": 0}
@@ -91,7 +90,7 @@ def _probe(request: Request, label: str, placement: Placement, images: Images | 
                 recipe,
                 seed=0,
                 epochs=_ROUNDS,
-                device=crew.device,
+                device=allocation.device,
                 report=lambda epoch, value: None,
                 num_classes=shape.num_classes,
             )
@@ -142,7 +141,7 @@ def _epochs(number: int) -> str:
     return f"{number} epoch{'' if number == 1 else 's'}"
 
 
-def _lines(request: Request, crew: Crew, probes: list[Probe]) -> list[str]:
+def _lines(request: Request, allocation: Allocation, probes: list[Probe]) -> list[str]:
     """Return the plan in sentences."""
     settings, facts = request.settings, request.facts
     stages = runs_and_epochs(request)
@@ -155,16 +154,18 @@ def _lines(request: Request, crew: Crew, probes: list[Probe]) -> list[str]:
     lines += [facts.in_words] if facts is not None else []
     lines += list(request.notes)
     lines += [f"{name.capitalize()}: {runs} runs of {_epochs(epochs)}." for name, (runs, epochs) in stages.items()]
-    lines.append(f"Workers: {crew}.")
+    lines.append(f"Workers: {allocation}.")
     steps = [probe.seconds_per_step for probe in probes if probe.seconds_per_step is not None]
     if facts is not None and steps:
         images = {name: facts.n_train + (facts.n_val if name == "retrain" else 0) for name in stages}
         n_steps = sum(
             runs * epochs * -(-images[name] // settings.recipe.batch_size) for name, (runs, epochs) in stages.items()
         )
-        low, high = (n_steps * step / crew.workers for step in (min(steps), max(steps)))
+        low, high = (n_steps * step / allocation.workers for step in (min(steps), max(steps)))
         lines.append(f"Estimated time of training: {duration(low)} to {duration(high)}, validation not counted.")
-    memory = crew.workers * max(probe.bytes_per_trial for probe in probes) / 2**20
-    lines.append(f"Memory: up to {memory:,.0f} MiB of tensors for {crew.workers} at a time, besides the programs.")
+    memory = allocation.workers * max(probe.bytes_per_trial for probe in probes) / 2**20
+    lines.append(
+        f"Memory: up to {memory:,.0f} MiB of tensors for {allocation.workers} trials at a time, besides the programs."
+    )
     lines.append(f"Run folder: {settings.out}. Nothing was started.")
     return lines

@@ -32,7 +32,7 @@ def export(request: Request, stages: Stages, folder: RunFolder, measured: Mappin
     assert stages.winner is not None, "a job exports once its winner is known"
     placement = stages.winner.placement or NONE
     model = build(request.backbone, placement, request.shape, seed=stages.seeds[0])
-    fill(model, load_file(stages.weights_of(placement)))
+    fill(model, load_file(folder.weights.path(placement, stages.seeds[0], stages.retrain_epochs)))
     model.eval()
     save_model(model, folder.best, record=_record(request, stages, placement, measured.get(placement.key)))
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, its lock, and whether it belongs to the search that is asked for."""
+"""The folder of a run: its files, its lock, and the check that it belongs to the requested search."""
 
 from __future__ import annotations
 
@@ -11,21 +11,37 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from nas_attn.config import Recipe, before_settings
 from nas_attn.errors import RunError
-from nas_attn.files import content_digest, file_digest
-from nas_attn.placement import SiteTable
+from nas_attn.files import content_digest, file_digest, write_whole
+from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import Measurements, RunRecord
 
 IDENTITY = ("space", "weights", "data", "train", "recipe", "seed")
-"""Parts of `config.json` that change a result: a run is resumed only while they stay as they are."""
+"""Keys of `config.json` that change a result: a run is resumed only if all of them are unchanged."""
 
 
-_NEWER = {"backbone_lr": 1.0, "freeze_epochs": 0, "one_logit": False}
-"""Settings of the recipe that older runs do not state, and how they trained."""
+class RetrainedWeights:
+    """The weights of retrained models, one safetensors file per placement, seed and number of epochs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, placement: Placement, seed: int, epochs: int) -> Path:
+        """Return the file of these weights, whether it exists or not."""
+        return self._folder / f"{placement.key}-{seed}-{epochs}.safetensors"
+
+    def has(self, placement: Placement, seed: int, epochs: int) -> bool:
+        """Return whether these weights are stored."""
+        return self.path(placement, seed, epochs).is_file()
+
+    def write(self, placement: Placement, seed: int, epochs: int, content: bytes) -> None:
+        """Store weights; they then survive a loss of power."""
+        write_whole(self.path(placement, seed, epochs), lambda file: file.write(content), durable=True)
 
 
 class RunFolder:
-    """Paths of a run, and what is read and written there.
+    """The paths of a run, and the reading and writing of its files.
 
     Args:
         path: The folder; it need not exist yet.
@@ -39,12 +55,12 @@ class RunFolder:
         self.best_so_far = path / "best-so-far.json"
         self.report = path / "report.html"
         self.log = path / "log.txt"
-        self.weights = path / "retrained"
+        self.weights = RetrainedWeights(path / "retrained")
         self.measured = path / "measured.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and hold it for this driver; the operating system drops the lock when the process dies.
+        """Create the folder and lock it for this driver; the operating system drops the lock when the process ends.
 
         Raises: RunError if another live driver holds it, or it cannot be written.
         """
@@ -55,11 +71,11 @@ class RunFolder:
         except Timeout:
             raise RunError(
                 f"A run has one driver at a time, but another live process works on {self.path}: "
-                "wait for it, or give another --out."
+                "wait for it, or choose another --out."
             ) from None
         except OSError as error:
             raise RunError(
-                f"The run folder {self.path} must be writable, but: {error.strerror}. Give another --out."
+                f"The run folder {self.path} must be writable, but: {error.strerror}. Choose another --out."
             ) from error
         try:
             yield
@@ -67,7 +83,7 @@ class RunFolder:
             lock.release()
 
     def refuse_foreign(self, config: Mapping[str, Any]) -> None:
-        """Check that the folder is new, or holds the search that `config` describes.
+        """Check that the folder is new, or contains the search that `config` describes.
 
         Raises: RunError that shows what differs.
         """
@@ -75,22 +91,23 @@ class RunFolder:
             known = {"driver.lock", self.log.name}
             if self.path.is_dir() and any(entry.name not in known for entry in self.path.iterdir()):
                 raise RunError(
-                    f"The folder {self.path} holds other files and no config.json, so it is no run: give another --out."
+                    f"The folder {self.path} contains other files and no config.json, so it is no run: "
+                    "choose another --out."
                 )
             if self.path.exists() and not self.path.is_dir():
-                raise RunError(f"A run needs a folder, but {self.path} is a file: give another --out.")
+                raise RunError(f"A run needs a folder, but {self.path} is a file: choose another --out.")
             return
         stored = self.read_config()
         found = json.loads(json.dumps({name: config.get(name) for name in IDENTITY}))
-        if isinstance(stored.get("recipe"), dict):  # of an older version: settings that it had not
-            stored["recipe"] = {**_NEWER, **stored["recipe"]}
+        if isinstance(stored.get("recipe"), dict):
+            stored["recipe"] = before_settings(Recipe, stored["recipe"])
         differences = list(_differences({name: stored.get(name) for name in IDENTITY}, found))
         if differences:
             shown = "; ".join(f"{path} was {was!r}, now {now!r}" for path, was, now in differences[:5])
             more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
             raise RunError(
                 f"The run {self.path} belongs to another search ({shown}{more}): results would be mixed. "
-                "Give another --out, or the settings it was begun with."
+                "Choose another --out, or use the settings that it was started with."
             )
 
     def read_config(self) -> dict[str, Any]:
@@ -104,28 +121,31 @@ class RunFolder:
         mend = "delete it, and the search's command writes it again from the ledger."
         content = _read_json(self.best, "a model file", mend)
         if content_digest(content) != content.get("digest"):
-            raise RunError(f"{self.best} must be as the search wrote it, but is altered: {mend}")
+            raise RunError(f"{self.best} must be as the search wrote it, but was altered: {mend}")
         return content
 
     def read_measured(self) -> Measurements:
-        """Return what was measured so far; a run of an older version has nothing. Raises: RunError if it is damaged."""
+        """Return the measurements so far; an older version's run has none. Raises: RunError if the file is damaged."""
         if not self.measured.exists():
             return Measurements()
         mend = "delete it, and the search's command measures again."
         try:
             return Measurements.from_dict(_read_json(self.measured, "a run folder", mend))
         except (KeyError, TypeError) as error:
-            raise RunError(f"{self.measured} must be as the search wrote it, but is altered: {mend}") from error
+            raise RunError(f"{self.measured} must be as the search wrote it, but was altered: {mend}") from error
 
     def has_weights(self, best: Mapping[str, Any]) -> bool:
-        """Whether the weights that `best.json` states lie beside it, whole; a kill between the two leaves others."""
+        """Return whether the weights that `best.json` names lie beside it, complete.
+
+        If the process is killed between the two writes, they do not match.
+        """
         stated = best.get("weights", {})
         file = self.path / str(stated.get("name"))
         return file.is_file() and file_digest(file) == stated.get("sha256")
 
 
 def load_run(folder: str | Path) -> RunRecord:
-    """Read everything that a run folder knows; a live driver is not disturbed.
+    """Return the content of a run folder; a running driver is not disturbed.
 
     Raises: RunError if the folder is no run.
     """
@@ -163,7 +183,7 @@ def _read_json(path: Path, kind: str, mend: str = "restore it, or move the folde
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise RunError(f"{path} must be JSON, but is damaged: {mend}") from None
     if not isinstance(content, dict):
-        raise RunError(f"{path} must hold one JSON object, but holds {type(content).__name__}.")
+        raise RunError(f"{path} must contain one JSON object, but contains {type(content).__name__}.")
     return content
 
 

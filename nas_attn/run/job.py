@@ -1,4 +1,4 @@
-"""The main job: from settings to a report. `search` is its face in Python, `run_command` on the command line."""
+"""The main job, from settings to a report: `search` for Python, `run_command` for the command line."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_attn.config import Resources, n_cores
 from nas_attn.errors import Interrupted
-from nas_attn.executors.resources import Crew, refuse_silent_address, share_out
+from nas_attn.executors.base import RESUMABLE, Executor
+from nas_attn.executors.catalog import EXECUTORS
+from nas_attn.executors.resources import Allocation
 from nas_attn.files import write_json
 from nas_attn.placement import NONE
 from nas_attn.records import Attempt, RunRecord
@@ -20,7 +22,7 @@ from nas_attn.run.progress import Display, SilentDisplay, terminal_display
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request, bind, read_settings
 from nas_attn.space.search_space import SearchSpace
-from nas_attn.training.context import Setting, registered_here
+from nas_attn.training.context import TrialContext, registered_here
 
 if TYPE_CHECKING:
     from nas_attn.executors.interrupts import Interrupts
@@ -37,26 +39,26 @@ def search(
     display: Display | None = None,
     **settings: Any,
 ) -> RunRecord:
-    """Search a space, confirm the best, retrain the arms, and write the report; an earlier start is resumed.
+    """Search a space, confirm the best, retrain the arms, and write the report; an unfinished run is resumed.
 
     Args:
-        space: A shipped space's name, a space file, or a loaded space.
-        train: Your own training, `train(model, run) -> float` (see `nas_attn.training.trial.Run`), higher is better; or
-            `module:function`. None takes ours.
+        space: The name of a shipped space, a space file, or a loaded space.
+        train: Your own training, `train(model, run) -> float` with a `nas_attn.Run`, higher is better; or
+            `module:function`. None uses the built-in training.
         out: The run's folder; None names it after the space and the data.
-        display: Sees the progress; None shows nothing.
+        display: Shows the progress; None shows nothing.
         settings: The command line's settings by the same names (`trials`, `epochs`, `seeds`, `data`, ...). A training
-            of your own that brings its own data gives `num_classes`, `in_channels` and `image_size` instead of `data`.
+            of your own that reads its own data needs `num_classes`, `in_channels` and `image_size` instead of `data`.
 
-    Raises: a child of `Refused` before anything is written; RunStopped when the run cannot go on; Interrupted after
-    Ctrl-C. In each case the same call goes on later.
+    Raises: a subclass of `Refused` before anything is written; RunStopped if the run cannot continue; Interrupted after
+    Ctrl-C. In each case the same call resumes the run.
     """
     request = bind(read_settings({"space": space, "train": train, "out": out, **settings}))
     return run(request, display or SilentDisplay())
 
 
 def run_command(settings: Mapping[str, Any]) -> int:
-    """Run the command line's `search`; return its exit code."""
+    """Run the command line's `search` and return its exit code."""
     display = terminal_display(quiet=bool(settings.get("quiet")))
     with display:
         request = bind(read_settings(settings), progress=display.reading)
@@ -71,35 +73,36 @@ def run_command(settings: Mapping[str, Any]) -> int:
 
 
 def run(request: Request, display: Display) -> RunRecord:
-    """Run what is left to do of a checked request, and return everything that the folder knows then."""
+    """Run what is left of a checked request, and return the content of the folder."""
     from nas_attn.executors.interrupts import Interrupts
 
     folder = RunFolder(request.settings.out)
     config = describe_run(request)
     folder.refuse_foreign(config)
-    _refuse_resources(request.settings.resources)
+    executor = EXECUTORS[request.settings.resources.executor].make(request.settings.resources)
+    executor.check()
     with folder.locked(), _logged(folder.log), Interrupts() as interrupts:
         write_json(folder.config, {**config, "created": _created(folder)})
         for note in request.notes:
             log.info("%s", note)
         display.begin(request)
-        _work(request, folder, display, interrupts)
+        _finish(request, folder, executor, display, interrupts)
     return load_run(folder.path)
 
 
-def _work(request: Request, folder: RunFolder, display: Display, interrupts: Interrupts) -> None:
-    """Execute what is left, then export and report."""
-    with _Books(request, folder, display) as books:
-        # Only a run that may be finished opens its ledger before Ray starts: it shows its result, and starts nothing.
-        if folder.best.exists() and books.open().is_finished and _is_told(books.open(), folder):
+def _finish(request: Request, folder: RunFolder, executor: Executor, display: Display, interrupts: Interrupts) -> None:
+    """Train what is left, measure the arms, export and report."""
+    with _OpenLedger(request, folder, display) as ledger:
+        # Only a run that may be finished opens its ledger before the executor: it shows its result, and starts nothing.
+        if folder.best.exists() and ledger.stages.is_finished and _outputs_current(ledger.stages, folder):
             return
-        crew = _execute(request, books, display, interrupts)
-        stages = books.open()
+        allocation = _train(request, ledger, executor, display, interrupts)
+        stages = ledger.stages
         if stages.error is not None:
             _report(folder, display)
             raise stages.error
         display.stage("measure")
-        measured = _measured(request, stages, folder, crew, interrupts)
+        measured = _measured(request, stages, folder, allocation, interrupts)
         display.stage("export")
         from nas_attn.run.export import export
 
@@ -107,15 +110,14 @@ def _work(request: Request, folder: RunFolder, display: Display, interrupts: Int
     _report(folder, display)
 
 
-class _Books:
-    """The ledger of a run, opened when it is first needed, and closed whole."""
+class _OpenLedger:
+    """Context manager: the stages of a run over its ledger, which is opened on first use."""
 
     def __init__(self, request: Request, folder: RunFolder, display: Display) -> None:
         self._request, self._folder, self._display = request, folder, display
-        self._stages: Stages | None = None
         self._storage: Any = None
 
-    def __enter__(self) -> _Books:
+    def __enter__(self) -> _OpenLedger:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,15 +126,11 @@ class _Books:
 
             close_storage(self._storage)
 
-    def open(self) -> Stages:
-        """Return the job as the ledger knows it."""
-        if self._stages is None:
-            self._stages = self._opened()
-        return self._stages
-
-    def _opened(self) -> Stages:
+    @cached_property
+    def stages(self) -> Stages:
+        """The stages of the run, as far as the ledger records them."""
         from nas_attn.study.ledger import FINAL, SEARCH, Ledger, open_storage
-        from nas_attn.study.planned import FinalStudy
+        from nas_attn.study.planned import PlannedRuns
         from nas_attn.study.sampling import SearchStudy
         from nas_attn.study.stages import Stages
 
@@ -141,7 +139,7 @@ class _Books:
         ledgers = [Ledger(self._storage, name) for name in (SEARCH, FINAL)]
         n_dead = sum(ledger.sweep() for ledger in ledgers)
         if n_dead:
-            log.info("%d runs of an earlier session were cut off and are begun again", n_dead)
+            log.info("%d trials of an earlier session were interrupted and are run again", n_dead)
         study = SearchStudy(
             ledgers[0],
             bound,
@@ -152,18 +150,18 @@ class _Books:
         )
         return Stages(
             study,
-            FinalStudy(ledgers[1], bound),
+            PlannedRuns(ledgers[1], bound),
             bound,
             budget=settings.budget,
             recipe=settings.recipe,
             seed=settings.engine.seed,
-            weights=self._folder.weights.absolute(),
+            weights=self._folder.weights,
             arms=self._request.arms,
             watch=self._watch,
         )
 
     def _watch(self, stages: Stages) -> None:
-        """Show a change, and keep `best-so-far.json` up to date."""
+        """Show a change, and update `best-so-far.json`."""
         self._display.update(stages)
         best = stages.take_new_best()
         if best is not None:
@@ -180,73 +178,51 @@ class _Books:
             write_json(self._folder.best_so_far, content)
 
 
-def _execute(request: Request, books: _Books, display: Display, interrupts: Interrupts) -> Crew:
-    """Let the executor work until the job is finished; return who worked with what."""
-    resources = request.settings.resources
+def _train(
+    request: Request, ledger: _OpenLedger, executor: Executor, display: Display, interrupts: Interrupts
+) -> Allocation:
+    """Let the executor run the trials until the job is finished; return the resources that they had."""
     display.stage("start")
-    if resources.executor == "local":
-        from nas_attn.executors.local import crew_here, run_local
-
-        crew = crew_here(resources)
-        stages = books.open()
-        display.crew(crew)
-        run_local(stages, _setting(request, crew), interrupts)
-        return crew
-    from nas_attn.executors.ray_session import ray_session
-
-    with ray_session(resources) as crew:
-        interrupts.hold()
-        stages = books.open()
-        display.crew(crew)
-        from nas_attn.executors.tune import run_tune
-
-        run_tune(stages, _setting(request, crew), crew, interrupts)
-        return crew
+    try:
+        executor.open()
+        interrupts.hold()  # an executor may have installed handlers of its own
+        stages = ledger.stages
+        display.resources(executor.capacity)
+        executor.run(stages, _context(request, executor.capacity), interrupts)
+        return executor.capacity
+    finally:
+        executor.close()
 
 
 def _measured(
-    request: Request, stages: Stages, folder: RunFolder, crew: Crew, interrupts: Interrupts
+    request: Request, stages: Stages, folder: RunFolder, allocation: Allocation, interrupts: Interrupts
 ) -> Mapping[str, Attempt]:
     """Measure time and memory of the arms, now that nothing else runs."""
     from nas_attn.run.arm_costs import measure_arms
 
     try:
-        return measure_arms(request, stages, folder, crew, interrupts)
+        return measure_arms(request, stages, folder, allocation, interrupts)
     except KeyboardInterrupt:
-        raise Interrupted("Interrupted: the same command goes on from here.") from None
+        raise Interrupted(RESUMABLE) from None
 
 
-def _setting(request: Request, crew: Crew) -> Setting:
-    return Setting(
+def _context(request: Request, allocation: Allocation) -> TrialContext:
+    return TrialContext(
         backbone=request.backbone,
         shape=request.shape,
         recipe=request.settings.recipe,
-        device=crew.device,
+        device=allocation.device,
         data=request.settings.data,
         train=request.settings.train,
-        gpus=crew.gpus,
-        n_threads=crew.cpus,
+        gpus=allocation.gpus,
+        n_threads=allocation.cpus,
         registered=registered_here(),
         class_names=request.facts.class_names if request.facts else (),
     )
 
 
-def _refuse_resources(resources: Resources) -> None:
-    """Check what this machine must have, before anything is written; a cluster elsewhere is asked when it is joined."""
-    if resources.address is not None:
-        refuse_silent_address(resources.address)
-        return
-    needs_torch = resources.device in ("cuda", "mps") or bool(resources.gpus_per_trial)
-    if needs_torch or resources.executor == "local":
-        from nas_attn.executors.local import crew_here
-
-        crew_here(resources)
-    else:  # cores are counted without torch, which the first trial must not wait for
-        share_out(resources, n_cores=n_cores(), n_gpus=0)
-
-
-def _is_told(stages: Stages, folder: RunFolder) -> bool:
-    """Whether `best.json`, its weights and the report hold already what the ledger says, and every arm was measured."""
+def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
+    """Return whether all output files are up to date with the ledger."""
     best = folder.read_best()
     if not {placement.key for _, placement in stages.arms()} <= folder.read_measured().newest().keys():
         return False
@@ -254,17 +230,17 @@ def _is_told(stages: Stages, folder: RunFolder) -> bool:
         return False
     placement = stages.winner.placement or NONE
     values = stages.final.values("retrain", placement, stages.retrain_epochs)
-    told = best.get("metrics", {}).get("test", {}).get("by_seed")
-    found = {str(seed): value for seed, value in values.items()}
-    return (best.get("placement"), best.get("recommended"), told) == (
+    exported = best.get("metrics", {}).get("test", {}).get("by_seed")
+    recorded = {str(seed): value for seed, value in values.items()}
+    return (best.get("placement"), best.get("recommended"), exported) == (
         placement.to_dict(),
         stages.winner.recommended,
-        found,
+        recorded,
     )
 
 
 def _report(folder: RunFolder, display: Display) -> None:
-    """Write the page, its figures and tables."""
+    """Write the report, its figures and tables."""
     display.stage("report")
     from nas_attn.report.page import write_report
 
@@ -279,7 +255,7 @@ def _created(folder: RunFolder) -> str:
 
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Write the package's log, and what Ray complains of, to a file while the run lasts."""
+    """Context manager: write the log of this package and of Ray to a file."""
     written = [(logging.getLogger(name), logging.FileHandler(path, encoding="utf-8")) for name in ("nas_attn", "ray")]
     ours = written[0][0]
     level = ours.level

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas_attn.executors.resources import Crew
+from nas_attn.executors.resources import Allocation
 from nas_attn.records import RunRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class Display(Protocol):
         """The request is accepted; nothing has started yet."""
         ...
 
-    def crew(self, crew: Crew) -> None:
-        """Who works with what."""
+    def resources(self, allocation: Allocation) -> None:
+        """The executor is open, with these resources."""
         ...
 
     def stage(self, name: str) -> None:
@@ -159,7 +159,7 @@ class SilentDisplay:
     def begin(self, request: Request) -> None:
         """Show nothing."""
 
-    def crew(self, crew: Crew) -> None:
+    def resources(self, allocation: Allocation) -> None:
         """Show nothing."""
 
     def stage(self, name: str) -> None:
@@ -212,10 +212,10 @@ class _Watching(SilentDisplay):
         for line in lines:  # whole words in a terminal, whole lines in a file
             self._out.print(Text(line), soft_wrap=not self._out.is_terminal)
 
-    def crew(self, crew: Crew) -> None:
-        """Print who works with what."""
-        self._workers = crew.workers
-        self._out.print(Text(f"Workers: {crew}"), soft_wrap=True)
+    def resources(self, allocation: Allocation) -> None:
+        """Print the resources of the trials."""
+        self._workers = allocation.workers
+        self._out.print(Text(f"Workers: {allocation}"), soft_wrap=True)
 
 
 class PlainDisplay(_Watching):

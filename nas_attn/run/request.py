@@ -1,4 +1,4 @@
-"""What the user asked for, put together: the command line goes before the space file, that before the defaults."""
+"""The request of a run: settings from the command line, then the space file, then the defaults; checked together."""
 
 from __future__ import annotations
 
@@ -12,40 +12,35 @@ from nas_attn.backbones.catalog import image_sizes
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.weights_file import find_weights
-from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Strict, read_shares, validate
+from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Target, read_shares, settings
 from nas_attn.data.catalog import data_label, data_source
 from nas_attn.data.dataset import DataFacts, describe
 from nas_attn.data.entry import Progress
 from nas_attn.errors import ConfigError, SpaceError, unknown
+from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.files import file_digest
 from nas_attn.placement import Placement, Shape
 from nas_attn.records import LogitsOf
 from nas_attn.space.published import Published, load_published
 from nas_attn.space.search_space import BoundSpace, SearchSpace
+from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
 from nas_attn.training.context import load_train
+from nas_attn.validation import Model, fields_of, validate
 
-_DATA_KEYS = {
-    "data": "name",
-    "data_root": "root",
-    "download": "download",
-    "image_size": "image_size",
-    "channels": "channels",
-    "split": "split",
-    "strict_data": "strict",
-}
 _ARM = "published:"
-_OTHER_KEYS = ("space", "out", "train", "quiet", "debug", "dry_run", "num_classes", "in_channels", "arm")
+_TABLES: Mapping[str, Mapping[str, object]] = {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "executor": EXECUTORS}
+"""The settings that name a record of a table."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that was asked for, checked one by one; `Request` checks it together with the data.
+    """All settings of a run, each checked on its own; `Request` checks them together with the data.
 
     Args:
-        data: Which images; None when the user's own training brings its own.
-        shape: Given by the caller when there is no data; its `num_classes` counts the classes.
-        train: The user's own training, as a callable or as `module:function`; None takes ours.
-        arms: Networks of papers to compare with, beside the usual arms.
+        data: The images; None if the user's own training reads its own.
+        shape: Stated by the caller if there is no data; its `num_classes` is the number of classes.
+        train: The user's own training, as a callable or as `module:function`; None for the built-in one.
+        arms: Published networks to compare with, beside the usual arms.
     """
 
     space: SearchSpace
@@ -62,12 +57,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Request:
-    """Settings together with what the data and the backbone turned out to be.
+    """Settings together with the data and the backbone's sites.
 
     Args:
         notes: Sentences that the user should read before the run begins.
-        arms: The placements that were asked for as further arms, resolved, each under its label.
-        weights: File and SHA-256 of what the backbone starts from; None where that is drawn.
+        arms: The further arms that were asked for: resolved placements by label.
+        weights: File and SHA-256 of the backbone's initial weights; None if they are random.
     """
 
     settings: Settings
@@ -80,27 +75,27 @@ class Request:
 
     @property
     def backbone(self) -> dict[str, Any]:
-        """The space's backbone; its weights as a whole path, which every worker finds."""
+        """The space's backbone, with the path of its weights."""
         spec = self.settings.space.backbone
         return spec if self.weights is None else {**spec, "weights": self.weights["file"]}
 
     @property
     def metric(self) -> str:
-        """What the value of a trial is called in the run's files."""
+        """The name of a trial's value in the run's files."""
         if self.facts is None or self.facts.task == "single-label":
             return "accuracy"
         return "roc_auc" if self.settings.train is None else "value"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes or labels; numbers where they have no names."""
+        """The names of the classes or labels; numbers if they have no names."""
         if self.facts is not None:
             return self.facts.class_names
         return ("0", "1") if self.settings.recipe.one_logit else tuple(map(str, range(self.shape.num_classes)))
 
     @property
     def logits_of(self) -> LogitsOf | None:
-        """What the logits stand for; None when only the user's own training knows."""
+        """What the logits stand for; None if only the user's own training knows."""
         if self.settings.recipe.one_logit:
             return "second_class"
         if self.facts is None:
@@ -109,53 +104,52 @@ class Request:
 
     @cached_property
     def train_name(self) -> str | None:
-        """What the user's own training is called, or None for ours."""
+        """The name of the user's own training, or None for the built-in one."""
         train = self.settings.train
         if train is None or isinstance(train, str):
             return train
         return f"{getattr(train, '__module__', '?')}:{getattr(train, '__qualname__', type(train).__name__)}"
 
 
-def read_settings(given: Mapping[str, Any]) -> Settings:
-    """Return the settings that `given` asks for, keys named as the command line's options.
+def read_settings(stated: Mapping[str, Any]) -> Settings:
+    """Return the settings of a run; what is not stated comes from the space file, otherwise from the defaults.
 
+    Args:
+        stated: Values by the names of the settings, as the command line has them; None counts as not stated.
     Raises: ConfigError or SpaceError, in one sentence.
     """
-    given = {name: value for name, value in given.items() if value is not None}
-    _refuse_unknown(given)
-    space = given.get("space", "densenet_attn")
+    stated = {name: value for name, value in stated.items() if value is not None}
+    _refuse_unknown(stated)
+    space = stated.get("space", Target().space)
     if not isinstance(space, SearchSpace):
         space = SearchSpace.load(space)
-    train = given.get("train")
+    train = stated.get("train")
     if isinstance(train, str):
         load_train(train)
     if not space.backbone:
         raise SpaceError(f"A search needs a backbone, but {space.where} has none: add [backbone] with a name.")
-    recipe = {**space.recipe, **_of(space.data, ["augment"]), **_of(given, Recipe.model_fields)}
-    brings_data = train is not None and "data" not in given
-    if not brings_data:
-        _refuse_shape(given)
-    data = None if brings_data else _data(given, space)
-    shape = _shape(given, space) if brings_data else None
-    out = given.get("out") or Path("runs") / _run_name(space, data, train)
-    checked = validate(Recipe, recipe, "the recipe")
-    _refuse_mirrors(checked, data)
+    reads_own_data = train is not None and "data" not in stated
+    if not reads_own_data:
+        _refuse_shape(stated)
+    data = None if reads_own_data else _validated(DataConfig, stated, space)
+    recipe = _validated(Recipe, stated, space)
+    _refuse_mirrors(recipe, data)
     return Settings(
         space=space,
         data=data,
-        shape=shape,
-        recipe=checked,
-        budget=_validated(Budget, given),
-        engine=_validated(Engine, given),
-        resources=_validated(Resources, given),
-        out=Path(out),
+        shape=_shape(stated, space) if reads_own_data else None,
+        recipe=recipe,
+        budget=_validated(Budget, stated),
+        engine=_validated(Engine, stated),
+        resources=_validated(Resources, stated),
+        out=Path(stated.get("out") or Path("runs") / _run_name(space, data, train)),
         train=train,
-        arms=_arms(given.get("arm", ()), space),
+        arms=_arms(stated.get("arm", ()), space),
     )
 
 
 def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
-    """Read the data and the backbone's sites, and check the space against both; nothing is written.
+    """Read the data and the backbone's sites, and check the space against both; write nothing.
 
     Raises: DataError or SpaceError, in one sentence.
     """
@@ -167,18 +161,18 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
         size = _enlarged(settings, facts.image_size)
         if size is not None:
             notes.append(
-                f"The {facts.image_size}x{facts.image_size} images are enlarged to {size}x{size}, "
-                f"since '{settings.space.backbone['name']}' takes no smaller ones."
+                f"The {facts.image_size}x{facts.image_size} images are enlarged to {size}x{size}, the default size of "
+                f"'{settings.space.backbone['name']}', because it takes no images as small as that."
             )
             settings = replace(settings, data=settings.data.model_copy(update={"image_size": size}))
-            assert settings.data is not None, "only data that is there is enlarged"
+            assert settings.data is not None, "the data was there before"
             facts = describe(settings.data, progress=progress)
         notes.extend(facts.notes)
         shape = Shape(facts.num_classes, facts.in_channels, facts.image_size)
-    assert shape is not None, "without data the settings carry the shape"
+    assert shape is not None, "without data the settings state the shape"
     if settings.recipe.one_logit:
         names = _two_classes(shape, facts)
-        notes.append(f"The network gives one logit: above 0 it means {names[1]!r}, else {names[0]!r}.")
+        notes.append(f"The network returns one logit: above 0 it means {names[1]!r}, otherwise {names[0]!r}.")
         shape = replace(shape, num_classes=1)
     table = site_table(settings.space.backbone, **vars(shape))
     engine = settings.engine
@@ -196,13 +190,13 @@ def _two_classes(shape: Shape, facts: DataFacts | None) -> tuple[str, ...]:
         whose = f"{facts.name} has" if facts is not None else "--num-classes says"
         what = f"{shape.num_classes} {'labels, any of which an image may have' if several else 'classes'}"
         raise ConfigError(
-            f"One logit tells two classes apart, but {whose} {what}: give --no-one-logit, or data of two classes."
+            f"One logit tells two classes apart, but {whose} {what}: use --no-one-logit, or data of two classes."
         )
     return facts.class_names if facts is not None else ("0", "1")
 
 
 def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: list[str]) -> dict[str, str] | None:
-    """Return file and digest of the backbone's weights, once they have proved to fit; add to the notes how they do."""
+    """Return file and digest of the backbone's weights after loading them once; add to the notes how they fit."""
     spec = settings.space.backbone
     file = find_weights(spec, download=settings.data is not None and settings.data.download)
     if file is None:
@@ -215,12 +209,12 @@ def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: l
     return {"file": str(file), "sha256": file_digest(file)}
 
 
-def _arms(given: str | Sequence[str], space: SearchSpace) -> tuple[Published, ...]:
-    """Return the networks of papers that are asked for as arms, each once.
+def _arms(asked: str | Sequence[str], space: SearchSpace) -> tuple[Published, ...]:
+    """Return the published networks that are asked for as arms, each once.
 
     Raises: ConfigError or SpaceError for another word, an unknown network, or one in another backbone than the space.
     """
-    words = dict.fromkeys([given] if isinstance(given, str) else given)
+    words = dict.fromkeys([asked] if isinstance(asked, str) else asked)
     for word in words:
         if not word.startswith(_ARM):
             raise ConfigError(f"'--arm' must be {_ARM}NAME, such as {_ARM}cbam_resnet50, but got {word}.")
@@ -235,35 +229,32 @@ def _arms(given: str | Sequence[str], space: SearchSpace) -> tuple[Published, ..
     return networks
 
 
-def _data(given: Mapping[str, Any], space: SearchSpace) -> DataConfig:
-    wishes: dict[str, Any] = _of(space.data, ["image_size", "split"])
-    asked = {field: given[key] for key, field in _DATA_KEYS.items() if key in given}
-    if isinstance(asked.get("split"), str):
-        asked["split"] = read_shares(asked["split"], "--split")
-    return validate(DataConfig, {**wishes, **asked}, "the data settings")
-
-
-def _shape(given: Mapping[str, Any], space: SearchSpace) -> Shape:
-    """Return the shape that a training of the user's own works on."""
-    size = given.get("image_size", space.data.get("image_size"))
-    missing = [name for name in ("num_classes", "in_channels") if name not in given] + (
+def _shape(stated: Mapping[str, Any], space: SearchSpace) -> Shape:
+    """Return the shape of the images that the user's own training reads."""
+    size = stated.get("image_size", space.data.get("image_size"))
+    missing = [name for name in ("num_classes", "in_channels") if name not in stated] + (
         ["image_size"] if size is None else []
     )
     if missing:
         raise ConfigError(
-            f"A training of your own without data needs {', '.join(missing)}: give them, or name the data set."
+            f"A training of your own without data needs {', '.join(missing)}: state them, or name the data set."
         )
-    return Shape(given["num_classes"], given["in_channels"], int(size))
+    target = validate(Target, {name: stated[name] for name in ("num_classes", "in_channels")}, "the settings")
+    data = validate(DataConfig, {"image_size": size}, "the settings")
+    assert target.num_classes is not None, "it was stated"
+    assert target.in_channels is not None, "it was stated"
+    assert data.image_size is not None, "it was stated"
+    return Shape(target.num_classes, target.in_channels, data.image_size)
 
 
-def _refuse_shape(given: Mapping[str, Any]) -> None:
-    """Refuse a shape that is told beside data, which has its own."""
+def _refuse_shape(stated: Mapping[str, Any]) -> None:
+    """Refuse a shape beside data, which has its own."""
     for name in ("num_classes", "in_channels"):
-        if name in given:
-            hint = ": --channels turns grey into colour and back." if name == "in_channels" else ": leave it out."
+        if name in stated:
+            hint = ": --channels converts grey to colour and back." if name == "in_channels" else ": leave it out."
             raise ConfigError(
-                f"--{name.replace('_', '-')} is for a training of your own that brings its images (--train without "
-                f"--data), but got {given[name]} beside data that has its own{hint}"
+                f"--{name.replace('_', '-')} is for a training of your own that reads its own images (--train without "
+                f"--data), but got {stated[name]} beside data that has its own{hint}"
             )
 
 
@@ -277,7 +268,7 @@ def _refuse_mirrors(recipe: Recipe, data: DataConfig | None) -> None:
 
 
 def _enlarged(settings: Settings, image_size: int) -> int | None:
-    """Return the size that smaller images are brought to, or None when they are large enough."""
+    """Return the size that images too small for the backbone are enlarged to, or None if they are large enough."""
     spec = settings.space.backbone
     if "name" not in spec or is_timm(spec) or settings.data is None or settings.data.image_size is not None:
         return None
@@ -293,22 +284,28 @@ def _run_name(space: SearchSpace, data: DataConfig | None, train: object) -> str
     return f"{space.name}{own}" if label == DataConfig().name else f"{space.name}-{label}{own}"
 
 
-def _validated(model: type[Any], given: Mapping[str, Any]) -> Any:
-    return validate(model, _of(given, model.model_fields), "the settings")
+def _validated(model: type[Model], stated: Mapping[str, Any], space: SearchSpace | None = None) -> Model:
+    """Return a record of settings: the stated ones before those of the space file, these before the defaults."""
+    values = {} if space is None else {**space.recipe, **space.data}
+    values = {key: value for key, value in values.items() if key in model.model_fields}
+    settable = [setting for setting in fields_of(model) if setting.setting is not None]
+    values |= {setting.key: stated[setting.name] for setting in settable if setting.name in stated}
+    if isinstance(values.get("split"), str):
+        values["split"] = read_shares(values["split"], "--split")
+    record = validate(model, values, "the settings")
+    for name, table in _TABLES.items():
+        if name in model.model_fields and getattr(record, name) not in table:
+            raise ConfigError(unknown(name, getattr(record, name), table))
+    return record
 
 
-def _of(values: Mapping[str, Any], names: Any) -> dict[str, Any]:
-    return {name: values[name] for name in names if values.get(name) is not None}
-
-
-def _refuse_unknown(given: Mapping[str, Any]) -> None:
-    models: tuple[type[Strict], ...] = (Recipe, Budget, Engine, Resources)
-    known = {*_DATA_KEYS, *_OTHER_KEYS, *(name for model in models for name in model.model_fields)}
-    if "backbone" in given:
+def _refuse_unknown(stated: Mapping[str, Any]) -> None:
+    if "backbone" in stated:
         raise ConfigError(
-            "A search makes a new network for every trial, so backbone=... cannot be given: let the space name a "
-            "function that makes yours, by [backbone] import = 'module:function'."
+            "A search builds a new network for every trial, so it takes no backbone=...: let the space name a function "
+            "that returns yours, by [backbone] import = 'module:function'."
         )
-    for name in given:
+    known = [setting.name for setting in settings()]
+    for name in stated:
         if name not in known:
             raise ConfigError(unknown("setting", name, known))

@@ -1,4 +1,4 @@
-"""The space file: where it lies, what may stand in it, and the one sentence for what may not."""
+"""The space file: its location, its keys, and the checks of what it states."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.options import check_options
 from nas_attn.backbones.catalog import check_backbone
-from nas_attn.config import Fraction, Strict
+from nas_attn.config import MaxMacs, MaxParams, Table, table_model
 from nas_attn.errors import SpaceError, unknown
 from nas_attn.placement import Value
 from nas_attn.space.patterns import position_of
+from nas_attn.validation import KeyPath, Strict, validate
 
 Words = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-Count = Annotated[int, Field(ge=1)]
+
+TABLES: Mapping[Table, type[Strict]] = {"data": table_model("data"), "recipe": table_model("recipe")}
+"""The tables of a space file that state settings."""
 
 
 class SiteRule(Strict):
@@ -62,69 +65,22 @@ class SiteRule(Strict):
 
     @property
     def positions(self) -> tuple[str, ...]:
-        """What the patterns of `one_of` are called: their last words, where those tell them apart."""
+        """The names of the patterns of `one_of`: their last words if these differ, otherwise the patterns."""
         words = tuple(position_of(pattern) for pattern in self.one_of or ())
         return words if len(set(words)) == len(words) else self.one_of or ()
 
 
 class Limits(Strict):
-    """What a placement may cost; one over a limit is never trained in the search."""
+    """Limits on the cost of a network; a placement over a limit is not trained in the search."""
 
-    max_params: Count | None = Field(default=None, description="Most trainable parameters of the whole network.")
-    max_macs: Count | None = Field(default=None, description="Most multiply-adds of the whole network for one image.")
+    max_params: MaxParams = None
+    max_macs: MaxMacs = None
 
     def tightened(self, max_params: int | None, max_macs: int | None) -> Limits:
-        """Return the smaller of each two limits."""
+        """Return the smaller limit of each kind."""
         pairs = ((self.max_params, max_params), (self.max_macs, max_macs))
         smaller = [min((limit for limit in pair if limit is not None), default=None) for pair in pairs]
         return Limits(max_params=smaller[0], max_macs=smaller[1])
-
-
-class DataWishes(Strict):
-    """The data settings that suit this space; the command line goes before them."""
-
-    image_size: Annotated[int, Field(ge=4, le=2048)] | None = Field(
-        default=None, description="Height and width in pixels."
-    )
-    split: Annotated[tuple[Fraction, Fraction, Fraction], Field(strict=False)] | None = Field(
-        default=None, description="Shares of train, validation and test."
-    )
-    augment: Literal["none", "crop", "crop-flip"] | None = Field(
-        default=None, description="How training images are varied."
-    )
-
-
-class RecipeWishes(Strict):
-    """The training settings that suit this space; the command line goes before them."""
-
-    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        default=None, description="Epochs of a search trial."
-    )
-    retrain_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
-        default=None, description="Epochs of a retraining."
-    )
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] | None = Field(default=None, description="Images a step.")
-    optimizer: Literal["sgd", "adamw", "adam"] | None = Field(
-        default=None, description="SGD has Nesterov momentum 0.9."
-    )
-    lr: Annotated[float, Field(gt=0.0, le=100.0)] | None = Field(default=None, description="Peak of the learning rate.")
-    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] | None = Field(default=None, description="On weights only.")
-    class_weights: bool | None = Field(default=None, description="Whether rare classes weigh more in the loss.")
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
-        default=None, description="Share of the target spread over the other classes."
-    )
-    one_logit: bool | None = Field(
-        default=None, description="Whether a network for two classes gives one logit in place of two."
-    )
-    backbone_lr: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
-        default=None,
-        description="Factor on the learning rate of the backbone's own weights; the classifier and inserted attention "
-        "have the full rate.",
-    )
-    freeze_epochs: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
-        default=None,
-        description="First epochs in which the backbone's weights and batch-norm statistics stay as they are.",
-    )
 
 
 class SpaceFile(Strict):
@@ -144,8 +100,12 @@ class SpaceFile(Strict):
         'default, "auto" stands for None.',
     )
     limits: Limits = Limits()
-    data: DataWishes = DataWishes()
-    recipe: RecipeWishes = RecipeWishes()
+    data: dict[str, Any] = Field(
+        default_factory=dict, description="The data settings that suit this space; the command line overrides them."
+    )
+    recipe: dict[str, Any] = Field(
+        default_factory=dict, description="The training settings that suit this space; the command line overrides them."
+    )
 
 
 def read_space(record: Mapping[str, Any], where: str) -> SpaceFile:
@@ -153,10 +113,8 @@ def read_space(record: Mapping[str, Any], where: str) -> SpaceFile:
 
     Raises: SpaceError, in one sentence: the file, the place in it, the rule, the value, the nearest valid word.
     """
-    try:
-        space = SpaceFile.model_validate(dict(record))
-    except ValidationError as failure:
-        raise SpaceError(_sentence(failure, where)) from None
+    space = validate(SpaceFile, record, where, SpaceError, _key_and_place)
+    tables: dict[str, Any] = {name: _read_table(name, getattr(space, name), where) for name in TABLES}
     backbone = None if space.backbone is None else check_backbone(space.backbone, f"[backbone] of {where}")
     for number, rule in enumerate(space.sites, 1):
         _check_patterns(rule, place_of_rule(number, where))
@@ -172,7 +130,7 @@ def read_space(record: Mapping[str, Any], where: str) -> SpaceFile:
                 "add it there, or remove its options."
             )
         attentions[name] = {option: _checked_values(name, option, given, place) for option, given in options.items()}
-    return space.model_copy(update={"backbone": backbone, "attentions": attentions})
+    return space.model_copy(update={"backbone": backbone, "attentions": attentions, **tables})
 
 
 def place_of_rule(number: int, where: str) -> str:
@@ -265,42 +223,14 @@ def _refuse_doubles(key: str, values: Sequence[Value], place: str) -> None:
         raise SpaceError(f"'{key}' in {place} must not name a value twice, but lists {doubles[0]!r} twice.")
 
 
-def _sentence(failure: ValidationError, where: str) -> str:
-    """Put one of pydantic's findings into one sentence: an unknown key first, since it makes others missing."""
-    findings = failure.errors(include_url=False)
-    finding = next((found for found in findings if found["type"] == "extra_forbidden"), findings[0])
-    path, got = finding["loc"], finding["input"]
-    key, place = _key_and_place(path, where)
-    match finding["type"]:
-        case "extra_forbidden":
-            return unknown("key", key, _known_keys(path[:-1]), place)
-        case "missing":
-            return f"Key '{key}' is missing in {place}."
-        case "literal_error" if isinstance(got, str):
-            words = [word.strip("'") for word in finding["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-            return unknown(key, got, words, place)
-        case "tuple_type" if key == "sites":
-            return f"'sites' in {place} must be a list of tables: write [[sites]], with two brackets."
-        case "tuple_type":
-            return f"'{key}' in {place} must be a list, but got {got!r}: write {key} = [{got!r}]."
-    rule = finding["msg"][0].lower() + finding["msg"][1:]
-    return f"'{key}' in {place} is refused: {rule}, but got {got!r}."
+def _read_table(table: Table, stated: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the settings that a table of the file states."""
+    return validate(TABLES[table], stated, f"[{table}] of {where}", SpaceError).model_dump(exclude_none=True)
 
 
-def _key_and_place(path: Sequence[int | str], where: str) -> tuple[str, str]:
-    """Return the key at fault and what a sentence calls the table that it stands in."""
+def _key_and_place(path: KeyPath, where: str) -> tuple[str, str]:
+    """Return the key at fault, and the sentence's name of the table that it stands in."""
     if len(path) > 1 and path[0] == "sites" and isinstance(path[1], int):
         return ".".join(str(part) for part in path[2:3]) or "sites", place_of_rule(path[1] + 1, where)
     tables = [str(part) for part in path if not isinstance(part, int)]
     return tables[-1], f"[{'.'.join(tables[:-1])}] of {where}" if len(tables) > 1 else where
-
-
-def _known_keys(path: Sequence[int | str]) -> list[str]:
-    """Return the keys of the table at `path`."""
-    tables: dict[str, type[Strict]] = {
-        "sites": SiteRule,
-        "limits": Limits,
-        "data": DataWishes,
-        "recipe": RecipeWishes,
-    }
-    return list((tables[str(path[0])] if path else SpaceFile).model_fields)

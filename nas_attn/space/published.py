@@ -14,14 +14,15 @@ from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.options import check_options
 from nas_attn.backbones.catalog import check_backbone, check_shape
 from nas_attn.backbones.site_table import site_table
-from nas_attn.config import Strict, validate
 from nas_attn.errors import SpaceError, unknown
 from nas_attn.placement import Attention, Placement, SiteTable
-from nas_attn.space.file import Count, Words, place_of_rule, read_toml, shown
+from nas_attn.space.file import Words, place_of_rule, read_toml, shown
 from nas_attn.space.fit import Cost, placement_cost, resolve_placement
 from nas_attn.space.patterns import covered, no_match
+from nas_attn.validation import Strict, validate
 
 Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class SiteRecord(Strict):

@@ -10,7 +10,7 @@ from nas_attn.attention.entry import Option
 from nas_attn.backbones.catalog import BACKBONES
 from nas_attn.backbones.entry import BackboneOption
 from nas_attn.backbones.timm_names import PREFIX
-from nas_attn.space.file import SpaceFile
+from nas_attn.space.file import TABLES, SpaceFile
 
 _TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string"}
 _ANY_BACKBONE: dict[str, Any] = {
@@ -30,6 +30,8 @@ def space_schema() -> dict[str, Any]:
     schema = SpaceFile.model_json_schema() | {"$schema": "http://json-schema.org/draft-07/schema#"}
     properties = schema["properties"]
     properties["backbone"] = _backbone_schema() | {"description": properties["backbone"]["description"]}
+    for name, table in TABLES.items():
+        properties[name] = table.model_json_schema() | {"description": properties[name]["description"]}
     tables = {entry.name: _searched(entry.options) | {"description": entry.summary} for entry in ATTENTIONS.loadable()}
     properties["attentions"] |= {"additionalProperties": False, "properties": tables}
     schema["$defs"]["SiteRule"]["properties"]["attentions"]["items"] |= {

@@ -118,17 +118,17 @@ class SearchSpace:
     @property
     def data(self) -> dict[str, Any]:
         """The settings of `[data]` that the file gives."""
-        return self.file.data.model_dump(exclude_none=True)
+        return dict(self.file.data)
 
     @property
     def recipe(self) -> dict[str, Any]:
         """The settings of `[recipe]` that the file gives."""
-        return self.file.recipe.model_dump(exclude_none=True)
+        return dict(self.file.recipe)
 
     @property
     def n_logits(self) -> int:
         """How many logits the network gives where nothing else is said: one for two classes, else one a class."""
-        usual = 1 if self.file.recipe.one_logit else N_CLASSES
+        usual = 1 if self.recipe.get("one_logit") else N_CLASSES
         return usual if self.num_classes is None else self.num_classes
 
     @property
@@ -170,7 +170,7 @@ class SearchSpace:
             raise SpaceError(
                 f"{self.where} names no backbone: add [backbone], or pass the sites of your network as table."
             )
-        size = self.image_size or self.file.data.image_size
+        size = self.image_size or self.data.get("image_size")
         table = site_table(self.backbone, num_classes=self.n_logits, in_channels=self.in_channels, image_size=size)
         return self.bind(table)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sqlalchemy.pool import StaticPool
 from nas_attn.errors import RunError, first_line
 from nas_attn.placement import Placement, Value
 from nas_attn.records import Outcome, Stage, State, TrialRecord
+from nas_attn.space.fit import Cost
 
 SEARCH = "search"
 FINAL = "confirm and retrain"
@@ -55,7 +57,7 @@ def open_storage(path: Path) -> RDBStorage:
     except Exception as error:  # SQLAlchemy, SQLite and Alembic each have their own
         raise RunError(
             f"The ledger {path} must be a database that this version can read, but: {first_line(error)}. "
-            "Move the run folder away, or give another --out."
+            "Move the run folder away, or choose another --out."
         ) from error
 
     @event.listens_for(storage.engine, "connect")
@@ -91,6 +93,7 @@ class Ledger:
             known[name] = storage.create_new_study([StudyDirection.MAXIMIZE], name)
         self._study_id = known.get(name)
         self._ids: dict[int, int] = {}
+        self._running: dict[int, TrialRecord] = {}
 
     def records(self) -> tuple[TrialRecord, ...]:
         """Return every row, in the order in which they were begun."""
@@ -100,21 +103,60 @@ class Ledger:
         self._ids = {trial.number: trial._trial_id for trial in trials}
         return tuple(_record(trial) for trial in trials)
 
-    def begin(self, record: TrialRecord, choices: Mapping[str, tuple[Value, ...]]) -> int:
-        """Write one row, in the state of `record`, in one transaction; return its number."""
+    def begin(
+        self,
+        stage: Stage,
+        placement: Placement,
+        seed: int,
+        epochs: int,
+        cost: Cost,
+        *,
+        label: str | None = None,
+        params: Mapping[str, Value] | None = None,
+        choices: Mapping[str, tuple[Value, ...]] | None = None,
+    ) -> TrialRecord:
+        """Write the row of a trial that begins, and return it.
+
+        Args:
+            params, choices: The sampler's parameters and their possible values; a planned run has none.
+        """
+        record = TrialRecord(
+            number=-1,
+            stage=stage,
+            state="running",
+            placement=placement,
+            key=placement.key,
+            seed=seed,
+            epochs=epochs,
+            params=params or {},
+            n_parameters=cost.n_parameters,
+            n_macs=cost.n_macs,
+            label=label,
+        )
+        record = self.add(record, choices or {})
+        self._running[record.number] = record
+        return record
+
+    def add(self, record: TrialRecord, choices: Mapping[str, tuple[Value, ...]]) -> TrialRecord:
+        """Write one row, in the state of `record`, in one transaction; return it with its number."""
         assert self._study_id is not None, "a ledger that was opened to read cannot be written"
         template = _template(record, {name: CategoricalDistribution(values) for name, values in choices.items()})
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
         number = self._storage.get_trial_number_from_id(trial_id)
         self._ids[number] = trial_id
-        return number
+        return replace(record, number=number)
 
     def report(self, number: int, epoch: int, value: float) -> None:
-        """Add one point to the row's curve."""
+        """Add one point to the curve of a running trial."""
         self._storage.set_trial_intermediate_value(self._ids[number], epoch, value)
+        self._running[number] = self._running[number].with_epoch(epoch, value)
 
-    def finish(self, number: int, outcome: Outcome) -> None:
-        """Write how the trial ended; when this returns, the row survives a loss of power."""
+    def finish(self, number: int, outcome: Outcome) -> TrialRecord:
+        """Write how a running trial ended, and return its row; it then survives a loss of power."""
+        self._write_end(number, outcome)
+        return self._running.pop(number).ended(outcome)
+
+    def _write_end(self, number: int, outcome: Outcome) -> None:
         trial_id = self._ids[number]
         self._storage.set_trial_user_attr(trial_id, "seconds", round(outcome.seconds, 3))
         if outcome.facts:
@@ -143,7 +185,7 @@ class Ledger:
         dead = [record.number for record in self.records() if record.state == "running"]
         for number in dead:
             reason = "The run ended while this trial was running; it is run again."
-            self.finish(number, Outcome("fail", cause="interrupted", reason=reason))
+            self._write_end(number, Outcome("fail", cause="interrupted", reason=reason))
         return len(dead)
 
     def _pragma(self, pragma: str) -> None:

@@ -1,12 +1,11 @@
-"""What to try next: an Optuna sampler over the ledger of the search.
+"""Proposes the next search trial: an Optuna sampler over the ledger of the search.
 
-The sampler thinks on a study in memory, which is rebuilt from the ledger at each start; the ledger gets one row for
-each trial that is begun, and for each proposal that it has already answered.
+The sampler uses an in-memory Optuna study, which is rebuilt from the ledger at each start. The ledger gets one row per
+trial that begins, and one per proposal that it can answer.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import statistics
 from collections import Counter, defaultdict, deque
@@ -15,8 +14,6 @@ from dataclasses import dataclass, replace
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from nas_attn.config import Engine
@@ -24,41 +21,42 @@ from nas_attn.placement import Placement, Value
 from nas_attn.records import Outcome, Task, TrialRecord
 from nas_attn.space.search_space import BoundSpace
 from nas_attn.study.ledger import Ledger
+from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
 
 MAX_RUNS = 3
-"""Seeds that a placement among the best gets in the search, when the sampler proposes it again."""
+"""Number of seeds that a placement among the best gets in the search when the sampler proposes it again."""
 
 MAX_CRASHES = 3
-"""Times that a placement whose worker died is begun again in one session."""
+"""Number of times that a placement whose worker died is run in one session."""
 
 _HISTORY = 2_000
-"""Finished trials that the sampler sees: the newest; its time to think grows with them."""
+"""Number of finished trials, the newest, that the sampler sees; its time per proposal grows with them."""
 
 _PROPOSALS = 30
-"""Proposals in a row that may be useless before an untried placement is drawn at random."""
+"""Number of useless proposals in a row before an untried placement is drawn at random."""
 
 _DRAWS = 10_000
-"""Random draws after which a space counts as exhausted."""
+"""Number of random draws after which a space counts as exhausted."""
 
 
 @dataclass
 class _Live:
-    """A trial that is running: its row, and the thought behind it."""
+    """A running trial: its ledger row and its Optuna trial."""
 
     record: TrialRecord
-    thought: optuna.Trial
+    trial: optuna.Trial
 
 
 class SearchStudy:
-    """Proposes placements, answers what is known already, and keeps the ledger true.
+    """Proposes placements, answers repeated ones from the ledger, and writes the ledger.
 
     Args:
-        ledger: The rows of the search; rows that a dead driver left running must have been swept.
+        ledger: The rows of the search; rows left running by a dead driver must have been swept.
         bound: The space, bound to the backbone's sites.
         engine: Sampler, scheduler and seed.
-        budget: Distinct placements that shall end with a result.
+        budget: Number of distinct placements that must end with a result.
         epochs: Length of a trial's schedule.
-        top: Placements that count as the best: proposed again, they get a new seed instead of an answer.
+        top: Number of best placements that get a new seed instead of an answer when they are proposed again.
     """
 
     def __init__(
@@ -81,49 +79,41 @@ class SearchStudy:
         self._first_number = len(self._rows)
         seed = (engine.seed * 1_000_003 + len(self._rows)) % 2**32
         self._random = random.Random(seed)
-        self._mind = optuna.create_study(
-            direction="maximize", sampler=_sampler(engine.sampler, seed), pruner=_pruner(engine.scheduler, epochs)
+        self._sampler_study = optuna.create_study(
+            direction="maximize",
+            sampler=SAMPLERS[engine.sampler].make(seed),
+            pruner=SCHEDULERS[engine.scheduler].make(epochs),
         )
         for record in [row for row in self._rows.values() if row.value is not None][-_HISTORY:]:
             self._remember(record)
         self._queue = deque(self._planned())
 
     def ask(self) -> Task | None:
-        """Begin the next trial, or return None while there is nothing to begin: the budget is given out."""
+        """Begin the next trial, or return None if the budget allows no further trial now."""
         while self._queue and self.n_open:
             label, placement = self._queue.popleft()
             if self._bound.check(placement) is None and not self._is_known(placement.key):
                 params = self._bound.params(placement)
                 assert params is not None, f"a planned placement must lie in the space, but got {placement}"
-                return self._begin(placement, self._think(params), label=label)
+                return self._begin(placement, self._trial(params), label=label)
         return self._propose() if self.n_open and not self._exhausted else None
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Take one epoch's validation value; return whether the scheduler stops the trial here."""
+        """Record the validation value of one epoch; return whether the scheduler stops the trial here."""
         self._ledger.report(number, epoch, value)
-        live = self._live[number]
-        live.record = replace(live.record, curve={**live.record.curve, epoch: value})
-        live.thought.report(value, epoch)
-        return epoch < self._epochs and live.thought.should_prune()
+        trial = self._live[number].trial
+        trial.report(value, epoch)
+        return epoch < self._epochs and trial.should_prune()
 
     def finish(self, number: int, outcome: Outcome) -> TrialRecord:
-        """Write how a trial ended; what was interrupted or crashed is planned again. Return its row."""
-        self._ledger.finish(number, outcome)
-        live = self._live.pop(number)
-        record = replace(
-            live.record,
-            state=outcome.state,
-            value=_last(live.record.curve) if outcome.state == "pruned" else outcome.value,
-            cause=outcome.cause,
-            reason=outcome.reason,
-            seconds=outcome.seconds,
-            facts=dict(outcome.facts),
-        )
+        """Record how a trial ended, and return its row; a crashed one is queued again."""
+        record = self._ledger.finish(number, outcome)
+        trial = self._live.pop(number).trial
         self._keep(record)
         if outcome.state == "complete":
-            self._mind.tell(live.thought, outcome.value)
+            self._sampler_study.tell(trial, outcome.value)
         else:
-            self._reject(live.thought)
+            self._reject(trial)
         if outcome.cause == "crashed":
             self._crashes[record.key] += 1
             if self._crashes[record.key] < MAX_CRASHES:
@@ -132,119 +122,114 @@ class SearchStudy:
 
     @property
     def n_done(self) -> int:
-        """Distinct placements that count as tried: with a result, or failed by memory or by NaN."""
+        """Number of distinct placements with a result, or with a failure by memory or NaN."""
         return len(self._done)
 
     @property
     def n_open(self) -> int:
-        """Placements that may still be begun."""
+        """Number of placements that may still begin."""
         return max(0, self._budget - self.n_done - self.n_fresh)
 
     @property
     def n_fresh(self) -> int:
-        """Placements that run for the first time."""
+        """Number of placements that are running for the first time."""
         return len({live.record.key for live in self._live.values()} - self._done)
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing runs and nothing more will be begun."""
+        """Whether nothing runs and nothing more will begin."""
         return not self._live and (self.n_open == 0 or (self._exhausted and not self._queue))
 
     def records(self) -> tuple[TrialRecord, ...]:
-        """Return the rows as this session knows them."""
+        """Return all rows, in the order of their numbers."""
         return tuple(self._rows[number] for number in sorted(self._rows))
 
-    def _begin(self, placement: Placement, thought: optuna.Trial, *, label: str | None, seed: int = 0) -> Task:
-        cost = self._bound.cost(placement)
-        record = TrialRecord(
-            number=-1,
-            stage="search",
-            state="running",
-            placement=placement,
-            key=placement.key,
-            seed=self._engine.seed + seed,
-            epochs=self._epochs,
-            params=thought.params,
-            n_parameters=cost.n_parameters,
-            n_macs=cost.n_macs,
+    def _begin(self, placement: Placement, trial: optuna.Trial, *, label: str | None, seed: int = 0) -> Task:
+        record = self._ledger.begin(
+            "search",
+            placement,
+            self._engine.seed + seed,
+            self._epochs,
+            self._bound.cost(placement),
             label=label,
+            params=trial.params,
+            choices=self._choices,
         )
-        record = replace(record, number=self._ledger.begin(record, self._choices))
-        self._live[record.number] = _Live(record, thought)
-        return Task(record.number, "search", placement, record.seed, self._epochs)
+        self._live[record.number] = _Live(record, trial)
+        return record.task()
 
     def _propose(self) -> Task | None:
-        """Ask the sampler until it names something that is worth training."""
+        """Ask the sampler until it proposes a placement that must be trained."""
         for _ in range(_PROPOSALS):
-            thought = self._think()
-            placement = self._bound.placement(thought.params)
+            trial = self._trial()
+            placement = self._bound.placement(trial.params)
             if self._bound.check(placement) is None:
-                task = self._answer(placement, thought)
+                task = self._answer(placement, trial)
                 if task is not None:
                     return task
             else:
-                self._reject(thought)
+                self._reject(trial)
         drawn = self._draw()
         if drawn is None:
             self._exhausted = True
             return None
         params = self._bound.params(drawn)
         assert params is not None, f"a drawn placement must lie in the space, but got {drawn}"
-        return self._begin(drawn, self._think(params), label=None)
+        return self._begin(drawn, self._trial(params), label=None)
 
-    def _answer(self, placement: Placement, thought: optuna.Trial) -> Task | None:
-        """Begin a trial of what is new or worth another seed; otherwise answer it from the ledger and return None."""
+    def _answer(self, placement: Placement, trial: optuna.Trial) -> Task | None:
+        """Begin a trial if the placement is new or deserves another seed; otherwise answer from the ledger: None."""
         key = placement.key
         if not self._is_known(key):
-            return self._begin(placement, thought, label=None)
+            return self._begin(placement, trial, label=None)
         complete = [row for row in self._by_key[key] if row.state == "complete" and row.answered_from is None]
         if complete and len(complete) < MAX_RUNS and not self._is_running(key) and key in self._best_keys():
-            return self._begin(placement, thought, label=None, seed=len(complete))
+            return self._begin(placement, trial, label=None, seed=len(complete))
         answered = [row for row in self._by_key[key] if row.value is not None and row.answered_from is None]
         if answered and not self._is_running(key):
-            self._repeat(answered[-1], thought)
+            self._repeat(answered[-1], trial)
         else:
-            self._reject(thought)
+            self._reject(trial)
         return None
 
-    def _repeat(self, known: TrialRecord, thought: optuna.Trial) -> None:
-        """Answer a proposal with the value that its placement has already."""
+    def _repeat(self, known: TrialRecord, trial: optuna.Trial) -> None:
+        """Answer a proposal with the value that its placement already has."""
         record = replace(
-            known, params=thought.params, answered_from=known.number, label=None, curve={}, seconds=0.0, facts={}
+            known, params=trial.params, answered_from=known.number, label=None, curve={}, seconds=0.0, facts={}
         )
-        self._keep(replace(record, number=self._ledger.begin(record, self._choices)))
+        self._keep(self._ledger.add(record, self._choices))
         if known.state == "complete":
-            self._mind.tell(thought, known.value)
+            self._sampler_study.tell(trial, known.value)
         else:
-            self._reject(thought)  # a value of fewer epochs is not told as one of the full budget
+            self._reject(trial)  # the value of a pruned trial is not one of the full budget
 
-    def _think(self, params: Mapping[str, Value] | None = None) -> optuna.Trial:
-        """Return a thought with every parameter suggested; `params` fixes them."""
+    def _trial(self, params: Mapping[str, Value] | None = None) -> optuna.Trial:
+        """Return an Optuna trial with every parameter suggested; `params` fixes them."""
         if params is not None:
-            self._mind.enqueue_trial(dict(params))
-        return self._mind.ask(self._distributions)
+            self._sampler_study.enqueue_trial(dict(params))
+        return self._sampler_study.ask(self._distributions)
 
-    def _reject(self, thought: optuna.Trial) -> None:
-        """Let the sampler rank a thought last, unless it was stopped with values of its own."""
-        self._mind.tell(thought, state=TrialState.PRUNED)
+    def _reject(self, trial: optuna.Trial) -> None:
+        """Let the sampler rank a trial last, unless it was pruned with values of its own."""
+        self._sampler_study.tell(trial, state=TrialState.PRUNED)
 
     def _remember(self, record: TrialRecord) -> None:
-        """Let the sampler and the scheduler know a trial of an earlier session."""
-        thought = optuna.trial.create_trial(
+        """Add a trial of an earlier session to the in-memory study, as the scheduler saw it too."""
+        running = optuna.trial.create_trial(
             state=TrialState.RUNNING, params=dict(record.params), distributions=self._distributions
         )
-        self._mind.add_trial(thought)
-        trial = optuna.Trial(self._mind, self._mind.get_trials(deepcopy=False)[-1]._trial_id)
+        self._sampler_study.add_trial(running)
+        trial = optuna.Trial(self._sampler_study, self._sampler_study.get_trials(deepcopy=False)[-1]._trial_id)
         for epoch, value in record.curve.items():
             trial.report(value, epoch)
             trial.should_prune()
         if record.state == "complete":
-            self._mind.tell(trial, record.value)
+            self._sampler_study.tell(trial, record.value)
         else:
             self._reject(trial)
 
     def _draw(self) -> Placement | None:
-        """Return an untried placement within the limits, uniformly from what random draws reach; None if none is."""
+        """Return an untried placement within the limits, drawn at random, or None if there is none."""
         if len(self._by_key) >= self._bound.n_placements:
             return None
         if self._bound.n_placements <= _DRAWS:
@@ -258,7 +243,7 @@ class SearchStudy:
         return None
 
     def _planned(self) -> list[tuple[str | None, Placement]]:
-        """Return what must be begun before the sampler is asked: what was cut off, then the priors."""
+        """Return the placements that begin before the sampler is asked: interrupted ones, then the priors."""
         cut_off = [
             (row.label, row.placement)
             for rows in self._by_key.values()
@@ -271,7 +256,7 @@ class SearchStudy:
         return not self._is_known(placement.key) and self._bound.check(placement) is None
 
     def _is_known(self, key: str) -> bool:
-        """Whether a placement runs, has a result, or failed in a way that would only repeat itself."""
+        """Return whether a placement runs, has a result, or failed in a way that would repeat itself."""
         return self._is_running(key) or any(self._settles(row) for row in self._by_key.get(key, []))
 
     def _settles(self, row: TrialRecord) -> bool:
@@ -304,23 +289,3 @@ def ranking(records: tuple[TrialRecord, ...]) -> list[tuple[str, float]]:
 
 def _counts(row: TrialRecord) -> bool:
     return row.state in ("complete", "pruned") or row.cause in ("oom", "nan")
-
-
-def _last(curve: Mapping[int, float]) -> float | None:
-    return curve[max(curve)] if curve else None
-
-
-def _sampler(name: str, seed: int) -> BaseSampler:
-    """Return the sampler by its name; many categorical parameters of few values ask for the multivariate TPE."""
-    if name == "random":
-        return RandomSampler(seed=seed)
-    if name == "nsga2":
-        return NSGAIISampler(seed=seed)
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
-
-
-def _pruner(name: str, epochs: int) -> BasePruner:
-    """Return the scheduler's rule: halving at a quarter and a half of the epochs, the better half goes on."""
-    if name == "none":
-        return NopPruner()
-    return SuccessiveHalvingPruner(min_resource=max(1, math.ceil(epochs / 4)), reduction_factor=2)

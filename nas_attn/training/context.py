@@ -1,4 +1,4 @@
-"""What a worker needs to know of a run; plain, and cheap to import in the driver."""
+"""The context of a run's trials, sent to every worker; cheap to import in the driver."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Record = Entry | Backbone | DataSource
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is the same for every trial of a run.
+class TrialContext:
+    """What all trials of a run share.
 
     Args:
-        backbone: Name and options as a space gives them, or a function without arguments that makes a network.
-        data: Which images; None when the user's own training brings its own.
-        train: The user's own training, as a callable or as `module:function`; None takes ours.
-        device: torch's name of the device that a trial sees.
-        gpus: GPUs of a trial; below 1, a trial may take no more than that share of the memory of its GPU.
-        n_threads: Threads that torch may use; None leaves torch's own choice.
+        backbone: Name and options as in a space file, or a function without arguments that returns a network.
+        data: The images; None if the user's own training reads its own.
+        train: The user's own training, as a callable or as `module:function`; None for the built-in one.
+        device: torch's name of a trial's device.
+        gpus: Number of GPUs per trial; below 1, the share of its GPU's memory that a trial may use.
+        n_threads: Number of torch threads; None keeps torch's default.
         class_names: Of the images; empty where they are not known.
         registered: What the driver's process registered beside the catalogues; a worker registers it too.
     """

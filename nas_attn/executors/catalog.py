@@ -1,0 +1,46 @@
+"""The executors, as a literal table; each is imported when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nas_attn.config import Resources
+    from nas_attn.executors.base import Executor
+
+
+@dataclass(frozen=True)
+class ExecutorEntry:
+    """One way to run trials.
+
+    Args:
+        about: One sentence for the help text.
+        make: Returns the executor for the run's resources.
+    """
+
+    name: str
+    about: str
+    make: Callable[[Resources], Executor]
+
+
+def _tune(resources: Resources) -> Executor:
+    from nas_attn.executors.tune import TuneExecutor
+
+    return TuneExecutor(resources)
+
+
+def _local(resources: Resources) -> Executor:
+    from nas_attn.executors.local import LocalExecutor
+
+    return LocalExecutor(resources)
+
+
+EXECUTORS: Mapping[str, ExecutorEntry] = {
+    entry.name: entry
+    for entry in (
+        ExecutorEntry("tune", "Ray Tune, several trials at the same time.", _tune),
+        ExecutorEntry("local", "this process, one trial after the other.", _local),
+    )
+}

@@ -1,0 +1,223 @@
+"""Strict records, what a field of one offers as a setting, and the one sentence for a value that is refused."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from nas_attn.errors import ConfigError, Refused, nearest, unknown
+
+Model = TypeVar("Model", bound=BaseModel)
+KeyPath = tuple[int | str, ...]
+"""Where a value stands inside a record: keys and list positions, from the outside."""
+
+
+class Strict(BaseModel):
+    """A record that refuses unknown keys and wrong types, and never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a field of a record is offered to users, beside its type, bounds, default and description.
+
+    Args:
+        group: Heading under which the command line and the documentation list it.
+        name: The setting's name where it differs from the field's; the option is the name with dashes.
+        table: Table of a space file that may state it, or None.
+        unset: Description of the default None.
+        metavar: What the command line shows in place of a value; None derives it from the type.
+        formerly: How runs behaved that were begun before the setting existed, if not by its default.
+    """
+
+    group: str
+    name: str | None = None
+    table: Literal["recipe", "data"] | None = None
+    unset: str | None = None
+    metavar: str | None = None
+    formerly: Any = None
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a record as users see it.
+
+    Args:
+        key: Its name in the record.
+        info: Its definition.
+        setting: How it is offered; None for a field that is no setting.
+    """
+
+    model: type[BaseModel]
+    key: str
+    info: FieldInfo
+    setting: Setting | None
+
+    @property
+    def name(self) -> str:
+        """The name of the setting."""
+        return (self.setting.name if self.setting else None) or self.key
+
+    @property
+    def option(self) -> str:
+        """The option of the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def help(self) -> str:
+        """The description."""
+        return self.info.description or ""
+
+    @property
+    def default(self) -> Any:
+        """The default value."""
+        return self.info.get_default()
+
+    @property
+    def annotation(self) -> Any:
+        """The type without None."""
+        return _without_none(self.info.annotation)
+
+    @property
+    def words(self) -> tuple[Any, ...]:
+        """The values of a field that takes one of several words or numbers; else empty."""
+        return get_args(self.annotation) if get_origin(self.annotation) is Literal else ()
+
+    @property
+    def law(self) -> str | None:
+        """What a value must be, to stand after "must be"; None where pydantic's own words serve.
+
+        >>> [field.law for field in fields_of(type("R", (Strict,), {"__annotations__": {"n": int, "on": bool}}))]
+        ['a whole number', 'true or false']
+        """
+        if self.words:
+            return f"one of {', '.join(map(str, self.words))}"
+        if self.annotation is bool:
+            return "true or false"
+        if self.annotation in (int, float):
+            return f"a {'whole ' if self.annotation is int else ''}number{self._range()}"
+        return None
+
+    def allows(self, value: float) -> bool:
+        """Return whether a number lies within the bounds; nan does not."""
+        checks: dict[type, Callable[[Any], bool]] = {
+            Ge: lambda bound: value >= bound.ge,
+            Gt: lambda bound: value > bound.gt,
+            Le: lambda bound: value <= bound.le,
+            Lt: lambda bound: value < bound.lt,
+        }
+        return value == value and all(checks[type(bound)](bound) for bound in self._bounds())
+
+    def _range(self) -> str:
+        """Return the bounds in words, with a leading space."""
+        ends = {type(bound): bound for bound in self._bounds()}
+        low = f" from {_shown(ends[Ge].ge)}" if Ge in ends else f" above {_shown(ends[Gt].gt)}" if Gt in ends else ""
+        high = f" to {_shown(ends[Le].le)}" if Le in ends else f" and below {_shown(ends[Lt].lt)}" if Lt in ends else ""
+        return low + high
+
+    def _bounds(self) -> Iterator[Any]:
+        return (rule for rule in self.info.metadata if isinstance(rule, Ge | Gt | Le | Lt))
+
+
+def fields_of(model: type[BaseModel]) -> tuple[Field, ...]:
+    """Return the fields of a record in their order."""
+    return tuple(_field(model, key) for key in model.model_fields)
+
+
+def validate(
+    model: type[Model],
+    values: Mapping[str, Any],
+    where: str,
+    error: type[Refused] = ConfigError,
+    locate: Callable[[KeyPath, str], tuple[str, str]] | None = None,
+) -> Model:
+    """Return `values` as a checked record.
+
+    Args:
+        where: How the sentence calls the source of the values.
+        locate: Returns the key at fault and the place of its table, from its path and `where`.
+    Raises: `error`, in one sentence: the place, the rule, the value, and the nearest valid word for an unknown one.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as failure:
+        raise error(_sentence(model, failure, where, locate or _dotted)) from None
+
+
+def must_be(label: str, law: str, got: object, words: Sequence[object] = ()) -> str:
+    """Return the sentence for a value that breaks a law, with the nearest of the valid words."""
+    close = nearest(got, map(str, words)) if isinstance(got, str) else None
+    shown = got if isinstance(got, str) and not words else repr(got)
+    return f"{label} must be {law}, but got {shown}{f': did you mean {close!r}?' if close else '.'}"
+
+
+def _sentence(
+    model: type[BaseModel], failure: ValidationError, where: str, locate: Callable[[KeyPath, str], tuple[str, str]]
+) -> str:
+    """Return the sentence for the first error: an unknown key before others, since it makes others missing."""
+    errors = failure.errors(include_url=False)
+    error = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
+    path, got = error["loc"], error["input"]
+    key, place = locate(path, where)
+    table = _model_at(model, path[:-1])
+    if error["type"] == "extra_forbidden":
+        return unknown("key", key, table.model_fields, place)
+    if error["type"] == "missing":
+        return f"Key '{key}' is missing in {place}."
+    if error["type"] == "tuple_type" and _holds_records(table, path[-1]):
+        return f"'{key}' in {place} must be a list of tables: write [[{key}]], with two brackets."
+    if error["type"] == "tuple_type":
+        return f"'{key}' in {place} must be a list, but got {got!r}: write {key} = [{got!r}]."
+    field = _field(table, str(path[-1])) if path[-1] in table.model_fields else None
+    if field is not None and field.law is not None:
+        return must_be(f"'{key}' in {place}", field.law, got if field.words else repr(got), field.words)
+    rule = error["msg"][0].lower() + error["msg"][1:]
+    return f"'{key}' in {place} is refused: {rule}, but got {got!r}."
+
+
+def _shown(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+
+
+def _dotted(path: KeyPath, where: str) -> tuple[str, str]:
+    return ".".join(map(str, path)) or "the record", where
+
+
+def _field(model: type[BaseModel], key: str) -> Field:
+    info = model.model_fields[key]
+    return Field(model, key, info, next((rule for rule in info.metadata if isinstance(rule, Setting)), None))
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
+    """Return the record that a path inside `model` leads to."""
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    return model
+
+
+def _holds_records(model: type[BaseModel], key: int | str) -> bool:
+    return key in model.model_fields and _model_in(model.model_fields[str(key)].annotation) is not None
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the record type inside an annotation such as `tuple[SiteRule, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_in(argument) for argument in get_args(annotation))
+    return next((found for found in inner if found), None)
+
+
+def _without_none(annotation: Any) -> Any:
+    """Return `X` for `X | None`."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        rest = [argument for argument in get_args(annotation) if argument is not type(None)]
+        return rest[0] if len(rest) == 1 else annotation
+    return annotation
