@@ -148,9 +148,9 @@ def _verdict(summary: Summary | None) -> tuple[Verdict, str]:
     if summary is None:
         return "not known", "no seed in common"
     if summary.interval is None:
-        return "not known", "one seed gives no interval"
+        return "not known", "one seed allows no interval"
     if summary.sd == 0.0 and summary.mean != 0.0:
-        return "not known", "every seed gives the same difference, so noise cannot be judged"
+        return "not known", "the differences of all seeds are equal, so the noise is unknown"
     if not summary.excludes_zero:
         return "within noise", ""
     return ("better" if summary.mean > 0.0 else "worse"), ""

@@ -1,4 +1,4 @@
-"""Runs that never happened: records with a planted effect, for the tests of the report."""
+"""Synthetic runs: records with a planted effect, for the tests of the report."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def everywhere(name: str, sites: tuple[str, ...]) -> Placement:
 
 
 def planted(effects: Mapping[tuple[str, str], float], base: float = 0.95) -> Score:
-    """True accuracy: the base, plus an effect for each (site, family) that the placement holds."""
+    """True accuracy: the base, plus an effect for each (site, family) of the placement."""
     return lambda placement: base + sum(effects.get((s, a.name), 0.0) for s, a in placement.attentions.items())
 
 
@@ -69,7 +69,7 @@ class Maker:
         self.random = random.Random(seed)
 
     def placement(self) -> Placement:
-        """Draw each site on its own; half of them stay empty."""
+        """Draw each site independently; half of them get no attention."""
         chosen = {}
         for site in self.sites:
             if self.random.random() < 0.5:
@@ -81,7 +81,7 @@ class Maker:
     def trial(
         self, number: int, stage: Stage, placement: Placement, seed: int, label: str | None = None
     ) -> TrialRecord:
-        """A complete trial: its true accuracy plus what the seed adds to all arms alike, plus noise."""
+        """A complete trial: its true accuracy, plus an offset of the seed that all arms share, plus noise."""
         shared = random.Random(f"seed {seed}").gauss(0, 2 * self.noise)
         value = min(1.0, self.score(placement) + shared + self.random.gauss(0, self.noise))
         extra = sum(EXTRA.get(a.name, 0) for a in placement.attentions.values())
@@ -144,7 +144,7 @@ def make_run(
 
 
 def _mess_up(search: list[TrialRecord]) -> list[TrialRecord]:
-    """Turn every ninth trial into a pruned one, one into each kind of failure, and add an answer and a runner."""
+    """Make every ninth trial pruned and one failed per cause, and add an answered and a running one."""
     done = []
     for trial in search:
         if trial.number > 5 and trial.number % 9 == 0:

@@ -243,4 +243,4 @@ def test_times_that_moved_much_are_called_so(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     shaky = replace(_measured(), latency_spread_ms=2.0)
     run = replace(run, measured={row.key: Attempt(row.key, BENCH, shaky) for row in run.retrain})
-    assert "spread by up to 50 %" in re.sub(r"<[^>]+>", "", render(run))
+    assert "The interquartile range of an arm's times is up to 50 %" in re.sub(r"<[^>]+>", "", render(run))

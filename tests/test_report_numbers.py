@@ -31,7 +31,7 @@ def test_planted_effect_is_found_and_nothing_else_is_as_strong():
     )
 
 
-def test_marginal_means_cover_every_placement_once_a_site():
+def test_marginal_means_cover_every_placement_once_per_site():
     run = make_run(n_trials=40)
     rows = rows_of(run.search)
     for site in SITES:
@@ -48,13 +48,13 @@ def test_repeated_placement_counts_once_with_its_mean():
     assert rows[again.placement] == pytest.approx((run.search[1].value + 0.5) / 2)
 
 
-def test_sites_decided_together_are_one_row():
+def test_sites_with_equal_attentions_are_one_row():
     placement = everywhere("se", ("a", "b"))
     found = marginals([(placement, 0.9), (Placement(), 0.8), (Placement({"c": Attention("se")}), 0.7)], ("a", "b", "c"))
     assert {m.sites for m in found} == {("a", "b"), ("c",)}
 
 
-def test_options_that_were_searched_are_told_and_fixed_ones_are_not():
+def test_searched_options_are_listed_and_fixed_ones_are_not():
     found = option_marginals(rows_of(make_run(n_trials=60).search))
     assert {(row.attention, row.option) for row in found} >= {("cbam", "kernel_size"), ("se", "reduction")}
     assert ("triple", "parts") not in {(row.attention, row.option) for row in found}  # one value only
@@ -77,11 +77,11 @@ def test_searched_sites_follow_the_patterns_of_the_space(patterns: object, expec
     assert set(searched_sites(RunRecord(run.folder, config, run.table, (), (), ()))) == expected
 
 
-def test_searched_sites_are_those_that_trials_filled_when_nothing_else_is_known():
+def test_searched_sites_are_those_of_the_trials_if_the_space_is_unknown():
     assert searched_sites(make_run()) == SITES
 
 
-def test_values_outside_an_accuracy_are_shown_as_they_are():
+def test_values_outside_0_to_1_are_shown_unscaled():
     run = make_run()
     assert scale_of(run) == PER_CENT
     scale = scale_of(replace(run, search=(replace(run.search[0], value=37.5), *run.search[1:])))
@@ -93,7 +93,7 @@ def test_rounded_zero_has_no_minus():
     assert PER_CENT.signed(-0.0012) == "-0.12"
 
 
-def test_many_sites_are_told_by_counts():
+def test_many_sites_are_written_as_counts():
     table = resnet_table()
     sites = tuple(site.name for site in table.sites if site.kind == "branch")
     assert placement_words(everywhere("se", sites), table, 16) == "se at 16 sites (of 16)"

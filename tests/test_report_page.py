@@ -99,8 +99,8 @@ CASES: dict[str, tuple[Callable[[], RunRecord], str]] = {
     ),
     "in the search": (
         lambda: in_search(make_run()),
-        r"Preliminary after 9 of 24 trials, nothing read on test yet: so far se at .* leads with 95\.51 % accuracy on "
-        r"validation \(one seed; \+0\.75 points against no attention, not yet told from noise\)\.",
+        r"Preliminary after 9 of 24 trials, no test value yet: so far se at .* leads with 95\.51 % accuracy on "
+        r"validation \(one seed; \+0\.75 points against no attention, not yet separated from noise\)\.",
     ),
     "confirmed": (
         lambda: replace(make_run(), best=None, retrain=()),
@@ -123,11 +123,11 @@ CASES: dict[str, tuple[Callable[[], RunRecord], str]] = {
     "no trial with attention": (
         lambda: alone(make_run()),
         r"No trial with attention has a value yet: no attention reaches 94\.76 % accuracy on validation \(one seed\); "
-        r"failed: 4 by a loss that is no number\.",
+        r"failed: 4 diverged\.",
     ),
     "everything failed": (
         lambda: all_failed(make_run()),
-        r"Nothing was measured: all 12 trials failed \(12 by lack of memory\)\.",
+        r"Nothing was measured: all 12 trials failed \(12 out of memory\)\.",
     ),
     "nothing yet": (
         lambda: in_search(make_run(), 0),
@@ -277,8 +277,8 @@ def test_long_names_and_options_stay_inside_the_panel():
     assert run.table is not None
     site = replace(run.table.sites[4], name="features.a_very_long_path.of_modules.in_my.network")
     table = replace(run.table, sites=(site,))
-    held = Attention("triple", {"parts": "channel+element+scale+and+a+lot+more+of+them", "hidden": None})
-    (panel,) = draw_network(table, Placement({site.name: held}), (site.name,))
+    attention = Attention("triple", {"parts": "channel+element+scale+and+a+lot+more+of+them", "hidden": None})
+    (panel,) = draw_network(table, Placement({site.name: attention}), (site.name,))
     (station,) = panel.stations
     assert station.name.startswith("…")
     assert site.name.endswith(station.name[1:])

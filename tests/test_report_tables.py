@@ -1,4 +1,4 @@
-"""The tables of the report: arms, history, failures; names that do not matter, broken values that never show."""
+"""The tables of the report: arms, history, failures; independence of names, and invalid values."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_identical_arms_are_one_even_if_stored_under_two_labels():
     assert len(arms[0].by_seed) == 4
 
 
-def test_extended_run_gives_the_name_to_what_is_exported():
+def test_name_goes_to_the_exported_placement_of_an_extended_run():
     old, new = make_run(), make_run(found=everywhere("cbam", SITES[:2]))
     later = [replace(t, number=t.number + 100) for t in new.retrain if t.label == FOUND]
     both = replace(old, retrain=(*old.retrain, *later))
@@ -81,7 +81,7 @@ def test_extended_run_gives_the_name_to_what_is_exported():
     assert labels[FOUND] == arms_of(replace(both, best=None))[0].placement  # without best.json: the one retrained last
 
 
-def test_failed_seed_is_told_until_it_succeeds():
+def test_failed_seed_is_reported_until_it_succeeds():
     run = make_run()
     rows = (failed(run.retrain[0], "oom"), *run.retrain[1:])
     arm = arms_of(replace(run, retrain=rows))[0]
@@ -90,7 +90,7 @@ def test_failed_seed_is_told_until_it_succeeds():
     assert (len(arm.by_seed), len(arm.failures)) == (5, 0)
 
 
-def test_rival_is_the_family_of_most_sites_and_of_equals_the_hardest():
+def test_rival_is_the_family_with_the_most_sites_and_of_a_tie_the_best():
     run = make_run()
     table, arms = run.table, arms_of(run)
     mixed = {"denseblock1": Attention("cbam"), "transition1": Attention("se"), "denseblock3": Attention("cbam")}
@@ -125,7 +125,7 @@ def test_counts_put_every_trial_into_one_state():
     assert counts.ended == 24
 
 
-def test_interrupted_seed_is_no_failure_of_its_arm():
+def test_interrupted_seed_does_not_count_as_failed():
     run = make_run()
     rows = (failed(run.retrain[0], "interrupted"), *run.retrain[1:])
     assert arms_of(replace(run, retrain=rows))[0].failures == ()
@@ -157,14 +157,14 @@ def test_found_placement_falls_back_stage_by_stage():
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), max_size=30))
-def test_pareto_keeps_exactly_what_nothing_beats(points: list[tuple[int, int]]):
+def test_pareto_front_has_exactly_the_points_that_no_other_dominates(points: list[tuple[int, int]]):
     front = pareto(points)
     for cost, value in set(points):
         beaten = any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points)
         assert ((cost, value) in front) == (not beaten)
 
 
-def test_tables_do_not_care_about_names():
+def test_tables_do_not_depend_on_names():
     run = make_run(n_trials=40)
     names = dict(zip(FAMILIES, ("zeta", "alpha", "mid", "beta"), strict=True))
     places = {site: f"x{9 - index}" for index, site in enumerate(SITES)}
@@ -204,7 +204,7 @@ def _replaced(text: str, names: dict[str, str]) -> str:
     return " ".join(names.get(word, word) for word in text.split(" "))
 
 
-def test_broken_values_never_reach_a_table():
+def test_values_that_are_not_finite_never_reach_a_table():
     run = make_run()
     rows = [replace(t, value=value) for t, value in zip(run.search, [math.nan, math.inf, None], strict=False)]
     broken = replace(
@@ -235,7 +235,7 @@ def test_csv_files_have_every_trial_and_every_arm():
     assert float(found["mean"]) == arms_of(run)[0].summary.mean
 
 
-def test_csv_reason_with_quotes_and_lines_comes_back_whole():
+def test_csv_reason_with_quotes_and_lines_is_read_back_unchanged():
     run = make_run()
     reason = 'said "no", then\na second line; =1+1'
     text = trials_csv(replace(run, search=(failed(run.search[0], "error", reason),)))

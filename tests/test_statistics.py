@@ -76,8 +76,8 @@ def test_comparison_is_paired_by_seed_whatever_the_seeds_share():
     [
         ([0.01, -0.01, 0.002], "within noise", ""),
         ([0.0, 0.0, 0.0], "within noise", ""),
-        ([0.01], "not known", "one seed gives no interval"),
-        ([0.01, 0.01, 0.01], "not known", "every seed gives the same difference, so noise cannot be judged"),
+        ([0.01], "not known", "one seed allows no interval"),
+        ([0.01, 0.01, 0.01], "not known", "the differences of all seeds are equal, so the noise is unknown"),
         ([], "not known", "no seed in common"),
     ],
 )
@@ -135,7 +135,7 @@ def test_figures_are_those_of_the_first_release(found: Summary, expected: Summar
     assert (found.low, found.high) == (pytest.approx(expected.low, rel=1e-13), pytest.approx(expected.high, rel=1e-13))
 
 
-def test_spread_that_is_lost_to_underflow_gives_no_interval():
+def test_spread_that_underflows_allows_no_interval():
     assert difference_of_means([0.0, 1e-200], [0.0, 0.0]) == Summary(2, 0.0)
 
 

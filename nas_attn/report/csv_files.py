@@ -1,4 +1,4 @@
-"""`trials.csv` and `arms.csv`: every number of the report in long form, values as they were measured (not per cent)."""
+"""`trials.csv` and `arms.csv`: the numbers of the report in long form. Values are as measured, not in per cent."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ ARM_COLUMNS = (
 
 
 def trials_csv(run: RunRecord) -> str:
-    """Return every trial of every stage, one row each."""
+    """Return all trials of all stages, one per row."""
     return _csv(TRIAL_COLUMNS, (_trial_row(trial) for trial in (*run.search, *run.confirm, *run.retrain)))
 
 
@@ -96,7 +96,7 @@ def _trial_row(trial: TrialRecord) -> list[object]:
 
 
 def arms_csv(run: RunRecord) -> str:
-    """Return the arms, one row each; the values by seed are the `retrain` rows of `trials.csv`."""
+    """Return the arms, one per row; the values by seed are the `retrain` rows of `trials.csv`."""
     arms = arms_of(run)
     none, found = arm_called(arms, NONE), arm_called(arms, FOUND)
     return _csv(ARM_COLUMNS, (_arm_row(arm, none, found) for arm in arms))

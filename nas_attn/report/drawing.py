@@ -16,11 +16,11 @@ from nas_attn.report.palette import LIGHT
 from nas_attn.report.words import options_of
 
 PANEL_WIDTH = 236
-SPINE = 13  # distance of the line from the panel's left edge
+SPINE = 13  # distance of the line from the left edge of the panel
 TOP = 46  # height of a panel's heading
-TALLEST = 520  # a panel that would grow taller goes on in another
+TALLEST = 520  # a stage that is taller continues in another panel
 NAME_LETTERS = 30
-NOTED = 3  # neighbours that were not searched get a note from this many on
+NOTED = 3  # this many consecutive sites that were not searched, or more, get a note
 OPTION_LETTERS = 34
 UNIT = COLUMN * 72 / (2 * PANEL_WIDTH)  # points per unit of the drawing: two panels fill a column
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -30,11 +30,11 @@ SMALL, PLAIN, LINE = 9, 26, 16  # height of a site that was not searched; of a s
 
 @dataclass(frozen=True)
 class Station:
-    """One site: where it sits in its panel, and the text beside it.
+    """One site: its place in the panel, and the text beside it.
 
     Args:
-        y: Middle of the mark, from the panel's top.
-        lines: Options of the attention, broken into lines.
+        y: Centre of the mark, from the top of the panel.
+        lines: Options of the attention, wrapped.
         note: Text beside the first of several sites that were not searched.
     """
 
@@ -64,7 +64,7 @@ class Panel:
 
 @dataclass
 class _Draft:
-    """A panel while stations are added; `y` is where the next one begins."""
+    """A panel under construction; `y` is the top of the next station."""
 
     stage: str
     stations: list[Station] = field(default_factory=list)
@@ -72,7 +72,7 @@ class _Draft:
 
 
 def draw_network(table: SiteTable, placement: Placement, searched: Sequence[str]) -> tuple[Panel, ...]:
-    """Return the panels of a network, every site in one of them, in the order of the data flow."""
+    """Return the panels of a network, with every site once, in the order of the data flow."""
     drafts: list[_Draft] = []
     for run in _runs(table.sites, frozenset(searched)):
         for index, site in enumerate(run):
@@ -96,7 +96,7 @@ def draw_network(table: SiteTable, placement: Placement, searched: Sequence[str]
 
 
 def _runs(sites: Sequence[Site], searched: frozenset[str]) -> list[list[Site]]:
-    """Split the sites into single searched ones and runs of neighbours that were not searched, by stage."""
+    """Split the sites into single searched ones and runs of consecutive ones that were not searched, by stage."""
     runs: list[list[Site]] = []
     for site in sites:
         last = runs[-1][-1] if runs else None
@@ -109,12 +109,12 @@ def _runs(sites: Sequence[Site], searched: frozenset[str]) -> list[list[Site]]:
 
 
 def _is_noted(run: Sequence[Site]) -> bool:
-    """Whether a run of small stations is long enough for text beside it."""
+    """Return whether a run of small stations is long enough for text beside it."""
     return len(run) >= NOTED
 
 
 def _room(run: Sequence[Site], index: int, is_searched: bool) -> float:
-    """Return the room below a station: a run of small ones keeps clear of the next, and of its note."""
+    """Return the space below a station, so that a run of small ones and its note do not overlap the next one."""
     if is_searched or index < len(run) - 1:
         return 0.0
     return max(2.0, PLAIN - 2 - SMALL * len(run)) if _is_noted(run) else 0.0
@@ -135,12 +135,12 @@ def _panel(draft: _Draft, *, continued: bool, end: str) -> Panel:
 
 
 def _shortened(name: str) -> str:
-    """Return a name that fits; a long one loses its beginning, since its end tells sites apart."""
+    """Return a name that fits; a long one is cut at its beginning, since its end identifies the site."""
     return name if len(name) <= NAME_LETTERS else "…" + name[-NAME_LETTERS + 1 :]
 
 
 def _broken(options: Sequence[str]) -> tuple[str, ...]:
-    """Return options joined by commas, in lines of a bearable length."""
+    """Return options joined by commas, wrapped into lines."""
     lines: list[str] = []
     for option in options:
         if lines and len(lines[-1]) + len(option) + 2 <= OPTION_LETTERS:

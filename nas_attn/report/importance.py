@@ -1,4 +1,4 @@
-"""What matters where: marginal means over the trials of a search, by site and attention, and by option."""
+"""Marginal means over the trials of a search, by site and attention, and by option."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Row = tuple[Placement, float]
 
 @dataclass(frozen=True)
 class Marginal:
-    """The trials that hold one attention at one site, all other sites left as they fell.
+    """The placements with one attention at one site; the other sites vary freely.
 
     Args:
-        sites: One site, or several that held the same in every trial and so cannot be told apart.
+        sites: One site, or several whose attentions were equal in every trial, so that their effects are confounded.
         attention: A family, or `none`.
-        summary: Of the values of these trials.
-        effect: Their mean minus the mean of the trials with `none` at the same site (unpaired, Welch's interval);
-            None for `none` itself, and where no trial left the site empty.
+        summary: Summary of the values of these placements.
+        effect: Their mean minus that of the placements with `none` at the same site, unpaired, with Welch's interval;
+            None for `none` itself, and if no placement has `none` there.
     """
 
     sites: tuple[str, ...]
@@ -40,7 +40,7 @@ class Marginal:
 
 @dataclass(frozen=True)
 class OptionMarginal:
-    """The trials that hold an attention with this value of an option at any site."""
+    """The placements that use an attention with this value of an option at any site."""
 
     attention: str
     option: str
@@ -49,7 +49,7 @@ class OptionMarginal:
 
 
 def rows_of(trials: Iterable[TrialRecord]) -> list[Row]:
-    """Return every placement that was trained to the end, once, with the mean value of its seeds."""
+    """Return each placement with a complete training once, with the mean value over its seeds."""
     values: dict[Placement, list[float]] = {}
     for trial in measured(trials):
         if trial.value is not None:
@@ -58,7 +58,7 @@ def rows_of(trials: Iterable[TrialRecord]) -> list[Row]:
 
 
 def searched_sites(run: RunRecord) -> tuple[str, ...]:
-    """Return the sites that the search chose at, in flow order: matched by the space, or filled in any trial."""
+    """Return the searched sites in flow order: those that the space matches or any trial uses."""
     filled = {site for trial in (*run.search, *run.confirm, *run.retrain) for site in trial.placement}
     tables = section(run.config, "space").get("sites")
     patterns = [pattern for table in _mappings(tables) for pattern in _words(table.get("match"))]
@@ -77,21 +77,21 @@ def _words(value: object) -> list[str]:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Whether a site pattern matches: `*` stays within a dot, `**` crosses."""
+    """Return whether a site pattern matches: `*` stops at a dot, `**` does not."""
     wild = {"*": "[^.]*", "**": ".*"}
     parts = re.split(r"(\*\*|\*)", pattern)
     return re.fullmatch("".join(wild.get(part, re.escape(part)) for part in parts), name) is not None
 
 
 def marginals(rows: Sequence[Row], sites: Sequence[str]) -> tuple[Marginal, ...]:
-    """Return one record for every site and attention that occur together, in the order of `sites`.
+    """Return one record per site and attention that occur together, in the order of `sites`.
 
     Within a site `none` comes first, then the attentions by name.
     """
     found: list[Marginal] = []
-    for held, together in _decided_together(rows, sites).items():
+    for names, together in _decided_together(rows, sites).items():
         values: dict[str, list[float]] = {}
-        for name, (_, value) in zip(held, rows, strict=True):
+        for name, (_, value) in zip(names, rows, strict=True):
             values.setdefault(name, []).append(value)
         for name in sorted(values, key=lambda name: (name != NONE, name)):
             summary = summarize(values[name])
@@ -102,20 +102,20 @@ def marginals(rows: Sequence[Row], sites: Sequence[str]) -> tuple[Marginal, ...]
 
 
 def _decided_together(rows: Sequence[Row], sites: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
-    """Group the sites by what they held in every trial."""
+    """Group the sites whose attentions are equal in every placement."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for site in sites if rows else ():
-        held = tuple(placement[site].name if site in placement.attentions else NONE for placement, _ in rows)
-        groups.setdefault(held, []).append(site)
+        names = tuple(placement[site].name if site in placement.attentions else NONE for placement, _ in rows)
+        groups.setdefault(names, []).append(site)
     return groups
 
 
 def option_marginals(rows: Sequence[Row]) -> tuple[OptionMarginal, ...]:
-    """Return one record for every value of every option that took at least two values."""
+    """Return one record per value of each option that has at least two values."""
     values: dict[tuple[str, str], dict[Value, list[float]]] = {}
     for placement, result in rows:
-        held = {(a.name, option, value) for a in placement.attentions.values() for option, value in a.options.items()}
-        for name, option, value in held:
+        used = {(a.name, option, value) for a in placement.attentions.values() for option, value in a.options.items()}
+        for name, option, value in used:
             values.setdefault((name, option), {}).setdefault(value, []).append(result)
     found: list[OptionMarginal] = []
     for (name, option), groups in sorted(values.items()):
@@ -127,13 +127,13 @@ def option_marginals(rows: Sequence[Row]) -> tuple[OptionMarginal, ...]:
 
 
 def _by_size(value: Value) -> tuple[int, float, str]:
-    """Order numbers by size before words by the alphabet."""
+    """Sort key: numbers by size, then words by the alphabet."""
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
 
 
 @dataclass(frozen=True)
 class HeatCell:
-    """A site's mean with one attention; `strength` from 0 to 1 is how deep it is coloured, `sign` which way."""
+    """The mean of one site and attention; `strength` (0 to 1) and `sign` ("up", "down", "") give its colour."""
 
     marginal: Marginal | None
     strength: float = 0.0
@@ -142,7 +142,7 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatRow:
-    """The cells of one site, or of sites that the search decided together."""
+    """The cells of one site, or of sites whose attentions were always equal."""
 
     sites: tuple[str, ...]
     cells: tuple[HeatCell, ...]
@@ -157,7 +157,7 @@ class Heat:
 
 
 def heat_map(found: Sequence[Marginal]) -> Heat | None:
-    """Return marginal means as a table, or None when no attention was measured anywhere."""
+    """Return marginal means as a table, or None if no attention was measured at any site."""
     names = sorted({marginal.attention for marginal in found} - {NONE})
     if not names:
         return None

@@ -22,7 +22,7 @@ class View:
     """A part of a figure that the page shows as a drawing of its own.
 
     Args:
-        group: `gid` of the matplotlib artist that holds the part.
+        group: `gid` of the matplotlib artist with the part.
         box: x, y, width and height in the SVG. Units: points.
     """
 

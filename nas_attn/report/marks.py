@@ -68,7 +68,7 @@ def _history_mark(step: Step, colour: str, scale: Scale) -> Mark:
     trial = step.trial
     answered = trial.answered_from is not None
     ending = f"answered from trial {trial.answered_from}" if answered else ENDED[trial.state]
-    cause = f" by {CAUSES.get(trial.cause, trial.cause)}" if trial.cause else ""
+    cause = f" ({CAUSES.get(trial.cause, trial.cause)})" if trial.cause else ""
     value = "" if step.value is None else f" {scale.value(step.value)}"
     title = minus(f"trial {trial.number}: {trial.label or trial.placement}, {ending}{cause}{value}")
     return Mark(trial.number, step.value, title, "diamond" if answered else SHAPES[trial.state], colour)

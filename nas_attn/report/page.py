@@ -1,4 +1,4 @@
-"""The report as one self-contained page, with its figures and tables beside it."""
+"""Writes the report: one self-contained page, and its figures and tables as files."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from nas_attn.report.verdict import differences_of, judge
 from nas_attn.statistics import Comparison
 
 HERE = Path(__file__).resolve().parent
-STEADY = 0.2  # the quartiles of times lie no further apart than this share of the median on a quiet machine
-MOST_ROWS = 5  # of the list of what goes where
+STEADY = 0.2  # on an idle machine the interquartile range of times is at most this share of their median
+MOST_ROWS = 5  # of the list of attentions and their sites
 
 
 def write_report(run: RunRecord, folder: Path) -> Path:
     """Write `report.html`, `figures/`, `trials.csv` and `arms.csv` into `folder`; return the page's path.
 
-    Each file is replaced as a whole, so that a reader never sees half of one.
+    Each file is replaced as a whole, so that a reader never sees a part of one.
     """
     write_text(folder / "trials.csv", trials_csv(run))
     write_text(folder / "arms.csv", arms_csv(run))
@@ -70,7 +70,7 @@ def _page(run: RunRecord, charts: Sequence[Chart]) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Return what reads and fills the templates."""
+    """Return the environment of the templates."""
     environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
@@ -80,7 +80,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "minus": words.minus,
-        "kept": kept,
+        "unbroken": unbroken,
         "short": words.short,
         "duration": words.duration,
         "milliseconds": words.milliseconds,
@@ -90,14 +90,14 @@ def _environment() -> Environment:
     return environment
 
 
-def kept(text: str) -> Markup:
-    """Return text whose numbers stay on one line with their signs and units."""
+def unbroken(text: str) -> Markup:
+    """Return text in which a number is not separated from its sign and unit by a line break."""
     pattern = r"(n = \d+(?: seeds?)?|\d[\d.,]*(?: %| points?| trials?| sites?)|[+\N{MINUS SIGN}]\d[\d.,]*)"
-    return Markup(re.sub(pattern, r'<span class="kept">\1</span>', str(escape(words.minus(text)))))
+    return Markup(re.sub(pattern, r'<span class="unbroken">\1</span>', str(escape(words.minus(text)))))
 
 
 def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
-    """Return everything that the page shows, computed."""
+    """Return all values that the page shows."""
     arms, colours = arms_of(run), Colours.of(run)
     placement = found_placement(run)
     return {
@@ -125,7 +125,7 @@ def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
 
 
 def _facts(run: RunRecord, arms: Sequence[Arm]) -> dict[str, Any]:
-    """Return what the line under the verdict tells: the space, the data, the budgets."""
+    """Return the facts in the line below the verdict: the space, the data, the budgets."""
     space, facts = section(run.config, "space"), section(run.config, "data", "facts")
     trials = (*run.search, *run.confirm, *run.retrain)
     return {
@@ -151,7 +151,7 @@ def _stages(run: RunRecord) -> list[str]:
 
 @dataclass(frozen=True)
 class PlacementRow:
-    """Sites that hold the same attention with the same options."""
+    """The sites with the same attention and options."""
 
     family: str
     options: tuple[str, ...]
@@ -159,17 +159,17 @@ class PlacementRow:
 
 
 def _placement_rows(run: RunRecord, placement: Placement | None) -> list[PlacementRow]:
-    """Return what goes where; when that is too much, without the options, which the drawing tells site by site."""
+    """Return the attentions with their sites; without options if the list is too long, as the drawing has them."""
     if placement is None:
         return []
     for is_detailed in (True, False):
-        kept: dict[Any, list[str]] = {}
+        groups: dict[Any, list[str]] = {}
         for site in in_flow_order(placement, run.table):
-            held = placement[site]
-            kept.setdefault(held if is_detailed else Attention(held.name), []).append(site)
-        if len(kept) <= MOST_ROWS:
+            attention = placement[site]
+            groups.setdefault(attention if is_detailed else Attention(attention.name), []).append(site)
+        if len(groups) <= MOST_ROWS:
             break
-    return [PlacementRow(held.name, words.options_of(held), tuple(sites)) for held, sites in kept.items()]
+    return [PlacementRow(found.name, words.options_of(found), tuple(sites)) for found, sites in groups.items()]
 
 
 def _network(run: RunRecord, placement: Placement | None) -> dict[str, Any] | None:
@@ -183,7 +183,7 @@ def _network(run: RunRecord, placement: Placement | None) -> dict[str, Any] | No
 
 @dataclass(frozen=True)
 class ArmRow:
-    """One row of the tables of arms; what it costs more than the bare network is in per cent."""
+    """One row of the tables of arms; costs above those of the bare network are in per cent."""
 
     arm: Arm
     comparison: Comparison | None
@@ -214,14 +214,14 @@ def _training_bytes(arm: Arm | None) -> int | None:
 
 
 def _unsteady(arms: Sequence[Arm]) -> float | None:
-    """Return how far the times of an arm spread at most, in per cent of their median, if that is much."""
+    """Return the largest interquartile range of an arm's times in per cent of their median, or None if it is small."""
     found = [arm.measured.latency_spread_ms / arm.measured.latency_ms for arm in arms if arm.measured]
     most = max(found, default=0.0)
     return 100 * most if most > STEADY else None
 
 
 def _more(cost: float | None, base: float | None) -> float | None:
-    """Return how much more a cost is than the bare network's, in per cent."""
+    """Return by how many per cent a cost exceeds that of the bare network."""
     return 100.0 * (cost - base) / base if cost is not None and base else None
 
 
@@ -243,7 +243,7 @@ def _confirmed(run: RunRecord) -> dict[str, int]:
 
 
 def _failures(run: RunRecord) -> list[dict[str, Any]]:
-    """Return the failures by stage and cause, each with its reasons from the most frequent on."""
+    """Return the failures by stage and cause, each with its reasons, the most frequent first."""
     return [
         {
             "stage": group.stage,
@@ -256,7 +256,7 @@ def _failures(run: RunRecord) -> list[dict[str, Any]]:
 
 
 def _reproduce(run: RunRecord, arms: Iterable[Arm]) -> dict[str, Any]:
-    """Return what is needed to do it again."""
+    """Return what is needed to reproduce the run."""
     config = run.config
     return {
         "command": config.get("command"),
@@ -276,7 +276,7 @@ def _reproduce(run: RunRecord, arms: Iterable[Arm]) -> dict[str, Any]:
 
 
 def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return settings as words; what is not set is left out."""
+    """Return settings as text, without those that are None."""
     return [(name, str(value)) for name, value in values.items() if value is not None]
 
 

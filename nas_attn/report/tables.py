@@ -1,4 +1,4 @@
-"""The numbers of the report: arms, comparisons, history, cost and failures, read from a run and never drawn here."""
+"""The numbers of the report: arms, comparisons, history, cost and failures, computed from the records of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas_attn.statistics import Comparison, Summary, compare, summarize
 
 NONE = "none"
 FOUND = "found #1"
-CUT_OFF = "interrupted"  # the cause of a trial that is begun again, and so is no failure
+CUT_OFF = "interrupted"  # cause of a trial that is run again under another number, and so does not count as failed
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Arm:
     """One row of the final comparison.
 
     Args:
-        label: As stored; identical arms share one label, joined by " = ".
+        label: As in the ledger; the names of identical arms are joined by " = ".
         by_seed: Test value of each seed that finished.
-        summary: Of these values; None when no seed finished.
-        failures: Rows of seeds that failed and never finished, with their reasons.
-        over: Which limit the arm breaks, in words; empty when none.
-        attempt: Its time and memory, or why they are not known; None where nobody tried.
+        summary: Summary of these values; None if no seed finished.
+        failures: Rows of seeds that failed and never finished.
+        over: The limit that the arm exceeds, with the numbers; empty if there is none.
+        attempt: Its time and memory, or the reason why they are unknown; None if they were not measured.
     """
 
     label: str
@@ -43,12 +43,12 @@ class Arm:
 
     @property
     def measured(self) -> Measured | None:
-        """Its time and memory; None where they are not known."""
+        """Time and memory; None if unknown."""
         return self.attempt.measured if self.attempt else None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The arm's names: several when identical arms were trained once."""
+        """The names of the arm: several if identical arms were trained once."""
         return names_in(self.label)
 
 
@@ -57,8 +57,8 @@ class Step:
     """One trial in the history of the search.
 
     Args:
-        value: What is drawn: the value, or the last intermediate value of a pruned trial; None when there is none.
-        best: Best complete value up to and including this trial; None before the first.
+        value: The value of a complete trial, the last intermediate value of a pruned one, otherwise None.
+        best: Best value of the complete trials up to and including this one; None before the first.
     """
 
     trial: TrialRecord
@@ -69,11 +69,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many search trials ended how, each in one count.
+    """The number of search trials by outcome; each trial is in one count.
 
     Args:
-        cut_off: Interrupted, and begun again under another number.
-        answered: Rows that repeat another trial's value without training.
+        cut_off: Interrupted, and run again under another number.
+        answered: Rows with the value of another trial, not trained again.
     """
 
     complete: int
@@ -85,13 +85,13 @@ class Counts:
 
     @property
     def ended(self) -> int:
-        """Trials that were trained and ended."""
+        """Number of trials whose training ended."""
         return self.complete + self.pruned + self.fail
 
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Failures of one cause and stage, in the order of their trials."""
+    """The failed trials of one stage and cause."""
 
     stage: str
     cause: str
@@ -108,7 +108,7 @@ def names_in(label: str) -> tuple[str, ...]:
 
 
 def is_measured(trial: TrialRecord) -> bool:
-    """Whether this trial was trained to the end and has a usable value."""
+    """Return whether the trial was trained to its end and has a finite value."""
     return (
         trial.state == "complete"
         and trial.answered_from is None
@@ -118,18 +118,18 @@ def is_measured(trial: TrialRecord) -> bool:
 
 
 def measured(trials: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
-    """Return the trials that were trained to the end, without answers from the ledger."""
+    """Return the trials that were trained to their end and have a finite value."""
     return tuple(trial for trial in trials if is_measured(trial))
 
 
 def only_shares(run: RunRecord) -> bool:
-    """Tell whether every measured value lies between 0 and 1, as accuracies and ROC AUC do."""
+    """Return whether every measured value lies between 0 and 1, as accuracies and ROC AUC do."""
     trials = measured((*run.search, *run.confirm, *run.retrain))
     return all(0.0 <= trial.value <= 1.0 for trial in trials if trial.value is not None)
 
 
 def section(config: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    """Return the mapping under `keys`, or an empty one where any of them is missing."""
+    """Return the mapping under `keys`, or an empty one if any of them is missing."""
     for key in keys:
         inner = config.get(key)
         if not isinstance(inner, Mapping):
@@ -141,9 +141,9 @@ def section(config: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
 def arms_of(run: RunRecord) -> tuple[Arm, ...]:
     """Return the arms: found ones first, then `none`, then the others from the best mean to the worst.
 
-    Rows of one placement are one arm, whatever they are called. When a run was extended and another placement became
-    `found #1`, the name belongs to the one that `best.json` exports, else to the one retrained last; the other keeps
-    its values as `found #1 (earlier)`.
+    All rows with the same placement are one arm, whatever their labels. If a run was extended and another placement
+    became `found #1`, the name goes to the one that `best.json` exports, otherwise to the one retrained last; the other
+    one is labelled `found #1 (earlier)`.
     """
     grouped: dict[Placement, list[TrialRecord]] = {}
     for trial in sorted(run.retrain, key=lambda trial: trial.number):
@@ -166,7 +166,7 @@ def _exported(run: RunRecord) -> Placement | None:
 
 
 def _labels(grouped: Mapping[Placement, Sequence[TrialRecord]], exported: Placement | None) -> dict[Placement, str]:
-    """Return one label for each placement, so that every name belongs to one placement only."""
+    """Return one label per placement, so that every name belongs to one placement only."""
     newest: dict[str, tuple[int, Placement]] = {}
     for placement, rows in grouped.items():
         for row in rows:
@@ -216,7 +216,7 @@ def _arm_order(arm: Arm) -> tuple[int, float, str]:
 
 
 def limits_of(config: Mapping[str, Any]) -> dict[str, int]:
-    """Return the tightest `max_params` and `max_macs` of the space file and the command line, where there are any."""
+    """Return the smaller `max_params` and `max_macs` of the space file and the command line, if any are set."""
     found: dict[str, int] = {}
     for place in (section(config, "space", "limits"), section(config, "engine")):
         for name in ("max_params", "max_macs"):
@@ -227,7 +227,7 @@ def limits_of(config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def over_limit(costs: Mapping[str, int | None], limits: Mapping[str, int]) -> str:
-    """Return which limit these costs break, with the numbers, or an empty string."""
+    """Return the limit that these costs exceed, with the numbers, or an empty string."""
     for name, limit in limits.items():
         cost = costs.get(name)
         if cost is not None and cost > limit:
@@ -236,7 +236,7 @@ def over_limit(costs: Mapping[str, int | None], limits: Mapping[str, int]) -> st
 
 
 def arm_called(arms: Iterable[Arm], name: str) -> Arm | None:
-    """Return the arm that has this name (alone or among identical arms), or None."""
+    """Return the arm with this name, alone or among identical arms, or None."""
     return next((arm for arm in arms if name in arm.names), None)
 
 
@@ -246,22 +246,21 @@ def against(arm: Arm, baseline: Arm) -> Comparison:
 
 
 def main_families(placement: Placement, table: SiteTable | None) -> tuple[str, ...]:
-    """Return the attentions that the placement uses at most sites: one, or several of equal use from the input on."""
+    """Return the attentions that the placement uses at the most sites, from the input on; several if they tie."""
     counts = Counter(placement[site].name for site in in_flow_order(placement, table))  # keeps the order of first use
     most = max(counts.values(), default=0)
     return tuple(name for name, n in counts.items() if n == most)
 
 
 def main_family(placement: Placement, table: SiteTable | None) -> str | None:
-    """Return the attention that the placement uses at most sites; of equals, the one nearest to the input."""
+    """Return the attention that the placement uses at the most sites; of a tie, the one nearest to the input."""
     return next(iter(main_families(placement, table)), None)
 
 
 def rival(found: Arm, arms: Sequence[Arm], table: SiteTable | None) -> tuple[str, Arm | None]:
     """Return "X everywhere" for the attention X that `found` uses most, and its arm if there is one.
 
-    Of attentions of equal use it is the one whose arm did best on test: the hardest to beat, so that the choice never
-    flatters `found`.
+    Of a tie it is the one with the best mean on test: the strictest baseline, so that the choice never favours `found`.
     """
     names = [f"{family} everywhere" for family in main_families(found.placement, table)]
     known = [(name, arm) for name, arm in ((name, arm_called(arms, name)) for name in names) if arm is not None]
@@ -271,15 +270,15 @@ def rival(found: Arm, arms: Sequence[Arm], table: SiteTable | None) -> tuple[str
 
 
 def in_flow_order(sites: Iterable[str], table: SiteTable | None) -> tuple[str, ...]:
-    """Return the sites in the order of the data flow; unknown ones last, as they came."""
+    """Return the sites in the order of the data flow; unknown ones last, in their order."""
     rank = {site.name: index for index, site in enumerate(table.sites)} if table else {}
     return tuple(sorted(sites, key=lambda name: rank.get(name, len(rank))))
 
 
 def leader(run: RunRecord) -> tuple[TrialRecord, Summary] | None:
-    """Return the best placement with attention so far, and its validation values.
+    """Return the best placement with attention so far, and a summary of its validation values.
 
-    Confirmed placements are ranked on their mean and go before those that were only searched.
+    Placements are ranked by their mean; those that were confirmed go before those that were only searched.
     """
     for stage in (run.confirm, run.search):
         groups: dict[str, list[TrialRecord]] = {}
@@ -294,14 +293,14 @@ def leader(run: RunRecord) -> tuple[TrialRecord, Summary] | None:
 
 
 def found_placement(run: RunRecord) -> Placement | None:
-    """Return the placement called `found #1`: as retrained, else as exported, else the leader so far."""
+    """Return the placement called `found #1`: the retrained one, else the exported one, else the leader so far."""
     arm = arm_called(arms_of(run), FOUND)
     lead = leader(run)
     return arm.placement if arm else _exported(run) or (lead[0].placement if lead else None)
 
 
 def counts_of(trials: Iterable[TrialRecord]) -> Counts:
-    """Count the search trials by how they ended."""
+    """Count the search trials by outcome."""
     tally = Counter(_ending(trial) for trial in trials)
     names = ("complete", "pruned", "fail", "running", "cut off", "answered")
     return Counts(*(tally[name] for name in names))
@@ -314,7 +313,7 @@ def _ending(trial: TrialRecord) -> str:
 
 
 def history_of(trials: Iterable[TrialRecord]) -> tuple[Step, ...]:
-    """Return the search trials in order, each with the best complete value so far."""
+    """Return the search trials in order, each with the best value so far."""
     steps: list[Step] = []
     best: float | None = None
     for trial in sorted(trials, key=lambda trial: trial.number):
@@ -325,7 +324,7 @@ def history_of(trials: Iterable[TrialRecord]) -> tuple[Step, ...]:
 
 
 def _shown_value(trial: TrialRecord) -> float | None:
-    """Return the value of a complete trial, or the last intermediate value of a pruned one."""
+    """Return the value of a complete trial, the last intermediate value of a pruned one, otherwise None."""
     value = trial.value
     if trial.state == "pruned" and value is None and trial.curve:
         value = trial.curve[max(trial.curve)]
@@ -334,7 +333,7 @@ def _shown_value(trial: TrialRecord) -> float | None:
 
 
 def pareto(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
-    """Return the (cost, value) points that no other point beats, from the cheapest on.
+    """Return the Pareto front of (cost, value) points, from the cheapest on.
 
     >>> pareto([(1, 0.5), (2, 0.4), (3, 0.9), (3, 0.8)])
     ((1, 0.5), (3, 0.9))

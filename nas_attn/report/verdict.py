@@ -1,4 +1,4 @@
-"""The verdict in one sentence: which attention goes where, how much it helps, and whether that is more than noise."""
+"""The verdict in one sentence: which attention where, by how much it is better, and whether that exceeds the noise."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SPLIT_OPINION = (
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the sentence; `mark` says what it is: a verdict's word, "where", or nothing."""
+    """A part of the sentence; `mark` is its role: a verdict, "where" (the placement), or empty."""
 
     text: str
     mark: str = ""
@@ -53,12 +53,12 @@ Parts = tuple[Part, ...]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The first sentence of the report, and what it rests on.
+    """The first sentence of the report, and the arms that it compares.
 
     Args:
-        word: The verdict against no attention; "not known" also while nothing was read on test.
-        preliminary: Whether the run is not finished.
-        found, none, everywhere: The arms compared; `everywhere` holds the attention that `found #1` uses most.
+        word: The verdict against no attention; "not known" also before any retraining has finished.
+        preliminary: Whether the run has not finished.
+        found, none, everywhere: The arms; `everywhere` has the attention that `found #1` uses most at every site.
     """
 
     parts: Parts
@@ -93,7 +93,7 @@ def verdict(run: RunRecord) -> str:
 
 
 def judge(run: RunRecord) -> Verdict:
-    """Weigh the run: on test when arms were retrained, else on validation, and then it is preliminary."""
+    """Return the verdict: on test values if arms were retrained, otherwise a preliminary one on validation values."""
     arms = arms_of(run)
     found = arm_called(arms, FOUND)
     if found is None or found.summary is None:
@@ -130,7 +130,7 @@ def differences_of(run: RunRecord) -> Differences | None:
 
 
 def _one_sentence(parts: Parts) -> Parts:
-    """Join "Preliminary, ...." and the sentence behind it by a colon."""
+    """Join "Preliminary, ..." and the sentence that follows by a colon."""
     if parts[0].text.startswith("Preliminary"):
         start = parts[1].text
         parts = (Part(parts[0].text.replace(". ", ": ")), Part(start[0].lower() + start[1:]), *parts[2:])
@@ -138,7 +138,7 @@ def _one_sentence(parts: Parts) -> Parts:
 
 
 def _opening(run: RunRecord, comparison: Comparison | None, loses: bool) -> str:
-    """Return how the sentence begins; `loses` says that the same attention everywhere is better."""
+    """Return the beginning of the sentence; `loses`: whether the same attention everywhere is better."""
     recommended = run.best.get("recommended") if run.best else None
     word = comparison.word if comparison else None
     if recommended == NONE:
@@ -157,19 +157,19 @@ def _where(run: RunRecord, found: Arm, everywhere: Arm | None) -> str:
 
 def _against_none(comparison: Comparison | None, found: Arm, none: Arm | None, scale: Scale, yet: str) -> Parts:
     if comparison is not None:
-        return _told(comparison, f"{scale.points} of test {scale.noun} against {NO_ATTENTION}", scale)
+        return _difference(comparison, f"{scale.points} of test {scale.noun} against {NO_ATTENTION}", scale)
     assert found.summary is not None, "an arm without values has no verdict"
-    told = f"{scale.value(found.summary.mean)} test {scale.noun} (n = {count(found.summary.n, 'seed')})"
+    value = f"{scale.value(found.summary.mean)} test {scale.noun} (n = {count(found.summary.n, 'seed')})"
     why = "has no finished retraining" if none else "was not retrained"
-    return (Part(f"{told}, but the arm '{NONE}' {why}{yet}, so nothing can be compared"),)
+    return (Part(f"{value}, but the arm '{NONE}' {why}{yet}, so nothing can be compared"),)
 
 
-def _told(comparison: Comparison, behind: str, scale: Scale) -> Parts:
-    """Return the mean difference, and in brackets its interval, n and verdict."""
+def _difference(comparison: Comparison, unit: str, scale: Scale) -> Parts:
+    """Return the mean difference with its unit, and in brackets its interval, n and verdict."""
     summary = comparison.summary
     if summary is None:
-        return (Part(f"no seed in common{behind.replace(scale.points, '', 1).replace('against', 'with')}"),)
-    head = f"{scale.signed(summary.mean)}{behind} ("
+        return (Part(f"no seed in common{unit.replace(scale.points, '', 1).replace('against', 'with')}"),)
+    head = f"{scale.signed(summary.mean)}{unit} ("
     n = f"n = {count(summary.n, 'seed')}"
     if summary.n == 1:
         return Part(f"{head}{n}, so no interval: "), Part("not known", "not known"), Part(")")
@@ -187,11 +187,11 @@ def _against_everywhere(found: Arm, everywhere: Arm | None, name: str, scale: Sc
     if everywhere.summary is None:
         return (Part(f"; '{name}' has no finished retraining{yet}"),)
     limit = ", which is over the limit" if everywhere.over else ""
-    return Part(" and "), *_told(against(found, everywhere), f"{scale.points} against {name}{limit}", scale)
+    return Part(" and "), *_difference(against(found, everywhere), f"{scale.points} against {name}{limit}", scale)
 
 
 def _before_test(run: RunRecord, found: Arm | None) -> Verdict:
-    """Return the verdict while no retraining of the found placement has a value."""
+    """Return the verdict before a retraining of the found placement has a value."""
     lead = leader(run)
     if lead is None:
         return Verdict(_without_attention(run), preliminary=run.best is None)
@@ -200,46 +200,44 @@ def _before_test(run: RunRecord, found: Arm | None) -> Verdict:
     planned = section(run.config, "budget").get("trials")
     ended = counts_of(run.search).ended
     done = f"{ended} of {max(ended, planned)} trials" if isinstance(planned, int) else count(ended, "trial")
-    start = f"Preliminary after {done}, nothing read on test yet: so far "
+    start = f"Preliminary after {done}, no test value yet: so far "
     if found is not None and found.failures:
         start = f"No test value, since all {count(len(found.failures), 'retraining')} of '{FOUND}' failed: "
-    told = f" leads with {scale.value(summary.mean)} {scale.noun} on validation ("
-    told += "one seed" if summary.n == 1 else f"mean of n = {summary.n} seeds"
+    value = f" leads with {scale.value(summary.mean)} {scale.noun} on validation ("
+    value += "one seed" if summary.n == 1 else f"mean of n = {summary.n} seeds"
     parts = (
         Part(start),
         Part(placement_words(trial.placement, run.table, len(searched_sites(run))), "where"),
-        Part(told + _beside_plain(run, trial.stage, summary.mean, scale) + ")."),
+        Part(value + _beside_plain(run, trial.stage, summary.mean, scale) + ")."),
     )
     return Verdict(parts, preliminary=True)
 
 
 def _beside_plain(run: RunRecord, stage: str, mean: float, scale: Scale) -> str:
-    """Return the difference to no attention in the same stage, without a verdict."""
+    """Return the difference to no attention in the same stage, with no verdict."""
     rows = run.confirm if stage == "confirm" else run.search
     values = [row.value for row in measured(rows) if not len(row.placement) and row.value is not None]
     if not values:
         return f"; {NO_ATTENTION} has no value yet"
     difference = scale.difference(mean - fmean(values))
-    return f"; {difference} against {NO_ATTENTION}, not yet told from noise"
+    return f"; {difference} against {NO_ATTENTION}, not yet separated from noise"
 
 
 def _without_attention(run: RunRecord) -> Parts:
-    """Return the sentence for a run in which no trial with attention has a value."""
+    """Return the sentence for a run without a value of a trial with attention."""
     trials = (*run.search, *run.confirm, *run.retrain)
     failed = Counter(trial.cause or "error" for trial in trials if trial.state == "fail" and trial.cause != CUT_OFF)
-    told_causes = causes(failed)
+    reasons = causes(failed)
     ended = counts_of(run.search).ended
     plain = [trial for trial in measured(run.search) if not len(trial.placement)]
     if plain:
         scale, value = scale_of(run), plain[0].value or 0.0
-        told = f"No trial with attention has a value yet: no attention reaches {scale.value(value)} {scale.noun}"
-        return (Part(f"{told} on validation (one seed){f'; failed: {told_causes}' if failed else ''}."),)
+        start = f"No trial with attention has a value yet: no attention reaches {scale.value(value)} {scale.noun}"
+        return (Part(f"{start} on validation (one seed){f'; failed: {reasons}' if failed else ''}."),)
     if not failed:
         return (Part("Nothing has been measured yet: no trial has finished."),)
     if ended == sum(failed.values()):
-        return (Part(f"Nothing was measured: all {count(ended, 'trial')} failed ({told_causes})."),)
+        return (Part(f"Nothing was measured: all {count(ended, 'trial')} failed ({reasons})."),)
     return (
-        Part(
-            f"Nothing has been measured yet: no trial has finished, and {sum(failed.values())} failed ({told_causes})."
-        ),
+        Part(f"Nothing has been measured yet: no trial has finished, and {sum(failed.values())} failed ({reasons})."),
     )

@@ -1,4 +1,4 @@
-"""Numbers and placements in words: one way to write each, in the sentence, the page and the figures."""
+"""Numbers and placements as text, the same in the verdict, the page and the figures."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from nas_attn.records import RunRecord
 from nas_attn.report.tables import in_flow_order, only_shares
 from nas_attn.statistics import Summary
 
-NAMED_SITES = 6  # a placement of more sites is told by counts,
-NAMED_LETTERS = 90  # and so is one of longer names
+NAMED_SITES = 6  # a placement with more sites is written as counts,
+NAMED_LETTERS = 90  # and so is one with more letters
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How values are written: accuracies as per cent, ROC AUC and a user's own values as they are.
+    """How values are written: accuracy in per cent, ROC AUC and the values of a custom training unscaled.
 
     Args:
-        factor: What a value is multiplied by.
-        unit: Written behind a value, e.g. " %".
-        points: What a difference counts, e.g. " points".
-        noun: What the value is called.
+        factor: Multiplier of a value.
+        unit: Suffix of a value, e.g. " %".
+        points: Suffix of a difference, e.g. " points".
+        noun: Name of the metric.
     """
 
     factor: float = 100.0
@@ -34,7 +34,7 @@ class Scale:
 
     @property
     def title(self) -> str:
-        """What the value is called where a line begins with it."""
+        """Name of the metric with a capital letter."""
         return self.noun[0].upper() + self.noun[1:]
 
     def number(self, value: float) -> str:
@@ -46,7 +46,7 @@ class Scale:
         return self.number(value) + self.unit
 
     def signed(self, difference: float) -> str:
-        """Return a difference with its sign and without a unit; what rounds to zero has no minus."""
+        """Return a difference with its sign and without a unit; a value that rounds to zero has no minus."""
         text = f"{difference * self.factor:+.{self.decimals}f}"
         return text.replace("-", "+") if float(text) == 0.0 else text
 
@@ -55,11 +55,11 @@ class Scale:
         return self.signed(difference) + self.points
 
     def interval(self, summary: Summary) -> str:
-        """Return the interval of a value, or an empty string when it has none."""
+        """Return the interval of a value, or an empty string if it has none."""
         return " to ".join(self.number(end) for end in summary.interval or ())
 
     def signed_interval(self, summary: Summary) -> str:
-        """Return the interval of a difference, or an empty string when it has none."""
+        """Return the interval of a difference, or an empty string if it has none."""
         return " to ".join(self.signed(end) for end in summary.interval or ())
 
 
@@ -71,9 +71,9 @@ ROC_AUC = Scale(factor=1.0, unit="", points="", noun="ROC AUC", decimals=4)
 
 
 def scale_of(run: RunRecord) -> Scale:
-    """Return per cent when every measured value lies between 0 and 1, else the values as they are.
+    """Return per cent if every measured value lies between 0 and 1, otherwise the scale of unscaled values.
 
-    Of multi-label data our own training measures ROC AUC; what a training of the user's own measures is not known.
+    For multi-label data the built-in training measures ROC AUC; the metric of a custom training is unknown.
     """
     if run.config.get("task") == "multi-label":
         return AS_IS if run.config.get("train") else ROC_AUC
@@ -81,7 +81,7 @@ def scale_of(run: RunRecord) -> Scale:
 
 
 def value_words(value: float, scale: Scale) -> str:
-    """Return one value, named where its unit does not say what it is.
+    """Return one value, with the name of its metric unless its unit implies it.
 
     >>> value_words(0.98, PER_CENT), value_words(0.98, ROC_AUC), value_words(37.5, PER_CENT)
     ('98.00 %', 'ROC AUC 0.9800', '37.5')
@@ -97,7 +97,7 @@ def minus(text: object) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number with its noun.
+    """Return a number with its noun in singular or plural.
 
     >>> count(1, "seed"), count(5, "seed")
     ('1 seed', '5 seeds')
@@ -106,7 +106,7 @@ def count(number: int, noun: str) -> str:
 
 
 def short(number: float, digits: int = 3) -> str:
-    """Return a count with a prefix, to three digits.
+    """Return a count with an SI prefix and three digits.
 
     >>> short(950), short(72310), short(1.25e6), short(4.1e9)
     ('950', '72.3 k', '1.25 M', '4.1 G')
@@ -118,12 +118,12 @@ def short(number: float, digits: int = 3) -> str:
 
 
 def short_tick(number: float) -> str:
-    """Return a count with a prefix and all digits that a round number has."""
+    """Return a tick of a cost axis: a count with an SI prefix and up to six digits."""
     return short(number, digits=6)
 
 
 def milliseconds(number: float) -> str:
-    """Return a short time, to three digits.
+    """Return a short time with three digits.
 
     >>> milliseconds(0.2137), milliseconds(4.1), milliseconds(5230.0)
     ('0.214 ms', '4.1 ms', '5.23 s')
@@ -132,7 +132,7 @@ def milliseconds(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that people would take.
+    """Return a time in seconds, minutes or hours.
 
     >>> duration(8.04), duration(130), duration(7300)
     ('8 s', '2 min 10 s', '2 h 2 min')
@@ -147,7 +147,7 @@ def duration(seconds: float) -> str:
 
 
 def listed(words: Iterable[str]) -> str:
-    """Return words as a list.
+    """Return words joined by commas and "and".
 
     >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
     ('a', 'a and b', 'a, b and c')
@@ -157,17 +157,17 @@ def listed(words: Iterable[str]) -> str:
 
 
 def options_of(attention: Attention) -> tuple[str, ...]:
-    """Return the options, each as `name value`, and wiring and start when they are not the usual ones."""
+    """Return the options, each as `name value`, with wiring and start if they differ from the defaults."""
     shown = [f"{name} {'auto' if value is None else value}" for name, value in attention.options.items()]
     shown += [f"wiring {attention.wiring}"] if attention.wiring != "gate" else []
     return (*shown, *([f"start {attention.start}"] if attention.start != "own" else []))
 
 
 def placement_words(placement: Placement, table: SiteTable | None, n_sites: int = 0) -> str:
-    """Return which attention goes where in a few words; many sites are told by counts.
+    """Return a placement in a few words; many sites are written as counts.
 
     Args:
-        n_sites: How many sites there are to choose from; 0 leaves it out.
+        n_sites: Number of sites in the search, added to counts; 0 omits it.
     """
     if not len(placement):
         return "no attention"
@@ -177,31 +177,31 @@ def placement_words(placement: Placement, table: SiteTable | None, n_sites: int 
     named = listed(f"{name} at {listed(sites)}" for name, sites in groups.items())
     if len(placement) <= NAMED_SITES and len(named) <= NAMED_LETTERS:
         return named
-    told = listed(f"{name} at {count(len(sites), 'site')}" for name, sites in groups.items())
-    return told + (f" (of {n_sites})" if n_sites else "")
+    counts = listed(f"{name} at {count(len(sites), 'site')}" for name, sites in groups.items())
+    return counts + (f" (of {n_sites})" if n_sites else "")
 
 
 CAUSES = {
-    "oom": "lack of memory",
-    "nan": "a loss that is no number",
-    "error": "an exception",
-    "crashed": "a dead worker",
-    "interrupted": "an interrupt",
+    "oom": "out of memory",
+    "nan": "diverged",
+    "error": "exception",
+    "crashed": "worker crash",
+    "interrupted": "interrupted",
 }
 
 
 def causes(failed: Mapping[str, int]) -> str:
-    """Return how many failed by what, the most frequent first.
+    """Return the number of failures by cause, the most frequent first.
 
     >>> causes({"nan": 1, "oom": 9})
-    '9 by lack of memory and 1 by a loss that is no number'
+    '9 out of memory and 1 diverged'
     """
     ranked = sorted(failed.items(), key=lambda pair: -pair[1])
-    return listed(f"{n:,} by {CAUSES.get(cause, repr(cause))}" for cause, n in ranked)
+    return listed(f"{n:,} {CAUSES.get(cause, repr(cause))}" for cause, n in ranked)
 
 
 def runs_of(numbers: Sequence[int]) -> str:
-    """Return numbers with neighbours joined.
+    """Return numbers with consecutive ones as ranges.
 
     >>> runs_of([1, 2, 3, 7, 9, 10])
     '1-3, 7, 9-10'
