@@ -18,7 +18,7 @@ import torch
 
 from nas_attn import ATTENTIONS, Attention, Placement, build_model
 from nas_attn.backbones.site_table import site_table
-from nas_attn.cost.measurement import count_macs, count_parameters
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.space.fit import Cost, misfit, placement_cost
 from nas_attn.space.search_space import SearchSpace
 

@@ -31,7 +31,7 @@ from nas_attn.attention.catalog import ATTENTIONS, attention_entry, register_att
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.entry import Entry, load_class
 from nas_attn.backbones.site_table import site_table
-from nas_attn.cost.measurement import count_macs, count_parameters
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.placement import Placement

@@ -15,7 +15,7 @@ from nas_attn.backbones import site_table as table_module
 from nas_attn.backbones.build import build_backbone, load_object
 from nas_attn.backbones.catalog import BACKBONES, check_backbone, image_sizes
 from nas_attn.backbones.site_table import site_table
-from nas_attn.cost.measurement import count_macs, count_parameters
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.placement import KINDS, Convolution, Shape, Site
 

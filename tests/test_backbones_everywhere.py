@@ -19,7 +19,7 @@ from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import BACKBONES, image_sizes
 from nas_attn.backbones.opening import open_block
 from nas_attn.backbones.site_table import site_table
-from nas_attn.cost.measurement import count_macs, count_parameters
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.model.build import AttentionModel, build_model
 from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Attention, Placement, Shape, SiteTable

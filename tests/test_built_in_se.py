@@ -13,8 +13,8 @@ from torchvision.ops import SqueezeExcitation
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.backbones.modules import built_in_se
+from nas_attn.backbones.passes import count_parameters, forward_macs
 from nas_attn.backbones.site_table import site_table
-from nas_attn.backbones.sites import count_parameters, forward_macs
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.model import build as model_module
 from nas_attn.model.build import build_model

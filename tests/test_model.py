@@ -14,9 +14,9 @@ from torch.utils.hooks import RemovableHandle
 from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import image_sizes
-from nas_attn.backbones.opening import SEAMS
+from nas_attn.backbones.opening import OPENINGS
 from nas_attn.backbones.site_table import site_table
-from nas_attn.cost.measurement import count_macs, count_parameters
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import AttentionModel, Insert, build_model
 from nas_attn.placement import WIRINGS, Placement, Shape, Site
@@ -331,4 +331,4 @@ def test_a_hundred_attentions_on_one_name_do_not_collide():
     assert set(model.placement) == {site.name for site in sites}
     assert len({id(model.insert_at(site.name)) for site in sites}) == len(sites)
     assert model.get_submodule("attention.denseblock1.layer1") is model.insert_at("denseblock1.layer1")
-    assert not any(SEAMS in key for key in model.state_dict())
+    assert not any(OPENINGS in key for key in model.state_dict())

@@ -13,7 +13,7 @@ from torch import nn
 from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones.site_table import own_table, site_table
 from nas_attn.backbones.survey.survey import survey
-from nas_attn.cost.measurement import count_macs, count_parameters
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.placement import Placement, Shape
@@ -178,7 +178,7 @@ def test_the_survey_knows_where_the_network_writes_over():
         (own.BranchingBlock(8, 8), "1.shortcut", "its forward cannot be read as a graph"),
         (own.TieBlock(8, 8), "1.pre", "both sides of its addition lie behind 1 convolutions"),
         (own.TwoAdditions(8, 8), "1.branch", "its forward has 2 additions"),
-        (own.WritesOver(8, 8), "1.branch", "its addition writes over a tensor that is read again"),
+        (own.WritesOver(8, 8), "1.branch", "its addition overwrites a tensor that is read again"),
         (own.WritesOverByPower(8, 8), "1.branch", "it would compute something else then"),
         (own.SharedStart(8, 8), "1.pre", "the shortcut of block '1' begins with what its branch begins with"),
         (own.Block(8, 8), "1.unused", "it is never run"),

@@ -10,7 +10,7 @@ import torch
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.site_table import site_table
-from nas_attn.cost.measurement import count_macs, count_parameters
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.model.file import load_model, save_model

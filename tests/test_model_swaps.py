@@ -12,7 +12,7 @@ from torch import nn
 
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.site_table import own_table, site_table
-from nas_attn.cost.measurement import count_macs, count_parameters
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import AttentionModel, build_model
 from nas_attn.model.file import load_model, save_model

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from nas_attn.backbones.survey.survey import Survey, survey
 from nas_attn.backbones.user_network import initialise
-from nas_attn.cost.measurement import count_macs, count_parameters
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import AttentionModel, build_model
 from nas_attn.model.file import load_model, save_model

@@ -11,8 +11,8 @@ import torch
 from conftest import at_night
 from torch.nn import functional
 
+from nas_attn.backbones.passes import count_parameters
 from nas_attn.backbones.site_table import site_table
-from nas_attn.backbones.sites import count_parameters
 from nas_attn.cli.commands import main
 from nas_attn.errors import Refused, SpaceError
 from nas_attn.model.build import AttentionModel, build_model

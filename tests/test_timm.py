@@ -21,7 +21,7 @@ from nas_attn.backbones.catalog import check_backbone, check_shape
 from nas_attn.backbones.site_table import site_survey, site_table
 from nas_attn.backbones.timm_names import timm_network
 from nas_attn.cli.commands import main
-from nas_attn.cost.measurement import count_macs, count_parameters
+from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.model import build as model_module
 from nas_attn.model.build import build_model

@@ -1,4 +1,9 @@
-"""Opens a residual block at its edges: before and after its branch, on its shortcut, and after the addition."""
+"""Opens a residual block, so that a module can be inserted between the steps of its forward.
+
+A hook on a block sees its input and its output only. An opened block is run by the graph of its own forward, and this
+graph has *openings*: modules without parameters before and after the residual branch, on the shortcut, in place of the
+addition, and before the branch's last 1x1 convolution.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +19,10 @@ from torch import Tensor, fx, nn
 from nas_attn.backbones.modules import plain_attributes
 from nas_attn.backbones.tracing import Tracer, read_forward, refusal
 
-SEAMS = "attention_seams"
-SEAM_KINDS = ("pre", "hidden", "branch", "shortcut", "merge")
-EDGES = (*SEAM_KINDS, "output")
-"""Where a seam can lie: a block's `output` has one too, since an opened block hands on no hooks of its own."""
+OPENINGS = "attention_openings"
+OPENING_KINDS = ("pre", "hidden", "branch", "shortcut", "merge")
+EDGES = (*OPENING_KINDS, "output")
+"""All openings: `output` is one too, since the hooks of a block are not copied to the opened block."""
 
 _WRITING = (operator.iadd, "add_")
 _ADDITIONS = (operator.add, torch.add, "add", *_WRITING)
@@ -30,15 +35,21 @@ _HOOKS = (
 
 
 class Join(nn.Module):
-    """Adds a residual block's branch to its shortcut, out of place."""
+    """Add a residual block's branch to its shortcut, out of place.
+
+    Shape: two of (N, C, H, W) -> the same.
+    """
 
     def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
-        """Return the sum. Shape: two of (N, C, H, W) -> the same."""
+        """Return the sum."""
         return branch + shortcut
 
 
 class Opened(fx.GraphModule):
-    """A block that is run by its graph; copies of it keep all that it holds, where torch's keep its tensors alone."""
+    """A block that is run by its graph.
+
+    Departs: a copy or pickle of torch's `GraphModule` keeps tensors and children only; here it keeps all attributes.
+    """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Opened:
         copied = super().__deepcopy__(memo)
@@ -52,18 +63,18 @@ class Opened(fx.GraphModule):
 
 
 def _restored(restore: Callable[..., fx.GraphModule], arguments: tuple[Any, ...]) -> Opened:
-    """Return the opened block that was pickled; torch itself brings its code, and reads that again."""
+    """Return an opened block from its pickle: torch stores the code of its graph and traces that again."""
     block = restore(*arguments)
     return _opened(block, block.graph)
 
 
 class _Edge(NamedTuple):
-    """An edge of a block's graph where a seam can lie.
+    """An edge of a block's graph where an opening can be inserted.
 
     Args:
-        source: The step whose result passes.
-        readers: The steps that shall read what the seam gives.
-        before: The step that the seam comes before.
+        source: Node whose result is the input of the opening.
+        readers: Nodes that read the output of the opening.
+        before: Node before which the opening is inserted.
     """
 
     source: fx.Node
@@ -72,19 +83,20 @@ class _Edge(NamedTuple):
 
 
 def open_block(block: nn.Module, name: str, kinds: Collection[str] = EDGES) -> Opened:
-    """Return the block with parameter-free seams on its edges; it computes what it did, under the same names.
+    """Return the block with openings; its outputs and the names of its weights stay the same.
 
-    The seams lie under the child `attention_seams`: `pre` (where the branch alone can be reached), `hidden` (where the
-    branch's last convolution is a 1x1 of the block's own), `branch`, `shortcut` and `output`, each an Identity, and
-    `merge`, a Join. Where the author adds in place, so does the opened block, unless something may be inserted at what
-    is written over. The children are shared with `block`, which must not be used beside the opened one in training.
+    The openings are children of `attention_openings`: `pre` (if the branch starts apart from the shortcut), `hidden`
+    (if the branch ends in a 1x1 convolution that is a child of the block), `branch`, `shortcut` and `output`, each an
+    Identity, and `merge`, a Join. An addition in place stays in place, unless a module may be inserted at the tensor
+    that it overwrites. The children are shared with `block`: do not train both.
 
-    Only its forward is read, once: the block's other methods are gone, and a plain number that the forward reads is a
-    constant from then on.
+    The forward is traced once. Other methods of the block are lost, and a plain number that the forward reads becomes
+    a constant.
 
     Args:
-        kinds: The seams that are wanted; one that the block cannot have is left out.
-    Raises: SpaceError that says why the block cannot be opened; nothing is guessed.
+        name: Path of the block, for messages.
+        kinds: Requested openings; those that the block cannot have are left out.
+    Raises: SpaceError with the reason if the block cannot be opened.
     """
     if has_hooks(block):
         raise refusal(name, "it has hooks of its own")
@@ -96,45 +108,45 @@ def open_block(block: nn.Module, name: str, kinds: Collection[str] = EDGES) -> O
     _refuse_overwriting(add, name)
     n_shortcut = add.args.index(shortcut)
     edges = _edges(graph, add, shortcut, branch, block)
-    seams: dict[str, nn.Module] = {kind: nn.Identity() for kind in edges if kind in kinds}
-    for kind in seams:
-        _put_seam(graph, kind, edges[kind])
+    openings: dict[str, nn.Module] = {kind: nn.Identity() for kind in edges if kind in kinds}
+    for kind in openings:
+        _put_opening(graph, kind, edges[kind])
     if "merge" in kinds:
-        seams["merge"] = Join()
+        openings["merge"] = Join()
         _put_join(graph, add, n_shortcut)
-    elif add.target in _WRITING and ("branch" if n_shortcut else "shortcut") in seams:
+    elif add.target in _WRITING and ("branch" if n_shortcut else "shortcut") in openings:
         _add_out_of_place(graph, add)
     graph.lint()
     opened = _opened(block, graph)
-    opened.add_module(SEAMS, nn.ModuleDict(seams).train(block.training))
+    opened.add_module(OPENINGS, nn.ModuleDict(openings).train(block.training))
     return opened
 
 
-def seam_path(module: str, kind: str) -> str:
-    """Return the path of a seam in the opened block at `module`."""
-    return f"{module}.{SEAMS}.{kind}"
+def opening_path(module: str, kind: str) -> str:
+    """Return the path of an opening in the opened block at path `module`."""
+    return f"{module}.{OPENINGS}.{kind}"
 
 
-def has_seam(block: nn.Module, kind: str) -> bool:
-    """Tell whether this is an opened block with a seam of this kind."""
-    seams = getattr(block, SEAMS, None)
-    return isinstance(seams, nn.ModuleDict) and kind in seams
+def has_opening(block: nn.Module, kind: str) -> bool:
+    """Return whether `block` is opened and has an opening of this kind."""
+    openings = getattr(block, OPENINGS, None)
+    return isinstance(openings, nn.ModuleDict) and kind in openings
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Tell whether a module has hooks of its own, which would see other tensors, or none, once it is changed."""
+    """Return whether a module has hooks of its own: in a changed module they would see other tensors, or none."""
     return any(getattr(module, hooks) for hooks in _HOOKS)
 
 
 def may_open(module: nn.Module) -> bool:
-    """Tell whether this may be a residual block: it has children, and more to say than to run them in turn."""
+    """Return whether this may be a residual block: it has children and a forward of its own, not a Sequential's."""
     in_turn = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
     has_forward = type(module).forward is not nn.Module.forward
     return has_forward and not in_turn and any(True for _ in module.children())
 
 
 def _only_addition(graph: fx.Graph, name: str) -> fx.Node:
-    """Return the one addition whose two operands both come from the block's only input."""
+    """Return the one addition whose two operands both depend on the block's only input."""
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     output = next(node for node in graph.nodes if node.op == "output")
     if len(inputs) != 1 or not isinstance(output.args[0], fx.Node):
@@ -155,7 +167,7 @@ def _only_addition(graph: fx.Graph, name: str) -> fx.Node:
 
 
 def _by_depth(add: fx.Node, block: nn.Module, name: str) -> tuple[fx.Node, fx.Node]:
-    """Return the addition's operands, the one behind fewer convolutions (the shortcut) first."""
+    """Return the operands of the addition: first the shortcut, which has fewer convolutions before it."""
     first, second = (operand for operand in add.args if isinstance(operand, fx.Node))
     n_first, n_second = (_n_convolutions(operand, block) for operand in (first, second))
     if n_first == n_second:
@@ -165,25 +177,25 @@ def _by_depth(add: fx.Node, block: nn.Module, name: str) -> tuple[fx.Node, fx.No
 
 
 def _refuse_overwriting(add: fx.Node, name: str) -> None:
-    """Refuse an addition that writes over a tensor which is read again: with a seam there it would add out of place."""
+    """Refuse an addition in place whose target is read again: with an opening there, it would be out of place."""
     target = add.args[0]
     assert isinstance(target, fx.Node), "an addition has two nodes"
     if add.target not in _WRITING:
         return
     users = list(target.users)
     if target.op == "placeholder" or any(user > add for user in users):
-        raise refusal(name, "its addition writes over a tensor that is read again")
+        raise refusal(name, "its addition overwrites a tensor that is read again")
 
 
 def _pre_users(block_input: fx.Node, branch: fx.Node, shortcut: fx.Node) -> list[fx.Node]:
-    """Return the readers of the block's input that lead to the branch alone; none if the shortcut shares one."""
+    """Return the readers of the block's input that belong to the branch alone; none if the shortcut shares one."""
     to_branch, to_shortcut = _upstream(branch), _upstream(shortcut)
     users = [user for user in block_input.users if user in to_branch]
     return [] if any(user in to_shortcut for user in users) else users
 
 
 def _edges(graph: fx.Graph, add: fx.Node, shortcut: fx.Node, branch: fx.Node, block: nn.Module) -> dict[str, _Edge]:
-    """Return the edges that the block has, by kind, in the order of the data flow; the addition itself is none."""
+    """Return the edges of the block by kind, in the order of the data flow, without the addition."""
     block_input = next(node for node in graph.nodes if node.op == "placeholder")
     output = next(node for node in graph.nodes if node.op == "output")
     edges = {}
@@ -201,7 +213,7 @@ def _edges(graph: fx.Graph, add: fx.Node, shortcut: fx.Node, branch: fx.Node, bl
 
 
 def _last_1x1(graph: fx.Graph, branch: fx.Node, block: nn.Module) -> fx.Node | None:
-    """Return the branch's last convolution if that is a 1x1 behind another one."""
+    """Return the branch's last convolution if it is 1x1 and another convolution precedes it."""
     steps = _upstream(branch)
     last = next((node for node in reversed(graph.nodes) if node in steps and _is_conv(node, block)), None)
     if last is None or len(last.all_input_nodes) != 1:
@@ -211,24 +223,24 @@ def _last_1x1(graph: fx.Graph, branch: fx.Node, block: nn.Module) -> fx.Node | N
     return last if is_1x1 and _n_convolutions(last.all_input_nodes[0], block) else None
 
 
-def _put_seam(graph: fx.Graph, kind: str, edge: _Edge) -> None:
-    """Put a step on an edge."""
+def _put_opening(graph: fx.Graph, kind: str, edge: _Edge) -> None:
+    """Insert the call of an opening on an edge."""
     with graph.inserting_before(edge.before):
-        seam = graph.call_module(f"{SEAMS}.{kind}", (edge.source,))
+        opening = graph.call_module(f"{OPENINGS}.{kind}", (edge.source,))
     for reader in edge.readers:
-        reader.replace_input_with(edge.source, seam)
+        reader.replace_input_with(edge.source, opening)
 
 
 def _put_join(graph: fx.Graph, add: fx.Node, n_shortcut: int) -> None:
-    """Put a module in the place of the addition, whose operand of this number is the shortcut."""
+    """Replace the addition by the call of a Join; `n_shortcut` is the index of its operand that is the shortcut."""
     with graph.inserting_before(add):
-        merged = graph.call_module(f"{SEAMS}.merge", (add.args[1 - n_shortcut], add.args[n_shortcut]))
+        merged = graph.call_module(f"{OPENINGS}.merge", (add.args[1 - n_shortcut], add.args[n_shortcut]))
     add.replace_all_uses_with(merged)
     graph.erase_node(add)
 
 
 def _add_out_of_place(graph: fx.Graph, add: fx.Node) -> None:
-    """Put an addition in the place of one that writes over its first operand."""
+    """Replace an addition in place by one out of place."""
     with graph.inserting_before(add):
         added = graph.call_function(operator.add, add.args)
     add.replace_all_uses_with(added)
@@ -236,7 +248,7 @@ def _add_out_of_place(graph: fx.Graph, add: fx.Node) -> None:
 
 
 def _without_drop(add: fx.Node, branch: fx.Node, block: nn.Module) -> tuple[fx.Node, fx.Node]:
-    """Return the branch's end and what reads it, before a module that drops whole branches at random."""
+    """Return the end of the branch and its reader; a module for stochastic depth at the end does not count."""
     if branch.op != "call_module" or len(branch.all_input_nodes) != 1:
         return branch, add
     if type(block.get_submodule(str(branch.target))).__name__ not in _DROPPED_BRANCHES:
@@ -249,7 +261,7 @@ def _is_conv(node: fx.Node, block: nn.Module) -> bool:
 
 
 def _opened(block: nn.Module, graph: fx.Graph) -> Opened:
-    """Return a module that runs `graph` and holds everything that the block holds, in the block's order."""
+    """Return a module that runs `graph` and has the attributes, parameters, buffers and children of the block."""
     opened = Opened(nn.Module(), fx.Graph(tracer_cls=Tracer), type(block).__name__)
     vars(opened).update(plain_attributes(block))
     for key in ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"):
@@ -259,12 +271,12 @@ def _opened(block: nn.Module, graph: fx.Graph) -> Opened:
 
 
 def _downstream(node: fx.Node) -> set[fx.Node]:
-    """Return the node and all that is computed from it."""
+    """Return the node and all nodes that depend on it."""
     return _closure(node, lambda found: list(found.users))
 
 
 def _upstream(node: fx.Node) -> set[fx.Node]:
-    """Return the node and all that it is computed from."""
+    """Return the node and all nodes that it depends on."""
     return _closure(node, lambda found: found.all_input_nodes)
 
 

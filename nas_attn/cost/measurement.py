@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas_attn.backbones import sites
+from nas_attn.backbones.passes import forward_macs
 from nas_attn.backbones.user_network import evaluating
 from nas_attn.config import Recipe
 from nas_attn.cost.memory import peak_bytes
@@ -30,11 +30,6 @@ _SLOT = 0.002  # seconds: what a fast network is timed over in a turn, so that t
 _STILL = 1e-12  # a rate that moves no weight: a step takes as long, and nothing diverges
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Return the number of trainable parameters; a shared one counts once."""
-    return sites.count_parameters(model)
-
-
 def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
     """Return the multiply-adds of the convolutions and matrix products for one image in evaluation mode.
 
@@ -44,7 +39,7 @@ def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
     weight = next(model.parameters(), torch.zeros(()))
     image = torch.zeros(1, *shape, device=weight.device, dtype=weight.dtype)
     with evaluating(model):
-        return sites.forward_macs(model, image)
+        return forward_macs(model, image)
 
 
 def measure(

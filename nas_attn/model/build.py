@@ -20,7 +20,7 @@ from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.survey.survey import foreign_survey, survey
 from nas_attn.backbones.user_network import copy_network, make_network
 from nas_attn.errors import SpaceError
-from nas_attn.model.insert import Held, Insert, Passing, Tap
+from nas_attn.model.insert import Held, Insert, SkippedNorm, Tap
 from nas_attn.placement import SWAPPED, Attention, Placement, Shape, Site, Survey
 from nas_attn.space.fit import is_neutral, resolve_at
 
@@ -208,7 +208,7 @@ def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
         held.keep(replaced)
         take_over(held)
     elif site.replaced is not None and site.replaced.norm:
-        put_module(net, site.replaced.norm, Passing(net.get_submodule(site.replaced.norm)))
+        put_module(net, site.replaced.norm, SkippedNorm(net.get_submodule(site.replaced.norm)))
     put_module(net, path, held)
 
 

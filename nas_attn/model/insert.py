@@ -77,7 +77,7 @@ class Tap:
         return inserted.clone() if self.copies else inserted
 
 
-class Passing(nn.Identity):
+class SkippedNorm(nn.Identity):
     """Passes on what it is given, in the place of a norm that an attention replaces; a forward may read its features.
 
     Shape: any -> the same.

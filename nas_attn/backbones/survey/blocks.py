@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from nas_attn.backbones.modules import put_module
-from nas_attn.backbones.opening import SEAM_KINDS, Opened, has_seam, open_block, seam_path
-from nas_attn.backbones.sites import Passage, watched
+from nas_attn.backbones.opening import OPENING_KINDS, Opened, has_opening, open_block, opening_path
+from nas_attn.backbones.passes import Passage, watched
 from nas_attn.backbones.survey.effects import gives, same
 from nas_attn.backbones.survey.swaps import Sighting
 from nas_attn.backbones.tracing import refusal
@@ -36,9 +36,9 @@ def open_all(
         except SpaceError as error:
             _refuse(refusals, path, error)
             continue
-        if not has_seam(opened[path], "pre"):
+        if not has_opening(opened[path], "pre"):
             refusals[f"{path}.pre"] = f"the shortcut of block '{path}' begins with what its branch begins with"
-        if not has_seam(opened[path], "hidden"):
+        if not has_opening(opened[path], "hidden"):
             refusals[f"{path}.hidden"] = f"the branch of block '{path}' does not end in a 1x1 of its own behind another"
     for path, block in opened.items():
         put_module(net, path, block)
@@ -75,13 +75,13 @@ def close_harmful(
 
 
 def _refuse(refusals: dict[str, str], path: str, error: SpaceError) -> None:
-    for kind in SEAM_KINDS:
+    for kind in OPENING_KINDS:
         refusals[f"{path}.{kind}"] = str(error).removesuffix(".")
 
 
 def _works(net: nn.Module, paths: Sequence[str], images: Tensor, sightings: Sequence[Sighting]) -> bool:
     """Tell whether the network gives what it did, and runs the opened blocks that lie at these paths."""
-    with watched(net, [seam_path(path, "output") for path in paths]) as passages:
+    with watched(net, [opening_path(path, "output") for path in paths]) as passages:
         return gives(net, images, sightings) and all(passage.calls for passage in passages.values())
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_attn.backbones.sites import Passage, watched
+from nas_attn.backbones.passes import Passage, watched
 from nas_attn.backbones.user_network import described, run
 from nas_attn.errors import SpaceError
 

@@ -12,16 +12,9 @@ from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import blamed_on, plugged_entry, unusable, without_start
 from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.modules import built_in_se, seeded
-from nas_attn.backbones.opening import SEAM_KINDS, has_seam, may_open
-from nas_attn.backbones.sites import (
-    Passage,
-    Place,
-    count_parameters,
-    dry_pass,
-    forward_macs,
-    measured,
-    tap_path,
-)
+from nas_attn.backbones.opening import OPENING_KINDS, has_opening, may_open
+from nas_attn.backbones.passes import Passage, count_parameters, dry_pass, forward_macs
+from nas_attn.backbones.sites import Place, measured, tap_path
 from nas_attn.backbones.survey.blocks import close_harmful, open_all
 from nas_attn.backbones.survey.effects import gives, keep_reached, relied_on, unlearned
 from nas_attn.backbones.survey.maps import last_map, not_maps, wide_shapes
@@ -191,8 +184,8 @@ def _places(net: nn.Module, paths: Collection[str], opened: Mapping[str, nn.Modu
     edges = {
         f"{path}.{kind}": Place(f"{path}.{kind}", kind, path, "")
         for path, block in opened.items()
-        for kind in SEAM_KINDS
-        if has_seam(block, kind)
+        for kind in OPENING_KINDS
+        if has_opening(block, kind)
     }
     outputs = {path: Place(path, "output", _outermost(net, path, paths), "") for path in paths}
     return list({**outputs, **edges}.values())

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from nas_attn.backbones.opening import has_hooks
-from nas_attn.backbones.sites import Passage, Place, watched
+from nas_attn.backbones.passes import Passage, watched
+from nas_attn.backbones.sites import Place
 from nas_attn.backbones.survey.readers import Readers
 from nas_attn.backbones.user_network import run
 

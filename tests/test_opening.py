@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from nas_attn.backbones import tracing
-from nas_attn.backbones.opening import SEAMS, has_seam, open_block
+from nas_attn.backbones.opening import OPENINGS, has_opening, open_block
 from nas_attn.errors import SpaceError
 
 
@@ -67,7 +67,7 @@ def test_an_opened_block_is_bit_equal_forward_and_backward(name, training):
 )
 def test_an_addition_in_place_stays_so_unless_attention_may_have_made_what_it_writes_over(name, kinds, written):
     opened = open_block(BLOCKS[name](), "b", kinds)
-    assert list(dict(opened.get_submodule(SEAMS).named_children())) == list(kinds)
+    assert list(dict(opened.get_submodule(OPENINGS).named_children())) == list(kinds)
     for again in (opened, copy.deepcopy(opened), pickle.loads(pickle.dumps(opened))):
         assert ("+=" in again.code) is written
     x = torch.randn(2, 8, 6, 6)
@@ -76,7 +76,9 @@ def test_an_addition_in_place_stays_so_unless_attention_may_have_made_what_it_wr
     passes = []
     for again in (opened, at_all):
         for kind in kinds:  # a sigmoid keeps what it gave for its gradient
-            again.get_submodule(f"{SEAMS}.{kind}").register_forward_hook(lambda module, args, output: output.sigmoid())
+            again.get_submodule(f"{OPENINGS}.{kind}").register_forward_hook(
+                lambda module, args, output: output.sigmoid()
+            )
         passes.append(_run(again.train(), x))
     assert all(map(torch.equal, *passes))
 
@@ -128,9 +130,9 @@ def test_an_opened_block_keeps_all_names_in_their_order(name):
 
 
 @pytest.mark.parametrize("name", ["basic strided", "own"])
-def test_an_opened_block_copies_and_pickles_with_the_hooks_on_its_seams(name):
+def test_an_opened_block_copies_and_pickles_with_the_hooks_on_its_openings(name):
     opened = open_block(BLOCKS[name]().eval(), "b")
-    opened.get_submodule(f"{SEAMS}.output").register_forward_hook(_double)
+    opened.get_submodule(f"{OPENINGS}.output").register_forward_hook(_double)
     x = torch.randn(2, 8, 6, 6)
     expected = opened(x)
     for again in (copy.deepcopy(opened), pickle.loads(pickle.dumps(opened))):
@@ -207,18 +209,18 @@ def _double(module, args, output):
 
 
 @pytest.mark.parametrize(("name", "kinds"), [("own", "pre branch shortcut output merge"), ("basic", "pre branch")])
-def test_a_block_has_these_seams(name, kinds):
+def test_a_block_has_these_openings(name, kinds):
     opened = open_block(BLOCKS[name](), "b")
-    assert all(has_seam(opened, kind) for kind in kinds.split())
-    assert not has_seam(BLOCKS[name](), "branch")
+    assert all(has_opening(opened, kind) for kind in kinds.split())
+    assert not has_opening(BLOCKS[name](), "branch")
 
 
-def test_each_seam_lies_on_its_edge():
+def test_each_opening_lies_on_its_edge():
     block = BasicBlock(8, 16, 2, _projection(8, 16)).eval()
     opened = open_block(block, "b")
     seen = {}
     for kind in ("pre", "branch", "shortcut", "output"):
-        opened.get_submodule(f"{SEAMS}.{kind}").register_forward_hook(
+        opened.get_submodule(f"{OPENINGS}.{kind}").register_forward_hook(
             lambda module, args, output, kind=kind: seen.__setitem__(kind, output.clone())
         )
     x = torch.randn(2, 8, 6, 6)
@@ -229,28 +231,28 @@ def test_each_seam_lies_on_its_edge():
     assert all(torch.equal(seen[kind], expected[kind]) for kind in expected)
 
 
-def test_a_bottleneck_has_a_seam_before_its_last_convolution():
+def test_a_bottleneck_has_an_opening_before_its_last_convolution():
     block = Bottleneck(8, 4, 2, _projection(8, 16)).eval()
     opened = open_block(block, "b")
     seen = []
-    opened.get_submodule(f"{SEAMS}.hidden").register_forward_hook(lambda module, args, output: seen.append(output))
+    opened.get_submodule(f"{OPENINGS}.hidden").register_forward_hook(lambda module, args, output: seen.append(output))
     x = torch.randn(2, 8, 6, 6)
     opened(x)
     start = torch.relu(block.bn1(block.conv1(x)))
     assert torch.equal(seen[0], torch.relu(block.bn2(block.conv2(start))))
-    assert not has_seam(open_block(BasicBlock(8, 8), "b"), "hidden")
+    assert not has_opening(open_block(BasicBlock(8, 8), "b"), "hidden")
 
 
 def test_the_branch_ends_before_what_drops_it_at_random():
     opened = open_block(own.Dropping(8, 8), "b")
     steps = [str(node.target) for node in opened.graph.nodes]
-    assert steps.index(f"{SEAMS}.branch") == steps.index("stochastic_depth") - 1
+    assert steps.index(f"{OPENINGS}.branch") == steps.index("stochastic_depth") - 1
 
 
 def test_a_shortcut_that_begins_like_the_branch_leaves_no_pre():
     opened = open_block(own.SharedStart(8, 8), "b")
-    assert not has_seam(opened, "pre")
-    assert has_seam(opened, "branch")
+    assert not has_opening(opened, "pre")
+    assert has_opening(opened, "branch")
 
 
 @pytest.mark.parametrize(
@@ -260,8 +262,8 @@ def test_a_shortcut_that_begins_like_the_branch_leaves_no_pre():
         (own.BranchingBlock(8, 8), "its forward cannot be read as a graph"),
         (own.TieBlock(8, 8), "both sides of its addition lie behind 1 convolutions"),
         (own.TwoAdditions(8, 8), "its forward has 2 additions"),
-        (own.WritesOver(8, 8), "its addition writes over a tensor that is read again"),
-        (own.WritesOverByMethod(8, 8), "its addition writes over a tensor that is read again"),
+        (own.WritesOver(8, 8), "its addition overwrites a tensor that is read again"),
+        (own.WritesOverByMethod(8, 8), "its addition overwrites a tensor that is read again"),
         (own.Constant(8, 8), "its forward makes a tensor of its own"),
         (nn.Sequential(nn.Conv2d(8, 8, 1)), "its forward has no addition"),
         (nn.Bilinear(2, 2, 2), "it must take one tensor and return one tensor"),
