@@ -1,4 +1,4 @@
-"""What mkdocs calls while it builds the site: it adds the generated pages; nothing of them is written beside the others."""
+"""The hook that mkdocs calls while it builds the site: it adds the generated pages, which stand in no file."""
 
 from __future__ import annotations
 

@@ -5,21 +5,32 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from code_blocks import Page, blocks_of, forget
+import typer
+import yaml
+from code_blocks import SMALL, Block, Page, blocks_of, forget
 from PIL import Image
 
-import nas_attn
-from nas_attn import ATTENTIONS, BACKBONES
-from nas_attn.cli.commands import main
+from nas_attn import ATTENTIONS, BACKBONES, SearchSpace, search
+from nas_attn.backbones.site_table import site_table
+from nas_attn.cli.commands import app
+from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources
+from nas_attn.space.file import Limits, SiteRule, SpaceFile
+from nas_attn.space.published import available_published, load_published
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 GUIDES = ["README.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
+
+SMALL_SPACE = {
+    "title": "What the quickstart searches, made small",
+    "backbone": {"name": "densenet", "growth_rate": 4, "block_config": [1, 1]},
+    "sites": [{"match": ["denseblock*"], "attentions": ["se"]}],
+    "attentions": {"se": {"reduction": 2}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +54,8 @@ def generated(generators) -> dict[str, str]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the pages take for granted: the quickstart's run with a small budget, some images, the examples."""
     folder = tmp_path_factory.mktemp("world")
-    small = ["--trials", "2", "--epochs", "1", "--seeds", "2", "--top", "1", "--executor", "local", "--quiet"]
-    assert main(["search", "--space", "densenet_attn", *small, "--out", str(folder / "runs/densenet_attn")]) == 0
+    space = SearchSpace.from_dict(SMALL_SPACE, name="densenet_attn")
+    search(space, out=folder / "runs/densenet_attn", **SMALL)
     generator = np.random.default_rng(0)
     for number in range(24):
         pixels = generator.integers(256, size=(16, 16, 3), dtype=np.uint8)
@@ -79,3 +90,104 @@ def page(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_every_code_block_of_a_page_runs(path, page):
     for block in blocks_of((ROOT / path).read_text(encoding="utf-8")):
         page.run(block)
+
+
+def test_every_public_name_has_an_example(generators):
+    api = generators["api"]
+    written = {path.stem for path in api.EXAMPLES.glob("*.py")}
+    assert written == set(api.public_names())
+
+
+def test_the_page_of_the_api_has_every_public_name_once(generated, generators):
+    shown = re.findall(r"^::: nas_attn\.(\S+)$", generated["api.md"], re.MULTILINE)
+    assert sorted(shown) == sorted(generators["api"].public_names())
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "api_examples").glob("*.py")), ids=lambda path: path.stem)
+def test_the_example_of_a_public_name_runs_and_uses_it(path, page):
+    name = path.stem.rpartition(".")[2]
+    code = path.read_text(encoding="utf-8").split('"""', 2)[2]
+    assert re.search(rf"(?<!\w){name}\b", code), f"{path.name} never uses {name}"
+    page.run(Block("python", code, 1))
+
+
+@pytest.mark.parametrize("kind", ["attentions", "networks", "published.md", "commands.md"])
+def test_the_code_blocks_of_the_generated_pages_run(kind, generated, page):
+    for path, text in generated.items():
+        if path.startswith(kind):
+            for block in blocks_of(text):
+                page.run(block)
+
+
+def test_every_attention_has_a_page_with_formula_source_departures_options_and_cost(generated):
+    for name in ATTENTIONS.own:
+        text, entry = generated[f"attentions/{name}.md"], ATTENTIONS[name]
+        assert entry.formula in text
+        assert re.search(r"^\*\*Source:\*\* .+^\*\*Departs:\*\* (?!nothing is stated)", text, re.MULTILINE | re.DOTALL)
+        assert all(f"| `{option.name}` | `" in text for option in entry.options)
+        assert "| 256x14x14 |" in text
+        assert f"[{name}]({name}.md)" in generated["attentions/index.md"]
+
+
+def test_every_backbone_has_a_page_with_its_sites(generated):
+    for name in BACKBONES.own:
+        text, sites = generated[f"networks/{name}.md"], site_table(name, num_classes=10, in_channels=3)
+        assert all(f"| `{site.name}` | {site.kind} |" in text for site in sites.sites)
+        assert all(f"| `{kind}` |" in text for kind in sites.kinds)
+        assert f"[{name}]({name}.md)" in generated["networks/index.md"]
+
+
+def test_every_published_network_has_its_source_and_no_count_that_nobody_published(generated):
+    for name in available_published():
+        network = load_published(name)
+        section = generated["published.md"].split(f"\n## {name}\n")[1].split("\n## ")[0]
+        assert network.source in section
+        assert ("| published |" in section) == (network.published_parameters is not None)
+
+
+def test_the_page_of_settings_has_every_setting_and_every_option(generated):
+    text = generated["settings.md"]
+    for model in (DataConfig, Recipe, Budget, Engine, Resources, SpaceFile, SiteRule, Limits):
+        assert all(f"| `{name}` |" in text for name in model.model_fields), model.__name__
+    for parameter in typer.main.get_command(app).commands["search"].params:
+        assert all(f"`{option}" in text or f", {option}" in text for option in parameter.opts)
+    assert "| `lr` | number, above 0, at most 100 |" in text
+    assert "at least 1, at most 1,000 | `5` |" in text
+
+
+def test_the_page_of_commands_has_every_command(generated):
+    for name in typer.main.get_command(app).commands:
+        assert f"\n## nas-attn {name}\n" in generated["commands.md"]
+
+
+def test_the_navigation_names_every_page(generated, generators):
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    navigation = yaml.safe_load(text)["nav"]
+    generators["pages"].fill(navigation)
+    named = set(re.findall(r"[\w/]+\.md", str(navigation)))
+    copied = {"contributing.md", "changelog.md"}
+    assert named == {*generated, *copied, *(path.name for path in DOCS.glob("*.md"))}
+
+
+def test_a_block_that_cannot_run_is_refused(page):
+    blocks = list(
+        blocks_of("```python\nmissing\n```\n\n```fortran\nend\n```\n\n<!-- not run: boring -->\n```sh\nls\n```\n")
+    )
+    assert [block.language for block in blocks] == ["python", "fortran", "sh"]
+    for block, error, message in zip(
+        blocks,
+        (NameError, AssertionError, AssertionError),
+        ("'missing' is not defined", r"line 5 \(fortran\): nothing runs this language", "'boring' is no reason"),
+        strict=True,
+    ):
+        with pytest.raises(error, match=message):
+            page.run(block)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [("nas-attn sites resnet81", "did you mean 'resnet18'"), ("rm -r runs", "nothing runs the command rm")],
+)
+def test_a_command_that_fails_is_refused(command, message, page):
+    with pytest.raises(AssertionError, match=message):
+        page.run(Block("sh", command, 1))

@@ -1,4 +1,4 @@
-"""What the README says exists: its options, its files, its space, its Python."""
+"""What README and guides state beside their code: options, files, counts, versions."""
 
 from __future__ import annotations
 
@@ -7,58 +7,98 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import torchvision
 import typer
+import yaml
 
 import nas_attn
-from nas_attn import Placement, SearchSpace, build_model
-from nas_attn.backbones.site_table import own_table
-from nas_attn.cli import commands as cli
+from nas_attn import ATTENTIONS, BACKBONES, cli
+from nas_attn.space.search_space import available_spaces
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = {"--index-url", "--strict", "--help"}
+"""Options of pip and mkdocs, and of every command."""
 
 
 @pytest.fixture(scope="module")
-def readme(root: Path) -> str:
-    return (root / "README.md").read_text()
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(readme: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", readme, re.DOTALL)
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def test_every_option_that_it_names_exists(readme):
-    known = {"--index-url", "--help"}  # pip's, and every command's
-    for command in typer.main.get_command(cli.app).commands.values():
-        known |= {option for parameter in command.params for option in getattr(parameter, "opts", [])}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme))
-    assert "--space" in named
+def test_the_readme_is_short_and_names_the_main_job(readme):
+    assert len(readme.splitlines()) <= 130
+    assert "run_search.py --space densenet_attn" in readme
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_that_a_page_names_exists(page):
+    known = set(OTHERS)
+    for command in typer.main.get_command(cli.commands.app).commands.values():
+        known |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
     assert named <= known
 
 
-def test_every_file_that_it_names_exists(readme, root):
-    named = set(re.findall(r"(?:examples/|benchmarks/)\w+\.py|\b[A-Z]+\.md\b|\brun_search\.py\b", readme))
-    assert {name for name in named if not (root / name).exists()} == set()
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:examples|benchmarks|tests|docs|nas_attn)/[\w./]*\w\.(?:py|toml|md))`", text))
+    named |= set(re.findall(r"\b[A-Z]{4,}\.(?:md|cff)\b", text))
+    assert {name for name in named if "NAME" not in name and not (ROOT / name).exists()} == set()
 
 
-def test_its_space_is_valid_and_its_limit_means_something(readme):
-    (text,) = [block for block in blocks(readme, "toml") if "[[sites]]" in block]
-    space = SearchSpace.from_dict(tomllib.loads(text), "the README")
-    assert space.bound.n_placements == 5**4
-    assert space.check(space.bound.cheapest()) is None
-    assert "max_params is 26,000,000" in (space.check(space.bound.dearest()) or "")
+def test_every_link_of_the_readme_leads_somewhere(readme):
+    links = {link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", readme) if "://" not in link}
+    assert {link for link in links if not (ROOT / link).exists()} == set()
+    assert "docs/report.png" in links
 
 
-def test_its_python_compiles_and_imports_public_names_only(readme):
-    for block in blocks(readme, "python"):
-        compile(block, "README.md", "exec")
-        for names in re.findall(r"^from nas_attn import (.+)$", block, re.MULTILINE):
-            assert set(names.split(", ")) <= set(nas_attn.__all__)
+def test_the_readme_counts_the_backbones(readme):
+    (counted,) = re.findall(r"(\d+) backbones come with the package", readme)
+    assert int(counted) == len(BACKBONES.own)
 
 
-def test_a_network_of_ones_own_has_the_sites_that_it_names(readme):
-    (name,) = re.findall(r'\{"(layer[\w.]+)": \{"name": "cbam", "reduction": 8\}\}', readme)
-    net = torchvision.models.resnet18(num_classes=7)
-    names = {site.name for site in own_table(net, num_classes=7, in_channels=3, image_size=64).sites}
-    assert {name, "layer3.1", "layer3.1.pre", "layer3.1.shortcut"} <= names
-    placement = Placement.from_dict({name: {"name": "cbam", "reduction": 8}})
-    model = build_model(net, placement, num_classes=7, in_channels=3, image_size=64)
-    assert any(key.startswith(f"attention.{name}.") for key in model.state_dict())
+def test_the_guide_to_spaces_lists_every_attention_and_every_space_once():
+    text = (ROOT / "docs/spaces.md").read_text(encoding="utf-8")
+    table = text[text.index("| where it looks |") : text.index("Each has a [page]")]
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(ATTENTIONS.own)
+    questions = text[text.index("| question |") : text.index("`catalogue_digits` wants")]
+    assert sorted(re.findall(r"\| `(\w+)` \|", questions)) == sorted(available_spaces())
+
+
+def test_the_pages_state_the_versions_that_pyproject_states(project):
+    text = (ROOT / "docs/machines.md").read_text(encoding="utf-8")
+    oldest = dict(re.split(r"(?:\[\w+\])?>=", line) for line in project["project"]["dependencies"])
+    (stated,) = re.findall(
+        r"Python (3\.\d+) or newer.*?\(torch ([\d.]+),\s+torchvision ([\d.]+), Optuna ([\d.]+), Ray ([\d.]+)\)",
+        text,
+        re.DOTALL,
+    )
+    assert stated == (
+        project["project"]["requires-python"].removeprefix(">="),
+        *(oldest[name] for name in ("torch", "torchvision", "optuna", "ray")),
+    )
+    assert f"Python {stated[0]} or newer" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_floors_are_those_of_the_contract(project):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("[start:floors]") : text.index("[end:floors]")]
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", table, re.MULTILINE)
+    (contract,) = (row for row in project["tool"]["importlinter"]["contracts"] if row["type"] == "layers")
+    *folders, _ground = contract["layers"]
+    for floor, layer in enumerate(reversed(folders), 2):
+        required = {name.strip(" ()") for name in re.split(r"[|:]", layer)}
+        named = {name for number, cell in rows if int(number) == floor for name in re.findall(r"`(\w+)/`", cell)}
+        assert named == {name for name in required if (ROOT / "nas_attn" / name).is_dir()}, f"floor {floor}"
+
+
+def test_the_citation_names_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == nas_attn.__version__
+    assert citation["authors"] == [{"name": "nas_attn authors"}]

@@ -1,7 +1,8 @@
 """A record that makes a network of your own a backbone; its sites are found by running it."""
 
-from nas_attn import Backbone, BackboneOption
 from torch import nn
+
+from nas_attn import Backbone, BackboneOption
 
 
 def make_net(num_classes, in_channels, width=32):

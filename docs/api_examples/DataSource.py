@@ -1,6 +1,7 @@
 """A record that makes a reader of your own a data source, here of a folder: `--data tiles:PATH`."""
 
 import numpy as np
+
 from nas_attn import DataSource, ImageDataset, LabelledImages
 
 

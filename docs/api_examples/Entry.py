@@ -1,8 +1,9 @@
 """A record that makes a module of your own an attention of the catalogue."""
 
 import torch
-from nas_attn import Entry, Option
 from torch import nn
+
+from nas_attn import Entry, Option
 
 
 class Steep(nn.Module):

@@ -1,6 +1,7 @@
 """A data set with its own test part, as a reader returns it; val is split off from train."""
 
 import numpy as np
+
 from nas_attn import ImageDataset, LabelledImages
 
 generator = np.random.default_rng(0)

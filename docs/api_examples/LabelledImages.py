@@ -1,6 +1,7 @@
 """Images and labels of one part: class numbers, or a column of 0 and 1 per label."""
 
 import numpy as np
+
 from nas_attn import LabelledImages
 
 pixels = np.zeros((4, 8, 8, 1), np.uint8)

@@ -1,6 +1,7 @@
 """A space is loaded by its name, from a file or from a dictionary; it suggests placements and counts their cost."""
 
 import optuna
+
 from nas_attn import SearchSpace
 
 space = SearchSpace.load("densenet_attn", num_classes=10, in_channels=1, image_size=8)

@@ -1,8 +1,8 @@
 """Some attentions (`triple`) leave logits in training; add their loss to yours. Without any it is 0."""
 
 import torch
-from nas_attn import auxiliary_loss, build_model
-from nas_attn import Placement
+
+from nas_attn import Placement, auxiliary_loss, build_model
 
 placement = Placement.from_dict({"stage2.block2.output": {"name": "triple", "hidden": 16}})
 model = build_model("resnet18", placement, num_classes=10, in_channels=3, image_size=32)

@@ -1,6 +1,7 @@
 """A backbone of the catalogue, or a network of your own, with attention in it."""
 
 import torch
+
 from nas_attn import Placement, build_model
 
 placement = Placement.from_dict({"stage3.block1.branch": {"name": "cbam", "reduction": 8}})

@@ -1,6 +1,7 @@
 """One module, in a network that you write yourself."""
 
 import torch
+
 from nas_attn import create_attention
 
 attention = create_attention("cbam", channels=64, reduction=8)

@@ -1,6 +1,7 @@
 """The model that a search exported, with its weights, its preprocessing and its class names."""
 
 import torch
+
 from nas_attn import load_model
 
 model = load_model("runs/densenet_attn/best.json")

@@ -1,8 +1,9 @@
 """An attention of your own joins the catalogue of this process, and of the workers of its searches."""
 
 import torch
-from nas_attn import ATTENTIONS, Entry, create_attention, register_attention
 from torch import nn
+
+from nas_attn import ATTENTIONS, Entry, create_attention, register_attention
 
 
 class Slope(nn.Module):

@@ -1,8 +1,9 @@
 """A network of your own gets a name; spaces and `best.json` can use it then."""
 
 import torch
-from nas_attn import BACKBONES, Backbone, Placement, build_model, register_backbone
 from torch import nn
+
+from nas_attn import BACKBONES, Backbone, Placement, build_model, register_backbone
 
 
 def make_net(num_classes, in_channels):

@@ -1,6 +1,7 @@
 """A reader of your own gets a name: `search(data="stripes")`, or `--data stripes` in a plug-in."""
 
 import numpy as np
+
 from nas_attn import DATA, DataSource, ImageDataset, LabelledImages, register_data
 
 

@@ -2,6 +2,6 @@
 
 from nas_attn import search
 
-run = search("densenet_attn", out="runs/from_python", trials=24, epochs=25, executor="local")
+run = search("lenet_attn", out="runs/from_python", trials=24, epochs=25, executor="local")
 print(run.folder / "report.html")
 print(run.best["recommended"], run.best["placement"])

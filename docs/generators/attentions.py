@@ -17,7 +17,7 @@ MAPS = ((64, 56), (256, 14), (512, 7))
 N_CLASSES = 10
 
 _PATTERNS = {"conv": "conv3x3", "merge": "every block.merge", "head": "**"}
-_BACKBONES = {"conv": "resnet18", "merge": "resnet18", "head": "resnet18"}
+_BACKBONES = {"conv": "resnet50"}  # in whose blocks a ReLU follows each 3x3
 _MOST_VALUES = 4
 
 
@@ -70,8 +70,7 @@ def _page(entry: Entry) -> str:
         "## Cost",
         _costs(entry),
         *([f"Per map: {documented['Cost']}"] if "Cost" in documented else []),
-        "## In a space file",
-        block(_space(entry), "toml"),
+        *([] if entry.neutral else ["## In a space file", block(_space(entry), "toml")]),
         "## In Python",
         block(_python(entry), "python"),
     ]
@@ -98,9 +97,7 @@ def _where(entry: Entry) -> str:
 def _options(entry: Entry) -> str:
     if not entry.options:
         return "It has none."
-    rows = [
-        (code(option.name), code(value(option.default)), _values(option), option.about) for option in entry.options
-    ]
+    rows = [(code(option.name), code(value(option.default)), _values(option), option.about) for option in entry.options]
     return table(("option", "default", "values", "meaning"), rows)
 
 
@@ -146,7 +143,7 @@ def _space(entry: Entry) -> str:
         f'title = "{entry.name} or nothing"',
         "",
         "[backbone]",
-        'name = "resnet18"',
+        f'name = "{_BACKBONES.get(kind, "resnet18")}"',
         "",
         "[[sites]]",
         f'match = ["{_PATTERNS.get(kind, "every block")}"]',
@@ -178,12 +175,11 @@ def _neighbours(option: Option) -> list[Any]:
         return []
     default = int(option.default)  # type: ignore[arg-type]
     other = abs(default - 2) if option.odd else default // 2
-    return [] if option.low is not None and other < option.low or other == default else [other, default]
+    return [] if (option.low is not None and other < option.low) or other == default else [other, default]
 
 
 def _python(entry: Entry) -> str:
-    defaults = {option.name: option.default for option in entry.options}
-    more = f", context=Context(num_classes={N_CLASSES})" if entry.fewest_logits(defaults) > 1 else ""
+    more = f", context=Context(num_classes={N_CLASSES})" if entry.auxiliary else ""  # its logits are of the classes
     maps = ", ".join(["torch.rand(2, 64, 14, 14)"] * entry.n_inputs)
     return "\n".join(
         [

@@ -11,7 +11,7 @@ from nas_attn.backbones.entry import Backbone, BackboneOption
 from nas_attn.backbones.site_table import site_table
 from nas_attn.placement import SiteTable
 from nas_attn.space.published import Published, available_published, load_published
-from nas_attn.space.search_space import available_spaces, SearchSpace
+from nas_attn.space.search_space import SearchSpace, available_spaces
 
 SHAPE = {"num_classes": 10, "in_channels": 3}
 OPEN = 40
@@ -35,7 +35,9 @@ def _index(entries: Sequence[Backbone]) -> str:
     for entry in entries:
         sites = site_table(entry.name, **SHAPE)
         size = f"{sites.image_size}"
-        rows.append((f"[{entry.name}]({entry.name}.md)", entry.summary, size, f"{sites.n_parameters:,}", str(len(sites.sites))))
+        rows.append(
+            (f"[{entry.name}]({entry.name}.md)", entry.summary, size, f"{sites.n_parameters:,}", str(len(sites.sites)))
+        )
     return "\n\n".join(
         [
             "# Networks and their sites",
@@ -78,9 +80,7 @@ def _page(entry: Backbone) -> str:
 def _options(entry: Backbone) -> str:
     if not entry.options:
         return "It has none."
-    rows = [
-        (code(option.name), code(value(option.default)), _values(option), option.about) for option in entry.options
-    ]
+    rows = [(code(option.name), code(value(option.default)), _values(option), option.about) for option in entry.options]
     return table(("option", "default", "values", "meaning"), rows)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
 from generators.markdown import block, code, table, toml
 from nas_attn import config
 from nas_attn.cli.commands import app
 from nas_attn.config import Strict
 from nas_attn.space.file import SpaceFile
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 SIGNS = (("ge", "at least"), ("gt", "above"), ("le", "at most"), ("lt", "below"))
 TITLES = {
