@@ -227,7 +227,7 @@ def test_a_folder_with_other_files_is_no_run(space: Path, tmp_path: Path) -> Non
         ({"executor": "local", "device": "cuda"}, r"--device cuda needs a GPU .* none was found"),
         ({"executor": "local", "gpus_per_trial": 1.0}, r"--gpus-per-trial needs --device cuda.*no GPU was found"),
         ({"trails": 3}, r"Unknown setting 'trails': did you mean 'trials'\?"),
-        ({"trials": 0}, r"'trials' in the settings is refused: .* greater than or equal to 1, but got 0"),
+        ({"trials": 0}, r"'trials' in the settings must be a whole number from 1 to 1,000,000, but got 0\."),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused_before_anything_is_written(
