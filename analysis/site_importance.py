@@ -1,10 +1,10 @@
-"""Which site, and which attention there, mattered over all trials of one or several runs?
+"""Which sites, and which attentions there, matter over all trials of one or several runs?
 
     python analysis/site_importance.py runs/densenet_attn [runs/OTHER ...] [--out FOLDER]
 
-Prints a table of marginal means and writes it as site_importance.csv with a figure (.svg, .png). Each run's values are
-first taken relative to that run's own mean, so that runs on different data can be read together; sites are matched by
-name. A marginal mean is a hint: the sampler tries more of what did well, so that sites are not independent.
+Prints a table of marginal means and writes it as site_importance.csv, with a figure (.svg, .png). The mean of each run
+is subtracted from its values, so that runs on different data can be pooled; sites are matched by name. A marginal mean
+is a hint: the sampler tries more of what did well, so the sites are not independent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COLUMNS = ("sites", "attention", "n", "mean", "low", "high", "against_none", "ag
 
 
 def pooled(runs: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
-    """Return the placements of all runs with their values relative to their run's mean, and the sites of any run."""
+    """Return the placements of all runs, with values relative to the mean of their run, and all searched sites."""
     rows: list[Row] = []
     sites: dict[str, None] = {}
     for run in runs:
@@ -39,7 +39,7 @@ def pooled(runs: Sequence[RunRecord]) -> tuple[list[Row], list[str]]:
 
 
 def table_of(found: Sequence[Marginal], scale: Scale) -> str:
-    """Return the marginal means as text, the strongest effects first; a star marks an interval without 0."""
+    """Return the marginal means as text, the largest effects first; a star marks an interval that excludes zero."""
     lines = [f"{'site':40} {'attention':12} {'n':>4} {'against none':>14} {'95 % interval':>20}"]
     effects = [(marginal, marginal.effect) for marginal in found if marginal.effect is not None]
     for marginal, effect in sorted(effects, key=lambda pair: -abs(pair[1].mean)):
@@ -53,7 +53,7 @@ def table_of(found: Sequence[Marginal], scale: Scale) -> str:
 
 
 def write_csv(found: Sequence[Marginal], path: Path) -> None:
-    """Write the marginal means, values as they were measured (not per cent)."""
+    """Write the marginal means. Values are as measured, not in per cent."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -74,10 +74,12 @@ def write_csv(found: Sequence[Marginal], path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the runs, print the table, write the files."""
-    parser = argparse.ArgumentParser(description="Which site, and which attention there, mattered over all trials?")
+    """Read the runs, print the table and write the files."""
+    parser = argparse.ArgumentParser(description="Which sites, and which attentions there, matter over all trials?")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, such as runs/densenet_attn")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="where the files go (default: here)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(), metavar="FOLDER", help="folder of the files (default: the current one)"
+    )
     chosen = parser.parse_args(arguments)
     try:
         runs = [load_run(folder) for folder in chosen.runs]
@@ -88,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = marginals(rows, sites)
     heat = heat_map(found)
     if heat is None:
-        print("No trial with attention was trained to the end in these runs.", file=sys.stderr)
+        print("These runs have no complete trial with attention.", file=sys.stderr)
         return 1
     scale = PER_CENT if all(scale_of(run) == PER_CENT for run in runs) else scale_of(runs[0])
     unit = scale.points or " its unit"

@@ -141,10 +141,10 @@ def test_leader_is_the_best_confirmed_mean_else_the_best_trial():
     run = make_run(messy=False)
     confirmed = leader(run)
     assert confirmed is not None
-    assert (confirmed[0].stage, confirmed[1].n) == ("confirm", 2)
+    assert (confirmed.stage, confirmed.summary.n) == ("confirm", 2)
     searched = leader(replace(run, confirm=()))
     assert searched is not None
-    assert searched[1].mean == max(t.value for t in run.search if len(t.placement))
+    assert searched.summary.mean == max(t.value for t in run.search if len(t.placement))
     assert leader(replace(run, confirm=(), search=run.search[:1])) is None
 
 

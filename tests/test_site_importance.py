@@ -63,4 +63,4 @@ def test_runs_without_a_measured_attention_say_so(script, monkeypatch, capsys, t
     run = make_run()
     runs(monkeypatch, script, {"a": replace(run, search=run.search[:1])})
     assert script.main(["a", "--out", str(tmp_path)]) == 1
-    assert "No trial with attention was trained to the end" in capsys.readouterr().err
+    assert "These runs have no complete trial with attention." in capsys.readouterr().err

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 
 from nas_attn.records import Attempt, RunRecord, TrialRecord
-from nas_attn.report.tables import FOUND, NONE, Arm, against, arm_called, arms_of
+from nas_attn.report.tables import BARE, FOUND, Arm, against, arm_called, arms_of, trials_of
 from nas_attn.statistics import Comparison, Summary
 
 TRIAL_COLUMNS = (
@@ -67,7 +67,7 @@ ARM_COLUMNS = (
 
 def trials_csv(run: RunRecord) -> str:
     """Return all trials of all stages, one per row."""
-    return _csv(TRIAL_COLUMNS, (_trial_row(trial) for trial in (*run.search, *run.confirm, *run.retrain)))
+    return _csv(TRIAL_COLUMNS, (_trial_row(trial) for trial in trials_of(run)))
 
 
 def _trial_row(trial: TrialRecord) -> list[object]:
@@ -98,7 +98,7 @@ def _trial_row(trial: TrialRecord) -> list[object]:
 def arms_csv(run: RunRecord) -> str:
     """Return the arms, one per row; the values by seed are the `retrain` rows of `trials.csv`."""
     arms = arms_of(run)
-    none, found = arm_called(arms, NONE), arm_called(arms, FOUND)
+    none, found = arm_called(arms, BARE), arm_called(arms, FOUND)
     return _csv(ARM_COLUMNS, (_arm_row(arm, none, found) for arm in arms))
 
 

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from nas_attn.placement import Placement, Value
 from nas_attn.records import RunRecord, TrialRecord
-from nas_attn.report.tables import NONE, in_flow_order, measured, section
+from nas_attn.report.tables import BARE, in_flow_order, section, trials_of, values_by_placement
 from nas_attn.statistics import Summary, difference_of_means, summarize
 
 Row = tuple[Placement, float]
@@ -50,16 +50,12 @@ class OptionMarginal:
 
 def rows_of(trials: Iterable[TrialRecord]) -> list[Row]:
     """Return each placement with a complete training once, with the mean value over its seeds."""
-    values: dict[Placement, list[float]] = {}
-    for trial in measured(trials):
-        if trial.value is not None:
-            values.setdefault(trial.placement, []).append(trial.value)
-    return [(placement, fmean(seeds)) for placement, seeds in values.items()]
+    return [(placement, fmean(values)) for placement, values in values_by_placement(trials).items()]
 
 
 def searched_sites(run: RunRecord) -> tuple[str, ...]:
     """Return the searched sites in flow order: those that the space matches or any trial uses."""
-    filled = {site for trial in (*run.search, *run.confirm, *run.retrain) for site in trial.placement}
+    filled = {site for trial in trials_of(run) for site in trial.placement}
     tables = section(run.config, "space").get("sites")
     patterns = [pattern for table in _mappings(tables) for pattern in _words(table.get("match"))]
     names = [site.name for site in run.table.sites] if run.table else []
@@ -93,10 +89,10 @@ def marginals(rows: Sequence[Row], sites: Sequence[str]) -> tuple[Marginal, ...]
         values: dict[str, list[float]] = {}
         for name, (_, value) in zip(names, rows, strict=True):
             values.setdefault(name, []).append(value)
-        for name in sorted(values, key=lambda name: (name != NONE, name)):
+        for name in sorted(values, key=lambda name: (name != BARE, name)):
             summary = summarize(values[name])
             assert summary is not None, "a group of trials is never empty"
-            effect = None if name == NONE else difference_of_means(values[name], values.get(NONE, []))
+            effect = None if name == BARE else difference_of_means(values[name], values.get(BARE, []))
             found.append(Marginal(tuple(together), name, summary, effect))
     return tuple(found)
 
@@ -105,7 +101,7 @@ def _decided_together(rows: Sequence[Row], sites: Sequence[str]) -> dict[tuple[s
     """Group the sites whose attentions are equal in every placement."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for site in sites if rows else ():
-        names = tuple(placement[site].name if site in placement.attentions else NONE for placement, _ in rows)
+        names = tuple(placement[site].name if site in placement.attentions else BARE for placement, _ in rows)
         groups.setdefault(names, []).append(site)
     return groups
 
@@ -158,12 +154,12 @@ class Heat:
 
 def heat_map(found: Sequence[Marginal]) -> Heat | None:
     """Return marginal means as a table, or None if no attention was measured at any site."""
-    names = sorted({marginal.attention for marginal in found} - {NONE})
+    names = sorted({marginal.attention for marginal in found} - {BARE})
     if not names:
         return None
     largest = max((abs(marginal.effect.mean) for marginal in found if marginal.effect), default=0.0) or 1.0
     by_place = {(marginal.sites, marginal.attention): marginal for marginal in found}
-    columns = (NONE, *names)
+    columns = (BARE, *names)
     rows = [
         HeatRow(sites, tuple(_heat_cell(by_place.get((sites, name)), largest) for name in columns))
         for sites in dict.fromkeys(marginal.sites for marginal in found)

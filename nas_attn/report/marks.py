@@ -9,7 +9,7 @@ from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import RunRecord, TrialRecord
 from nas_attn.report.importance import rows_of
 from nas_attn.report.palette import N_FAMILIES
-from nas_attn.report.tables import FOUND, NONE, Arm, Step, main_family, measured, names_in
+from nas_attn.report.tables import BARE, FOUND, Arm, Step, main_family, measured, names_in, trials_of
 from nas_attn.report.words import CAUSES, Scale, minus
 
 SHAPES = {"complete": "dot", "pruned": "triangle", "fail": "cross", "running": "ring"}
@@ -46,13 +46,13 @@ class Colours:
     @classmethod
     def of(cls, run: RunRecord) -> Colours:
         """Return the colours of all families that any trial used."""
-        trials = (*run.search, *run.confirm, *run.retrain)
+        trials = trials_of(run)
         families = (attention.name for trial in trials for attention in trial.placement.attentions.values())
         return cls(families, run.table)
 
     def family(self, name: str | None) -> str:
         """Return the colour of a family; `plain` for none."""
-        return self.by_family.get(name or NONE, "plain")
+        return self.by_family.get(name or BARE, "plain")
 
     def placement(self, placement: Placement) -> str:
         """Return the colour of the family that a placement uses most."""

@@ -25,7 +25,7 @@ from nas_attn.report.importance import heat_map, marginals, option_marginals, ro
 from nas_attn.report.marks import Colours
 from nas_attn.report.palette import DARK, LIGHT
 from nas_attn.report.tables import (
-    NONE,
+    BARE,
     Arm,
     against,
     arm_called,
@@ -35,6 +35,7 @@ from nas_attn.report.tables import (
     found_placement,
     in_flow_order,
     section,
+    trials_of,
 )
 from nas_attn.report.verdict import differences_of, judge
 from nas_attn.statistics import Comparison
@@ -127,7 +128,7 @@ def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
 def _facts(run: RunRecord, arms: Sequence[Arm]) -> dict[str, Any]:
     """Return the facts in the line below the verdict: the space, the data, the budgets."""
     space, facts = section(run.config, "space"), section(run.config, "data", "facts")
-    trials = (*run.search, *run.confirm, *run.retrain)
+    trials = trials_of(run)
     return {
         "title": space.get("title") or space.get("name") or run.folder.name,
         "backbone": run.table.backbone if run.table else section(space, "backbone").get("name"),
@@ -194,7 +195,7 @@ class ArmRow:
 
 
 def _arm_rows(arms: Sequence[Arm], run: RunRecord) -> list[ArmRow]:
-    none = arm_called(arms, NONE)
+    none = arm_called(arms, BARE)
     base = run.table
     return [
         ArmRow(

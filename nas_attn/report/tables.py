@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nas_attn.placement import Placement, SiteTable
-from nas_attn.records import Attempt, Measured, RunRecord, TrialRecord
+from nas_attn.records import Attempt, Measured, RunRecord, Stage, TrialRecord
 from nas_attn.statistics import Comparison, Summary, compare, summarize
 
-NONE = "none"
-FOUND = "found #1"
+BARE = "none"  # name of the arm without attention, and of no attention at a site
+FOUND = "found #1"  # name of the arm with the best placement that has attention
 CUT_OFF = "interrupted"  # cause of a trial that is run again under another number, and so does not count as failed
 
 
@@ -90,6 +90,15 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Leader:
+    """The best placement with attention so far; `summary` is that of its validation values in `stage`."""
+
+    stage: Stage
+    placement: Placement
+    summary: Summary
+
+
+@dataclass(frozen=True)
 class FailureGroup:
     """The failed trials of one stage and cause."""
 
@@ -122,9 +131,23 @@ def measured(trials: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
     return tuple(trial for trial in trials if is_measured(trial))
 
 
+def trials_of(run: RunRecord) -> tuple[TrialRecord, ...]:
+    """Return the trials of all stages."""
+    return (*run.search, *run.confirm, *run.retrain)
+
+
+def values_by_placement(trials: Iterable[TrialRecord]) -> dict[Placement, list[float]]:
+    """Return the values of the measured trials by placement, in the order of the first trial of each."""
+    values: dict[Placement, list[float]] = {}
+    for trial in measured(trials):
+        if trial.value is not None:
+            values.setdefault(trial.placement, []).append(trial.value)
+    return values
+
+
 def only_shares(run: RunRecord) -> bool:
     """Return whether every measured value lies between 0 and 1, as accuracies and ROC AUC do."""
-    trials = measured((*run.search, *run.confirm, *run.retrain))
+    trials = measured(trials_of(run))
     return all(0.0 <= trial.value <= 1.0 for trial in trials if trial.value is not None)
 
 
@@ -210,7 +233,7 @@ def _first(values: Iterable[int | None]) -> int | None:
 
 def _arm_order(arm: Arm) -> tuple[int, float, str]:
     found = any(name.startswith("found") for name in arm.names)
-    rank = 0 if found else 1 if NONE in arm.names else 2
+    rank = 0 if found else 1 if BARE in arm.names else 2
     mean = arm.summary.mean if arm.summary else -math.inf
     return rank, (-mean if rank == 2 else 0.0), arm.label if rank == 0 else ""
 
@@ -275,20 +298,19 @@ def in_flow_order(sites: Iterable[str], table: SiteTable | None) -> tuple[str, .
     return tuple(sorted(sites, key=lambda name: rank.get(name, len(rank))))
 
 
-def leader(run: RunRecord) -> tuple[TrialRecord, Summary] | None:
-    """Return the best placement with attention so far, and a summary of its validation values.
+def leader(run: RunRecord) -> Leader | None:
+    """Return the best placement with attention so far.
 
     Placements are ranked by their mean; those that were confirmed go before those that were only searched.
     """
-    for stage in (run.confirm, run.search):
-        groups: dict[str, list[TrialRecord]] = {}
-        for trial in measured(stage):
-            if len(trial.placement):
-                groups.setdefault(trial.key, []).append(trial)
-        ranked = [(rows[0], summarize(row.value for row in rows if row.value is not None)) for rows in groups.values()]
-        known = [(trial, summary) for trial, summary in ranked if summary is not None]
-        if known:
-            return max(known, key=lambda pair: pair[1].mean)
+    stages: tuple[Stage, ...] = ("confirm", "search")
+    for stage in stages:
+        groups = values_by_placement(trial for trial in getattr(run, stage) if len(trial.placement))
+        leaders = [
+            Leader(stage, placement, summary) for placement, values in groups.items() if (summary := summarize(values))
+        ]
+        if leaders:
+            return max(leaders, key=lambda found: found.summary.mean)
     return None
 
 
@@ -296,7 +318,7 @@ def found_placement(run: RunRecord) -> Placement | None:
     """Return the placement called `found #1`: the retrained one, else the exported one, else the leader so far."""
     arm = arm_called(arms_of(run), FOUND)
     lead = leader(run)
-    return arm.placement if arm else _exported(run) or (lead[0].placement if lead else None)
+    return arm.placement if arm else _exported(run) or (lead.placement if lead else None)
 
 
 def counts_of(trials: Iterable[TrialRecord]) -> Counts:
@@ -348,7 +370,7 @@ def pareto(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], 
 def failures_of(run: RunRecord) -> tuple[FailureGroup, ...]:
     """Return the failed trials of all stages, grouped by stage and cause."""
     groups: dict[tuple[str, str], list[TrialRecord]] = {}
-    for trial in (*run.search, *run.confirm, *run.retrain):
+    for trial in trials_of(run):
         if trial.state == "fail":
             groups.setdefault((trial.stage, trial.cause or "error"), []).append(trial)
     return tuple(FailureGroup(stage, cause, tuple(rows)) for (stage, cause), rows in groups.items())

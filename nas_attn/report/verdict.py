@@ -6,12 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 
+from nas_attn.placement import Placement
 from nas_attn.records import RunRecord
 from nas_attn.report.importance import searched_sites
 from nas_attn.report.tables import (
+    BARE,
     CUT_OFF,
     FOUND,
-    NONE,
     Arm,
     against,
     arm_called,
@@ -21,6 +22,8 @@ from nas_attn.report.tables import (
     measured,
     rival,
     section,
+    trials_of,
+    values_by_placement,
 )
 from nas_attn.report.words import Scale, causes, count, placement_words, scale_of
 from nas_attn.statistics import Comparison
@@ -99,7 +102,7 @@ def judge(run: RunRecord) -> Verdict:
     if found is None or found.summary is None:
         return _before_test(run, found)
     name, everywhere = rival(found, arms, run.table)
-    none = arm_called(arms, NONE)
+    none = arm_called(arms, BARE)
     comparison = against(found, none) if none and none.summary else None
     word = comparison.word if comparison else "not known"
     scale = scale_of(run)
@@ -141,7 +144,7 @@ def _opening(run: RunRecord, comparison: Comparison | None, loses: bool) -> str:
     """Return the beginning of the sentence; `loses`: whether the same attention everywhere is better."""
     recommended = run.best.get("recommended") if run.best else None
     word = comparison.word if comparison else None
-    if recommended == NONE:
+    if recommended == BARE:
         return SPLIT_OPINION if word == "better" else NONE_RECOMMENDED
     if word is None:
         return "The best placement found is {where}: it gives "
@@ -161,7 +164,7 @@ def _against_none(comparison: Comparison | None, found: Arm, none: Arm | None, s
     assert found.summary is not None, "an arm without values has no verdict"
     value = f"{scale.value(found.summary.mean)} test {scale.noun} (n = {count(found.summary.n, 'seed')})"
     why = "has no finished retraining" if none else "was not retrained"
-    return (Part(f"{value}, but the arm '{NONE}' {why}{yet}, so nothing can be compared"),)
+    return (Part(f"{value}, but the arm '{BARE}' {why}{yet}, so nothing can be compared"),)
 
 
 def _difference(comparison: Comparison, unit: str, scale: Scale) -> Parts:
@@ -195,8 +198,7 @@ def _before_test(run: RunRecord, found: Arm | None) -> Verdict:
     lead = leader(run)
     if lead is None:
         return Verdict(_without_attention(run), preliminary=run.best is None)
-    trial, summary = lead
-    scale = scale_of(run)
+    summary, scale = lead.summary, scale_of(run)
     planned = section(run.config, "budget").get("trials")
     ended = counts_of(run.search).ended
     done = f"{ended} of {max(ended, planned)} trials" if isinstance(planned, int) else count(ended, "trial")
@@ -207,8 +209,8 @@ def _before_test(run: RunRecord, found: Arm | None) -> Verdict:
     value += "one seed" if summary.n == 1 else f"mean of n = {summary.n} seeds"
     parts = (
         Part(start),
-        Part(placement_words(trial.placement, run.table, len(searched_sites(run))), "where"),
-        Part(value + _beside_plain(run, trial.stage, summary.mean, scale) + ")."),
+        Part(placement_words(lead.placement, run.table, len(searched_sites(run))), "where"),
+        Part(value + _beside_plain(run, lead.stage, summary.mean, scale) + ")."),
     )
     return Verdict(parts, preliminary=True)
 
@@ -216,7 +218,7 @@ def _before_test(run: RunRecord, found: Arm | None) -> Verdict:
 def _beside_plain(run: RunRecord, stage: str, mean: float, scale: Scale) -> str:
     """Return the difference to no attention in the same stage, with no verdict."""
     rows = run.confirm if stage == "confirm" else run.search
-    values = [row.value for row in measured(rows) if not len(row.placement) and row.value is not None]
+    values = values_by_placement(rows).get(Placement())
     if not values:
         return f"; {NO_ATTENTION} has no value yet"
     difference = scale.difference(mean - fmean(values))
@@ -225,7 +227,7 @@ def _beside_plain(run: RunRecord, stage: str, mean: float, scale: Scale) -> str:
 
 def _without_attention(run: RunRecord) -> Parts:
     """Return the sentence for a run without a value of a trial with attention."""
-    trials = (*run.search, *run.confirm, *run.retrain)
+    trials = trials_of(run)
     failed = Counter(trial.cause or "error" for trial in trials if trial.state == "fail" and trial.cause != CUT_OFF)
     reasons = causes(failed)
     ended = counts_of(run.search).ended
