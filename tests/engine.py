@@ -10,7 +10,8 @@ from nas_attn.config import Budget, Engine, Recipe
 from nas_attn.placement import Site, SiteTable
 from nas_attn.records import Outcome, Task
 from nas_attn.run.folder import RetrainedWeights
-from nas_attn.space.search_space import BoundSpace, SearchSpace
+from nas_attn.space.bound import BoundSpace
+from nas_attn.space.search_space import SearchSpace
 from nas_attn.study.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
 from nas_attn.study.planned import PlannedRuns
 from nas_attn.study.sampling import SearchStudy

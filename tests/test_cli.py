@@ -18,7 +18,9 @@ from nas_attn.cli.commands import main
 from nas_attn.config import GROUPS, settings
 from nas_attn.errors import DataError, Interrupted, RunStopped
 from nas_attn.executors.catalog import EXECUTORS
-from nas_attn.space.search_space import SearchSpace, available_spaces, space_schema
+from nas_attn.space.file import available_spaces
+from nas_attn.space.schema import space_schema
+from nas_attn.space.search_space import SearchSpace
 from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
 
 

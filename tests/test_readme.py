@@ -7,12 +7,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 
 import nas_attn
-from nas_attn import ATTENTIONS, BACKBONES, cli
-from nas_attn.space.search_space import available_spaces
+from nas_attn import ATTENTIONS, BACKBONES
+from nas_attn.cli.commands import command_line
+from nas_attn.space.file import available_spaces
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,7 +38,7 @@ def test_the_readme_is_short_and_names_the_main_job(readme):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_that_a_page_names_exists(page):
     known = set(OTHERS)
-    for command in typer.main.get_command(cli.commands.app).commands.values():
+    for command in command_line().commands.values():
         known |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))
     assert named <= known

@@ -13,7 +13,7 @@ from nas_attn.errors import ConfigError
 from nas_attn.executors.resources import allocate
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import bind, read_settings
-from nas_attn.space.search_space import available_spaces
+from nas_attn.space.file import available_spaces
 
 
 def test_the_command_line_goes_before_the_space_file_and_that_before_the_defaults(tmp_path: Path) -> None:

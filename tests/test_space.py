@@ -18,9 +18,10 @@ from nas_attn.attention.entry import Context
 from nas_attn.attention.options import resolve_options
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Attention, Placement
-from nas_attn.space.fit import placement_cost
+from nas_attn.space.bound import BoundSpace
+from nas_attn.space.fit import Cost, placement_cost
 from nas_attn.space.patterns import matches
-from nas_attn.space.search_space import BoundSpace, Cost, SearchSpace
+from nas_attn.space.search_space import SearchSpace
 
 SMALL: dict[str, Any] = {
     "title": "Small enough to count by hand",
@@ -224,7 +225,7 @@ def test_parameters_that_are_missing_or_unknown_are_named():
     params = bound.params(Placement())
     assert params is not None
     with pytest.raises(
-        SpaceError, match=r"Parameter 'transition1\.attention' is missing: give it one of none, se, cbam\."
+        SpaceError, match=r"Parameter 'transition1\.attention' is missing: set it to one of none, se, cbam\."
     ):
         bound.placement({"denseblock1.attention": "none"})
     with pytest.raises(SpaceError, match=r"'denseblock1\.attention' 'cbma': did you mean 'cbam'\?"):

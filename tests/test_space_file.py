@@ -14,7 +14,9 @@ from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.backbones.catalog import BACKBONES
 from nas_attn.errors import SpaceError
 from nas_attn.space import file as space_file
-from nas_attn.space.search_space import SearchSpace, available_spaces, space_schema
+from nas_attn.space.file import available_spaces
+from nas_attn.space.schema import space_schema
+from nas_attn.space.search_space import SearchSpace
 
 GOOD = """
 title = "A test"
@@ -126,7 +128,11 @@ def test_a_backbone_may_be_a_name_alone():
         ("image_size", "imagesize", "did you mean 'image_size'?"),
         ('share = "all"', 'share = "al"', "'share' in [[sites]] 2 of"),
         ('share = "all"', 'share = "al"', "must be one of site, stage, all, but got 'al': did you mean 'all'?"),
-        ('"residual"', '"residal"', "must be one of gate, residual, concat, addend, but got 'residal': did you mean 'residual'?"),
+        (
+            '"residual"',
+            '"residal"',
+            "must be one of gate, residual, concat, addend, but got 'residal': did you mean 'residual'?",
+        ),
         ('match = ["denseblock*"]', 'match = "denseblock*"', "write match = ['denseblock*']."),
         ('match = ["denseblock*"]\n', "", "Either 'match' or 'one_of' must stand in [[sites]] 1 of"),
         ('title = "A test"', "", "Key 'title' is missing in"),

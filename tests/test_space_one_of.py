@@ -10,7 +10,8 @@ from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.placement import Attention, Placement
-from nas_attn.space.search_space import BoundSpace, SearchSpace
+from nas_attn.space.bound import BoundSpace
+from nas_attn.space.search_space import SearchSpace
 
 SHAPE = {"num_classes": 3, "in_channels": 1, "image_size": 16}
 POSITIONS = ("branch", "pre", "output", "shortcut")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from generators.markdown import block, code, table, value
+from generators.markdown import block, code, plain, table, value
 from nas_attn.backbones.catalog import BACKBONES, check_backbone
 from nas_attn.backbones.entry import Backbone, BackboneOption
 from nas_attn.backbones.site_table import site_table
 from nas_attn.placement import SiteTable
+from nas_attn.space.file import available_spaces
 from nas_attn.space.published import Published, available_published, load_published
-from nas_attn.space.search_space import SearchSpace, available_spaces
+from nas_attn.space.search_space import SearchSpace
 
 SHAPE = {"num_classes": 10, "in_channels": 3}
 OPEN = 40
@@ -73,14 +74,17 @@ def _page(entry: Backbone) -> str:
         _spaces(entry.name),
     ]
     if sites.stacking:
-        parts.insert(3, f"!!! note\n    {sites.stacking}")
+        parts.insert(3, f"!!! note\n    {plain(sites.stacking)}")
     return "\n\n".join(part for part in parts if part)
 
 
 def _options(entry: Backbone) -> str:
     if not entry.options:
         return "It has none."
-    rows = [(code(option.name), code(value(option.default)), _values(option), option.about) for option in entry.options]
+    rows = [
+        (code(option.name), code(value(option.default)), _values(option), plain(option.about))
+        for option in entry.options
+    ]
     return table(("option", "default", "values", "meaning"), rows)
 
 
@@ -98,8 +102,8 @@ def _values(option: BackboneOption) -> str:
 
 def _kinds(sites: SiteTable) -> str:
     counts = Counter(site.kind for site in sites.sites)
-    rows = [(code(kind), str(counts[kind]), sites.lacks.get(kind, "")) for kind in sites.kinds]
-    rows += [(code(kind), "0", why) for kind, why in sites.lacks.items() if kind not in sites.kinds]
+    rows = [(code(kind), str(counts[kind]), plain(sites.lacks.get(kind, ""))) for kind in sites.kinds]
+    rows += [(code(kind), "0", plain(why)) for kind, why in sites.lacks.items() if kind not in sites.kinds]
     return table(("kind", "sites", "why none, or not in every block"), rows)
 
 
@@ -147,12 +151,12 @@ def _one_published(network: Published) -> str:
     cost, size = network.cost(), network.image_size
     options = ", ".join(f"{key} = {value(given)}" for key, given in network.backbone.items() if key != "name")
     rows = [
-        ("source", network.source),
+        ("source", plain(network.source)),
         ("backbone", f"{code(network.backbone['name'])} {options and f'({options})'}".strip()),
         ("input", f"{network.in_channels} channels, {size}x{size}, {network.table.output}"),
         ("cost", f"{cost.n_parameters:,} parameters, {cost.n_macs:,} multiply-adds"),
         *([("published", f"{network.published_parameters:,} parameters")] if network.published_parameters else []),
-        *([("note", network.note)] if network.note else []),
+        *([("note", plain(network.note))] if network.note else []),
         *((", ".join(code(pattern) for pattern in patterns), code(placed)) for patterns, placed in network.sites),
     ]
-    return f"## {network.name}\n\n{network.title}.\n\n" + table(("", ""), rows)
+    return f"## {network.name}\n\n{plain(network.title)}.\n\n" + table(("", ""), rows)

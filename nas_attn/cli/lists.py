@@ -15,9 +15,11 @@ from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry, Option
 from nas_attn.attention.options import resolve_options
 from nas_attn.errors import ConfigError, unknown
 from nas_attn.placement import Value
+from nas_attn.space.file import available_spaces
 from nas_attn.space.fit import Cost, entry_cost
 from nas_attn.space.published import Published, available_published, load_published
-from nas_attn.space.search_space import N_CLASSES, SearchSpace, available_spaces, space_schema
+from nas_attn.space.schema import space_schema
+from nas_attn.space.search_space import N_CLASSES, SearchSpace
 
 CHANNELS, CONTEXT = 64, Context(num_classes=10, height=14, width=14)
 """Where the lists count what an attention costs."""

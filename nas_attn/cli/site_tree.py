@@ -19,8 +19,9 @@ from nas_attn.backbones.timm_names import PREFIX
 from nas_attn.cli.lists import console_of
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Site, SiteTable
+from nas_attn.space.file import available_spaces
 from nas_attn.space.patterns import block_names, covered
-from nas_attn.space.search_space import N_CLASSES, SearchSpace, available_spaces
+from nas_attn.space.search_space import N_CLASSES, SearchSpace
 
 _KINDS = {
     "output": "after a block or module",

@@ -21,8 +21,9 @@ from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.files import file_digest
 from nas_attn.placement import Placement, Shape
 from nas_attn.records import LogitsOf
+from nas_attn.space.bound import BoundSpace
 from nas_attn.space.published import Published, load_published
-from nas_attn.space.search_space import BoundSpace, SearchSpace
+from nas_attn.space.search_space import SearchSpace
 from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
 from nas_attn.training.context import load_train
 from nas_attn.validation import Model, fields_of, validate

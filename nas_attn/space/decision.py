@@ -1,4 +1,4 @@
-"""One decision of a space: which attention, with which options, sits at every site of a group."""
+"""The decisions of a space: each chooses one attention with its options for all sites of a group."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from nas_attn.space.file import SiteRule, place_of_rule
 from nas_attn.space.fit import Cost, cost_at, is_neutral, misfit, refuse_few_logits, resolve_at
 from nas_attn.space.patterns import block_names, covered, no_match
 
-Alternative = tuple[Value, ...]
-"""An attention's name, its position if that is searched, then the value of each searched option; `("none",)` is no
-attention."""
+Choice = tuple[Value, ...]
+"""An attention's name, its position if that is searched, then the value of each searched option."""
 
-Cover = tuple[Site, str]
-"""A site, and the pattern that covers it."""
+MatchedSite = tuple[Site, str]
+"""A site, and the pattern that matches it."""
 
-NONE: Alternative = ("none",)
+NO_ATTENTION: Choice = ("none",)
 
 
 @dataclass(frozen=True)
-class Fragment:
-    """What one alternative puts where, resolved, and what it adds to the network's cost."""
+class PlacedChoice:
+    """The resolved attentions of one choice by site, and the cost that they add to the network."""
 
     attentions: tuple[tuple[str, Attention], ...]
     cost: Cost
@@ -36,24 +35,24 @@ class Fragment:
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice, made once for all `sites`.
+    """One decision of a space, shared by all `sites`.
 
     Args:
-        name: The site's name, or that of the group that shares the choice.
-        searched: Attention -> its options with more than one value, in the file's order.
-        fragments: Every alternative, in the order of its values; several may be the same network.
-        positions: The places in a block of which one gets the attention; empty where the sites all get it.
+        name: Name of the site, or of the group of sites that shares the decision.
+        searched: Attention -> its options with more than one value, in the order of the file.
+        placed_choices: Every choice, in the order of its values; several may build the same network.
+        positions: Positions in a block of which one gets the attention; empty if all sites get it.
     """
 
     name: str
     sites: tuple[Site, ...]
     searched: Mapping[str, Mapping[str, tuple[Value, ...]]]
-    fragments: Mapping[Alternative, Fragment]
+    placed_choices: Mapping[Choice, PlacedChoice]
     positions: tuple[str, ...] = ()
 
     @property
     def attentions(self) -> tuple[str, ...]:
-        """The attentions to choose from, without "none"."""
+        """The attentions to choose from, without `none`."""
         return tuple(self.searched)
 
     @cached_property
@@ -67,48 +66,49 @@ class Decision:
         return found
 
     @cached_property
-    def distinct(self) -> dict[tuple[tuple[str, Attention], ...], Alternative]:
-        """What the alternatives put where, without doubles, each with the first alternative that does so."""
-        found: dict[tuple[tuple[str, Attention], ...], Alternative] = {}
-        for alternative, fragment in self.fragments.items():
-            found.setdefault(fragment.attentions, alternative)
+    def distinct(self) -> dict[tuple[tuple[str, Attention], ...], Choice]:
+        """The distinct placements of the choices, each with the first choice that makes it."""
+        found: dict[tuple[tuple[str, Attention], ...], Choice] = {}
+        for choice, placed in self.placed_choices.items():
+            found.setdefault(placed.attentions, choice)
         return found
 
     @cached_property
     def _keys(self) -> dict[Value, tuple[str, ...]]:
-        """The parameters that matter for each attention, in the order of an alternative."""
+        """The parameters that have an effect for each attention, in the order of a choice."""
         keys: dict[Value, tuple[str, ...]] = {"none": ()}
         for name, options in self.searched.items():
             position = (f"{self.name}.position",) if self.positions else ()
             keys[name] = (*position, *(f"{self.name}.{name}.{option}" for option in options))
         return keys
 
-    def fragment(self, params: Mapping[str, Value]) -> Fragment:
-        """Return what flat parameters choose here; other parameters are ignored.
+    def placed(self, params: Mapping[str, Value]) -> PlacedChoice:
+        """Return the placed choice of flat parameters; other parameters are ignored.
 
         Raises: SpaceError that names the parameter that is missing or has an unknown value.
         """
         try:
             attention = params[f"{self.name}.attention"]
-            return self.fragments[(attention, *[params[key] for key in self._keys[attention]])]
+            return self.placed_choices[(attention, *[params[key] for key in self._keys[attention]])]
         except (KeyError, TypeError):
             raise SpaceError(self._reason(params)) from None
 
-    def params(self, alternative: Alternative) -> dict[str, Value]:
-        """Return flat parameters that choose `alternative`; those without effect have their first value."""
-        chosen = dict(zip(self._keys[alternative[0]], alternative[1:], strict=True))
-        chosen[f"{self.name}.attention"] = alternative[0]
+    def params(self, choice: Choice) -> dict[str, Value]:
+        """Return flat parameters of `choice`; those without effect have their first value."""
+        chosen = dict(zip(self._keys[choice[0]], choice[1:], strict=True))
+        chosen[f"{self.name}.attention"] = choice[0]
         return {name: chosen.get(name, values[0]) for name, values in self.choices.items()}
 
-    def usual(self, attention: str) -> Alternative:
-        """Return the alternative nearest to the attention's defaults, at the first position; `("none",)` if it is no
-        choice here.
+    def default_choice(self, attention: str) -> Choice:
+        """Return the choice nearest to the attention's defaults, at the first position.
+
+        It is `NO_ATTENTION` if the decision does not include the attention.
         """
         if attention not in self.searched:
-            return NONE
+            return NO_ATTENTION
         entry = attention_entry(attention)
         defaults = {option.name: option.default for option in entry.options}
-        decided = resolve_options(entry, self.sites[0].channels, {})  # what "auto" stands for
+        decided = resolve_options(entry, self.sites[0].channels, {})  # with numbers in place of "auto"
         nearby = [
             _nearest_value(defaults[option], decided.get(option), values)
             for option, values in self.searched[attention].items()
@@ -116,15 +116,15 @@ class Decision:
         return (attention, *self.positions[:1], *nearby)
 
     def _reason(self, params: Mapping[str, Value]) -> str:
-        """Say which parameter of this decision is missing or has an unknown value."""
+        """Return the sentence for a parameter that is missing or has an unknown value."""
         attention = params.get(f"{self.name}.attention")
         keys = self._keys.get(attention, ()) if isinstance(attention, str) else ()
         for key in (f"{self.name}.attention", *keys):
             if key not in params:
-                return f"Parameter '{key}' is missing: give it one of {_listed(self.choices[key])}."
+                return f"Parameter '{key}' is missing: set it to one of {_listed(self.choices[key])}."
             if params[key] not in self.choices[key]:
                 return unknown(f"value of parameter '{key}'", str(params[key]), [str(v) for v in self.choices[key]])
-        raise AssertionError(f"every combination of known values must have a fragment, but {dict(params)} has none")
+        raise AssertionError(f"every combination of known values must be a choice, but {dict(params)} is none")
 
 
 def make_decisions(
@@ -134,61 +134,62 @@ def make_decisions(
     where: str,
     listing: str | None = None,
 ) -> tuple[Decision, ...]:
-    """Return the decisions of a space over the sites of one backbone, in the order of the file, then of the data flow.
+    """Return the decisions of a space over the sites of one backbone: in the order of the file, then of the data flow.
 
     Args:
         options: Attention -> its options with the values to choose from.
-        listing: A command that lists the sites.
+        where: Name of the file in messages.
+        listing: Command that lists the sites, for messages.
 
-    Raises: SpaceError that names the file, the `[[sites]]` table, and what does not fit there.
+    Raises: SpaceError that names the file, the `[[sites]]` table and the misfit.
     """
     blocks = block_names(table)
     groups = [
-        _groups(rule, covers, blocks)
-        for rule, covers in zip(rules, _match_all(rules, table, where, listing), strict=True)
+        _groups(rule, matched, blocks)
+        for rule, matched in zip(rules, _match_all(rules, table, where, listing), strict=True)
     ]
     names = Counter(name for group in groups for name in group)
     decisions = []
     for number, (rule, group) in enumerate(zip(rules, groups, strict=True), 1):
-        for name, covers in group.items():
+        for name, matched in group.items():
             own = name if rule.share == "site" or names[name] == 1 else f"{name}_{number}"
-            decisions.append(_decide(own, rule, covers, options, table.num_classes, place_of_rule(number, where)))
+            decisions.append(_decide(own, rule, matched, options, table.num_classes, place_of_rule(number, where)))
     return tuple(decisions)
 
 
 def _decide(
     name: str,
     rule: SiteRule,
-    covers: Sequence[Cover],
+    matched: Sequence[MatchedSite],
     options: Mapping[str, Mapping[str, tuple[Value, ...]]],
     num_classes: int,
     place: str,
 ) -> Decision:
-    """Return one decision with every alternative. Raises: SpaceError if one does not fit one of its sites."""
-    fragments = {NONE: Fragment((), Cost(0, 0))}
+    """Return one decision with all its choices. Raises: SpaceError if one does not fit one of its sites."""
+    placed_choices = {NO_ATTENTION: PlacedChoice((), Cost(0, 0))}
     searched: dict[str, dict[str, tuple[Value, ...]]] = {}
     for attention in rule.attentions:
         values = options.get(attention, {})
         searched[attention] = {option: listed for option, listed in values.items() if len(listed) > 1}
-        for position, placed in _by_position(rule, covers).items():
+        for position, placed in _by_position(rule, matched).items():
             for combination in product(*values.values()):
                 chosen = dict(zip(values, combination, strict=True))
-                read = {option: _read(value) for option, value in chosen.items()}
-                wired = Attention(attention, read, rule.wiring, rule.start)
-                alternative = (attention, *position, *[chosen[option] for option in searched[attention]])
-                fragments[alternative] = _fragment(placed, wired, num_classes, place)
-    return Decision(name, tuple(site for site, _ in covers), searched, fragments, rule.positions)
+                written = {option: _none_for_auto(value) for option, value in chosen.items()}
+                wired = Attention(attention, written, rule.wiring, rule.start)
+                choice = (attention, *position, *[chosen[option] for option in searched[attention]])
+                placed_choices[choice] = _place(placed, wired, num_classes, place)
+    return Decision(name, tuple(site for site, _ in matched), searched, placed_choices, rule.positions)
 
 
-def _by_position(rule: SiteRule, covers: Sequence[Cover]) -> dict[tuple[str, ...], list[Site]]:
-    """Return the sites that get the attention together: for each position of `one_of`, else all."""
+def _by_position(rule: SiteRule, matched: Sequence[MatchedSite]) -> dict[tuple[str, ...], list[Site]]:
+    """Return the sites that get the attention together: those of each position of `one_of`, otherwise all."""
     if rule.one_of is None:
-        return {(): [site for site, _ in covers]}
+        return {(): [site for site, _ in matched]}
     pairs = zip(rule.positions, rule.one_of, strict=True)
-    return {(position,): [site for site, by in covers if by == pattern] for position, pattern in pairs}
+    return {(position,): [site for site, by in matched if by == pattern] for position, pattern in pairs}
 
 
-def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str, listing: str | None) -> list[list[Cover]]:
+def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str, listing: str | None) -> list[list[MatchedSite]]:
     """Return the sites of each rule. Raises: SpaceError for a pattern without a site, or a site matched twice."""
     owners: dict[str, tuple[int, str]] = {}
     for number, rule in enumerate(rules, 1):
@@ -212,7 +213,7 @@ def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str, listing:
 
 
 def _refuse_one_place_twice(sites: Sequence[Site], where: str) -> None:
-    """Refuse two names of one place: in a network of one's own, a Sequential ends where its last child does."""
+    """Refuse two names of one place: in a user's own network, a Sequential ends where its last child does."""
     names: dict[tuple[str, str], str] = {}
     for site in sites:
         first = names.setdefault((site.module, site.kind), site.name)
@@ -224,28 +225,28 @@ def _refuse_one_place_twice(sites: Sequence[Site], where: str) -> None:
 
 
 def _kinds(rule: SiteRule) -> list[str]:
-    """Return the kinds of site that an attention of the rule fits."""
+    """Return the kinds of site that at least one attention of the rule fits."""
     fitting = {kind for name in rule.attentions for kind in attention_entry(name).kinds}
     return [kind for kind in KINDS if kind in fitting]
 
 
-def _groups(rule: SiteRule, covers: Sequence[Cover], blocks: Mapping[str, str]) -> dict[str, list[Cover]]:
-    """Return the sites of a rule by the name of their decision."""
-    groups: dict[str, list[Cover]] = {}
-    for site, by in covers:
+def _groups(rule: SiteRule, matched: Sequence[MatchedSite], blocks: Mapping[str, str]) -> dict[str, list[MatchedSite]]:
+    """Return the sites of a rule, grouped by the name of their decision."""
+    groups: dict[str, list[MatchedSite]] = {}
+    for site, by in matched:
         own = site.name if rule.one_of is None else blocks.get(site.name) or site.name.rpartition(".")[0]
         name = {"site": own, "stage": site.stage, "all": "all"}[rule.share]
         groups.setdefault(name, []).append((site, by))
     return groups
 
 
-def _read(value: Value) -> Value:
-    """Return None for "auto", which stands for it where there is no None."""
+def _none_for_auto(value: Value) -> Value:
+    """Return None for "auto": TOML has no None."""
     return None if value == "auto" else value
 
 
-def _fragment(sites: Sequence[Site], attention: Attention, num_classes: int, place: str) -> Fragment:
-    """Return `attention` at all `sites`. Raises: SpaceError if it does not fit one of them."""
+def _place(sites: Sequence[Site], attention: Attention, num_classes: int, place: str) -> PlacedChoice:
+    """Return `attention` at all `sites`, with its cost. Raises: SpaceError if it does not fit one of them."""
     placed = []
     total = Cost(0, 0)
     for site in sites:
@@ -258,11 +259,11 @@ def _fragment(sites: Sequence[Site], attention: Attention, num_classes: int, pla
         refuse_few_logits(resolved, num_classes, f"In {place}")
         placed.append((site.name, resolved))
         total += cost_at(site, resolved, num_classes)
-    return Fragment(tuple(placed), total)
+    return PlacedChoice(tuple(placed), total)
 
 
 def _nearest_value(default: Value, decided: Value, values: tuple[Value, ...]) -> Value:
-    """Return the default if it is among the values, else the nearest number, else the first."""
+    """Return the default if it is among the values, otherwise the nearest number, otherwise the first value."""
     wanted = "auto" if default is None else default
     if wanted in values:
         return wanted
@@ -274,6 +275,6 @@ def _nearest_value(default: Value, decided: Value, values: tuple[Value, ...]) ->
 
 
 def _listed(values: Sequence[Value], most: int = 12) -> str:
-    """Return values as a short list."""
+    """Return values as a comma-separated list, shortened after `most`."""
     more = f" and {len(values) - most} more" if len(values) > most else ""
     return ", ".join(str(value) for value in values[:most]) + more

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nas_attn.placement import Placement
 from nas_attn.records import Artifact, Outcome, Stage, Task, TrialRecord
-from nas_attn.space.search_space import BoundSpace
+from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import Ledger
 from nas_attn.study.sampling import MAX_CRASHES
 

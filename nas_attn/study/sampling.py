@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from nas_attn.config import Engine
 from nas_attn.placement import Placement, Value
 from nas_attn.records import Outcome, Task, TrialRecord
-from nas_attn.space.search_space import BoundSpace
+from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import Ledger
 from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
 

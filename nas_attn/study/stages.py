@@ -13,7 +13,7 @@ from nas_attn.config import Budget, Recipe
 from nas_attn.errors import RunStopped
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import Artifact, Outcome, Stage, Task, TrialRecord
-from nas_attn.space.search_space import BoundSpace
+from nas_attn.space.bound import BoundSpace
 from nas_attn.study.planned import PlannedRun, PlannedRuns
 from nas_attn.study.sampling import SearchStudy, ranking
 
