@@ -104,7 +104,7 @@ def test_a_softmax_over_one_logit_is_refused_before_anything_starts() -> None:
     two = SearchSpace.from_dict(record, num_classes=2)
     assert two.bound.n_placements == 3
     with pytest.raises(
-        SpaceError, match=r"softmax=channel.* needs a network of 2 logits or more, but this one gives 1"
+        SpaceError, match=r"softmax=channel.* needs a network with at least 2 logits, but this one has 1"
     ):
         _ = SearchSpace.from_dict(record, num_classes=1).bound
     placement = Placement.from_dict({"stage1.pool": {"name": "triple", "reduction": 2, "softmax": "channel"}})

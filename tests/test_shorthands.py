@@ -220,7 +220,7 @@ def test_a_site_that_two_shorthands_cover_is_refused():
             "every block.head",
             r"none of its sites is of kind 'head' \(what it pools to a pix",
         ),
-        (_catalogue("resnet18"), "every block.head", "it has sites of kind 'head', but none of them lies in a block"),
+        (_catalogue("resnet18"), "every block.head", "it has sites of kind 'head', but none of them is in a block"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.backbone,
 )

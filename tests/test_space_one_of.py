@@ -82,11 +82,11 @@ def test_what_is_chosen_is_what_is_built():
 @pytest.mark.parametrize(
     ("rule", "sentence"),
     [
-        ({"match": ["stage1.*"]}, r"Either 'match' or 'one_of' must stand in \[\[sites\]\] 1 of .*, but got both\."),
-        ({"one_of": None}, r"Either 'match' or 'one_of' must stand in \[\[sites\]\] 1 of .*, but got neither\."),
+        ({"match": ["stage1.*"]}, r"\[\[sites\]\] 1 of .* must have either 'match' or 'one_of', but it has both\."),
+        ({"one_of": None}, r"\[\[sites\]\] 1 of .* must have either 'match' or 'one_of', but it has neither\."),
         (
             {"one_of": ["*.*.pre", "*.*.pre"]},
-            r"'one_of' in .* must not name a value twice, but lists '\*\.\*\.pre' twice",
+            r"'one_of' in .* must not list a value twice, but lists '\*\.\*\.pre' twice",
         ),
         ({"one_of": ["*.*.pre"]}, r"'one_of' in \[\[sites\]\] 1 .* at least 2 items"),
         ({"one_of": ["*.*.pre", "*.*.brunch"]}, r"Pattern '\*\.\*\.brunch' in .* matches no site of resnet18"),

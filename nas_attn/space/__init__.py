@@ -1,1 +1,1 @@
-"""Search spaces: the file, its sites and choices, what fits and what it costs."""
+"""Search spaces: the file, its sites and decisions, the fit and the cost of attentions."""

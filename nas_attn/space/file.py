@@ -1,4 +1,4 @@
-"""The space file: its location, its keys, and the checks of what it states."""
+"""The space file: its location, its keys, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from nas_attn.placement import Value
 from nas_attn.space.patterns import position_of
 from nas_attn.validation import KeyPath, Strict, validate
 
-Words = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 TABLES: Mapping[Table, type[Strict]] = {"data": table_model("data"), "recipe": table_model("recipe")}
 """The tables of a space file that state settings."""
 
 
 class SiteRule(Strict):
-    """One `[[sites]]` table: which sites, and what may sit there; "none" is always a choice.
+    """One `[[sites]]` table: patterns of sites and the attentions to choose from.
 
-    It has either `match` or `one_of`.
+    It has either `match` or `one_of`. `none` is always a choice.
     """
 
-    match: Words | None = Field(
+    match: Names | None = Field(
         default=None,
         description="Patterns of site names: '*' stays within a dot, '**' crosses dots. Shorthands: 'last', "
-        "'every block', 'every block.branch' (or another kind of site), 'conv3x3', each also behind a stage, as "
-        "'stage3.last' or 'stage*.last'; 'stage3.*' is all of that stage.",
+        "'every block', 'every block.branch' (or another kind of site), 'conv3x3', each also after a stage, as in "
+        "'stage3.last' or 'stage*.last'. 'stage3.*' matches all sites of that stage.",
     )
     one_of: Annotated[tuple[str, ...], Field(strict=False, min_length=2)] | None = Field(
         default=None,
         description="In place of `match`: one pattern for each position in a block, e.g. 'every block.pre' and "
-        "'every block.branch'. A block gets the attention at one of them, and which one is searched; an arm "
-        "everywhere takes the first.",
+        "'every block.branch'. Each block gets the attention at one of them, and the search chooses which one. An arm "
+        "'everywhere' uses the first.",
     )
-    attentions: Words = Field(description="Attentions to choose from; 'none' is always a choice.")
+    attentions: Names = Field(description="Attentions to choose from; 'none' is always a choice.")
     share: Literal["site", "stage", "all"] = Field(
         default="site",
-        description="One decision for each site (with `one_of`, each block), for each stage, or for all that match.",
+        description="One decision per site (with `one_of`, per block), per stage, or for all matched sites.",
     )
     wiring: Literal["gate", "residual", "concat", "addend"] = Field(
         default="gate",
@@ -55,19 +55,19 @@ class SiteRule(Strict):
     start: Literal["own", "identity"] = Field(
         default="own",
         description="own: as the attention's authors initialise it. identity: x + g * (A(x) - x) with a learned g that "
-        "starts at 0, so that the network computes at first what it does without.",
+        "starts at 0, so that the network initially computes the same as without attention.",
     )
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The patterns of either key."""
+        """The patterns of `match` or `one_of`."""
         return self.match or self.one_of or ()
 
     @property
     def positions(self) -> tuple[str, ...]:
-        """The names of the patterns of `one_of`: their last words if these differ, otherwise the patterns."""
-        words = tuple(position_of(pattern) for pattern in self.one_of or ())
-        return words if len(set(words)) == len(words) else self.one_of or ()
+        """The names of the positions of `one_of`: the last parts of the patterns if these differ, else the patterns."""
+        names = tuple(position_of(pattern) for pattern in self.one_of or ())
+        return names if len(set(names)) == len(names) else self.one_of or ()
 
 
 class Limits(Strict):
@@ -86,32 +86,32 @@ class Limits(Strict):
 class SpaceFile(Strict):
     """A search space: a backbone, its sites, and the choices at each site."""
 
-    title: Annotated[str, Field(min_length=1)] = Field(description="What the space is, in a few words.")
+    title: Annotated[str, Field(min_length=1)] = Field(description="Short description of the space.")
     backbone: str | dict[str, Any] | None = Field(
         default=None,
-        description="A backbone's name, or a table with its name and options; left out for a network of your own.",
+        description="A backbone's name, or a table with its name and options. Leave it out for a network of your own.",
     )
     sites: Annotated[tuple[SiteRule, ...], Field(strict=False, min_length=1)] = Field(
-        description="Which sites get a choice."
+        description="Which sites may get attention, and which attentions."
     )
     attentions: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="Values to search, by attention and option; a single value is fixed, an option left out keeps its "
-        'default, "auto" stands for None.',
+        description="Values to search, by attention and option. A single value is fixed; an option that is left out "
+        'keeps its default; "auto" stands for None.',
     )
     limits: Limits = Limits()
     data: dict[str, Any] = Field(
-        default_factory=dict, description="The data settings that suit this space; the command line overrides them."
+        default_factory=dict, description="Data settings for this space; the command line overrides them."
     )
     recipe: dict[str, Any] = Field(
-        default_factory=dict, description="The training settings that suit this space; the command line overrides them."
+        default_factory=dict, description="Training settings for this space; the command line overrides them."
     )
 
 
 def read_space(record: Mapping[str, Any], where: str) -> SpaceFile:
-    """Return a space file's content, checked as far as it can be without the backbone's sites.
+    """Return the content of a space file, with every check that does not need the backbone's sites.
 
-    Raises: SpaceError, in one sentence: the file, the place in it, the rule, the value, the nearest valid word.
+    Raises: SpaceError, in one sentence: the file, the place in it, the rule, the value, the nearest valid name.
     """
     space = validate(SpaceFile, record, where, SpaceError, _key_and_place)
     tables: dict[str, Any] = {name: _read_table(name, getattr(space, name), where) for name in TABLES}
@@ -129,17 +129,17 @@ def read_space(record: Mapping[str, Any], where: str) -> SpaceFile:
                 f"Attention '{name}' in {place} has options, but no [[sites]] table lists it in `attentions`: "
                 "add it there, or remove its options."
             )
-        attentions[name] = {option: _checked_values(name, option, given, place) for option, given in options.items()}
+        attentions[name] = {option: _checked_values(name, option, stated, place) for option, stated in options.items()}
     return space.model_copy(update={"backbone": backbone, "attentions": attentions, **tables})
 
 
 def place_of_rule(number: int, where: str) -> str:
-    """Return how a sentence calls the `number`-th `[[sites]]` table, counted from 1."""
+    """Return the name of the `number`-th `[[sites]]` table in messages, counted from 1."""
     return f"[[sites]] {number} of {where}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return the content of a TOML file. Raises: SpaceError that names the file, and the line that is broken."""
+    """Return the content of a TOML file. Raises: SpaceError that names the file and the faulty line."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -152,7 +152,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def available_spaces() -> dict[str, Path]:
-    """Return the shipped spaces by name: those beside the package's modules, else those of the checkout."""
+    """Return the shipped spaces by name: those installed with the package, otherwise those of the checkout."""
     here = Path(__file__).resolve().parents[1]
     for folder in (here / "search_spaces", here.parent / "search_spaces"):
         spaces = {path.stem: path for path in sorted(folder.glob("*.toml"))}
@@ -162,7 +162,7 @@ def available_spaces() -> dict[str, Path]:
 
 
 def find_space(name_or_path: str | Path) -> Path:
-    """Return the file of a space: a shipped one by its name, or a path.
+    """Return the path of a shipped space by its name, or `name_or_path` itself.
 
     Raises: SpaceError that names the nearest space, or the nearest file in that folder.
     """
@@ -181,16 +181,16 @@ def find_space(name_or_path: str | Path) -> Path:
 
 
 def shown(path: Path) -> str:
-    """Return a path as a sentence shows it: relative if it lies under the working directory."""
+    """Return a path for messages: relative to the working directory if it is inside."""
     full = path.resolve()
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(path)
 
 
 def _check_patterns(rule: SiteRule, place: str) -> None:
-    """Refuse a table with both keys or none of them, and a position that is named twice."""
+    """Refuse a table with both keys or neither, and a position that is listed twice."""
     if (rule.match is None) == (rule.one_of is None):
-        got = "neither" if rule.match is None else "both"
-        raise SpaceError(f"Either 'match' or 'one_of' must stand in {place}, but got {got}.")
+        found = "neither" if rule.match is None else "both"
+        raise SpaceError(f"{place} must have either 'match' or 'one_of', but it has {found}.")
     _refuse_doubles("one_of", rule.one_of or (), place)
 
 
@@ -203,10 +203,10 @@ def _check_attentions(rule: SiteRule, place: str) -> None:
     _refuse_doubles("attentions", rule.attentions, place)
 
 
-def _checked_values(name: str, option: str, given: object, place: str) -> tuple[Value, ...]:
-    """Return the values of one option. Raises: SpaceError for what the option cannot be."""
+def _checked_values(name: str, option: str, stated: object, place: str) -> tuple[Value, ...]:
+    """Return the values of one option. Raises: SpaceError for an invalid value."""
     values: list[Value] = []
-    for value in given if isinstance(given, list | tuple) else [given]:
+    for value in stated if isinstance(stated, list | tuple) else [stated]:
         if not isinstance(value, int | float | bool | str | None):
             raise SpaceError(f"Option '{option}' in {place} must be one value or a list of values, but got {value!r}.")
         values.append("auto" if value is None else value)
@@ -220,16 +220,16 @@ def _checked_values(name: str, option: str, given: object, place: str) -> tuple[
 def _refuse_doubles(key: str, values: Sequence[Value], place: str) -> None:
     doubles = [value for index, value in enumerate(values) if value in values[:index]]
     if doubles:
-        raise SpaceError(f"'{key}' in {place} must not name a value twice, but lists {doubles[0]!r} twice.")
+        raise SpaceError(f"'{key}' in {place} must not list a value twice, but lists {doubles[0]!r} twice.")
 
 
 def _read_table(table: Table, stated: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the settings that a table of the file states."""
+    """Return the settings in a table of the file."""
     return validate(TABLES[table], stated, f"[{table}] of {where}", SpaceError).model_dump(exclude_none=True)
 
 
 def _key_and_place(path: KeyPath, where: str) -> tuple[str, str]:
-    """Return the key at fault, and the sentence's name of the table that it stands in."""
+    """Return the faulty key, and the name of its table in messages."""
     if len(path) > 1 and path[0] == "sites" and isinstance(path[1], int):
         return ".".join(str(part) for part in path[2:3]) or "sites", place_of_rule(path[1] + 1, where)
     tables = [str(part) for part in path if not isinstance(part, int)]

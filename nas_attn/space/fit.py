@@ -1,4 +1,4 @@
-"""One attention at one site: whether it fits there, how it is written in one way, and what it costs. No torch."""
+"""One attention at one site: whether it fits, its resolved form, and its cost. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KINDS_OF_IDENTITY = (*SHAPE_KEEPING, "merge")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs.
+    """The cost of a network, or of a part of it.
 
     Units: `n_parameters` counts trainable parameters; `n_macs` multiply-adds of convolutions and matrix products
     for one image.
@@ -34,7 +34,7 @@ class Cost:
 
 
 def misfit(site: Site, attention: Attention) -> str | None:
-    """Return why `attention` cannot sit at `site` in its wiring, in one sentence, or None if it can."""
+    """Return the reason why `attention` with its wiring does not fit `site`, in one sentence, or None if it fits."""
     entry = attention_entry(attention.name, f"site '{site.name}'")
     reason = why_not(entry, site, attention.options)
     if reason:
@@ -55,10 +55,9 @@ def misfit(site: Site, attention: Attention) -> str | None:
 
 
 def resolve_at(site: Site, attention: Attention) -> Attention:
-    """Return `attention` as it is built at `site`: defaults filled in, "auto" decided, idle options dropped.
+    """Return `attention` as it is built at `site`: with defaults, without "auto", without options that have no effect.
 
-    The wiring `addend` (shortcut + A(shortcut) + branch) is the same network as `residual` at a shortcut, and is
-    written so.
+    The wiring `addend` (shortcut + A(shortcut) + branch) becomes `residual`, which is the same network at a shortcut.
 
     Raises: SpaceError if the attention, an option or a value is unknown, or does not fit the site.
     """
@@ -74,22 +73,22 @@ def resolve_at(site: Site, attention: Attention) -> Attention:
 
 
 def refuse_few_logits(attention: Attention, num_classes: int, place: str) -> None:
-    """Refuse a resolved attention that would have no effect in a network of so few logits. Raises: SpaceError."""
+    """Refuse a resolved attention that has no effect in a network with so few logits. Raises: SpaceError."""
     fewest = attention_entry(attention.name).fewest_logits(attention.options)
     if num_classes < fewest:
         raise SpaceError(
-            f"{place}: {attention} needs a network of {fewest} logits or more, but this one gives {num_classes}: "
-            "change its options, or train with a logit for each class."
+            f"{place}: {attention} needs a network with at least {fewest} logits, but this one has {num_classes}: "
+            "change its options, or train with one logit per class."
         )
 
 
 def is_neutral(attention: Attention) -> bool:
-    """Tell whether this attention is what the plain network does anyway, so that choosing it places nothing."""
+    """Return whether this attention equals what the plain network computes, so that choosing it places nothing."""
     return attention_entry(attention.name).neutral
 
 
 def cost_at(site: Site, attention: Attention, num_classes: int) -> Cost:
-    """Return what a resolved attention adds at `site`, less what it replaces there.
+    """Return the cost that a resolved attention adds at `site`, minus the cost of the module that it replaces.
 
     The wiring `concat` adds a 1x1 convolution 2C -> C with bias, the start `identity` one parameter.
     """
@@ -106,13 +105,13 @@ def cost_at(site: Site, attention: Attention, num_classes: int) -> Cost:
 
 
 def entry_cost(entry: Entry, channels: int, options: Mapping[str, Value], context: Context) -> Cost:
-    """Return what the module itself costs with resolved options, by its closed forms, else counted on a built one.
+    """Return the cost of the module alone with resolved options: by its closed forms, or counted on a built module.
 
     Args:
-        context: Gives the map that enters.
+        context: Holds the size of the input map.
     """
-    assert context.height is not None, f"no map is known: {context}"
-    assert context.width is not None, f"no map is known: {context}"
+    assert context.height is not None, f"the context must have a map size, but got {context}"
+    assert context.width is not None, f"the context must have a map size, but got {context}"
     if entry.n_parameters is None or entry.n_macs is None:
         from nas_attn.attention.measure import measured_cost  # on use: it loads torch
 
@@ -122,16 +121,16 @@ def entry_cost(entry: Entry, channels: int, options: Mapping[str, Value], contex
 
 
 def _cost_of(conv: Convolution, site: Site, with_norm: bool) -> Cost:
-    """Return what a convolution costs, and the norm behind it if that goes too."""
+    """Return the cost of a convolution, and of the norm that follows it if that is replaced too."""
     weights = conv.kernel_size**2 * conv.in_channels * conv.out_channels // conv.groups
     biases = (conv.out_channels if conv.bias else 0) + (2 * conv.out_channels if conv.norm and with_norm else 0)
     return Cost(weights + biases, weights * -(-site.height // conv.stride) * -(-site.width // conv.stride))
 
 
 def resolve_placement(table: SiteTable, placement: Placement) -> Placement:
-    """Return the placement with every attention resolved at its site: equal models have equal keys.
+    """Return the placement with every attention resolved at its site, so that equal models have equal keys.
 
-    An attention that is what the plain network does anyway (`daf` at a merge) is left out.
+    A neutral attention (`daf` at a merge) is left out.
 
     Raises: SpaceError if a site is unknown, or an attention does not fit.
     """
@@ -142,7 +141,7 @@ def resolve_placement(table: SiteTable, placement: Placement) -> Placement:
 
 
 def placement_cost(table: SiteTable, placement: Placement) -> Cost:
-    """Return the cost of the bare network plus that of every attention, by closed forms.
+    """Return the cost of the network: that of the bare backbone plus that of every attention.
 
     Raises: SpaceError if a site is unknown, or an attention does not fit.
     """

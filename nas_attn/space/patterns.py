@@ -1,4 +1,4 @@
-"""Which sites a pattern covers: names with "*", and shorthands that mean the same in every network."""
+"""Patterns of site names: names with "*", and shorthands with one meaning in every network."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _SHORTHAND = re.compile(
     r"|(?P<whole>stage(?:\d+|\*))\.\*\*?"
 )
 _BLOCK = re.compile(r"(stage\d+\.block\d+|denseblock\d+)\.")
-"""What the catalogue calls a block."""
+"""The name of a block in a backbone of the catalogue."""
 
 
 def covered(pattern: str, table: SiteTable, kinds: Collection[str] = KINDS) -> list[Site]:
-    """Return the sites that a pattern covers, in the order of the data flow.
+    """Return the sites that a pattern matches, in the order of the data flow.
 
-    In a name, "*" stays within a dot, and "**" crosses dots. A shorthand covers `output` sites but for the others that
-    it names:
+    In a name, "*" stays within a dot, and "**" crosses dots. A shorthand matches sites of kind `output` unless it names
+    another kind:
 
-    - `last`: the last one, before the pooling to a pixel; `stage3.last` is the last of that stage;
-    - `every block`: each block's own one; `every block.branch`: the sites of that kind in each block;
+    - `last`: the last site before the global pooling; `stage3.last` is the last one of that stage;
+    - `every block`: the output of each block; `every block.branch`: the sites of that kind in each block;
     - `conv3x3`: the sites in place of a 3x3 convolution, of kind `conv`;
     - `stage3.*`: all sites of that stage, of every kind.
 
-    A stage and a dot may stand before each; `stage*` is every stage. Names of modules in a network of the user's own go
-    before a shorthand.
+    Each of the first three may follow a stage and a dot; `stage*` means every stage. If a module of a user's own
+    network has the name of a shorthand, the module is meant.
 
     Args:
-        kinds: What a pattern with "*" passes over is of none of these kinds.
+        kinds: A pattern with "*" matches only sites of these kinds.
     """
     named = [site for site in table.sites if matches(pattern, site.name)]
     owned = pattern in table.refusals or any(site.is_path for site in named)
-    found = named if owned else _stands_for(pattern, table)
+    found = named if owned else _by_shorthand(pattern, table)
     return [site for site in (named if found is None else found) if "*" not in pattern or site.kind in kinds]
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Return whether a pattern covers a name: "*" stays within a dot, "**" crosses dots.
+    """Return whether a pattern matches a name: "*" stays within a dot, "**" crosses dots.
 
     >>> matches("stage*.block1", "stage3.block1"), matches("stage*", "stage3.block1"), matches("**1", "stage3.block1")
     (True, False, True)
@@ -57,15 +57,15 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(wild.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*)", pattern)))
 
 
-def _stands_for(pattern: str, table: SiteTable) -> list[Site] | None:
-    """Return the sites that a shorthand stands for; None if it is none."""
+def _by_shorthand(pattern: str, table: SiteTable) -> list[Site] | None:
+    """Return the sites that a shorthand matches; None if the pattern is not a shorthand."""
     read = _SHORTHAND.fullmatch(pattern)
     if read is None:
         return None
     stage = read["whole"] or read["stage"]
     sites = [site for site in table.sites if stage is None or matches(stage, site.stage)]
     if read["whole"]:
-        return list({(site.module, site.kind): site for site in reversed(sites)}.values())[::-1]  # a place has one name
+        return list({(site.module, site.kind): site for site in reversed(sites)}.values())[::-1]  # one name per place
     if read["what"] == "conv3x3":
         return [site for site in sites if site.kind == "conv"]
     if read["what"] == "last":
@@ -77,7 +77,7 @@ def _stands_for(pattern: str, table: SiteTable) -> list[Site] | None:
 
 
 def _before_pooling(table: SiteTable) -> Sequence[Site]:
-    """Return the sites without the pixels at the end, behind the pooling that leads to the classifier."""
+    """Return the sites before the global pooling, without the 1x1 maps that follow it."""
     heads = [index for index, site in enumerate(table.sites) if site.kind == "head"]
     end = heads[-1] if heads else len(table.sites)
     behind = table.sites[end:]
@@ -86,14 +86,15 @@ def _before_pooling(table: SiteTable) -> Sequence[Site]:
 
 
 def _ends(site: Site, block: str) -> bool:
-    """Tell whether a site is the block's own output, and not that of a module inside."""
+    """Return whether a site is the output of the block itself, not of a module inside it."""
     return site.name == block or (not site.is_path and site.name == f"{block}.output")
 
 
 def block_names(table: SiteTable) -> Mapping[str, str]:
-    """Return the block that a site lies in, the innermost one, for each site that lies in one.
+    """Return the innermost block of each site that lies in a block.
 
-    The catalogue's blocks are called so; in a network of the user's own, a block is what opens as a residual block.
+    In a backbone of the catalogue, a block is recognised by its name; in a user's own network, it is a residual block
+    that can be opened.
     """
     opened = {site.name.removesuffix(".branch") for site in table.sites if site.is_path and site.kind == "branch"}
     return {site.name: block for site in table.sites if (block := _block_of(site, opened)) is not None}
@@ -109,7 +110,7 @@ def _block_of(site: Site, opened: Collection[str]) -> str | None:
 
 
 def position_of(pattern: str) -> str:
-    """Return what a pattern of `one_of` calls its place in a block.
+    """Return the name of the position in a block that a pattern of `one_of` matches.
 
     >>> position_of("stage*.block*.pre"), position_of("every block.branch"), position_of("every block")
     ('pre', 'branch', 'output')
@@ -118,20 +119,20 @@ def position_of(pattern: str) -> str:
 
 
 def shorthands_of(table: SiteTable) -> dict[str, list[Site]]:
-    """Return the shorthands that cover something in a network, with what they cover."""
+    """Return the shorthands that match at least one site of a network, with these sites."""
     stages = dict.fromkeys(site.stage for site in table.sites)
-    words = ["last", *[f"{stage}.last" for stage in stages], "every block"]
-    words += [f"every block.{kind}" for kind in table.kinds if kind not in ("output", "head")]
-    words += ["conv3x3", *[f"{stage}.*" for stage in stages]]
-    return {word: sites for word in words if (sites := covered(word, table))}
+    shorthands = ["last", *[f"{stage}.last" for stage in stages], "every block"]
+    shorthands += [f"every block.{kind}" for kind in table.kinds if kind not in ("output", "head")]
+    shorthands += ["conv3x3", *[f"{stage}.*" for stage in stages]]
+    return {shorthand: sites for shorthand in shorthands if (sites := covered(shorthand, table))}
 
 
 def no_match(pattern: str, table: SiteTable, kinds: Sequence[str], place: str, listing: str | None) -> str:
-    """Return the sentence for a pattern that covers no site.
+    """Return the sentence for a pattern that matches no site.
 
     Args:
-        kinds: The kinds of site that what stands there fits.
-        listing: The command that lists the sites.
+        kinds: Kinds of site that the attentions of the pattern fit.
+        listing: Command that lists the sites.
     """
     start = f"Pattern '{pattern}' in {place} matches no site of {table.backbone}"
     others = dict.fromkeys(site.kind for site in covered(pattern, table))
@@ -147,7 +148,7 @@ def no_match(pattern: str, table: SiteTable, kinds: Sequence[str], place: str, l
 
 
 def _reason(pattern: str, table: SiteTable, listing: str | None) -> str:
-    """Return the end of a sentence: what a network has no site of, else the nearest names."""
+    """Return the end of a sentence: what the network has no site of, otherwise the nearest names."""
     read = _SHORTHAND.fullmatch(pattern)
     stage = (read["whole"] or read["stage"]) if read else None
     stages = list(dict.fromkeys(site.stage for site in table.sites))
@@ -162,13 +163,16 @@ def _reason(pattern: str, table: SiteTable, listing: str | None) -> str:
     if read and not block_names(table):
         return f": {_no_block(table)}"
     if read:
-        return f": it has sites of kind '{kind}', but none of them lies in a block."
-    known = [*(site.name for site in table.sites), *(word for word in SHORTHANDS if covered(word, table))]
+        return f": it has sites of kind '{kind}', but none of them is in a block."
+    known = [
+        *(site.name for site in table.sites),
+        *(shorthand for shorthand in SHORTHANDS if covered(shorthand, table)),
+    ]
     return suggestion(pattern.replace("*", "1"), known, listing)
 
 
 def _no_block(table: SiteTable) -> str:
-    """Return the end of a sentence about a network without blocks."""
+    """Return the end of a sentence for a network without blocks."""
     refused = next((why for name, why in table.refusals.items() if name.endswith(".branch")), None)
     kinds = f"its kinds of site are {', '.join(table.kinds)}."
     return f"it has no residual block that can be opened{f' ({refused})' if refused else ''}; {kinds}"

@@ -1,4 +1,4 @@
-"""Networks of papers as placements in a backbone: data in `published/*.toml`, read and costed here."""
+"""Published networks as placements in a backbone; `published/*.toml` holds the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nas_attn.backbones.catalog import check_backbone, check_shape
 from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError, unknown
 from nas_attn.placement import Attention, Placement, SiteTable
-from nas_attn.space.file import Words, place_of_rule, read_toml, shown
+from nas_attn.space.file import Names, place_of_rule, read_toml, shown
 from nas_attn.space.fit import Cost, placement_cost, resolve_placement
 from nas_attn.space.patterns import covered, no_match
 from nas_attn.validation import Strict, validate
@@ -30,20 +30,20 @@ class SiteRecord(Strict):
 
     Args:
         match: Patterns of site names, and shorthands, as in a space file.
-        attention: What sits there, as in a placement: name, options ("auto" for None), wiring, start.
+        attention: The attention at these sites, as in a placement: name, options ("auto" for None), wiring, start.
     """
 
-    match: Words
+    match: Names
     attention: dict[str, Any]
 
 
 class PublishedFile(Strict):
-    """What a file of `published/` holds.
+    """The content of a file in `published/`.
 
     Args:
-        source: The paper, and where its authors' code is.
-        note: What to know beside: rounded totals, and where the authors' network differs.
-        published_parameters: Trainable parameters that the paper states, or its authors' code has, to the last one.
+        source: The paper and the location of its authors' code.
+        note: Further remarks: rounded totals, and differences from the authors' network.
+        published_parameters: Exact number of trainable parameters that the paper states or its authors' code has.
     """
 
     title: Text
@@ -59,13 +59,13 @@ class PublishedFile(Strict):
 
 @dataclass(frozen=True)
 class Published:
-    """A network of a paper, rebuilt by a placement in a backbone of the catalogue.
+    """A published network, rebuilt as a placement in a backbone of the catalogue.
 
     Args:
-        name: The file's name.
-        where: What a sentence calls the file.
-        backbone: The backbone's name and options, all filled in.
-        sites: Patterns of site names with the attention that sits there.
+        name: Name of the file without its suffix.
+        where: Name of the file in messages.
+        backbone: The backbone's name with the values of all its options.
+        sites: Patterns of site names, with the attention at these sites.
     """
 
     name: str
@@ -88,18 +88,18 @@ class Published:
 
     @property
     def n_parameters(self) -> int:
-        """Trainable parameters of the network as built, by closed forms."""
+        """Number of trainable parameters of the network as built here."""
         return self.cost().n_parameters
 
     def cost(self) -> Cost:
-        """Return what the network costs as published."""
+        """Return the cost of the network as published."""
         return placement_cost(self.table, self.placement())
 
     def placement(self, table: SiteTable | None = None) -> Placement:
         """Return the placement over the sites of its backbone.
 
         Args:
-            table: The backbone's sites at another input shape, or with another stem; None takes the network's own.
+            table: The backbone's sites at another input shape, or with another stem; None uses the network's own.
         Raises: SpaceError if the table is another backbone's, or an attention does not fit at this shape.
         """
         table = self.table if table is None else table
@@ -131,7 +131,7 @@ def available_published() -> dict[str, Path]:
 
 
 def load_published(name: str) -> Published:
-    """Return a published network. Raises: SpaceError that names the nearest, or what its file must not hold."""
+    """Return a published network. Raises: SpaceError that names the nearest one, or the fault in its file."""
     files = available_published()
     if name not in files:
         raise SpaceError(unknown("published network", name, files))
@@ -154,7 +154,7 @@ def read_published(path: Path) -> Published:
 
 
 def _attention(record: Mapping[str, Any], place: str) -> Attention:
-    """Return the attention that a `[[sites]]` table names. Raises: SpaceError for what it cannot be."""
+    """Return the attention of a `[[sites]]` table. Raises: SpaceError if it is invalid."""
     try:
         attention = Attention.from_dict({key: None if value == "auto" else value for key, value in record.items()})
     except SpaceError as error:

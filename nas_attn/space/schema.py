@@ -17,11 +17,10 @@ _ANY_BACKBONE: dict[str, Any] = {
     "weights": {
         "type": "string",
         "minLength": 1,
-        "description": "What the network starts from: a .safetensors, .pt or .pth file, or a name of torchvision's or "
-        "timm's.",
+        "description": "Initial weights: a .safetensors, .pt or .pth file, or a name of torchvision or timm weights.",
     },
-    "replace": {"const": "se", "description": "se: the network's own squeeze-and-excitation is taken out."},
-    "download": {"type": "boolean", "description": "Whether weights may be fetched. Default: false."},
+    "replace": {"const": "se", "description": "se: remove the network's own squeeze-and-excitation modules."},
+    "download": {"type": "boolean", "description": "Whether to download missing weights. Default: false."},
 }
 
 
@@ -57,14 +56,14 @@ def _backbone_schema() -> dict[str, Any]:
     ]
     own = {
         "type": "object",
-        "description": "A network of your own: the function that makes it, and its keywords.",
+        "description": "A network of your own: the function that returns it, and its keyword arguments.",
         "required": ["import"],
         "properties": {"import": {"type": "string", "pattern": "^[^:]+:[^:]+$"}} | _ANY_BACKBONE,
     }
     timm_name = {"type": "string", "pattern": f"^{PREFIX}\\w+$"}
     timm = {
         "type": "object",
-        "description": "A network of timm's, and keywords of timm.create_model.",
+        "description": "A network of timm, and keyword arguments of timm.create_model.",
         "required": ["name"],
         "properties": {"name": timm_name} | _ANY_BACKBONE,
     }
@@ -85,7 +84,7 @@ def _backbone_value(option: BackboneOption) -> dict[str, Any]:
 
 
 def _searched(options: Iterable[Option]) -> dict[str, Any]:
-    """Return the schema of an attention's table: for each option one value, or a list of values."""
+    """Return the schema of an attention's table: per option one value, or a list of values."""
     properties = {}
     for option in options:
         value = _value(option)
