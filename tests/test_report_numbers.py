@@ -7,10 +7,13 @@ import importlib
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from synthetic_run import FAMILIES, densenet_table, everywhere, make_run, resnet_table
 
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import RunRecord
+from nas_attn.report.figures import log_ticks
 from nas_attn.report.importance import marginals, option_marginals, rows_of, searched_sites
 from nas_attn.report.words import PER_CENT, placement_words, scale_of
 
@@ -100,7 +103,15 @@ def test_many_sites_are_written_as_counts():
     assert placement_words(Placement(), table) == "no attention"
 
 
-@pytest.mark.parametrize("name", ["report.tables", "report.words", "statistics"])
+@given(st.floats(1, 1e12), st.floats(5, 1e6))
+def test_log_axis_has_up_to_three_round_ticks(low: float, ratio: float):
+    ticks = log_ticks(low, low * ratio)
+    assert 1 <= len(ticks) <= 3
+    assert all(low <= tick <= low * ratio for tick in ticks)
+    assert {f"{tick:.0e}"[0] for tick in ticks} <= {"1", "2", "5"}
+
+
+@pytest.mark.parametrize("name", ["report.figures", "report.tables", "report.words", "statistics"])
 def test_examples_in_docstrings_are_true(name: str):
     outcome = doctest.testmod(importlib.import_module(f"nas_attn.{name}"))
     assert outcome.attempted > 0

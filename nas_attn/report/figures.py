@@ -1,7 +1,8 @@
-"""The figures: one column wide, text as text; drawn from tables, never computing."""
+"""Draws the figures from tables and marks: one column wide, text as text."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from nas_attn.placement import Placement
 from nas_attn.records import RunRecord
@@ -18,15 +19,7 @@ from nas_attn.report.drawing import draw_network, network_chart
 from nas_attn.report.importance import Heat, Marginal, heat_map, marginals, rows_of, searched_sites
 from nas_attn.report.marks import ENDED, SHAPES, Colours, Mark, arm_marks, history_marks, trial_marks
 from nas_attn.report.palette import LIGHT, VERDICTS
-from nas_attn.report.tables import (
-    FOUND,
-    Arm,
-    Step,
-    arms_of,
-    found_placement,
-    history_of,
-    pareto,
-)
+from nas_attn.report.tables import FOUND, Arm, Step, arms_of, found_placement, history_of, pareto
 from nas_attn.report.verdict import Differences, differences_of
 from nas_attn.report.words import Scale, minus, scale_of, short_tick
 from nas_attn.statistics import Summary
@@ -219,15 +212,27 @@ def _cost_panel(axes: Any, marks: Sequence[Mark], titles: dict[str, list[str]], 
             ends = [end * factor for end in mark.interval]
             axes.plot([mark.x] * 2, ends, color=LIGHT[mark.colour], lw=1.0, alpha=0.5, zorder=2)
     _draw_marks(axes, marks, titles, factor, floor=0.0)
-    xs = [mark.x for mark in marks]
-    if min(xs) > 0.0 and max(xs) / min(xs) >= LOG_FROM:
+    low, high = min(mark.x for mark in marks), max(mark.x for mark in marks)
+    if low > 0.0 and high / low >= LOG_FROM:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=4))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.minorticks_off()
+        axes.xaxis.set_major_locator(FixedLocator(log_ticks(low, high)))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_tick(value)))
     axes.grid(axis="y")
+
+
+def log_ticks(low: float, high: float, most: int = 3) -> list[float]:
+    """Return at most `most` round ticks of a logarithmic axis from `low` to `high`, evenly spaced.
+
+    >>> log_ticks(75_000, 2_300_000)
+    [100000.0, 500000.0, 2000000.0]
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    ticks = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return inside[:: math.ceil(len(inside) / most)]
 
 
 def history_chart(steps: Sequence[Step], colours: Colours, scale: Scale) -> Chart:
