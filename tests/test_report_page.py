@@ -21,6 +21,7 @@ from nas_attn.records import RunRecord
 from nas_attn.report.drawing import draw_network
 from nas_attn.report.figures import draw_charts
 from nas_attn.report.page import render, write_report
+from nas_attn.report.palette import DARK, LIGHT, N_FAMILIES
 from nas_attn.report.verdict import judge, verdict
 from nas_attn.report.words import minus
 
@@ -226,6 +227,40 @@ def test_references_inside_the_page_lead_to_one_element_each(name: str):
     references = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page)
     ids = Reader(page).ids
     assert {ids.count(href or url) for href, url in references} <= {1}
+
+
+def test_every_drawing_has_a_label_and_follows_the_theme():
+    page = page_of("better")
+    drawings = re.findall(r"<svg ([^>]*)>(.*?)</svg>", page, re.DOTALL)
+    assert len(drawings) == 4 + 3  # differences, arms, cost, history; three stages of the network
+    for head, content in drawings:
+        assert re.search(r'role="img" aria-label="[^"]{20,}" viewBox="[\d. ]+"', head)
+        assert not re.search(r"#[0-9a-f]{6}\b|font-family", content)
+    used = set(re.findall(r"var\(--([a-z]\w*)\)", page))
+    assert used <= {*LIGHT, "c", "a", "sans", "mono"}
+    for palette in (LIGHT, DARK):
+        assert all(f"--{name}: {colour};" in page for name, colour in palette.items())
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_has_the_contrast_that_accessibility_asks_for(palette: dict[str, str]):
+    assert [*palette] == [*LIGHT]
+    for name in ("ink", "muted", "plain", "better", "worse", *(f"f{number}" for number in range(N_FAMILIES))):
+        bright, dark = sorted((luminance(palette[name]), luminance(palette["paper"])), reverse=True)
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, name  # WCAG 2.2, 1.4.3
+
+
+def luminance(colour: str) -> float:
+    shares = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return sum(weight * share for weight, share in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_mark_without_a_title_is_refused():
+    chart = draw_charts(make_run())[0]
+    broken = {group: titles[1:] for group, titles in chart.titles.items()}
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        replace(chart, titles=broken).inline()
 
 
 @pytest.mark.parametrize("case", ["better", "in the search", "everything failed", "nothing yet"])
