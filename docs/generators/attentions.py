@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from generators.markdown import block, code, sections, table, toml, value
+from generators.markdown import block, code, plain, sections, table, toml, value
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry, Option, load_class
 from nas_attn.attention.options import resolve_options
@@ -35,7 +35,7 @@ def path(name: str) -> str:
 def _index(entries: list[Entry]) -> str:
     channels, size = MAPS[0]
     rows = [
-        (f"[{entry.name}]({entry.name}.md)", entry.summary, _kinds(entry), _count(_cost(entry, channels, size)))
+        (f"[{entry.name}]({entry.name}.md)", plain(entry.summary), _kinds(entry), _count(_cost(entry, channels, size)))
         for entry in entries
     ]
     return "\n\n".join(
@@ -57,11 +57,11 @@ def _page(entry: Entry) -> str:
     documented = sections(cls)
     parts = [
         f"# {entry.name}",
-        entry.summary,
-        block(entry.formula),
+        plain(entry.summary),
+        block(entry.formula.replace("; ", "\n")),
         "`x` is the input and `y` the output of the module.",
         "## Source and departures",
-        f"**Source:** {documented.get('Source', entry.source)}",
+        f"**Source:** {documented.get('Source', plain(entry.source))}",
         f"**Departs:** {documented.get('Departs', 'nothing is stated.')}",
         "## Where it fits",
         _where(entry),
@@ -97,7 +97,10 @@ def _where(entry: Entry) -> str:
 def _options(entry: Entry) -> str:
     if not entry.options:
         return "It has none."
-    rows = [(code(option.name), code(value(option.default)), _values(option), option.about) for option in entry.options]
+    rows = [
+        (code(option.name), code(value(option.default)), _values(option), plain(option.about))
+        for option in entry.options
+    ]
     return table(("option", "default", "values", "meaning"), rows)
 
 

@@ -26,6 +26,13 @@ def code(text: object) -> str:
     return f"`{text}`" if str(text) else ""
 
 
+def plain(text: str) -> str:
+    """Return a sentence with nothing in it that Markdown would take for emphasis; code in backticks stays."""
+    parts = text.split("`")
+    parts[::2] = [part.replace("*", "\\*").replace("_", "\\_").replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts)
+
+
 def value(given: Any) -> str:
     """Return a value as a space file writes it."""
     if given is None:
@@ -41,7 +48,7 @@ def toml(given: Any) -> str:
 
 
 def sections(documented: Any) -> dict[str, str]:
-    """Return the named paragraphs of a docstring (`Source`, `Departs`, ...), each in one line."""
+    """Return the named paragraphs of a docstring (`Source`, `Departs`, ...), each in one line of Markdown."""
     found: dict[str, list[str]] = {}
     name = None
     for line in (inspect.getdoc(documented) or "").splitlines():
@@ -53,7 +60,7 @@ def sections(documented: Any) -> dict[str, str]:
             name = None
         elif name is not None:
             found[name].append(line.strip())
-    return {name: " ".join(part for part in parts if part) for name, parts in found.items()}
+    return {name: plain(" ".join(part for part in parts if part)) for name, parts in found.items()}
 
 
 def _cell(text: str) -> str:
