@@ -94,7 +94,9 @@ def test_every_state_is_what_happened(tmp_path: Path) -> None:
         if task.stage == "search" and task.number == 3:
             return Outcome("fail", cause="oom", reason="Out of memory on cuda.")
         if task.stage == "search" and task.number == 5:
-            return Outcome("fail", cause="nan", reason="The loss left the finite numbers.")
+            return Outcome(
+                "fail", cause="nan", reason="Training diverged: the loss is nan in epoch 1 of 2. Try a smaller --lr."
+            )
         return score(task)
 
     with OpenRun(tmp_path) as stages:
@@ -286,7 +288,12 @@ def test_a_report_that_is_not_finite_is_no_point_of_the_curve(tmp_path: Path) ->
         assert task is not None
         assert not stages.report(task, 1, 0.5)
         assert not stages.report(task, 2, float("nan"))
-        stages.finish(task, Outcome("fail", cause="nan", reason="The loss left the finite numbers."))
+        stages.finish(
+            task,
+            Outcome(
+                "fail", cause="nan", reason="Training diverged: the loss is nan in epoch 1 of 2. Try a smaller --lr."
+            ),
+        )
         assert stages.search.records()[0].curve == {1: 0.5}
 
 

@@ -1,4 +1,4 @@
-"""Narrow 1x1 convolutions with a stride: trained in channels_last they compute what they did, and nothing crashes."""
+"""Strided 1x1 convolutions with few channels: in channels_last they compute the same values, and nothing crashes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
 from nas_attn.model.build import build_model
 from nas_attn.training.loop import train
-from nas_attn.training.onednn import thinned
+from nas_attn.training.onednn import subsampled_inputs
 
 
 def strided(channels: int = 8, **options) -> nn.Conv2d:
@@ -20,12 +20,12 @@ def strided(channels: int = 8, **options) -> nn.Conv2d:
 
 @pytest.mark.parametrize("size", [(9, 7), (8, 8), (1, 5)])
 @pytest.mark.parametrize("stride", [2, (1, 3)])
-def test_a_thinned_convolution_gives_the_same_values_and_gradients(size, stride):
+def test_a_convolution_with_subsampled_inputs_has_the_same_output_and_gradient(size, stride):
     conv = strided(stride=stride)
     images = torch.randn(2, 8, *size)
     plain = conv(images)
     expected = torch.autograd.grad(plain.square().sum(), conv.weight)[0]
-    with thinned(conv):
+    with subsampled_inputs(conv):
         got = conv(images)
         gradient = torch.autograd.grad(got.square().sum(), conv.weight)[0]
     torch.testing.assert_close(got, plain)
@@ -34,7 +34,7 @@ def test_a_thinned_convolution_gives_the_same_values_and_gradients(size, stride)
 
 def test_the_convolution_is_as_it_was_afterwards_also_after_an_error():
     conv = strided()
-    with pytest.raises(RuntimeError, match="channels"), thinned(conv):
+    with pytest.raises(RuntimeError, match="channels"), subsampled_inputs(conv):
         conv(torch.zeros(1, 3, 8, 8))
     assert conv.stride == (2, 2)
     assert not conv._forward_pre_hooks
@@ -45,7 +45,7 @@ def test_the_convolution_is_as_it_was_afterwards_also_after_an_error():
 )
 def test_other_convolutions_are_left_alone(options):
     conv = strided(**options)
-    with thinned(conv):
+    with subsampled_inputs(conv):
         assert not conv._forward_pre_hooks
 
 

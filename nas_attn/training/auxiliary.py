@@ -1,4 +1,4 @@
-"""The loss of the auxiliary logits that attentions leave in train mode."""
+"""The loss of the auxiliary logits that attentions compute in train mode."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nas_attn.model.tasks import class_logits
 
 
 def auxiliary_loss(model: nn.Module, target: Tensor, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-    """Take the auxiliary logits of the last forward pass, and return the weighted sum of their losses.
+    """Return the weighted sum of the losses of the auxiliary logits of the last forward pass, and remove these logits.
 
-    Each attention's logits, shape (N, K), are taken once: a second call returns 0 until the next forward pass.
+    A second call returns 0 until the next forward pass. The logits of each attention have the shape (N, K).
 
     Args:
-        loss: `loss(logits, target)`; None is cross-entropy, also of the one logit of two classes. Pass the training's
-            own, with its class weights.
+        loss: `loss(logits, target)`; None uses cross-entropy, also for the one logit of two classes. Pass the loss of
+            the training, with its class weights.
 
-    Shape: a scalar; 0 on the device of `target` when no attention left any logits.
+    Shape: a scalar on the device of `target`; 0 without auxiliary logits.
     """
     criterion = _cross_entropy if loss is None else loss
     total = torch.zeros((), device=target.device)

@@ -1,4 +1,4 @@
-"""Batches of training images, augmented and normalised on the device that they lie on."""
+"""Batches of training images, augmented and normalised on the device of the images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def epoch_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield all images once, in random order, as (float images, targets).
 
-    The batches of an epoch are as equal as can be, at most `batch_size` and at least 2 images: no rest is dropped,
-    and none is too small for batch normalisation. Everything random is drawn from the CPU's `generator`.
+    The batches of an epoch differ by at most one image and have 2 to `batch_size` images. So no image is dropped, and
+    no batch is too small for batch normalisation. All random numbers come from the CPU's `generator`.
 
     Shape: (B, C, H, W) float32, channels last in memory; (B,).
     """
@@ -38,12 +38,12 @@ def epoch_batches(
 
 
 def n_batches(n_images: int, batch_size: int) -> int:
-    """Return how many batches an epoch has."""
+    """Return the number of batches per epoch."""
     return max(1, min(-(-n_images // batch_size), n_images // 2))
 
 
 def normalisation(images: Images) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation by channel on the images' device. Shape: both (C, 1, 1)."""
+    """Return mean and standard deviation per channel on the images' device. Shape: both (C, 1, 1)."""
     channels = images.pixels.shape[1]
     device = images.pixels.device
     mean = torch.tensor(images.mean, dtype=torch.float32, device=device).expand(channels)
@@ -52,18 +52,18 @@ def normalisation(images: Images) -> tuple[Tensor, Tensor]:
 
 
 def normalised(pixels: Tensor, index: Tensor | slice, mean: Tensor, std: Tensor) -> Tensor:
-    """Return the chosen images as floats of mean 0 and deviation 1. Shape: (B, C, H, W)."""
+    """Return the selected images as floats with mean 0 and standard deviation 1. Shape: (B, C, H, W)."""
     return _scaled(_rows(pixels, index), mean, std)
 
 
 def crop(pixels: Tensor, tops: Tensor, lefts: Tensor, mirrored: Tensor) -> Tensor:
-    """Return each image moved by its own offset within a black border, and mirrored where asked.
+    """Return each image shifted by its own offset within a black border, and mirrored if requested.
 
     Args:
         tops, lefts: Offsets (B,) into the image with a border of an eighth of its size (at least 1) on each side.
-        mirrored: Which images (B,) are mirrored left to right, after the crop.
+        mirrored: Mask (B,) of the images to mirror left to right, after the crop.
 
-    Shape: (B, C, H, W) uint8 -> the same, by one gather for the batch.
+    Shape: (B, C, H, W) uint8 -> the same; one gather per batch.
     """
     n, channels, height, width = pixels.shape
     top, left = border(height), border(width)
@@ -72,18 +72,20 @@ def crop(pixels: Tensor, tops: Tensor, lefts: Tensor, mirrored: Tensor) -> Tenso
     across = torch.arange(width, device=pixels.device)
     columns = lefts[:, None] + torch.where(mirrored[:, None], across.flip(0), across)  # (B, W)
     rows = tops[:, None] + torch.arange(height, device=pixels.device)  # (B, H)
-    rows = rows + torch.arange(n, device=pixels.device)[:, None] * framed.shape[1]  # of all images below each other
+    rows = (
+        rows + torch.arange(n, device=pixels.device)[:, None] * framed.shape[1]
+    )  # as if all images were stacked vertically
     flat = rows[:, :, None] * framed.shape[2] + columns[:, None, :]  # (B, H, W)
     return framed.view(-1, channels)[flat.view(-1)].view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 def border(size: int) -> int:
-    """Return the width of the border that a crop moves in: an eighth of the image."""
+    """Return the width of the border of a crop: an eighth of the image."""
     return max(1, size // 8)
 
 
 def _draw(images: Images, augment: str, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the offsets of a whole epoch, and which images are mirrored."""
+    """Draw the offsets of a whole epoch, and the mask of mirrored images."""
     n, device = len(images), images.pixels.device
     height, width = images.pixels.shape[2:]
     tops = torch.randint(2 * border(height) + 1, (n,), generator=generator)
@@ -93,7 +95,7 @@ def _draw(images: Images, augment: str, generator: torch.Generator) -> tuple[Ten
 
 
 def _rows(pixels: Tensor, index: Tensor | slice) -> Tensor:
-    """Return the chosen images, channels last in memory as they lie."""
+    """Return the selected images, which stay channels last in memory."""
     return pixels.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2)
 
 

@@ -1,4 +1,4 @@
-"""The context of a run's trials, sent to every worker; cheap to import in the driver."""
+"""The context of a run's trials, which every worker receives; cheap to import in the driver."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ Record = Entry | Backbone | DataSource
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What all trials of a run share.
+    """Everything that the trials of a run share.
 
     Args:
         backbone: Name and options as in a space file, or a function without arguments that returns a network.
-        data: The images; None if the user's own training reads its own.
-        train: The user's own training, as a callable or as `module:function`; None for the built-in one.
+        data: The images; None if a custom training reads its own.
+        train: Custom training, as a callable or as `module:function`; None for the built-in one.
         device: torch's name of a trial's device.
-        gpus: Number of GPUs per trial; below 1, the share of its GPU's memory that a trial may use.
+        gpus: Number of GPUs per trial; a number below 1 is the share of a GPU's memory that a trial may use.
         n_threads: Number of torch threads; None keeps torch's default.
-        class_names: Of the images; empty where they are not known.
-        registered: What the driver's process registered beside the catalogues; a worker registers it too.
+        class_names: Names of the images' classes; empty if they are not known.
+        registered: Records that the driver's process registered; each worker registers them too.
     """
 
     backbone: Mapping[str, Any] | Callable[[], Any]
@@ -56,7 +56,7 @@ def registered_here() -> tuple[Record, ...]:
 
 
 def register_all(records: Iterable[Record]) -> None:
-    """Register in this process the records of another one."""
+    """Register the records of another process in this one."""
     for record in records:
         if isinstance(record, Backbone):
             register_backbone(record)
@@ -67,9 +67,9 @@ def register_all(records: Iterable[Record]) -> None:
 
 
 def load_train(path: str) -> Callable[..., float]:
-    """Return the function that `module:function` names; modules are also looked for in the working folder.
+    """Return the function with the path `module:function`; modules may be in the working folder.
 
-    Raises: ConfigError if the path is none, or names nothing that can be called.
+    Raises: ConfigError if the path is malformed, the module cannot be imported, or there is no such function.
     """
     module_name, _, name = path.partition(":")
     if not module_name or not name:
@@ -80,7 +80,7 @@ def load_train(path: str) -> Callable[..., float]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ConfigError(f"--train names the module '{module_name}', but it cannot be imported: {error}.") from error
-    except Exception as error:  # the user's own code, which runs at import and may raise anything
+    except Exception as error:  # code of the user, which runs at import and may raise anything
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"--train names the module '{module_name}', which must be importable, but it raised "

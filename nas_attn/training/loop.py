@@ -1,4 +1,4 @@
-"""One network trained and read: a straight loop over images that lie on the device."""
+"""The built-in training of one network: a plain loop over images on the device."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from nas_attn.errors import TrialFailed
 from nas_attn.model.tasks import READINGS, OneLabel
 from nas_attn.training.auxiliary import auxiliary_loss
 from nas_attn.training.batches import epoch_batches, n_batches, normalisation, normalised
-from nas_attn.training.onednn import thinned
+from nas_attn.training.onednn import subsampled_inputs
 
 Report = Callable[[int, float], None]
 
 WARM_UP = 0.1
 MOMENTUM = 0.9
-_EVALUATED_PIXELS = 2**20  # map positions a batch when only reading: memory stays small at any image size
+_EVALUATED_PIXELS = 2**20  # pixels per batch in evaluation: memory stays small at any image size
 
 
 def train(
@@ -41,45 +41,46 @@ def train(
     report: Report,
     num_classes: int,
 ) -> dict[str, float]:
-    """Train `model` in place for `epochs` epochs, and return what was measured on the way.
+    """Train `model` in place, and return measured values of the training by name.
 
-    The same model and seed give bit-equal weights on one thread of one machine, whatever the global generators hold;
-    those are left as they were found.
+    On one thread of one machine, the same model and seed result in bit-equal weights. The state of the global random
+    generators has no influence, and is restored.
 
     Args:
-        images: Their task decides on loss and value: see `READINGS`.
-        validation: Read after each epoch; None (a retraining) reports the value on the training batches instead.
-        recipe: Its `epochs` and `retrain_epochs` are not read: `epochs` is the length of the schedule.
-        seed: Of the order, the augmentation, and whatever the network draws (dropout).
+        images: Their task determines the loss and the value; see `READINGS`.
+        validation: Images to evaluate after each epoch; None (a retraining) evaluates the training batches instead.
+        recipe: Optimiser, learning rates, batch size, augmentation and loss.
+        seed: Seed of the order, the augmentation and the network's own random numbers (dropout).
+        epochs: Length of the schedule; each stage of a run chooses it from the recipe.
         report: Called after each epoch with (epoch counted from 1, value); may raise to stop.
-        num_classes: How many logits the network gives: one for each class, or one for two classes.
+        num_classes: Number of logits of the network: one per class, or one for two classes.
 
-    Units: of the result: `train_loss`; `seconds_per_epoch` and `images_per_second`, medians over the epochs, of
-    training alone; `seconds_per_validation`, the median of reading the validation images.
-    Raises: TrialFailed("nan") when the loss or the logits are no longer finite, TrialFailed("oom") when memory is out.
+    Returns: `train_loss`; `seconds_per_epoch` and `images_per_second`, medians over the epochs, without evaluation;
+    `seconds_per_validation`, the median time of an evaluation.
+    Raises: TrialFailed("nan") if the loss or the logits are not finite; TrialFailed("oom") if memory runs out.
     """
     device = torch.device(device)
     try:
-        with _seeded(seed, device), thinned(model) if device.type == "cpu" else nullcontext():
+        with _seeded(seed, device), subsampled_inputs(model) if device.type == "cpu" else nullcontext():
             return _train(model, images, validation, recipe, seed, epochs, device, report, num_classes)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        reason = f"Out of memory on {device} at batch size {recipe.batch_size}: {said}"
-    raise TrialFailed("oom", reason)  # raised here, where the failed step's tensors are let go
+        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = f"Out of memory on {device} at batch size {recipe.batch_size}: {cause}"
+    raise TrialFailed("oom", reason)  # outside of `except`, so that the tensors of the failed step are freed
 
 
 def accuracy(model: nn.Module, images: Images, *, batch_size: int | None = None) -> float:
-    """Return the share of `images` that `model` names right. Units: 0 to 1."""
+    """Return the share of `images` that `model` classifies correctly. Units: 0 to 1."""
     return OneLabel().value(predict(model, images, batch_size=batch_size), images.targets)
 
 
 def predict(model: nn.Module, images: Images, *, batch_size: int | None = None) -> Tensor:
-    """Return the logits of `model` in evaluation mode; its own mode is restored.
+    """Return the logits of `model` in evaluation mode; its mode is restored.
 
     Args:
-        batch_size: None takes what suits the size of the images.
+        batch_size: Number of images per batch; None chooses it by the size of the images.
 
     Shape: (N, K) float32, on the images' device.
     """
@@ -101,7 +102,7 @@ def predict(model: nn.Module, images: Images, *, batch_size: int | None = None) 
 
 
 def learning_rate(step: int, n_steps: int, peak: float) -> float:
-    """Return the rate of a step, counted from 0: a linear warm-up over the first tenth, then half a cosine to 0.
+    """Return the rate of a step, counted from 0: linear warm-up over the first tenth, then half a cosine to 0.
 
     >>> [round(learning_rate(step, 10, 1.0), 2) for step in (0, 1, 5, 9)]
     [1.0, 1.0, 0.59, 0.03]
@@ -113,22 +114,25 @@ def learning_rate(step: int, n_steps: int, peak: float) -> float:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, *, num_classes: int = 0) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser; only weights of two or more dimensions decay, so no norm and no bias does.
+    """Return the recipe's optimiser; only weights with two or more dimensions decay, so no norm and no bias does.
 
-    The share of the rate that a group's weights have is its `share`.
+    Each parameter group has a `share`: the factor on the learning rate for its weights.
 
     Args:
-        num_classes: Tells which layer is the classifier; read only where the backbone is trained in another way.
+        num_classes: Number of classes, by which the classifier is found; needed only if the recipe treats the backbone
+            differently (`backbone_lr`, `freeze_epochs`).
 
-    Cost: the fused step, where torch has one, takes a third of the plain one's time and changes no result.
+    Cost: the fused step, where torch has one, takes a third of the plain step's time and changes no result.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    apart = recipe.backbone_lr != 1 or recipe.freeze_epochs > 0  # a fused step: momentum for all of a group or none
-    slow = {id(weight) for weight in backbone_weights(model, num_classes)} if apart else set()
+    apart = (
+        recipe.backbone_lr != 1 or recipe.freeze_epochs > 0
+    )  # a fused step needs momentum for all weights of a group, or none
+    backbone = {id(weight) for weight in backbone_weights(model, num_classes)} if apart else set()
     groups: list[dict[str, Any]] = []
     for share, of_share in (
-        (1.0, [weight for weight in trained if id(weight) not in slow]),
-        (recipe.backbone_lr, [weight for weight in trained if id(weight) in slow]),
+        (1.0, [weight for weight in trained if id(weight) not in backbone]),
+        (recipe.backbone_lr, [weight for weight in trained if id(weight) in backbone]),
     ):
         decaying = [weight for weight in of_share if weight.ndim >= 2]
         rest = [weight for weight in of_share if weight.ndim < 2]
@@ -144,7 +148,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, num_classes: int = 0) ->
 
 
 def backbone_weights(model: nn.Module, num_classes: int) -> list[nn.Parameter]:
-    """Return the trainable weights of a model's backbone without its classifier; a plain network is all backbone."""
+    """Return the trainable weights of a model's backbone, without its classifier; a plain network is all backbone."""
     backbone = getattr(model, "backbone", model)
     path = classifier_path(backbone, num_classes)
     own = {id(weight) for weight in backbone.get_submodule(path).parameters()} if path is not None else set()
@@ -153,7 +157,7 @@ def backbone_weights(model: nn.Module, num_classes: int) -> list[nn.Parameter]:
 
 @contextmanager
 def frozen(model: nn.Module, num_classes: int) -> Iterator[None]:
-    """Keep the backbone's weights as they are, and its batch norms in evaluation mode, while this is entered."""
+    """Context manager: freeze the backbone's weights, and keep its batch norms in evaluation mode."""
     weights = backbone_weights(model, num_classes)
     norms = [module for module in getattr(model, "backbone", model).modules() if isinstance(module, _BatchNorm)]
     handles = [norm.register_forward_pre_hook(_in_evaluation) for norm in norms]
@@ -169,15 +173,15 @@ def frozen(model: nn.Module, num_classes: int) -> Iterator[None]:
 
 
 def _in_evaluation(norm: nn.Module, args: tuple[Any, ...]) -> None:
-    norm.training = False  # the training loop sets the mode of the whole model anew in each epoch
+    norm.training = False  # each epoch sets the mode of the whole model again
 
 
 def take_step(
     model: nn.Module, inputs: Tensor, targets: Tensor, criterion: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[Tensor, Tensor]:
-    """Train on one batch; return the logits and the loss that it had before, both detached.
+    """Train on one batch; return its logits and its loss before the step, both detached.
 
-    The old gradients go first: kept until the backward pass, they would lie beside all activations at the peak.
+    The gradients are freed first: otherwise they would add to the activations at the peak of memory.
     """
     optimizer.zero_grad(set_to_none=True)
     with precision(inputs.device):
@@ -189,14 +193,14 @@ def take_step(
 
 
 def precision(device: torch.device) -> AbstractContextManager[Any]:
-    """Return bf16 autocast on CUDA, and nothing elsewhere."""
+    """Return bf16 autocast on CUDA, and a context manager without effect elsewhere."""
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out, on any device; torch has no one class for it.
+    """Return whether an error means that memory ran out, on any device; torch has no common class for it.
 
     >>> is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     True
@@ -205,13 +209,13 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     message = str(error)
     return isinstance(error, RuntimeError) and any(
-        words in message
-        for words in (
+        phrase in message
+        for phrase in (
             "out of memory",  # CUDA, HIP, MPS
             "DefaultCPUAllocator: can't allocate memory",
             "DefaultCPUAllocator: not enough memory",  # Windows
             "CUBLAS_STATUS_ALLOC_FAILED",
-            "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED",  # what cuDNN says when it finds no room for its workspace
+            "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED",  # cuDNN found no memory for its workspace
         )
     )
 
@@ -236,26 +240,26 @@ def _train(
     generator = torch.Generator().manual_seed(seed)
     n_steps = epochs * n_batches(len(images), recipe.batch_size)
     rates = (learning_rate(step, n_steps, recipe.lr) for step in range(n_steps))
-    seconds, judging = [], []
+    seconds, seconds_evaluating = [], []
     loss = math.nan
     for epoch in range(1, epochs + 1):
         start = time.perf_counter()
         batches = epoch_batches(images, batch_size=recipe.batch_size, augment=recipe.augment, generator=generator)
         with frozen(model, num_classes) if epoch <= recipe.freeze_epochs else nullcontext():
             loss, seen = _train_epoch(model, batches, criterion, optimizer, rates, keep=validation is None)
-        _require_finite(loss, epoch, epochs)
+        _require_finite("loss", loss, epoch, epochs)
         seconds.append(time.perf_counter() - start)
         if validation is not None:
-            seen = _read(model, validation, epoch, epochs)
+            seen = _evaluated(model, validation, epoch, epochs)
         value = reading.value(*seen)
-        judging.append(time.perf_counter() - start - seconds[-1])
+        seconds_evaluating.append(time.perf_counter() - start - seconds[-1])
         report(epoch, value)
     facts = {
         "train_loss": loss,
         "seconds_per_epoch": median(seconds),
         "images_per_second": len(images) / median(seconds),
     }
-    return facts | ({"seconds_per_validation": median(judging)} if validation is not None else {})
+    return facts | ({"seconds_per_validation": median(seconds_evaluating)} if validation is not None else {})
 
 
 def _train_epoch(
@@ -267,7 +271,7 @@ def _train_epoch(
     *,
     keep: bool,
 ) -> tuple[float, tuple[Tensor, Tensor]]:
-    """Train over the batches; return the mean loss, and logits and targets: of all if `keep`, else of the last."""
+    """Train on the batches; return the mean loss, and logits and targets of all batches or (`keep=False`) the last."""
     model.train()
     loss_sum: Tensor | float = 0.0
     seen: list[tuple[Tensor, Tensor]] = []
@@ -286,23 +290,23 @@ def _train_epoch(
     return float(loss_sum) / n, (logits, targets)
 
 
-def _read(model: nn.Module, validation: Images, epoch: int, epochs: int) -> tuple[Tensor, Tensor]:
-    """Return logits and targets of the validation images; logits that are not finite end the trial."""
+def _evaluated(model: nn.Module, validation: Images, epoch: int, epochs: int) -> tuple[Tensor, Tensor]:
+    """Return logits and targets of the validation images. Raises: TrialFailed if the logits are not finite."""
     logits = predict(model, validation)
-    _require_finite(float(logits.sum()), epoch, epochs)
+    _require_finite("sum of the validation logits", float(logits.sum()), epoch, epochs)
     return logits, validation.targets
 
 
-def _require_finite(value: float, epoch: int, epochs: int) -> None:
+def _require_finite(quantity: str, value: float, epoch: int, epochs: int) -> None:
     if not math.isfinite(value):
         raise TrialFailed(
-            "nan", f"The training left the finite numbers ({value}) in epoch {epoch} of {epochs}: try a smaller --lr."
+            "nan", f"Training diverged: the {quantity} is {value} in epoch {epoch} of {epochs}. Try a smaller --lr."
         )
 
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators that a network may draw from, and put them back afterwards."""
+    """Context manager: seed the global random generators that a network may use, and restore their state."""
     gpus = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)

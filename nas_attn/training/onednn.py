@@ -1,4 +1,4 @@
-"""A way around a crash of oneDNN: 1x1 convolutions with a stride that read few channels."""
+"""Workaround for a crash in oneDNN: the gradient of strided 1x1 convolutions with few input channels."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 from torch import Tensor, nn
 
 SAFE_CHANNELS = 16
-"""From here on the gradient is right on every processor: what AVX-512 takes at once; AVX2 takes 8."""
+"""Smallest number of input channels with a correct gradient on every processor: the vector width of AVX-512."""
 
 
 @contextmanager
-def thinned(model: nn.Module) -> Iterator[None]:
-    """Thin maps out before the convolutions that would skip pixels and crash, while this is entered.
+def subsampled_inputs(model: nn.Module) -> Iterator[None]:
+    """Context manager: subsample the input of strided 1x1 convolutions and run them at stride 1; the output is equal.
 
-    A 1x1 convolution at stride s reads each s-th pixel of each s-th row. On the CPU, the gradient of its weights writes
-    past oneDNN's own memory where the map is float32, channels_last and of fewer than 16 channels (torch 2.15, oneDNN's
-    issue 6035): a segmentation fault, or worse. Given those pixels alone, it computes the same at stride 1.
+    On the CPU, the weight gradient of such a convolution writes out of oneDNN's bounds if the map is float32 and
+    channels_last with fewer than 16 channels (torch 2.15, oneDNN issue 6035): a segmentation fault, or corrupt memory.
     """
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d) and _crashes(module)]
     strides = [conv.stride for conv in convolutions]
-    handles = [conv.register_forward_pre_hook(_Thin(conv.stride)) for conv in convolutions]
+    handles = [conv.register_forward_pre_hook(_Subsample(conv.stride)) for conv in convolutions]
     for conv in convolutions:
         conv.stride = (1, 1)
     try:
@@ -34,13 +33,13 @@ def thinned(model: nn.Module) -> Iterator[None]:
 
 
 def _crashes(conv: nn.Conv2d) -> bool:
-    """Tell whether this is a convolution whose gradient may crash; with groups or padding, other code computes it."""
+    """Return whether the gradient of a convolution may crash; with groups or padding, oneDNN uses other code."""
     is_plain = conv.kernel_size == (1, 1) and conv.groups == 1 and conv.padding in ((0, 0), "valid")
     return is_plain and conv.in_channels < SAFE_CHANNELS and max(conv.stride) > 1
 
 
-class _Thin:
-    """A hook that keeps each s-th pixel of what enters."""
+class _Subsample:
+    """Forward pre-hook: return every s-th pixel of every s-th row of the input."""
 
     def __init__(self, stride: tuple[int, ...]) -> None:
         self.stride = stride

@@ -1,4 +1,4 @@
-"""Runs one trial: builds the network, trains it and returns its outcome."""
+"""One trial: build the network, train it and return the outcome."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Report = Callable[[int, float], None]
 
 
 class Stopped(Exception):
-    """Raised by a report when the scheduler stops the trial; a training must let it pass."""
+    """Raised by `report` when the scheduler stops the trial; a training must not catch it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Run:
         epochs: Length of the schedule.
         device: torch's name of the device to train on.
         stage: In `search` and `confirm` the function returns the validation value, in `retrain` the test value.
-        report: `report(epoch, value)` with epochs counted from 1. It raises to stop the trial: let the exception pass.
+        report: `report(epoch, value)` with epochs counted from 1. It raises an exception to stop the trial: do not
+            catch it.
     """
 
     seed: int
@@ -68,7 +69,7 @@ def evaluate(task: Task, context: TrialContext, report: Report) -> Outcome:
         return Outcome("pruned", seconds=time.monotonic() - start)
     except TrialFailed as error:
         return Outcome("fail", cause=error.cause, reason=str(error), seconds=time.monotonic() - start)
-    except Exception as error:  # the one place where a trial's own fault must not end the search
+    except Exception as error:  # an error of one trial must not end the search
         cause = "oom" if is_out_of_memory(error) else "error"
         return Outcome("fail", cause=cause, reason=_reason(error), seconds=time.monotonic() - start)
     finally:
@@ -77,7 +78,7 @@ def evaluate(task: Task, context: TrialContext, report: Report) -> Outcome:
 
 
 def prepare(context: TrialContext) -> None:
-    """Register plug-ins, set torch's threads and memory, and load the data, so that the first trial starts at once."""
+    """Register plug-ins, set torch's threads and memory limit, and load the data before the first trial."""
     register_all(context.registered)
     if context.n_threads is not None:
         torch.set_num_threads(context.n_threads)
