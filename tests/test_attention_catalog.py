@@ -202,7 +202,7 @@ def seeded_models_are_equal(one: Case, other: Case, salt: int) -> bool:
             "triple",
             site(height=1, width=4),
             {},
-            "Attention 'triple' does not fit site 'denseblock1': a map of at least 2x2 must hold, but the map is 1x4.",
+            "Attention 'triple' does not fit site 'denseblock1': the map must be at least 2x2, but is 1x4.",
         ),
         (
             "se",

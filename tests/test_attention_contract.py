@@ -122,11 +122,11 @@ def added(widths: dict[int, int], name: str, options: dict[str, Any]) -> int:
         ("self_attention", {"heads": 3}, r"heads must divide the channels, .* channels=16; .* work: heads=2 or 4\."),
         ("shuffle", {"groups": 3}, r"2 \* groups must divide the channels, .* groups=3, .* work: groups=2 or 4\."),
         ("sk", {}, r"groups must divide .* groups=32, channels=16 in and 16 out; the nearest that works: groups=16\."),
-        ("deform", {"groups": 3}, r"groups must divide the channels that enter, .* work: groups=2 or 4\."),
+        ("deform", {"groups": 3}, r"groups must divide the input channels, .* work: groups=2 or 4\."),
         ("lska", {"kernel_size": 9}, r"'kernel_size' of 'lska' must be one of 7, 11, 23, 35, 41, 53, but got 9\."),
         ("gct", {"mode": "l3"}, r"one of l2, l1 \(did you mean 'l2'\?\), but got 'l3'\."),
         ("daf", {"reduction": 4}, r"Unknown option of 'daf' 'reduction'\. Known: none\."),
-        ("triple", {"context": None}, r"must know the classes: pass context=Context\(num_classes=...\)\."),
+        ("triple", {"context": None}, r"needs the number of classes: pass context=Context\(num_classes=...\)\."),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_one_sentence(name: str, options: dict[str, Any], message: str) -> None:

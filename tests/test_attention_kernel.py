@@ -102,7 +102,7 @@ def test_sk_gives_the_shape_of_the_convolution_that_it_replaces(replaced: Convol
 
 def test_sk_takes_no_depthwise_convolution_and_says_so() -> None:
     context = Context(replaced=Convolution(8, 8, groups=8))
-    with pytest.raises(SpaceError, match="the one whose place it would take is depthwise"):
+    with pytest.raises(SpaceError, match="the one that it would replace is depthwise"):
         SK(8, groups=None, context=context)
 
 
@@ -182,7 +182,9 @@ def test_copies_take_what_was_taken_over_along() -> None:
 
 @pytest.mark.parametrize("other", [Convolution(8, 8, bias=False), Convolution(8, 8, groups=2), Convolution(4, 8)])
 def test_another_convolution_is_not_taken_over(other: Convolution) -> None:
-    with pytest.raises(SpaceError, match=r"like the one that it was built for, of weight and bias \(\(8, 8, 3, 3\)"):
+    with pytest.raises(
+        SpaceError, match=r"like the one that it was built for, with weight and bias of shape \(\(8, 8, 3, 3\)"
+    ):
         Deform(8).take_over(conv_like(other))
 
 
@@ -332,7 +334,7 @@ def test_channels_last_stays_channels_last(options: dict[str, Any]) -> None:
 
 
 def test_groups_that_do_not_divide_are_refused_with_the_nearest() -> None:
-    with pytest.raises(SpaceError, match=r"groups must divide the channels that enter, .* groups=2 or 4"):
+    with pytest.raises(SpaceError, match=r"groups must divide the input channels, .* groups=2 or 4"):
         Deform(8, groups=3)
     with pytest.raises(SpaceError, match="groups must divide the channels, but got groups=32, channels=48 in and 48"):
         SK(48)

@@ -91,7 +91,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--space FILES/kinds.toml",
             "matches only sites of kind output, which none of its attentions fits: they fit",
         ),
-        ("--space FILES/small.toml", "'shuffle' does not fit site 'denseblock4': a map of at least 2x2 must hold, but"),
+        ("--space FILES/small.toml", "'shuffle' does not fit site 'denseblock4': the map must be at least 2x2, but is"),
         ("--space FILES/heads.toml", "heads must divide the channels, but got heads=5, channels=48; the nearest that"),
         ("--space FILES/choice.toml", "must be one of 7, 11, 23, 35, 41, 53, but got 9."),
         ("--space FILES/start.toml", "must be one of own, identity, but got 'indentity': did you mean 'identity'?"),

@@ -235,7 +235,7 @@ def test_a_network_of_ones_own_takes_a_merge():
 @pytest.mark.parametrize(
     ("site", "attention", "sentence"),
     [
-        ("stage1.block1.conv2", Attention("sk"), "ends in a ReLU, but none is seen behind the convolution"),
+        ("stage1.block1.conv2", Attention("sk"), "ends in a ReLU, but no ReLU is found after the convolution"),
         ("stage1.block1.conv1", Attention("sk", {"groups": 48}), r"groups must divide .* groups=48, channels=64 in"),
         ("stage1.block1.conv1", Attention("cbam"), r"kind 'conv' is not among its kinds \(output, pre"),
         ("stage1.block1.branch", Attention("deform"), r"kind 'branch' is not among its kinds \(conv\)"),

@@ -1,1 +1,1 @@
-"""The attention modules, a family a file, and the table that describes them."""
+"""The attention modules, one family per file, and the catalogue that describes them."""

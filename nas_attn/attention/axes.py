@@ -12,7 +12,7 @@ from nas_attn.attention.options import require_fit
 
 
 class PlaneGate(nn.Module):
-    """Gate a plane by a convolution over two pooled planes, maximum and mean, with a norm and a sigmoid behind."""
+    """Gate a plane by a convolution over two pooled planes, maximum and mean, followed by a norm and a sigmoid."""
 
     def __init__(self, *, kernel_size: int) -> None:
         super().__init__()
@@ -29,14 +29,14 @@ class Triplet(nn.Module):
 
     Source: Misra et al., "Rotate to Attend: Convolutional Triplet Attention Module", WACV 2021, arXiv:2010.03045, and
     the authors' code: order [max, mean], no bias, batch norm with momentum 0.01.
-    Departs: none in what it computes. The authors turn the map, gate it and turn it back; here the gates are turned.
+    Departs: none in the result. The authors permute the map, gate it and permute it back; here the gates are permuted.
 
     Args:
         kernel_size: Kernel of the convolutions, odd.
-        spatial: Whether the plane (H, W) is among the three.
+        spatial: Whether to gate the plane (H, W) too.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
-    Cost: 3*(2*k*k + 2) weights, 2*k*k*(C*W + H*C + H*W) multiply-adds; keeps x for the backward pass.
+    Cost: 3*(2*k*k + 2) weights, 2*k*k*(C*W + H*C + H*W) multiply-adds; stores x for the backward pass.
     Raises: SpaceError for an even kernel size.
     """
 
@@ -64,14 +64,14 @@ class Coord(nn.Module):
 
     Source: Hou et al., "Coordinate Attention for Efficient Mobile Network Design", CVPR 2021, arXiv:2103.02907, and
     the authors' code: convolutions with biases, h-swish.
-    Departs: none. Convolutions start as torch's do, as in the authors' module.
+    Departs: none. Convolutions have torch's default initialisation, as in the authors' module.
 
     Args:
-        reduction: Channels over the hidden width.
-        min_hidden: Floor of the hidden width.
+        reduction: Channels divided by the hidden width.
+        min_hidden: Minimum of the hidden width.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
-    Cost: 3*C*m + 3*m + 2*C weights, 2*C*m*(H + W) multiply-adds, m = max(min_hidden, C // reduction); keeps x for the
+    Cost: 3*C*m + 3*m + 2*C weights, 2*C*m*(H + W) multiply-adds, m = max(min_hidden, C // reduction); stores x for the
         backward pass.
     Raises: SpaceError for options out of range.
     """

@@ -1,4 +1,4 @@
-"""The table of attention modules: facts only, complete at import, no torch."""
+"""The catalogue of attentions: facts only, complete at import, no torch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def attention_entry(name: str, where: str = "") -> Entry:
 
 
 def register_attention(entry: Entry) -> None:
-    """Add an attention of one's own for this process and the workers of its searches, e.g. in a notebook.
+    """Register an attention for this process and the workers of its searches, e.g. from a notebook.
 
-    An installed package adds its own for everybody by the entry-point group `nas_attn.attentions`.
+    An installed package registers its attentions through the entry-point group `nas_attn.attentions` instead.
 
     Raises: SpaceError for a name that is taken, or that cannot be a key in a space file.
     """
@@ -48,7 +48,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="se_bn",
         cls="nas_attn.attention.channel:SEBN",
-        summary="SE with a batch norm and dropout behind both layers.",
+        summary="SE with a batch norm and dropout after both layers.",
         formula="y = x * sigmoid(bn(drop(W2 relu(bn(drop(W1 mean_hw(x)))))))",
         source="a Keras network for cats and dogs built on Hu et al., CVPR 2018, arXiv:1709.01507",
         options=options.SE_BN,
@@ -159,7 +159,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="aff",
         cls="nas_attn.attention.fusion:AFF",
-        summary="Adds two maps weighed against each other by the gate of MS-CAM over their sum.",
+        summary="Adds two maps weighted against each other by the gate of MS-CAM over their sum.",
         formula="y = 2 * a * w + 2 * b * (1 - w), w = the gate of ms_cam over a + b",
         source="Dai et al., WACV 2021, arXiv:2009.14082",
         kinds=("merge",),
@@ -172,7 +172,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="iaff",
         cls="nas_attn.attention.fusion:IAFF",
-        summary="Mixes two maps by a gate over a first mixture of them, made by a gate of its own.",
+        summary="Mixes two maps by a gate over a first mixture of them, which has a gate of its own.",
         formula="m = a * v + b * (1 - v), v = gate1(a + b); y = a * w + b * (1 - w), w = gate2(m)",
         source="Dai et al., WACV 2021, arXiv:2009.14082",
         kinds=("merge",),
@@ -185,7 +185,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="daf",
         cls="nas_attn.attention.fusion:DAF",
-        summary="Adds two maps: what a residual block does without attention.",
+        summary="Adds two maps, as a residual block without attention does.",
         formula="y = a + b",
         source="Dai et al., WACV 2021, arXiv:2009.14082",
         kinds=("merge",),
@@ -198,7 +198,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="gct",
         cls="nas_attn.attention.gct:GCT",
-        summary="Gates each channel by how large it is among the channels, with three numbers a channel.",
+        summary="Gates each channel by its magnitude relative to all channels, with three parameters per channel.",
         formula="e = alpha * norm_hw(x); y = x * (1 + tanh(gamma * e / rms_c(e) + beta))",
         source="Yang et al., CVPR 2020, arXiv:1909.11519",
         options=options.GCT,
@@ -209,7 +209,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="eca",
         cls="nas_attn.attention.channel:ECA",
-        summary="Gates each channel by a 1-d convolution over the means of its neighbours.",
+        summary="Gates each channel by a 1-d convolution over the means of its neighbouring channels.",
         formula="y = x * sigmoid(conv1d(mean_hw(x)))",
         source="Wang et al., CVPR 2020, arXiv:1910.03151",
         options=options.ECA,
@@ -231,7 +231,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="simam",
         cls="nas_attn.attention.spatial:SimAM",
-        summary="Gates each element by its distance from its channel's mean; nothing to learn.",
+        summary="Gates each element by its distance from its channel's mean; no parameters.",
         formula="y = x * sigmoid(d / (4 * (sum_hw(d) / (HW - 1) + lam)) + 1/2), d = (x - mean_hw(x))^2",
         source="Yang et al., ICML 2021, proceedings.mlr.press/v139/yang21o",
         options=options.SIMAM,
@@ -241,7 +241,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="gc",
         cls="nas_attn.attention.pairwise:GC",
-        summary="Adds to every pixel one vector, made from a weighted mean of all pixels.",
+        summary="Adds one vector to every pixel, computed from a weighted mean of all pixels.",
         formula="y = x + W2 relu(ln(W1 sum_hw(softmax_hw(conv1x1(x)) * x)))",
         source="Cao et al., ICCVW 2019, arXiv:1904.11492",
         options=(options.reduction(16),),
@@ -250,12 +250,12 @@ ATTENTIONS = Catalogue(
         fits=reduction_misfit,
         smallest_map=2,
         identity_start=True,
-        exceptions={"bias_gradient": "the bias of the scores is one for all pixels, which the softmax does not see"},
+        exceptions={"bias_gradient": "the bias of the scores is the same for all pixels, so the softmax cancels it"},
     ),
     Entry(
         name="non_local",
         cls="nas_attn.attention.pairwise:NonLocal",
-        summary="Adds to every pixel a mean of all pixels, weighed by likeness.",
+        summary="Adds to every pixel a mean of all pixels, weighted by similarity.",
         formula="y = x + bn(W softmax(theta(x)^T phi(x)) g(x))",
         source="Wang et al., CVPR 2018, arXiv:1711.07971",
         options=options.NON_LOCAL,
@@ -266,13 +266,13 @@ ATTENTIONS = Catalogue(
         smallest_map=2,
         identity_start=True,
         exceptions={
-            "bias_gradient": "phi's bias adds one value to all scores of a pixel, which the softmax does not see"
+            "bias_gradient": "phi's bias adds the same value to all scores of a pixel, so the softmax cancels it"
         },
     ),
     Entry(
         name="self_attention",
         cls="nas_attn.attention.self_attention:SelfAttention",
-        summary="Lets every pixel collect from all pixels, or from a window around it, in several heads.",
+        summary="Adds to every pixel a weighted mean of all pixels, or of a window around it, in several heads.",
         formula="y = x + Wo sum_j softmax_j(s(q_i, k_j)) v_j; s: q.k / sqrt(d), q.W k / sqrt(d), or u.tanh(q + k)",
         source="Vaswani et al., NeurIPS 2017, arXiv:1706.03762; scores and windows: Luong et al., EMNLP 2015, "
         "arXiv:1508.04025",
@@ -282,12 +282,12 @@ ATTENTIONS = Catalogue(
         fits=divisor_misfit("heads"),
         smallest_map=2,
         identity_start=True,
-        exceptions={"bias_gradient": "the keys' bias adds one value to all scores of a query, but in concat"},
+        exceptions={"bias_gradient": "the keys' bias adds the same value to all scores of a query, except in concat"},
     ),
     Entry(
         name="shuffle",
         cls="nas_attn.attention.grouped:Shuffle",
-        summary="In each group of channels gates half by channel, half by element, then shuffles the channels.",
+        summary="In each group of channels, gates half per channel and half per element, then shuffles the channels.",
         formula="y = shuffle([a * sigmoid(w mean_hw(a) + b), c * sigmoid(v gn(c) + d)]); a, c: halves of a group",
         source="Zhang and Yang (SA-Net), ICASSP 2021, arXiv:2102.00240",
         options=options.SHUFFLE,
@@ -300,7 +300,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="sge",
         cls="nas_attn.attention.grouped:SGE",
-        summary="In each group of channels gates the pixels by how alike they are to the group's mean.",
+        summary="In each group of channels, gates the pixels by their similarity to the group's mean.",
         formula="y = x * sigmoid(w t + b), t = (s - mean_hw(s)) / (std_hw(s) + eps), s = mean_hw(x) . x in each group",
         source="Li et al., 2019, arXiv:1905.09646",
         options=options.SGE,
@@ -313,7 +313,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="ema",
         cls="nas_attn.attention.grouped:EMA",
-        summary="In each group of channels lets a coordinate gate and a 3x3 convolution weigh each other's pixels.",
+        summary="In each group of channels, a coordinate gate and a 3x3 convolution weight each other's pixels.",
         formula="a = gn(x * sigmoid(h) * sigmoid(w)), [h, w] = conv1x1([mean_w(x), mean_h(x)]); b = conv3x3(x); "
         "y = x * sigmoid(softmax_c(mean_hw(a)) . b + softmax_c(mean_hw(b)) . a)",
         source="Ouyang et al., ICASSP 2023, arXiv:2305.13563",
@@ -327,7 +327,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="lska",
         cls="nas_attn.attention.spatial:LSKA",
-        summary="Gates every element by a large kernel, taken apart into four thin depthwise convolutions and a 1x1.",
+        summary="Gates every element by a large kernel, decomposed into four 1-d depthwise convolutions and a 1x1.",
         formula="y = x * conv1x1(dw_kx1'(dw_1xk'(dw_kx1(dw_1xk(x))))), ' = dilated",
         source="Lau et al., Expert Systems with Applications 2024, arXiv:2309.01439",
         options=options.LSKA,
@@ -337,7 +337,7 @@ ATTENTIONS = Catalogue(
     Entry(
         name="deform",
         cls="nas_attn.attention.kernel:Deform",
-        summary="Lets a 3x3 convolution look where it wants: every tap, or every channel, is moved by learned offsets.",
+        summary="A 3x3 convolution whose taps, or whose input channels, are moved by learned offsets.",
         formula="y(p) = sum_k w_k x(p + p_k + d_k(p)) (* m_k(p) if modulated), [d, m] = conv3x3(x)",
         source="Dai et al., ICCV 2017, arXiv:1703.06211; modulated: Zhu et al., CVPR 2019, arXiv:1811.11168",
         kinds=("conv",),
@@ -363,7 +363,7 @@ ATTENTIONS = Catalogue(
         fits=divisor_misfit("heads"),
         smallest_map=2,
         identity_start=True,
-        exceptions={"bias_gradient": "the keys' bias adds one value to all scores of a query, but in concat"},
+        exceptions={"bias_gradient": "the keys' bias adds the same value to all scores of a query, except in concat"},
     ),
     group="nas_attn.attentions",
     noun="attention",

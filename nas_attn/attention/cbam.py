@@ -1,4 +1,4 @@
-"""CBAM: attention over channels, then over pixels, each from means and maxima over the other."""
+"""CBAM: attention over channels, then over pixels, each from means and maxima over the other axis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ORDERS = {
 
 
 class PooledChannel(nn.Module):
-    """CBAM's channel branch: one bottleneck over the means and over the maxima, added up, without the squashing."""
+    """CBAM's channel branch: the sum of one bottleneck over the means and over the maxima, without the activation."""
 
     over = PIXELS
 
@@ -39,10 +39,10 @@ class PooledChannel(nn.Module):
 
 
 class PooledSpatial(nn.Module):
-    """CBAM's spatial branch: a convolution over the maximum and the mean of the channels, without the squashing.
+    """CBAM's spatial branch: a convolution over the maximum and the mean of the channels, without the activation.
 
     Source: Woo et al., ECCV 2018, arXiv:1807.06521, and the authors' code: order [max, mean], no bias, batch norm with
-    momentum 0.01 that starts at 0, so that the gate starts flat.
+    momentum 0.01 whose weight starts at 0, so that the gate is constant at the start.
     """
 
     over = CHANNELS
@@ -64,16 +64,16 @@ class PooledSpatial(nn.Module):
 
 
 class CBAM(nn.Module):
-    """Gate the channels, then the pixels, each by means and maxima over the other.
+    """Gate the channels, then the pixels, each by means and maxima over the other axis.
 
     Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv:1807.06521, and the authors' code
-    (layers, biases, the norm behind the spatial convolution, and how they start).
-    Departs: the paper names an ablation "parallel" and gives no formula: here both gates see the input and
+    (layers, biases, the norm after the spatial convolution, and the initialisation).
+    Departs: the paper names an ablation "parallel" without a formula: here both gates are computed from the input and
     multiply it. `spatial_norm=False` follows the paper's formula, which shows no norm. `gate="hard_sigmoid"`,
     relu6(x + 3) / 6, is not in the paper.
 
     Args:
-        reduction: Channels over the hidden width of the channel branch.
+        reduction: Channels divided by the hidden width of the channel branch.
         kernel_size: Kernel of the spatial branch, odd.
         order: `channel_first` (the paper's best), `spatial_first` or `parallel`.
         branches: `both`, `channel` or `spatial`.

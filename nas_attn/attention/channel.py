@@ -1,4 +1,4 @@
-"""Attention over channels: one gate a channel, from the means of the channels."""
+"""Attention over channels: one gate per channel, from the means of the channels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from nas_attn.attention.options import NO_CONTEXT, require_fit
 def means(x: Tensor) -> Tensor:
     """Return the mean of each channel.
 
-    The gradient of a sum is a view of one number a channel; that of `Tensor.mean` fills a map, which costs a gate a
-    quarter of its time.
+    The gradient of a sum is a view of one number per channel; that of `Tensor.mean` fills a map, which would take a
+    quarter of a gate's time.
 
     Shape: (N, C, H, W) -> (N, C).
     """
@@ -37,7 +37,7 @@ class Bottleneck(nn.Module):
 
 
 class NormedLinear(nn.Module):
-    """A linear layer over vectors, dropout, and a batch norm, which has `eps` and `momentum`."""
+    """A linear layer over vectors, dropout, and a batch norm with `eps` and `momentum`."""
 
     def __init__(
         self, channels: int, width: int, *, dropout: float = 0.0, eps: float = 1e-5, momentum: float = 0.1
@@ -56,15 +56,15 @@ class NormedLinear(nn.Module):
 class SE(nn.Module):
     """Gate each channel by a bottleneck over the means of all channels.
 
-    Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507. Layers start as torch has them,
-    since the authors' files do not say.
-    Departs: none with `bias=True`, as the authors released their networks. Their text drops the biases: `bias=False`.
-    `min_hidden` is not in the paper: other networks that contain SE keep 8 hidden channels or more.
+    Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507. Layers have torch's default
+    initialisation, since the authors' files do not state one.
+    Departs: none with `bias=True`, as in the authors' released networks. Their text drops the biases: `bias=False`.
+    `min_hidden` is not in the paper: other networks that contain SE have at least 8 hidden channels.
 
     Args:
-        reduction: Channels over the hidden width.
+        reduction: Channels divided by the hidden width.
         bias: Whether the two layers have biases.
-        min_hidden: Floor of the hidden width.
+        min_hidden: Minimum of the hidden width.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: 2*C*h weights and multiply-adds, h = max(min_hidden, C // reduction), and one global mean.
@@ -83,17 +83,17 @@ class SE(nn.Module):
 
 
 class SEBN(nn.Module):
-    """Gate each channel as SE does, with dropout and a batch norm behind both layers.
+    """Gate each channel as SE does, with dropout and a batch norm after both layers.
 
     Source: the `SELayer` of a Keras tutorial on cats and dogs, after Hu et al., CVPR 2018, arXiv:1709.01507. Weights
-    start as Keras has them: Glorot's uniform rule, biases at 0; the norms have Keras's eps 1e-3, and its momentum 0.99,
-    which torch calls 0.01.
-    Departs: the running variance is torch's, from the unbiased variance of a batch where Keras takes the biased one.
-    One image in train mode goes by the running statistics; normalising it by itself would set every gate to one half.
+    have Keras's initialisation: Glorot's uniform rule, biases at 0; the norms have Keras's eps 1e-3 and its momentum
+    0.99, which is 0.01 in torch.
+    Departs: the running variance is torch's, from the unbiased variance of a batch; Keras uses the biased one. In train
+    mode a single image is normalised by the running statistics; its own would set every gate to one half.
 
     Args:
-        reduction: Channels over the hidden width.
-        dropout: Share of hidden and gate values that is dropped in training.
+        reduction: Channels divided by the hidden width.
+        dropout: Fraction of hidden and gate values that is dropped in training.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: 2*C*h + 3*h + 3*C weights, 2*C*h multiply-adds, h = C // reduction, and one global mean.
@@ -117,14 +117,16 @@ class SEBN(nn.Module):
 
 
 class ECA(nn.Module):
-    """Gate each channel by a 1-d convolution over the means of the channels beside it.
+    """Gate each channel by a 1-d convolution over the means of its neighbouring channels.
 
-    Source: Wang et al., "ECA-Net", CVPR 2020, arXiv:1910.03151. The kernel starts as torch has it, as in their code.
-    Departs: the authors' code takes the kernel size by hand, 3 by default; `kernel_size=None` follows the paper's rule.
+    Source: Wang et al., "ECA-Net", CVPR 2020, arXiv:1910.03151. The kernel has torch's default initialisation, as in
+    their code.
+    Departs: in the authors' code the kernel size is an argument, 3 by default; `kernel_size=None` follows the paper's
+    rule.
 
     Args:
-        kernel_size: Channels that a gate sees, odd, zeros beyond the first and the last channel; None is
-            |log2(C) / 2 + 1 / 2| without its fraction, or the next number if that is even.
+        kernel_size: Channels in the input of a gate, odd, padded with zeros; None is |log2(C) / 2 + 1 / 2| rounded
+            down, or the next number if that is even.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: k weights, C*k multiply-adds and one global mean.

@@ -11,23 +11,23 @@ from nas_attn.placement import Value
 
 
 def create_attention(name: str, channels: int, *, context: Context | None = None, **options: Value) -> nn.Module:
-    """Build the attention called `name`; options left out have the catalogue's defaults.
+    """Build the attention called `name`; options left out keep the catalogue's defaults.
 
     >>> create_attention("se", channels=64, reduction=4).bottleneck.reduce
     Linear(in_features=64, out_features=16, bias=True)
 
     Args:
-        context: What it needs to know beyond its channels: `triple` needs the number of classes, `sk` and `deform` take
-            the place of the convolution that it names, or of a plain 3x3 that keeps the channels.
-        options: As `ATTENTIONS[name].options` lists them; "auto" and None are the same.
+        context: What the module needs beyond its channels: `triple` needs the number of classes; `sk` and `deform`
+            replace the convolution that it names, or without one a plain 3x3 that keeps the channels.
+        options: As listed by `ATTENTIONS[name].options`; "auto" and None are the same.
 
-    Shape: of the module: (N, channels, H, W) -> the same; a merge takes two such maps, a pooling gives
-        (N, channels, 1, 1), and what replaces a convolution gives what that gives.
+    Shape: of the module: (N, channels, H, W) -> the same; a merge has two such inputs, a pooling returns
+        (N, channels, 1, 1), and a module that replaces a convolution returns the shape of its output.
     Raises: SpaceError that names the nearest attention, option or value that works.
     """
     entry = attention_entry(name)
     require_fit(name, channels, context=context, **options)
-    given = {"context": context} if entry.needs_context else {}
+    extra = {"context": context} if entry.needs_context else {}
     resolved = resolve_options(entry, channels, options, context or NO_CONTEXT)
-    module: nn.Module = load_class(entry.cls)(channels, **resolved, **given)
+    module: nn.Module = load_class(entry.cls)(channels, **resolved, **extra)
     return module

@@ -1,4 +1,4 @@
-"""What the table of attention modules is made of: frozen records, no torch."""
+"""The records that the catalogue of attentions consists of: frozen, no torch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from nas_attn.placement import Convolution, Value
 Options = Mapping[str, Value]
 
 SHAPE_KEEPING = ("output", "pre", "branch", "shortcut", "hidden")
-"""Kinds of site where one tensor passes and leaves in its shape."""
+"""Kinds of site with one input and an output of the same shape."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What an attention may need to know beyond its channels; the model builder fills it in.
+    """What an attention may need beyond its channels; the model builder provides it.
 
     Args:
-        num_classes: Classes of the task.
-        height, width: Size of the map at the site, in pixels; None where it is not known.
-        replaced: The convolution whose place the attention takes; None elsewhere.
+        num_classes: Number of classes of the task.
+        height, width: Size of the map at the site, in pixels; None if unknown.
+        replaced: The convolution that the attention replaces; None if it replaces none.
     """
 
     num_classes: int = 1
@@ -37,12 +37,12 @@ class Option:
     """One option of an attention: its type, its range, and the default of the paper.
 
     Args:
-        type: What values are.
+        type: Type of the values.
         low, high: Inclusive range of a number.
-        odd: Whether only odd values have a meaning (kernel sizes that keep the map).
-        choices: The only values that there are; a `str` option has some.
-        optional: Whether None is a value ("auto" in a space file).
-        about: One line for people.
+        odd: Whether only odd values are allowed (kernel sizes that keep the map's size).
+        choices: The allowed values; required for a `str` option.
+        optional: Whether None is allowed ("auto" in a space file).
+        about: Description in one line.
     """
 
     name: str
@@ -57,48 +57,49 @@ class Option:
 
 
 def nothing_idle(channels: int, options: Options) -> frozenset[str]:
-    """Return no option: each has an effect."""
+    """Return the empty set: every option has an effect."""
     return frozenset()
 
 
 def always_fits(channels: int, options: Options, context: Context) -> str | None:
-    """Return None: these options hold at any channels."""
+    """Return None: the options fit any number of channels."""
     return None
 
 
 def any_logits(options: Options) -> int:
-    """Return 1: it works in a network of any number of logits."""
+    """Return 1: the attention works in a network with any number of logits."""
     return 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One attention module: what it is called, where it fits, what it takes, and what it costs.
+    """One attention module: its name, the sites that it fits, its options and its cost.
 
     Args:
-        name: Its key in the catalogue, in lower case.
-        cls: Its class, or where that is, as `module:name`, which is loaded on use. It takes `channels` first, then
+        name: Key in the catalogue, in lower case.
+        cls: The class, or `module:name`, which is imported on first use. The class takes `channels` first, then
             keyword-only options, and `context=Context(...)` if `needs_context`.
-        summary: One line for people.
-        formula: What it computes, x being what enters and y what leaves.
+        summary: Description in one line.
+        formula: The output y in terms of the input x.
         source: Authors, venue, arXiv.
         kinds: Kinds of site that it fits.
-        n_parameters: Trainable parameters for (channels, resolved options, context); None counts a built module's.
-        n_macs: Multiply-adds of convolutions and matrix products for one image, for (channels, height, width,
-            resolved options, context), height and width being those of the map that enters; None counts a built
-            module's.
-        fits: Why complete options cannot hold at these channels, with the nearest that work, or None.
-        idle: Names of the options without effect beside the others, for (channels, complete options).
-        auto: What None stands for, by channels and context, for each optional option whose None means a value.
-        fewest_logits: How many logits the network must give, for resolved options.
-        smallest_map: Smallest height and width at which every parameter matters.
-        n_inputs: Tensors that enter; 2 at a merge: the branch, then the shortcut.
-        auxiliary: Whether it leaves auxiliary logits in train mode.
-        needs_context: Whether its class takes `context=Context(...)`.
-        identity_start: Whether it computes y = x before it is trained, with the options' defaults.
-        replaces_norm: Whether, at a site of kind `conv`, the batch norm behind the convolution goes too.
-        neutral: Whether it computes what the plain network computes at that site: choosing it places nothing.
-        exceptions: Checks of `nas_attn.testing` that cannot hold for this entry, each with the reason.
+        n_parameters: (channels, resolved options, context) -> number of trainable parameters; None: counted on a built
+            module.
+        n_macs: (channels, height, width, resolved options, context) -> multiply-adds of convolutions and matrix
+            products for one image, for the height and width of the input; None: counted on a built module.
+        fits: (channels, complete options, context) -> the reason why they do not fit these channels, with the nearest
+            values that do, or None.
+        idle: (channels, complete options) -> the names of the options that have no effect, given the others.
+        auto: Name of an optional option -> (channels, context) -> the value that None stands for.
+        fewest_logits: (resolved options) -> minimum number of logits of the network.
+        smallest_map: Smallest height and width at which every parameter has an effect.
+        n_inputs: Number of inputs; 2 at a merge: the branch, then the shortcut.
+        auxiliary: Whether it stores auxiliary logits in train mode.
+        needs_context: Whether the class takes `context=Context(...)`.
+        identity_start: Whether it computes y = x before training, with the default options.
+        replaces_norm: Whether, at a site of kind `conv`, it also replaces the batch norm after the convolution.
+        neutral: Whether it computes what the plain network computes at that site, so that choosing it changes nothing.
+        exceptions: Checks of `nas_attn.testing` that cannot pass for this entry, each with the reason.
     """
 
     name: str
@@ -125,18 +126,18 @@ class Entry:
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether one tensor enters and leaves in its shape, so that wirings apply."""
+        """Whether it has one input and an output of the same shape, so that wirings apply."""
         return set(self.kinds) <= set(SHAPE_KEEPING)
 
 
 def load_class(cls: str | type[Any]) -> type[Any]:
-    """Return a class, imported if it is given as `module:name`. Raises: SpaceError if it is not to be had."""
+    """Return the class, which is imported if written as `module:name`. Raises: SpaceError if it cannot be imported."""
     if isinstance(cls, type):
         return cls
     module, _, name = cls.partition(":")
     try:
         loaded = getattr(import_module(module), name)
-    except Exception as error:  # somebody else's code, which runs at import and may raise anything
+    except Exception as error:  # a plug-in's module may raise anything at import
         reason = f"{type(error).__name__}: {in_one_line(error)}"
         raise SpaceError(f"The class {cls} of an attention cannot be loaded: {reason}.") from error
     if not isinstance(loaded, type):

@@ -1,4 +1,4 @@
-"""Attention at two scales at once, every pixel and the whole map, as a gate and as a merge of two maps."""
+"""Attention at two scales, every pixel and the whole map, as a gate and as a merge of two maps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nas_attn.attention.options import require_fit
 
 
 class PixelBottleneck(nn.Module):
-    """Two 1x1 convolutions with a ReLU between, C to `hidden` to C, a batch norm behind each."""
+    """Two 1x1 convolutions with a ReLU between, C to `hidden` to C, each followed by a batch norm."""
 
     def __init__(self, channels: int, *, hidden: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class PixelBottleneck(nn.Module):
 
 
 class TwoScaleGate(nn.Module):
-    """MS-CAM's gate: a bottleneck at every pixel plus one over the channels' means, squashed."""
+    """MS-CAM's gate: the sigmoid of a bottleneck at every pixel plus one over the channels' means."""
 
     def __init__(self, channels: int, *, reduction: int) -> None:
         super().__init__()
@@ -36,7 +36,9 @@ class TwoScaleGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same, within (0, 1)."""
         logits: Tensor = self.local(x)
-        return logits.add_(self.pooled(x.mean((2, 3), keepdim=True))).sigmoid_()  # the norm needs no output of its own
+        return logits.add_(
+            self.pooled(x.mean((2, 3), keepdim=True))
+        ).sigmoid_()  # the norm's backward pass does not need its output
 
 
 def mix(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
@@ -49,11 +51,11 @@ class MSCAM(nn.Module):
     """Gate every element by a bottleneck at its pixel plus one over the channels' means.
 
     Source: Dai et al., "Attentional Feature Fusion", WACV 2021, arXiv:2009.14082, and the authors' code.
-    Departs: none in what it computes; parameters start as torch's layers do (the authors' networks draw every
+    Departs: none in the result; layers have torch's default initialisation (the authors' networks initialise every
     convolution by He's rule).
 
     Args:
-        reduction: Channels over the hidden width of both bottlenecks.
+        reduction: Channels divided by the hidden width of both bottlenecks.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: 4*C*h + 6*h + 6*C weights, (H*W + 1)*2*C*h multiply-adds, h = C // reduction, and one global mean.
@@ -72,14 +74,14 @@ class MSCAM(nn.Module):
 
 
 class AFF(nn.Module):
-    """Add two maps, weighed against each other by MS-CAM's gate over their sum.
+    """Add two maps, weighted against each other by MS-CAM's gate over their sum.
 
-    Source: Dai et al., "Attentional Feature Fusion", WACV 2021, arXiv:2009.14082, and the authors' code, from which
-    the factor 2 is: with a flat gate it is the plain sum.
-    Departs: none in what it computes; parameters start as in `MSCAM`.
+    Source: Dai et al., "Attentional Feature Fusion", WACV 2021, arXiv:2009.14082, and the authors' code, which has the
+    factor 2: with a gate of 1/2 it is the plain sum.
+    Departs: none in the result; initialised as `MSCAM`.
 
     Args:
-        reduction: Channels over the hidden width of both bottlenecks.
+        reduction: Channels divided by the hidden width of both bottlenecks.
 
     Shape: (N, C, H, W) twice, branch and shortcut -> the same; H and W are free.
     Cost: that of `MSCAM`.
@@ -97,14 +99,14 @@ class AFF(nn.Module):
 
 
 class IAFF(nn.Module):
-    """Mix two maps by a gate over a first mixture of them, made by a gate of its own.
+    """Mix two maps by a gate over a first mixture of them, which has a gate of its own.
 
     Source: Dai et al., "Attentional Feature Fusion", WACV 2021, arXiv:2009.14082, and the authors' MXNet code.
-    Departs: from the PyTorch port beside it, which uses the first gate's global bottleneck twice and leaves the
-    second's without a gradient. Parameters start as in `MSCAM`.
+    Departs: from the PyTorch port in the same repository, which uses the first gate's global bottleneck twice, so that
+    the second's gets no gradient. Initialised as `MSCAM`.
 
     Args:
-        reduction: Channels over the hidden width of all four bottlenecks.
+        reduction: Channels divided by the hidden width of all four bottlenecks.
 
     Shape: (N, C, H, W) twice, branch and shortcut -> the same; H and W are free.
     Cost: twice that of `MSCAM`.
@@ -124,9 +126,9 @@ class IAFF(nn.Module):
 
 
 class DAF(nn.Module):
-    """Add two maps: what a residual block does without attention.
+    """Add two maps, as a residual block without attention does.
 
-    Source: Dai et al., WACV 2021, arXiv:2009.14082, where it is the "direct addition" that AFF is compared with.
+    Source: Dai et al., WACV 2021, arXiv:2009.14082, where AFF is compared with this "direct addition".
     Departs: none.
 
     Shape: (N, C, H, W) twice, branch and shortcut -> the same.

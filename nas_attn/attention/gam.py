@@ -1,4 +1,4 @@
-"""GAM: attention for every element, by two branches that pool nothing."""
+"""GAM: attention for every element, by two branches without pooling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_attn.attention.channel import Bottleneck
-from nas_attn.attention.fused import in_order, is_channels_last, scale_by_bottleneck, scale_by_sigmoid
+from nas_attn.attention.fused import in_order, is_channels_last, scale_by_bottleneck
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
 
@@ -16,9 +16,9 @@ Padding = Literal["zeros", "replicate"]
 
 
 class DenseSpatial(nn.Module):
-    """GAM's spatial branch: two large convolutions, C to hidden to C, for every element, without the squashing.
+    """GAM's spatial branch: two large convolutions, C to hidden to C, without the sigmoid.
 
-    Source: Liu et al., 2021, arXiv:2112.05561; see `GAM` for what is known of it.
+    Source: Liu et al., 2021, arXiv:2112.05561; see `GAM` for the details.
     """
 
     def __init__(self, channels: int, *, hidden: int, kernel_size: int, groups: int, padding_mode: Padding) -> None:
@@ -37,7 +37,7 @@ class DenseSpatial(nn.Module):
 
 
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
-    """Deal the channels of `groups` groups out in turn: a1 a2 b1 b2 becomes a1 b1 a2 b2.
+    """Interleave the channels of `groups` groups: a1 a2 b1 b2 becomes a1 b1 a2 b2.
 
     Shape: (N, C, H, W) -> the same; `groups` divides C.
     """
@@ -47,22 +47,22 @@ def shuffle_channels(x: Tensor, groups: int) -> Tensor:
 
 
 class GAM(nn.Module):
-    """Gate every element by a bottleneck over its channels, then by two large convolutions; nothing is pooled.
+    """Gate every element by a bottleneck over its channels, then by two large convolutions, without pooling.
 
     Source: Liu et al., "Global Attention Mechanism", 2021, arXiv:2112.05561. No authors' code is known; the layers
     follow the widespread reimplementation dengbuqi/GAM_Pytorch.
     Departs: that code reduces by 4; the paper's parameter counts fit 16, the default here. It pads by replication,
-    others by zeros, the default here. The paper's figure shows a sigmoid behind the channel branch, popular code has
+    others by zeros, the default here. The paper's figure shows a sigmoid after the channel branch, popular code has
     none: `channel_gate`. With `groups` above 1 both convolutions are grouped and the gate's channels are shuffled just
-    before it multiplies, as the widespread variant does; the paper does not say where.
+    before the product, as in the widespread variant; the paper does not say where.
 
     Args:
-        reduction: Channels over the hidden width of both branches.
+        reduction: Channels divided by the hidden width of both branches.
         kernel_size: Kernel of both convolutions, odd.
-        groups: Groups of both convolutions; divides the channels and the hidden width.
+        groups: Groups of both convolutions; must divide the channels and the hidden width.
         branches: `both`, `channel` or `spatial`.
         padding_mode: `zeros` or `replicate`.
-        channel_gate: Whether a sigmoid squashes the channel branch.
+        channel_gate: Whether a sigmoid follows the channel branch.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: 2*C*h + 2*k*k*C*h / groups multiply-adds a pixel and as many weights, h = C // reduction.
@@ -106,15 +106,15 @@ class GAM(nn.Module):
         gated = in_quick_order(x)
         if self.channel is not None:
             layers = [*self.channel.reduce.parameters(), *self.channel.expand.parameters()]
-            gated = scale_by_bottleneck(gated, layers, squash=self.channel_gate)
+            gated = scale_by_bottleneck(gated, layers, sigmoid=self.channel_gate)
         if self.spatial is not None:
-            gated = scale_by_sigmoid(gated, in_quick_order(self.spatial(gated)))
+            gated = gated * torch.sigmoid(in_quick_order(self.spatial(gated)))
         return gated if is_channels_last(x) else gated.contiguous()
 
 
 def in_quick_order(x: Tensor) -> Tensor:
-    """Return x in the order in memory that large convolutions of few channels are quick in.
+    """Return x in the memory format in which large convolutions with few channels are fastest.
 
-    On CPUs that is channels last: forward and backward they take about half the time, far more than two copies do.
+    On CPUs that is channels last: forward and backward take about half the time, which saves more than two copies cost.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else in_order(x)

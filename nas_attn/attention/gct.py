@@ -1,4 +1,4 @@
-"""GCT: channels that compete by the size of their maps."""
+"""GCT: channels that compete by the norm of their maps."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from nas_attn.attention.options import require_fit
 
 
 class GCT(nn.Module):
-    """Gate each channel by the size of its map among the sizes of all, with three numbers a channel.
+    """Gate each channel by the norm of its map relative to those of all channels, with three parameters per channel.
 
     Source: Yang et al., "Gated Channel Transformation for Visual Recognition", CVPR 2020, arXiv:1909.11519, and the
     authors' code, which starts as the identity: alpha 1, gamma 0, beta 0.
-    Departs: gamma and beta are vectors, where the authors' are (1, C, 1, 1), so that the common rule "no weight decay
-    for vectors" spares them and takes alpha.
+    Departs: gamma and beta are vectors (the authors' have shape (1, C, 1, 1)), so that the common rule "no weight decay
+    for vectors" excludes them and applies to alpha.
 
     Args:
-        mode: Size of a map: `l2`, the root of the sum of squares, or `l1`, the sum of magnitudes.
-        eps: Added below both roots; with `l1`, to the mean size that divides.
+        mode: Norm of a map: `l2`, the root of the sum of squares, or `l1`, the sum of magnitudes.
+        eps: Added under both roots; with `l1`, to the mean norm in the denominator.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
-    Cost: 3*C weights; keeps x for the backward pass.
+    Cost: 3*C weights; stores x for the backward pass.
     Raises: SpaceError for an unknown mode, or eps out of range.
     """
 

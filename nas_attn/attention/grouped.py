@@ -12,7 +12,7 @@ from nas_attn.attention.options import NO_CONTEXT, require_fit
 
 
 class Affine(nn.Module):
-    """A weight and a bias for each number of a vector."""
+    """A weight and a bias for each element of a vector."""
 
     def __init__(self, size: int, *, weight: float, bias: float) -> None:
         super().__init__()
@@ -28,14 +28,14 @@ class Shuffle(nn.Module):
     """Gate half of each group's channels by their means and half by their normalised elements, then shuffle.
 
     Source: Zhang and Yang, "SA-Net: Shuffle Attention", ICASSP 2021, arXiv:2102.00240, and the authors' code: weights
-    start at 0 and biases at 1, so that every gate starts at sigmoid(1); the channels of both halves of the map, not of
-    the groups, are dealt out in turn.
-    Departs: none; the authors' 64 groups need 128 channels or more, `groups=None` takes fewer where they do not fit.
+    start at 0 and biases at 1, so that every gate starts at sigmoid(1); the channels of the two halves of the map, not
+    of the groups, are interleaved.
+    Departs: none; the authors' 64 groups need 128 channels or more, `groups=None` uses fewer if they do not fit.
 
     Args:
-        groups: Groups; twice as many divide the channels. None is 64, or the most below that fit.
+        groups: Number of groups; twice as many must divide the channels. None is 64, or the most below that fit.
 
-    Shape: (N, C, H, W) -> the same; H and W are free, but on a map of one pixel the norm leaves nothing.
+    Shape: (N, C, H, W) -> the same; H and W are free, but the norm of a map of one pixel is constant.
     Cost: 3*C / groups weights, no matrix product.
     Raises: SpaceError unless 2 * groups divides the channels.
     """
@@ -57,27 +57,27 @@ class Shuffle(nn.Module):
         spatial_gate = self._spatial_gate(normed.reshape(n_images, channels // 2, height, width))
         gate = torch.stack([channel_gate.expand_as(pooled), spatial_gate.view(normed.shape)], 2)
         dealt = functional.channel_shuffle(x * gate.view(x.shape), 2)
-        if x.is_contiguous(memory_format=torch.channels_last):  # which only CPUs keep while they shuffle
+        if x.is_contiguous(memory_format=torch.channels_last):  # the shuffle keeps this format on CPUs only
             dealt = dealt.contiguous(memory_format=torch.channels_last)
         return dealt
 
     def _spatial_gate(self, x: Tensor) -> Tensor:
-        """Shape: (N, C / 2, H, W) -> the same, with a group of the norm for each channel: both affines are one."""
+        """Shape: (N, C / 2, H, W) -> the same. Each channel is a group of the norm, so both affines are one."""
         weight, bias = self.norm.weight * self.spatial.weight, self.spatial(self.norm.bias)
         normed = torch.group_norm(x.contiguous(), x.shape[1], weight.repeat(self.groups), bias.repeat(self.groups))
         return torch.sigmoid(normed)
 
 
 class SGE(nn.Module):
-    """Gate the pixels of each group of channels by their likeness to the group's mean, normalised over the map.
+    """Gate the pixels of each group of channels by their similarity to the group's mean, normalised over the map.
 
     Source: Li et al., "Spatial Group-wise Enhance", 2019, arXiv:1905.09646, and the authors' code: 1e-5 is added to the
-    deviation, which is that of a sample; weights start at 0 and biases at 1, so that every gate starts at sigmoid(1).
-    Departs: the deviation of a map of one pixel, which is not a number in the authors' code, is 0 here. Their 64 groups
-    need channels that 64 divides, `groups=None` takes fewer where it does not.
+    sample standard deviation; weights start at 0 and biases at 1, so that every gate starts at sigmoid(1).
+    Departs: the deviation of a map of one pixel is 0; in the authors' code it is nan. Their 64 groups need channels
+    divisible by 64, `groups=None` uses fewer otherwise.
 
     Args:
-        groups: Groups; divides the channels. None is 64, or the most below that divide them.
+        groups: Number of groups; must divide the channels. None is 64, or the most below that divide them.
 
     Shape: (N, C, H, W) -> the same; H and W are free, but on a map of one pixel the weights have no effect.
     Cost: 2 * groups weights, no matrix product.
@@ -101,27 +101,27 @@ class SGE(nn.Module):
 
 
 def _standardised(x: Tensor) -> Tensor:
-    """Return each map less its mean, over its deviation. Shape: (N, C, H, W) -> the same."""
+    """Subtract each map's mean and divide by its deviation. Shape: (N, C, H, W) -> the same."""
     distance = x - means(x)[:, :, None, None]
     n_degrees = max(x.shape[2] * x.shape[3] - 1, 1)
-    length = torch.linalg.vector_norm(distance, dim=(2, 3), keepdim=True)  # whose gradient is finite at 0
+    length = torch.linalg.vector_norm(distance, dim=(2, 3), keepdim=True)  # its gradient is finite at 0
     standardised: Tensor = distance / (length / n_degrees**0.5 + 1e-5)
     return standardised
 
 
 class EMA(nn.Module):
-    """Gate each group's pixels by two branches, coordinate gates and a 3x3 convolution, which weigh each other.
+    """Gate each group's pixels by two branches, coordinate gates and a 3x3 convolution, which weight each other.
 
     Source: Ouyang et al., "Efficient Multi-Scale Attention Module with Cross-Spatial Learning", ICASSP 2023,
-    arXiv:2305.13563, and the authors' code. Layers start as torch has them, as there.
-    Departs: none; the authors' 32 groups need channels that 32 divides, `factor=None` takes fewer where it does not.
-    The first branch ends in a norm of each channel, whose mean is the norm's bias: that is used, not measured again.
+    arXiv:2305.13563, and the authors' code. Layers have torch's default initialisation, as there.
+    Departs: none; the authors' 32 groups need channels divisible by 32, `factor=None` uses fewer otherwise. The first
+    branch ends in a norm of each channel, whose mean is the norm's bias: it is read there instead of computed.
 
     Args:
-        factor: Groups; divides the channels. None is 32, or the most below that divide them.
+        factor: Number of groups; must divide the channels. None is 32, or the most below that divide them.
 
-    Shape: (N, C, H, W) -> the same; H and W are free, but on a map of one pixel the norm leaves nothing.
-    Cost: 10*g*g + 4*g weights, g = C / factor; C*g multiply-adds a row and column, C*(9*g + 2) a pixel.
+    Shape: (N, C, H, W) -> the same; H and W are free, but the norm of a map of one pixel is constant.
+    Cost: 10*g*g + 4*g weights, g = C / factor; C*g multiply-adds per row and column, C*(9*g + 2) per pixel.
     Raises: SpaceError unless `factor` divides the channels.
     """
 

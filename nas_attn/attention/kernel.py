@@ -1,4 +1,4 @@
-"""What takes the place of a 3x3 convolution: a selection between dilations, and taps that move."""
+"""Modules that replace a 3x3 convolution: a selection between dilations, and a deformable convolution."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Dilated(nn.Module):
 
 
 class Selector(nn.Module):
-    """A bottleneck over the channels' means that weighs the branches of every channel against each other."""
+    """A bottleneck over the channels' means that weights the branches of every channel against each other."""
 
     def __init__(self, channels: int, *, hidden: int, n_branches: int, bias: bool) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Selector(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, means: Tensor) -> Tensor:
-        """Shape: (N, C) -> (n_branches, N, C, 1, 1), of sum 1 over the branches."""
+        """Shape: (N, C) -> (n_branches, N, C, 1, 1), which sums to 1 over the branches."""
         hidden = torch.relu_(self.norm(self.reduce(means)[:, :, None, None])).flatten(1)
         logits: Tensor = self.expand(hidden).view(means.shape[0], self.n_branches, -1)
         return logits.softmax(1).movedim(1, 0)[..., None, None]
@@ -60,27 +60,27 @@ class Selector(nn.Module):
 class SK(nn.Module):
     """Select, for each channel, between 3x3 convolutions of several dilations.
 
-    It takes the place of a 3x3 convolution with its norm and ReLU: every branch has a norm and a ReLU of its own.
+    It replaces a 3x3 convolution with its norm and ReLU: every branch has a norm and a ReLU of its own.
 
     Source: Li et al., "Selective Kernel Networks", CVPR 2019, arXiv:1903.06586, and the authors' Caffe networks: a 3x3
-    convolution of dilation 2 stands for the 5x5; convolutions start by He's rule, the bottleneck's layers as
+    convolution of dilation 2 replaces the 5x5; convolutions are initialised by He's rule, the bottleneck's layers by
     N(0, 0.01).
-    Departs: none with the defaults. In the place of a dilated convolution, its dilation multiplies the branches' own.
-    `bias=True` is not in the paper: other implementations have biases; they start at 0.
+    Departs: none with the defaults. If the replaced convolution is dilated, its dilation multiplies those of the
+    branches. `bias=True` is not in the paper: other implementations have biases; they start at 0.
 
     Args:
-        groups: Groups of the convolutions; None: as in the one replaced.
-        reduction: Channels over the hidden width of the bottleneck.
-        min_hidden: Floor of the hidden width.
-        n_branches: Convolutions to select from, dilated by 1, 2, ...
+        groups: Groups of the convolutions; None: those of the replaced convolution.
+        reduction: Channels divided by the hidden width of the bottleneck.
+        min_hidden: Minimum of the hidden width.
+        n_branches: Number of convolutions to select from, dilated by 1, 2, ...
         bias: Whether convolutions and the bottleneck have biases.
-        context: Names the convolution that is replaced; without one, a plain 3x3 that keeps the channels.
+        context: Names the replaced convolution; without one, a plain 3x3 that keeps the channels.
 
     Shape: as the replaced convolution, (N, in_channels, H, W) -> (N, channels, H / stride, W / stride), rounded up.
-    Cost: M*(9*C*C/groups + 2*C) + C*h + 2*h + h*M*C weights, M*9*C*C/groups multiply-adds at every pixel that leaves,
-    and C*h + h*M*C once; M = n_branches, h = max(min_hidden, C // reduction), C*C = in_channels * channels.
-    Raises: SpaceError unless the groups divide the channels that enter and those that leave, or if the replaced
-    convolution is depthwise, or no ReLU follows it.
+    Cost: M*(9*C*C/groups + 2*C) + C*h + 2*h + h*M*C weights, M*9*C*C/groups multiply-adds per output pixel, and
+    C*h + h*M*C once; M = n_branches, h = max(min_hidden, C // reduction), C*C = in_channels * channels.
+    Raises: SpaceError unless the groups divide the input and output channels, or if the replaced convolution is
+    depthwise, or no ReLU follows it.
     """
 
     def __init__(
@@ -124,29 +124,30 @@ class SK(nn.Module):
 
 
 class Deform(nn.Module):
-    """A 3x3 convolution that looks where it wants: every tap, or every channel, is moved by learned offsets.
+    """A 3x3 convolution whose taps, or whose input channels, are moved by learned offsets.
 
-    Offsets start at 0: it starts as the convolution whose place it takes, given its weights (`take_over`).
+    Offsets start at 0: with its weights (`take_over`) it starts as the convolution that it replaces.
 
     Source: Dai et al., "Deformable Convolutional Networks", ICCV 2017, arXiv:1703.06211. `modulated=True`: Zhu et al.,
     CVPR 2019, arXiv:1811.11168, and the authors' code: masks are 2 * sigmoid, which is 1 at the start; the paper and
-    many ports have sigmoid, 1/2. `offsets="channel"`: a PyTorch port that goes by the name of the first paper: a 3x3
-    convolution without bias gives a row and a column offset for each channel, the channel is resampled there, and an
+    many ports have sigmoid, 1/2. `offsets="channel"`: a PyTorch port that bears the name of the first paper: a 3x3
+    convolution without bias computes a row and a column offset for each channel, the channel is resampled there, and an
     ordinary convolution follows.
-    Departs: `offsets="channel"` starts at 0 where the port draws N(0, 0.01); clamps rows by the height and columns by
-    the width (the port takes the height for both); and takes channels 2*c and 2*c + 1 at a pixel as row and column
-    offset of channel c there, where the port lays both maps end to end and reads consecutive values as pairs, so that
-    a pixel is moved by what was computed elsewhere.
+    Departs: `offsets="channel"` starts at 0 (the port draws N(0, 0.01)); clamps rows by the height and columns by the
+    width (the port uses the height for both); and reads channels 2*c and 2*c + 1 at a pixel as the row and column
+    offset of channel c there (the port concatenates both maps and reads consecutive values as pairs, so that a pixel is
+    moved by offsets computed for another).
 
     Args:
-        modulated: Whether each tap is also weighed by 2 * sigmoid of a learned map.
-        groups: Groups of channels with offsets of their own; the convolution's groups are those of the one replaced.
-        offsets: What is moved: `kernel`, each tap, with zeros outside of the map, or `channel`, clamped to its border.
-        context: Names the convolution that is replaced; without one, a plain 3x3 with bias that keeps the channels.
+        modulated: Whether each tap is also weighted by 2 * sigmoid of a learned map.
+        groups: Groups of channels, each with its own offsets; the convolution's groups are those of the replaced one.
+        offsets: What the offsets move: `kernel`, each tap, with zeros outside the map, or `channel`, each channel,
+            clamped to the map's border.
+        context: Names the replaced convolution; without one, a plain 3x3 with bias that keeps the channels.
 
     Shape: as the replaced convolution, (N, in_channels, H, W) -> (N, channels, H / stride, W / stride), rounded up.
     Cost: the convolution's, plus a 3x3 convolution to 18*groups channels (27*groups if modulated, 2*C for `channel`).
-    Raises: SpaceError unless the groups divide the channels that enter.
+    Raises: SpaceError unless the groups divide the input channels.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class Deform(nn.Module):
         self.offsets = offsets
         plain = nn.Conv2d(conv.in_channels, channels, 3, groups=conv.groups, bias=conv.bias)
         self.weight, self.bias = plain.weight, plain.bias
-        self._keeper: tuple[nn.Module, ...] = ()  # a tuple, since a child's parameters would have two names
+        self._source: tuple[nn.Module, ...] = ()  # a tuple: the parameters of a child module would have two names
         if offsets == "channel":
             self.offset = nn.Conv2d(conv.in_channels, 2 * conv.in_channels, 3, padding=1, bias=False)
         else:
@@ -175,28 +176,28 @@ class Deform(nn.Module):
             nn.init.zeros_(parameter)
 
     def take_over(self, conv: nn.Module) -> None:
-        """Work with the weight and the bias of the replaced convolution, which keeps them: there is one of each.
+        """Use the weight and the bias of the replaced convolution instead of this module's own, which are removed.
 
-        They leave this module's parameters, so `conv` must stay in the network, or what holds its parameters. Copies of
-        them come with `load_state_dict(conv.state_dict(), strict=False)` instead.
+        `conv` must stay in the network, since it owns the parameters. To copy them instead, use
+        `load_state_dict(conv.state_dict(), strict=False)`.
 
         Args:
-            conv: A convolution, or another module with its `weight` and, unless it has none, its `bias`.
+            conv: A convolution, or another module with its `weight` and, if it has one, its `bias`.
 
-        Raises: SpaceError if they are not like this module's own.
+        Raises: SpaceError if their shapes differ from this module's own.
         """
         theirs = _sizes(*_kernel(conv))
         if theirs != (ours := _sizes(*_kernel(self))):
             raise SpaceError(
-                f"Attention 'deform' must take over a convolution like the one that it was built for, of weight and "
-                f"bias {ours}, but got {theirs}."
+                f"Attention 'deform' must take over a convolution like the one that it was built for, with weight and "
+                f"bias of shape {ours}, but got {theirs}."
             )
         del self.weight, self.bias
-        self._keeper = (conv,)
+        self._source = (conv,)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, in_channels, H, W) -> (N, channels, H / stride, W / stride), both rounded up."""
-        weight, bias = _kernel(*self._keeper or (self,))
+        weight, bias = _kernel(*self._source or (self,))
         if self.offsets == "kernel":
             return self._move_taps(x, weight, bias)
         conv, moved = self.replaced, resample(x, self.offset(x))
@@ -210,7 +211,7 @@ class Deform(nn.Module):
             mask = 2 * torch.sigmoid(widen(logits))
         bias = None if bias is None else widen(bias)
         placing = (conv.stride, conv.dilation, conv.dilation)
-        lost = offsets.isnan()  # torchvision's operator on the CPU would read outside of its memory there
+        lost = offsets.isnan()  # for these torchvision's operator on the CPU would read out of bounds
         offsets = widen(offsets.masked_fill(lost, 0.0))
         moved: Tensor = deform_conv2d(widen(x), offsets, widen(weight), bias, *placing, mask)
         moved = moved.masked_fill(lost.any(1, keepdim=True), math.nan)
@@ -218,7 +219,7 @@ class Deform(nn.Module):
 
 
 def _kernel(conv: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Return the weight and the bias of a convolution, or of what holds its parameters."""
+    """Return the weight and the bias of a convolution, or of the module that owns its parameters."""
     weight = conv.weight
     assert isinstance(weight, Tensor), f"a weight must be a tensor, but is {type(weight).__name__}"
     bias = getattr(conv, "bias", None)
@@ -230,12 +231,12 @@ def _sizes(*tensors: Tensor | None) -> tuple[tuple[int, ...] | None, ...]:
 
 
 def widen(x: Tensor) -> Tensor:
-    """Return `x` in float32 at least: there is no deformable convolution in less, and no exact position."""
+    """Return `x` in at least float32: deformable convolution has no half precision, and positions need float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def layout(x: Tensor) -> torch.memory_format:
-    """Return the layout in which an operator that has only one should hand back what it made of `x`."""
+    """Return the memory format of `x`, for the output of an operator that supports one format only."""
     is_last = x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if is_last else torch.contiguous_format
 
@@ -259,7 +260,7 @@ def resample(x: Tensor, offsets: Tensor) -> Tensor:
 
 
 def centred(pixels: Tensor, size: int) -> Tensor:
-    """Return pixel positions on the scale from -1, the first pixel, to 1, the last."""
+    """Map pixel positions to the range from -1, the first pixel, to 1, the last."""
     return pixels * (2 / max(size - 1, 1)) - 1
 
 

@@ -11,14 +11,14 @@ from nas_attn.attention.options import require_fit
 
 
 class SCSE(nn.Module):
-    """Gate the channels by SE and the pixels by a 1x1 convolution, side by side, and merge both maps.
+    """Gate the channels by SE and the pixels by a 1x1 convolution, in parallel, and merge both maps.
 
     Source: Roy et al., "Concurrent Spatial and Channel Squeeze & Excitation", MICCAI 2018, arXiv:1803.02579. Layers
-    start as torch has them, as in the authors' code.
+    have torch's default initialisation, as in the authors' code.
     Departs: none with `merge="max"`, as in the authors' code; `merge="add"` is the paper's sum.
 
     Args:
-        reduction: Channels over the hidden width of the channel branch.
+        reduction: Channels divided by the hidden width of the channel branch.
         merge: `max` or `add`.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
@@ -41,21 +41,21 @@ class SCSE(nn.Module):
 
 
 class BAM(nn.Module):
-    """Gate every element by a bottleneck over the channels' means together with dilated convolutions over the pixels.
+    """Gate every element by a bottleneck over the channels' means and by dilated convolutions over the pixels.
 
     Source: Park et al., "BAM: Bottleneck Attention Module", BMVC 2018, arXiv:1807.06514, and the authors' code (layers,
-    biases, norms, and how they start: convolutions by Kaiming's rule over what leaves, biases at 0).
+    biases, norms, and initialisation: convolutions by Kaiming's rule with fan out, biases at 0).
     Departs: the authors' code multiplies both branches, as here; the paper adds them: `merge="sum"`. Their code pools
-    with a square window of the map's height, which fails or leaves columns out on rectangular maps: here the mean is
-    over the whole map.
+    with a square window of the map's height, which fails or omits columns on rectangular maps: here the mean is over
+    the whole map.
 
     Args:
-        reduction: Channels over the hidden width of both branches.
+        reduction: Channels divided by the hidden width of both branches.
         dilation: Dilation of the two 3x3 convolutions.
         merge: `product` or `sum`.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
-    Cost: (C + 18*h + 1)*h multiply-adds a pixel, 2*C*h for the means, and as many weights, h = C // reduction.
+    Cost: (C + 18*h + 1)*h multiply-adds per pixel, 2*C*h for the means, and as many weights, h = C // reduction.
     Raises: SpaceError unless 1 <= reduction <= channels, or for an unknown merge.
     """
 
@@ -82,4 +82,4 @@ class BAM(nn.Module):
         channels = self.channel(means(x))[:, :, None, None]
         pixels = self.spatial(x)
         gate = torch.sigmoid(channels * pixels if self.merge == "product" else channels + pixels)
-        return torch.addcmul(x, x, gate)  # x * (1 + gate), which keeps one map less for the backward pass
+        return torch.addcmul(x, x, gate)  # x * (1 + gate), which stores one map less for the backward pass

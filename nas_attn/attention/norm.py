@@ -1,4 +1,4 @@
-"""Batch norm that does not raise where there is nothing to normalise by."""
+"""Batch norm that accepts a single value per channel."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch.nn import functional
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm that uses its running statistics, and leaves them, when it gets one value a channel.
+    """Batch norm that uses its running statistics, without an update, if the input has one value per channel.
 
-    One value has no variance: torch raises there in train mode, which a last batch of one image would meet behind any
-    global pooling.
+    One value has no variance: torch raises for it in train mode. The last batch of an epoch may be one image, and after
+    a global pooling that is one value per channel.
 
     Shape: (N, C, H, W) -> the same.
     """

@@ -1,4 +1,4 @@
-"""What the options of an attention may be, what they stand for at given channels, and whether they fit; no torch."""
+"""Validates and resolves the options of an attention, and decides whether they fit a site; no torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ NO_CONTEXT = Context()
 
 
 def context_at(site: Site, num_classes: int = 1) -> Context:
-    """Return what an attention may need to know at a site."""
+    """Return the context of an attention at a site."""
     return Context(num_classes, site.height, site.width, site.replaced)
 
 
 def check_options(entry: Entry, options: Options, where: str) -> None:
-    """Check names, types and ranges; what depends on the channels is `why_not`'s.
+    """Check names, types and ranges; `why_not` checks what depends on the channels.
 
-    Raises: SpaceError that names the option, the rule, the value, and the nearest that is known.
+    Raises: SpaceError that names the option, the rule, the value, and the nearest known name.
     """
     known = {option.name: option for option in entry.options}
     for name, value in options.items():
@@ -33,10 +33,10 @@ def check_options(entry: Entry, options: Options, where: str) -> None:
 
 
 def resolve_options(entry: Entry, channels: int, options: Options, context: Context = NO_CONTEXT) -> dict[str, Value]:
-    """Fill in defaults, resolve None by the channels, and write equal models in one way.
+    """Fill in defaults, replace None by its value at these channels, and write equal models in one way.
 
-    Options without effect are dropped. Reductions that give one hidden width become one value: the power of two among
-    them if there is one, else the largest. Options that do not fit (see `why_not`) keep the value that they have.
+    Options without effect are dropped. Reductions with the same hidden width become one value: the power of two among
+    them if there is one, otherwise the largest. Options that do not fit (see `why_not`) keep their value.
 
     >>> resolve_options(attention_entry("cbam"), 24, {"reduction": 20, "branches": "channel"})
     {'reduction': 16, 'branches': 'channel', 'gate': 'sigmoid'}
@@ -47,24 +47,25 @@ def resolve_options(entry: Entry, channels: int, options: Options, context: Cont
 
 
 def why_not(entry: Entry, site: Site, options: Options) -> str | None:
-    """Return why this attention cannot sit at this site, with the nearest that can, or None if it can.
+    """Return why this attention does not fit this site, with the nearest values that do, or None if it fits.
 
-    `options` are valid by `check_options`; those left out have their defaults.
+    Args:
+        options: Valid by `check_options`; options left out have their defaults.
     """
     place = f"Attention '{entry.name}' does not fit site '{site.name}'"
     if site.kind not in entry.kinds:
         return f"{place}: a site of kind '{site.kind}' is not among its kinds ({', '.join(entry.kinds)})."
     if min(site.height, site.width) < entry.smallest_map:
         size = entry.smallest_map
-        return f"{place}: a map of at least {size}x{size} must hold, but the map is {site.height}x{site.width}."
+        return f"{place}: the map must be at least {size}x{size}, but is {site.height}x{site.width}."
     misfit = entry.fits(site.channels, _active(entry, site.channels, options), context_at(site))
     return f"{place}: {misfit}" if misfit else None
 
 
 def require_fit(name: str, channels: int, /, *, context: Context | None = None, **options: Value) -> None:
-    """Refuse options that are unknown, out of range, or that cannot hold at these channels.
+    """Refuse options that are unknown, out of range, or do not fit these channels.
 
-    Raises: SpaceError, in one sentence with the nearest that works.
+    Raises: SpaceError, in one sentence with the nearest value that fits.
     """
     entry = attention_entry(name)
     check_options(entry, options, "")
@@ -76,14 +77,14 @@ def require_fit(name: str, channels: int, /, *, context: Context | None = None, 
 
 
 def _active(entry: Entry, channels: int, options: Options) -> dict[str, Value]:
-    """Return the options with defaults, without those that have no effect."""
+    """Return the options, completed by defaults, without those that have no effect."""
     complete = {option.name: options.get(option.name, option.default) for option in entry.options}
     idle = entry.idle(channels, complete)
     return {name: value for name, value in complete.items() if name not in idle}
 
 
 def _resolved(entry: Entry, channels: int, context: Context, name: str, value: Value) -> Value:
-    """Return what None or "auto" stands for, and a number of a `float` option as a float."""
+    """Replace None or "auto" by its value, and a number of a `float` option by a float."""
     if name in entry.auto and value in (None, "auto"):
         return entry.auto[name](channels, context)
     if value == "auto" and any(option.name == name and option.optional for option in entry.options):
@@ -93,19 +94,19 @@ def _resolved(entry: Entry, channels: int, context: Context, name: str, value: V
 
 
 def _canonical_width(entry: Entry, channels: int, options: dict[str, Value]) -> dict[str, Value]:
-    """Write the width max(min_hidden, channels // reduction) in one way; a lower floor becomes the default or 1."""
+    """Write the width max(min_hidden, channels // reduction) in one way; an unused minimum becomes the default or 1."""
     if whole(options, "reduction") > channels and options.get("min_hidden", 1) == 1:
         return options
     hidden = hidden_width(channels, options)
     largest = channels // hidden
-    if largest == 0 or channels // largest != hidden:  # no reduction gives this width: only `min_hidden` does
+    if largest == 0 or channels // largest != hidden:  # no reduction has this width: it comes from `min_hidden`
         return options | {"reduction": largest + 1}
     power = 1 << (largest.bit_length() - 1)
     reduction = power if channels // power == hidden else largest
     written = options | {"reduction": reduction}
     if "min_hidden" in written:
-        floor = next(option.default for option in entry.options if option.name == "min_hidden")
-        if isinstance(floor, int) and floor <= hidden:
+        least = next(option.default for option in entry.options if option.name == "min_hidden")
+        if isinstance(least, int) and least <= hidden:
             del written["min_hidden"]
         else:
             written["min_hidden"] = 1
@@ -113,7 +114,7 @@ def _canonical_width(entry: Entry, channels: int, options: dict[str, Value]) -> 
 
 
 def _broken_rule(option: Option, value: Value) -> str | None:
-    """Return the rule that `value` breaks, with the nearest word, or None."""
+    """Return the rule that `value` breaks, with the nearest allowed word, or None."""
     if option.optional and (value is None or value == "auto"):
         return None
     if option.choices:

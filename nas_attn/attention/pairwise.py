@@ -1,4 +1,4 @@
-"""Attention that adds to each pixel a mean of all pixels: GC with one weighing for all, non-local with one for each."""
+"""Attention that adds to each pixel a mean of all pixels: GC with the same weights for all, non-local with its own."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from nas_attn.attention.options import require_fit
 
 
 class GC(nn.Module):
-    """Add one vector to every pixel, made by a bottleneck from a weighted mean of all pixels.
+    """Add one vector to every pixel, computed by a bottleneck from a weighted mean of all pixels.
 
     Source: Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", ICCVW 2019,
-    arXiv:1904.11492, and the authors' code (attention pooling, fusion by addition): the scores' weights start as
-    Kaiming normal by fan in, their bias and the last layer at 0, so that the module starts as the identity.
-    Departs: none. The bias of the scores has no effect, since a softmax does not see it; it is kept for the authors'
+    arXiv:1904.11492, and the authors' code (attention pooling, fusion by addition): the scores' weights are initialised
+    by Kaiming's normal rule with fan in, their bias and the last layer by 0, so that the module starts as the identity.
+    Departs: none. The bias of the scores has no effect, since the softmax cancels it; it is kept for the authors'
     weights.
 
     Args:
-        reduction: Channels over the hidden width. A hidden width of 1 leaves nothing but the layer norm's bias, and one
-            of 2 little more than a sign.
+        reduction: Channels divided by the hidden width. The layer norm of a hidden width of 1 is constant, and that of
+            2 little more than a sign.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: 2*C*h + 3*h + 2*C + 1 weights, 2*C*H*W + 2*C*h multiply-adds, h = C // reduction.
@@ -55,18 +55,18 @@ class GC(nn.Module):
 
 
 class NonLocal(nn.Module):
-    """Add to each pixel a projected mean of all pixels, weighed by how alike their embeddings are.
+    """Add to each pixel a projected mean of all pixels, weighted by the similarity of their embeddings.
 
-    Source: Wang et al., "Non-local Neural Networks", CVPR 2018, arXiv:1711.07971, the embedded Gaussian version, as a
-    widely used PyTorch port computes it: no scale, no subsampling. `scale=True` and `subsample=True` together are the
-    authors' own. The last norm starts at 0, weight and bias, so that the module starts as the identity; the
-    projections start as torch has them.
-    Departs: the weights of all pairs are never kept: a fused kernel takes the softmax and the mean in one go.
+    Source: Wang et al., "Non-local Neural Networks", CVPR 2018, arXiv:1711.07971, the embedded Gaussian version, as in
+    a widely used PyTorch port: no scale, no subsampling. `scale=True, subsample=True` is the authors' own version.
+    Weight and bias of the last norm start at 0, so that the module starts as the identity; the projections have torch's
+    default initialisation.
+    Departs: the weights of all pairs are never stored: a fused kernel computes the softmax and the mean together.
 
     Args:
-        reduction: Channels over the hidden width.
-        scale: Whether likeness is divided by the root of the hidden width.
-        subsample: Whether what a pixel is compared with, and what it collects, is max-pooled by 2.
+        reduction: Channels divided by the hidden width.
+        scale: Whether scores are divided by the square root of the hidden width.
+        subsample: Whether keys and values are max-pooled by 2.
 
     Shape: (N, C, H, W) -> the same; `subsample` needs a map of 2x2 or more.
     Cost: 4*C*h + 3*h + 3*C weights, h*(4*C*H*W + 2*H*W*K) multiply-adds, h = C // reduction, K = H*W keys, or
@@ -106,10 +106,10 @@ class NonLocal(nn.Module):
 
 
 class _Collect(torch.autograd.Function):
-    """Return x, the mean of its pixels weighed by the softmax of one score each, and these weights.
+    """Return x, the mean of its pixels weighted by the softmax of one score each, and these weights.
 
-    Whoever goes on with the x that it returns has all gradients of x meet in one new map: both products that come back
-    from the mean are one product of rank 2, added as it is made. Autograd's own takes up to twice as long.
+    Use the returned x from here on: all gradients of x are then summed in one new map, and the two products in the
+    mean's gradient become one product of rank 2, accumulated in place. Autograd takes up to twice as long.
 
     Shape: (N, C, P), (1, C), (1,) -> (N, C, P), (N, C, 1), (N, 1, P).
     """
@@ -134,7 +134,7 @@ class _Collect(torch.autograd.Function):
         grad_scores = weights * (grad_weights - (weights * grad_weights).sum(2, keepdim=True))  # (N, 1, P)
         columns = torch.cat([grad_mean, score.to(x.dtype).T.expand(len(x), -1, -1)], 2)  # (N, C, 2)
         rows = torch.cat([weights, grad_scores], 1)  # (N, 2, P)
-        if x.stride(1) == 1:  # channels last: the product is made as the map lies
+        if x.stride(1) == 1:  # channels last: compute the product in that memory format
             grad_x = torch.baddbmm(grad.mT, rows.mT, columns.mT).mT
         else:
             grad_x = torch.baddbmm(grad, columns, rows)

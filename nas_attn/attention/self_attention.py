@@ -1,4 +1,4 @@
-"""Attention in several heads by queries, keys and values: from pixel to pixel, and as a pooling."""
+"""Multi-head attention by queries, keys and values: between pixels, and as a pooling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nas_attn.attention.options import require_fit
 
 
 class Dot(nn.Module):
-    """Collect values by q.k / sqrt(d)."""
+    """Average the values by the scores q.k / sqrt(d)."""
 
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
@@ -19,13 +19,13 @@ class Dot(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Shape: (B, G, Q, d), (B, G, K, d), (B, G, K, d), mask broadcast to (B, G, Q, K) -> (B, G, Q, d).
 
-        G counts the heads of one image, or of several one after the other.
+        G is the number of heads, of one image or of several images in sequence.
         """
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 class General(nn.Module):
-    """Collect values by q.W k / sqrt(d), with a matrix W a head that starts at the identity."""
+    """Average the values by the scores q.W k / sqrt(d), with one matrix W per head that starts as the identity."""
 
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class General(nn.Module):
 
 
 class Concat(nn.Module):
-    """Collect values by u.tanh(q + k), with a vector u a head."""
+    """Average the values by the scores u.tanh(q + k), with one vector u per head."""
 
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(heads, width).uniform_(-(width**-0.5), width**-0.5))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Shape: as `Dot`; each pair keeps its d values of tanh."""
+        """Shape: as `Dot`; stores d values of tanh per pair."""
         weight = self.weight.repeat(query.shape[1] // len(self.weight), 1).unsqueeze(2)  # (G, d, 1)
         pairs = torch.tanh(query.unsqueeze(3) + key.unsqueeze(2))  # (B, G, Q, K, d)
         scores = (pairs.flatten(2, 3) @ weight).view(pairs.shape[:4])
@@ -58,28 +58,28 @@ SCORES: dict[str, type[nn.Module]] = {"dot": Dot, "general": General, "concat": 
 
 
 class SelfAttention(nn.Module):
-    """Let each pixel collect values from all pixels, or from a window around it, in several heads.
+    """Add to each pixel a weighted mean of all pixels, or of a window around it, in several heads.
 
     Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762; the other scores and the
     window: Luong et al., EMNLP 2015, arXiv:1508.04025; the additive score: Bahdanau et al., ICLR 2015,
     arXiv:1409.0473.
-    Departs: pixels have no code of their position, so that any map fits. `general` divides by sqrt(d) as `dot` does,
-    and starts as `dot`. `concat` takes projected queries and keys, which is a layer over both side by side. A window is
-    a square of pixels and weighs by the score alone. The bias of the keys matters in `concat` only, since a softmax
-    does not see what all keys share. With `residual` the last projection starts at 0, so that the module starts as the
-    identity; all else starts as torch's linear layers do.
+    Departs: no position encoding, so that any map fits. `general` divides by sqrt(d) as `dot` does, and starts as
+    `dot`. `concat` adds projected queries and keys, which equals one layer over their concatenation. A window is a
+    square of pixels, weighted by the score alone. The bias of the keys has an effect in `concat` only: otherwise the
+    softmax cancels it. With `residual` the last projection starts at 0, so that the module starts as the identity; all
+    other layers have torch's default initialisation.
 
     Args:
-        heads: Heads, each over d = C / heads channels.
-        score: How well a query fits a key: `dot`, `general` or `concat`.
-        window: Height and width, odd, of what a pixel sees around it, cut at the border; None is the whole map.
-        residual: Whether the map is added.
+        heads: Number of heads, each over d = C / heads channels.
+        score: Score of a query and a key: `dot`, `general` or `concat`.
+        window: Height and width, odd, of the window around a pixel, cut at the border; None is the whole map.
+        residual: Whether the input is added.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: 4*C*C + 4*C weights, and C*d for `general`, C for `concat`; 4*C*C*H*W + 2*C*(H*W)^2 multiply-adds for the
-        whole map, and C*d*H*W for `general`. Windows are computed in blocks: `self_attention_macs` counts those. Memory
-        is linear in the map where torch has a fused kernel, and for every window; `concat` over the whole map keeps
-        C*(H*W)^2 values by nature.
+        whole map, and C*d*H*W for `general`. Windows are computed in blocks, as counted by `self_attention_macs`.
+        Memory is linear in the map where torch has a fused kernel, and for every window; `concat` over the whole map
+        stores C*(H*W)^2 values.
     Raises: SpaceError unless the heads divide the channels, for an even window, or for an unknown score.
     """
 
@@ -118,16 +118,16 @@ class SelfAttention(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Pool the map by a weighted mean of its pixels in several heads, the query being their plain mean.
+    """Pool the map by a weighted mean of its pixels in several heads; the query is their plain mean.
 
     Source: the attention pooling of Radford et al. (CLIP), ICML 2021, arXiv:2103.00020; scores as in `SelfAttention`.
-    Departs: no code of positions, so that any map fits; the mean is not among the keys; the result is added to the
-    mean, and the last projection starts at 0, so that the module starts as global average pooling. All else starts as
-    torch's linear layers do.
+    Departs: no position encoding, so that any map fits; the mean is not among the keys; the result is added to the
+    mean, and the last projection starts at 0, so that the module starts as global average pooling. All other layers
+    have torch's default initialisation.
 
     Args:
-        heads: Heads, each over d = C / heads channels.
-        score: How well the query fits a pixel: `dot`, `general` or `concat`.
+        heads: Number of heads, each over d = C / heads channels.
+        score: Score of the query and a pixel: `dot`, `general` or `concat`.
 
     Shape: (N, C, H, W) -> (N, C, 1, 1); H and W are free.
     Cost: 4*C*C + 4*C weights, and C*d for `general`, C for `concat`; 2*C*(C + 1)*H*W + 2*C*C multiply-adds, and C*d for
@@ -157,14 +157,14 @@ class AttentionPool(nn.Module):
 
 
 class Blocks:
-    """The blocks of pixels that look together, each with the keys that one of its windows covers.
+    """The blocks of queries that are computed together, each with the keys that its windows cover.
 
-    Each axis is cut into equal blocks (the last may reach over the border, where it repeats the last row), and each
-    block sees as many rows as its windows cover, moved inward at the border: no key lies outside the map. The mask then
-    cuts every pixel's own window out. Without a window, or with few pixels, there is one block, and no index.
+    Each axis is cut into equal blocks (the last may extend over the border, where it repeats the last row). The keys of
+    a block are the rows that its windows cover, moved inward at the border: no key lies outside the map. The mask then
+    selects the window of every pixel. Without a window, or with few pixels, there is one block and no index.
 
     Args:
-        window: Height and width of what a pixel sees; None is the whole map.
+        window: Height and width of the window around a pixel; None is the whole map.
     """
 
     def __init__(self, height: int, width: int, window: int | None, heads: int, device: torch.device) -> None:
@@ -201,7 +201,7 @@ class Blocks:
 
 
 class _Axis:
-    """Blocks along one axis: positions of queries (n, Q) and keys (n, K), and which are near: (n, Q, K)."""
+    """Blocks along one axis: positions of queries (n, Q) and keys (n, K), and which pairs are near: (n, Q, K)."""
 
     def __init__(self, size: int, window: int, device: torch.device) -> None:
         n_blocks, block, region = window_blocks(size, window)

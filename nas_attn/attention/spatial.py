@@ -13,11 +13,11 @@ from nas_attn.attention.options import require_fit
 
 
 class SimAM(nn.Module):
-    """Gate each element by its squared distance from the mean of its channel; nothing is learned.
+    """Gate each element by its squared distance from the mean of its channel; there are no parameters.
 
     Source: Yang et al., "SimAM: A Simple, Parameter-Free Attention Module", ICML 2021,
     proceedings.mlr.press/v139/yang21o.
-    Departs: the variance of a map of one pixel, which has none, is 0 here; in the authors' code it is not a number.
+    Departs: the variance of a map of one pixel is 0; in the authors' code it is nan.
 
     Args:
         lam: Added to the variance of a channel. The authors train some of their networks with 0.1.
@@ -40,18 +40,18 @@ class SimAM(nn.Module):
 
 
 class LSKA(nn.Module):
-    """Gate every element by a large kernel, taken apart into four thin depthwise convolutions and a 1x1.
+    """Gate every element by a large kernel, decomposed into four 1-d depthwise convolutions and a 1x1.
 
     Source: Lau et al., "Large Separable Kernel Attention", Expert Systems with Applications 2024, arXiv:2309.01439, and
-    the authors' code: all convolutions with biases, nothing squashes the gate. Weights start as their networks have
-    them: normal, with variance 2 / (taps * channels / groups); biases at 0.
-    Departs: this is the gate alone; the authors put it between two 1x1 convolutions and add their input.
+    the authors' code: all convolutions with biases, no activation of the gate. Weights are initialised as in their
+    networks: normal, with variance 2 / (taps * channels / groups); biases by 0.
+    Departs: this is the gate alone; the authors put it between two 1x1 convolutions and add the input.
 
     Args:
         kernel_size: Size of the whole kernel: 7, 11, 23, 35, 41 or 53.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
-    Cost: C + 2*(local + dilated taps) multiply-adds an element, C times that and 5*C weights.
+    Cost: C + 2*(local + dilated taps) multiply-adds per element, C times that and 5*C weights.
     Raises: SpaceError for another kernel size.
     """
 
@@ -74,10 +74,10 @@ class LSKA(nn.Module):
 
 
 def _convolution(channels: int, size: tuple[int, int], *, groups: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """Return a convolution that keeps the map, started as the authors' networks have it."""
+    """Return a convolution that keeps the map's size, initialised as in the authors' networks."""
     padding = (size[0] // 2 * dilation, size[1] // 2 * dilation)
     layer = nn.Conv2d(channels, channels, size, padding=padding, dilation=dilation, groups=groups)
     nn.init.normal_(layer.weight, std=sqrt(2 * groups / (prod(size) * channels)))
-    assert layer.bias is not None, "a convolution has a bias unless told otherwise"
+    assert layer.bias is not None, "a convolution has a bias by default"
     nn.init.zeros_(layer.bias)
     return layer

@@ -1,4 +1,4 @@
-"""A3Net's triple attention: channels, class-wise elements, scales; and the logits that it leaves for training."""
+"""A3Net's triple attention: channels, class-wise elements, scales; and its auxiliary logits."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SCALES = (1, 2, 4)
 
 
 class AuxiliaryLogits(nn.Module):
-    """Holds the logits of the last forward pass, for an auxiliary loss, until they are taken.
+    """Stores the logits of the last forward pass, for an auxiliary loss, until they are taken.
 
-    They are held in train mode with gradients enabled only; `eval()`, deepcopy and pickle drop them.
+    They are stored only in train mode with gradients enabled; `eval()`, deepcopy and pickle drop them.
 
     Args:
         weight: Weight of the auxiliary loss.
@@ -31,16 +31,16 @@ class AuxiliaryLogits(nn.Module):
         self.logits: Tensor | None = None
 
     def forward(self, logits: Tensor) -> None:
-        """Hold `logits`, shape (N, K)."""
+        """Store `logits`, shape (N, K)."""
         self.logits = logits if torch.is_grad_enabled() else None
 
     def take(self) -> Tensor | None:
-        """Return what is held, and hold it no more."""
+        """Return the stored logits and drop them."""
         logits, self.logits = self.logits, None
         return logits
 
     def train(self, mode: bool = True) -> AuxiliaryLogits:
-        """Set the mode; leaving train mode drops what is held."""
+        """Set the mode; leaving train mode drops the logits."""
         self.logits = self.logits if mode else None
         return super().train(mode)
 
@@ -49,7 +49,7 @@ class AuxiliaryLogits(nn.Module):
 
 
 class ElementWise(nn.Module):
-    """Add to the map what each class attends to: y = x + conv1x1(sigmoid(S) * A), with A and S as `Triple` says."""
+    """Add a class-wise attention to the map: y = x + conv1x1(sigmoid(S) * A), with A and S as in `Triple`."""
 
     def __init__(self, channels: int, *, num_classes: int, hidden: int, softmax: str, aux_weight: float) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class ElementWise(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, hidden, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, num_classes, 1, bias=softmax == "channel"),  # a spatial softmax sees no constant
+            nn.Conv2d(hidden, num_classes, 1, bias=softmax == "channel"),  # a spatial softmax cancels a bias
         )
         self.classify = nn.Conv2d(channels, num_classes, 1)
         self.restore = nn.Conv2d(num_classes, channels, 1)
@@ -80,7 +80,7 @@ class ElementWise(nn.Module):
 
 
 class ScaleWise(nn.Module):
-    """Gate every element by a learned mixture of the map averaged at several scales."""
+    """Gate every element by a learned mixture of averages of the map at several scales."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class ScaleWise(nn.Module):
 def average_cells(x: Tensor, size: int) -> Tensor:
     """Replace each pixel by the mean of its cell of `size` x `size` pixels.
 
-    Cells at the right and bottom edges hold the pixels that are left; a map smaller than a cell is one cell.
+    Cells at the right and bottom edges may be smaller; a map smaller than a cell is one cell.
 
     Shape: (N, C, H, W) -> the same.
     """
@@ -107,7 +107,7 @@ def average_cells(x: Tensor, size: int) -> Tensor:
 
 
 class Triple(nn.Module):
-    """Gate the channels, add what each class attends to, and gate by several scales.
+    """Gate the channels, add a class-wise attention, and gate by several scales.
 
     With K classes: X = SE(x); A = softmax(f_att(X)), K maps, f_att = 1x1, 3x3 and 1x1 convolutions with a ReLU after
     the first two; S = conv1x1(X), K maps; the auxiliary logits are the sum over the map of S * A;
@@ -116,24 +116,24 @@ class Triple(nn.Module):
 
     Source: Wang et al., "Triple attention learning for classification of 14 thoracic diseases using chest radiography"
     (A3Net), Medical Image Analysis 67, 2021, doi:10.1016/j.media.2020.101846; f_att, the softmax over the map for each
-    class, and sigmoid(S) * A follow Zhu et al. (SRN), CVPR 2017, arXiv:1702.05891, whose description it shares.
+    class, and sigmoid(S) * A follow Zhu et al. (SRN), CVPR 2017, arXiv:1702.05891, whose description is the same.
     Departs: no authors' code was found. The return path (the last convolution to C channels and the addition) and the
-    whole scale part are ours. The last convolution of f_att has no bias beside a spatial softmax, which would not see
-    it. `parts` and `softmax="channel"` (over the K maps at each pixel) are not in the paper.
+    whole scale part are ours. With a spatial softmax, which would cancel it, the last convolution of f_att has no bias.
+    `parts` and `softmax="channel"` (over the K maps at each pixel) are not in the paper.
 
     Args:
         parts: Any of `channel`, `element` and `scale`, in this order, joined by `+`.
-        reduction: Channels over the hidden width of SE.
+        reduction: Channels divided by the hidden width of SE.
         hidden: Width of f_att; None is min(512, channels).
         softmax: `spatial` or `channel`.
         aux_weight: Weight of the auxiliary loss, see `nas_attn.training.auxiliary.auxiliary_loss`.
-        context: Number of classes; the element part needs it.
+        context: Its number of classes is needed by the element part.
 
-    Shape: (N, C, H, W) -> the same; H and W from 2, since a softmax over one pixel is constant. Scales are safe on any
-        map: cells at the edge of an odd map hold the pixels that are left, a map smaller than a cell is one cell.
-    Cost: h*(C + 9*h + K) + 2*C*K multiply-adds a pixel for the element part, h = hidden.
-    Raises: SpaceError unless 1 <= reduction <= channels, for an unknown word, without a context beside the element
-        part, or for `softmax="channel"` with fewer than two classes, where it is constant.
+    Shape: (N, C, H, W) -> the same; H and W at least 2, since a softmax over one pixel is constant. The scale part
+        accepts any map, see `average_cells`.
+    Cost: h*(C + 9*h + K) + 2*C*K multiply-adds per pixel for the element part, h = hidden.
+    Raises: SpaceError unless 1 <= reduction <= channels, for an unknown word, for the element part without a context,
+        or for `softmax="channel"` with fewer than two classes, where it is constant.
     """
 
     def __init__(
@@ -178,9 +178,9 @@ class Triple(nn.Module):
 
 
 def _num_classes(context: Context | None, softmax: str) -> int:
-    """Return the classes of the task, at least as many as the softmax needs."""
+    """Return the number of classes. Raises: SpaceError if it is unknown, or too small for the softmax."""
     if context is None:
-        raise SpaceError("Attention 'triple' must know the classes: pass context=Context(num_classes=...).")
+        raise SpaceError("Attention 'triple' needs the number of classes: pass context=Context(num_classes=...).")
     least = 2 if softmax == "channel" else 1
     if context.num_classes < least:
         raise SpaceError(

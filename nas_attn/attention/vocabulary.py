@@ -1,4 +1,4 @@
-"""The options that attentions take, by name; the table of attentions says which takes which."""
+"""The options of attentions; the catalogue says which attention has which."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ _WORDS = ("channel", "element", "scale")
 _PARTS = tuple("+".join(words) for count in (3, 2, 1) for words in combinations(_WORDS, count))
 
 BIAS = Option("bias", True, "bool", "Whether the bottleneck has biases.")
-BRANCHES = Option("branches", "both", "str", "Which gates there are.", choices=("both", "channel", "spatial"))
+BRANCHES = Option("branches", "both", "str", "Which of the two gates to use.", choices=("both", "channel", "spatial"))
 KERNEL = Option("kernel_size", 7, "int", "Kernel of the spatial convolutions.", low=1, high=63, odd=True)
-HEADS = Option("heads", 4, "int", "Heads, each over its share of the channels; divides them.", low=1)
-SCORE = Option("score", "dot", "str", "How well a query fits a key.", choices=("dot", "general", "concat"))
+HEADS = Option("heads", 4, "int", "Number of heads, each over its share of the channels; divides them.", low=1)
+SCORE = Option("score", "dot", "str", "Score of a query and a key.", choices=("dot", "general", "concat"))
 
 
 def reduction(default: int) -> Option:
     """Return the reduction of a bottleneck."""
-    return Option("reduction", default, "int", "Channels over the hidden width of the bottleneck.", low=1)
+    return Option("reduction", default, "int", "Channels divided by the hidden width of the bottleneck.", low=1)
 
 
 def min_hidden(default: int) -> Option:
-    """Return the floor of a bottleneck's hidden width."""
-    return Option("min_hidden", default, "int", "Floor of the hidden width.", low=1, high=4096)
+    """Return the minimum of a bottleneck's hidden width."""
+    return Option("min_hidden", default, "int", "Minimum of the hidden width.", low=1, high=4096)
 
 
 SE_BN = (
     reduction(16),
-    Option("dropout", 0.5, "float", "Share of hidden and gate values dropped in training.", low=0.0, high=0.95),
+    Option("dropout", 0.5, "float", "Fraction of hidden and gate values dropped in training.", low=0.0, high=0.95),
 )
-SCSE = (reduction(2), Option("merge", "max", "str", "How both gated maps merge.", choices=("max", "add")))
+SCSE = (reduction(2), Option("merge", "max", "str", "How the two gated maps are merged.", choices=("max", "add")))
 CBAM = (
     reduction(16),
     KERNEL,
@@ -39,28 +39,28 @@ CBAM = (
         "order",
         "channel_first",
         "str",
-        "Which gate acts first.",
+        "Which gate is applied first.",
         choices=("channel_first", "spatial_first", "parallel"),
     ),
     BRANCHES,
-    Option("gate", "sigmoid", "str", "What squashes both gates.", choices=("sigmoid", "hard_sigmoid")),
+    Option("gate", "sigmoid", "str", "Activation of both gates.", choices=("sigmoid", "hard_sigmoid")),
     Option("spatial_norm", True, "bool", "Whether a batch norm follows the spatial convolution."),
 )
 BAM = (
     reduction(16),
     Option("dilation", 4, "int", "Dilation of the two 3x3 convolutions.", low=1, high=32),
-    Option("merge", "product", "str", "How both branches merge.", choices=("product", "sum")),
+    Option("merge", "product", "str", "How the two branches are merged.", choices=("product", "sum")),
 )
 GAM = (
     reduction(16),
     KERNEL,
-    Option("groups", 1, "int", "Groups of both spatial convolutions; above 1 with a channel shuffle.", low=1),
+    Option("groups", 1, "int", "Groups of both spatial convolutions; more than 1 adds a channel shuffle.", low=1),
     BRANCHES,
-    Option("padding_mode", "zeros", "str", "What lies outside the map.", choices=("zeros", "replicate")),
-    Option("channel_gate", False, "bool", "Whether a sigmoid squashes the channel branch."),
+    Option("padding_mode", "zeros", "str", "Padding of the spatial convolutions.", choices=("zeros", "replicate")),
+    Option("channel_gate", False, "bool", "Whether a sigmoid follows the channel branch."),
 )
 TRIPLE = (
-    Option("parts", _PARTS[0], "str", "Which of the three parts there are.", choices=_PARTS),
+    Option("parts", _PARTS[0], "str", "Which of the three parts to use.", choices=_PARTS),
     reduction(16),
     Option(
         "hidden",
@@ -74,24 +74,31 @@ TRIPLE = (
     Option("softmax", "spatial", "str", "Axis of the class attention.", choices=("spatial", "channel")),
     Option("aux_weight", 0.1, "float", "Weight of the auxiliary loss.", low=0.0, high=100.0),
 )
-TRIPLET = (KERNEL, Option("spatial", True, "bool", "Whether the plane (H, W) is among the three."))
+TRIPLET = (KERNEL, Option("spatial", True, "bool", "Whether to gate the plane (H, W) too."))
 SK = (
-    Option("groups", 32, "int", "Groups of the convolutions; auto: as in the one replaced.", low=1, optional=True),
+    Option(
+        "groups",
+        32,
+        "int",
+        "Groups of the convolutions; auto: those of the replaced convolution.",
+        low=1,
+        optional=True,
+    ),
     reduction(16),
     min_hidden(32),
-    Option("n_branches", 2, "int", "Convolutions to select from, dilated by 1, 2, ...", low=2, high=8),
+    Option("n_branches", 2, "int", "Number of convolutions to select from, dilated by 1, 2, ...", low=2, high=8),
     Option("bias", False, "bool", "Whether convolutions and the bottleneck have biases."),
 )
 GCT = (
     Option("mode", "l2", "str", "Norm of a channel's map.", choices=("l2", "l1")),
-    Option("eps", 1e-5, "float", "Added below roots, or to the divisor.", low=1e-12, high=1.0),
+    Option("eps", 1e-5, "float", "Added under roots, or to the divisor.", low=1e-12, high=1.0),
 )
 ECA = (
     Option(
         "kernel_size",
         None,
         "int",
-        "Channels that a gate sees; auto is the paper's rule.",
+        "Channels in the input of a gate; auto: the paper's rule.",
         low=1,
         high=63,
         odd=True,
@@ -101,7 +108,7 @@ ECA = (
 SIMAM = (Option("lam", 1e-4, "float", "Added to the variance of a channel.", low=1e-12, high=100.0),)
 NON_LOCAL = (
     reduction(2),
-    Option("scale", False, "bool", "Whether likeness is divided by the root of the hidden width."),
+    Option("scale", False, "bool", "Whether scores are divided by the square root of the hidden width."),
     Option("subsample", False, "bool", "Whether keys and values are max-pooled by 2."),
 )
 SELF_ATTENTION = (
@@ -111,20 +118,20 @@ SELF_ATTENTION = (
         "window",
         None,
         "int",
-        "Height and width of what a pixel sees, around it; auto: the whole map.",
+        "Height and width of the window around each pixel; auto: the whole map.",
         low=3,
         high=63,
         odd=True,
         optional=True,
     ),
-    Option("residual", True, "bool", "Whether the map is added; it then starts as the identity."),
+    Option("residual", True, "bool", "Whether the input is added; it then starts as the identity."),
 )
 SHUFFLE = (
     Option(
         "groups",
         None,
         "int",
-        "Groups; auto: the authors' 64, or fewer where twice as many do not divide the channels.",
+        "Groups; auto: the authors' 64, or fewer if twice as many do not divide the channels.",
         low=1,
         optional=True,
     ),
@@ -134,7 +141,7 @@ SGE = (
         "groups",
         None,
         "int",
-        "Groups; auto: the authors' 64, or fewer where those do not divide the channels.",
+        "Groups; auto: the authors' 64, or fewer if those do not divide the channels.",
         low=1,
         optional=True,
     ),
@@ -144,14 +151,20 @@ EMA = (
         "factor",
         None,
         "int",
-        "Groups; auto: the authors' 32, or fewer where those do not divide the channels.",
+        "Groups; auto: the authors' 32, or fewer if those do not divide the channels.",
         low=1,
         optional=True,
     ),
 )
 LSKA = (Option("kernel_size", 7, "int", "Size of the whole kernel.", choices=tuple(LSKA_KERNELS)),)
 DEFORM = (
-    Option("modulated", False, "bool", "Whether each tap is also weighed by 2 * sigmoid of a learned map."),
-    Option("groups", 1, "int", "Groups of channels with offsets of their own.", low=1),
-    Option("offsets", "kernel", "str", "What is moved.", choices=("kernel", "channel")),
+    Option("modulated", False, "bool", "Whether each tap is also weighted by 2 * sigmoid of a learned map."),
+    Option("groups", 1, "int", "Groups of channels, each with its own offsets.", low=1),
+    Option(
+        "offsets",
+        "kernel",
+        "str",
+        "What the offsets move: the kernel's taps, or whole channels.",
+        choices=("kernel", "channel"),
+    ),
 )

@@ -1,5 +1,5 @@
-"""What the options of each attention do to its widths and its cost, as closed forms: no torch.
+"""The cost of each attention in closed form, and the rules of its options: no torch.
 
-Functions by entry: `NAME_parameters` and `NAME_macs` as `Entry` states them, `NAME_misfit` for options that
-cannot hold, `NAME_idle` for options without effect.
+Functions per entry: `NAME_parameters` and `NAME_macs` as described by `Entry`, `NAME_misfit` for options that do not
+fit, `NAME_idle` for options without effect.
 """

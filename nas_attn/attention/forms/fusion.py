@@ -1,4 +1,4 @@
-"""Attentions that merge two maps, or take the place of a convolution: ms_cam, aff, iaff, sk, deform."""
+"""Attentions that merge two maps or replace a convolution: ms_cam, aff, iaff, sk, deform."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def iaff_macs(channels: int, height: int, width: int, options: Options, context:
 
 
 def replaced_by(channels: int, context: Context) -> Convolution:
-    """Return the convolution whose place is taken; without one, a plain 3x3 that keeps the channels."""
+    """Return the replaced convolution; without one, a plain 3x3 that keeps the channels."""
     return context.replaced or Convolution(channels, channels)
 
 
 def sk_groups(channels: int, context: Context) -> int:
-    """Return the groups of the convolution that is replaced."""
+    """Return the groups of the replaced convolution."""
     return replaced_by(channels, context).groups
 
 
 def sk_misfit(channels: int, options: Options, context: Context) -> str | None:
-    """Return why the groups do not divide what enters and what leaves, or why no ReLU may end it, or None."""
+    """Return why it cannot replace the convolution (groups, no ReLU, or depthwise), or None."""
     conv = replaced_by(channels, context)
     if not conv.relu:
-        return "it ends in a ReLU, but none is seen behind the convolution whose place it would take."
+        return "it ends in a ReLU, but no ReLU is found after the convolution that it would replace."
     if conv.groups == conv.in_channels > 1:
-        return "it selects between convolutions over channels, but the one whose place it would take is depthwise."
+        return "it selects between convolutions over channels, but the one that it would replace is depthwise."
     if options["groups"] is None:
         return None
     groups = whole(options, "groups")
@@ -58,7 +58,7 @@ def sk_misfit(channels: int, options: Options, context: Context) -> str | None:
 
 
 def sk_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return the parameters of the branches with their norms, and of the bottleneck that weighs them."""
+    """Return the parameters of the branches with their norms, and of the bottleneck that weights them."""
     conv, hidden, n_branches = replaced_by(channels, context), hidden_width(channels, options), _branches(options)
     weights = 9 * conv.in_channels * channels // whole(options, "groups")
     total = n_branches * (weights + 2 * channels) + channels * hidden + 2 * hidden + hidden * n_branches * channels
@@ -66,7 +66,7 @@ def sk_parameters(channels: int, options: Options, context: Context) -> int:
 
 
 def sk_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
-    """Return the multiply-adds of the branches at every pixel that leaves, and of the bottleneck once."""
+    """Return the multiply-adds of the branches at every output pixel, and of the bottleneck once."""
     conv, hidden, n_branches = replaced_by(channels, context), hidden_width(channels, options), _branches(options)
     area = strided(height, context) * strided(width, context)
     weights = 9 * conv.in_channels * channels // whole(options, "groups")
@@ -74,24 +74,24 @@ def sk_macs(channels: int, height: int, width: int, options: Options, context: C
 
 
 def deform_misfit(channels: int, options: Options, context: Context) -> str | None:
-    """Return why the groups of offsets do not divide the channels that enter, or None."""
+    """Return why the groups of offsets do not divide the input channels, or None."""
     conv = replaced_by(channels, context)
     if "groups" not in options or conv.in_channels % whole(options, "groups") == 0:
         return None
     works = near("groups", nearest_divisors(conv.in_channels, whole(options, "groups")))
     return (
-        f"groups must divide the channels that enter, but got groups={options['groups']}, "
+        f"groups must divide the input channels, but got groups={options['groups']}, "
         f"channels={conv.in_channels}; {works}."
     )
 
 
 def deform_idle(channels: int, options: Options) -> frozenset[str]:
-    """Return the options that offsets of whole channels do not have."""
+    """Return the options that have no effect for offsets of whole channels."""
     return frozenset({"modulated", "groups"} if options["offsets"] == "channel" else ())
 
 
 def deform_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return the parameters of the convolution and of that which gives the offsets."""
+    """Return the parameters of the convolution and of the one that computes the offsets."""
     conv = replaced_by(channels, context)
     offsets = _offset_channels(options, conv)
     biases = (channels if conv.bias else 0) + (offsets if options["offsets"] == "kernel" else 0)
@@ -111,7 +111,7 @@ def _weights(conv: Convolution) -> int:
 
 
 def _offset_channels(options: Options, conv: Convolution) -> int:
-    """Return two channels for each channel that enters, or two or three for each tap of the kernel in each group."""
+    """Return two channels per input channel, or two or three per tap of the kernel in each group."""
     if options["offsets"] == "channel":
         return 2 * conv.in_channels
     return (27 if options["modulated"] else 18) * whole(options, "groups")

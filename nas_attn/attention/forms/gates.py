@@ -16,7 +16,7 @@ from nas_attn.attention.forms.widths import (
 
 
 def gam_misfit(channels: int, options: Options, context: Context) -> str | None:
-    """Return why the reduction or the groups cannot hold, or None."""
+    """Return why the reduction or the groups do not fit, or None."""
     if options["branches"] == "channel":
         return reduction_misfit(channels, options, context)
     groups, reduction = whole(options, "groups"), whole(options, "reduction")
@@ -34,13 +34,13 @@ def gam_misfit(channels: int, options: Options, context: Context) -> str | None:
 
 
 def cbam_idle(channels: int, options: Options) -> frozenset[str]:
-    """Return the options of the branch that is missing; one branch has no order."""
+    """Return the options of the missing branch; a single branch has no order."""
     idle = {"channel": ("order", "kernel_size", "spatial_norm"), "spatial": ("order", "reduction")}
     return frozenset(idle.get(str(options["branches"]), ()))
 
 
 def gam_idle(channels: int, options: Options) -> frozenset[str]:
-    """Return the options of the branch that is missing; a kernel of 1 needs no padding."""
+    """Return the options of the missing branch; a kernel of 1 needs no padding."""
     if options["branches"] == "channel":
         return frozenset({"kernel_size", "groups", "padding_mode"})
     idle = {"channel_gate"} if options["branches"] == "spatial" else set()
@@ -48,14 +48,14 @@ def gam_idle(channels: int, options: Options) -> frozenset[str]:
 
 
 def triple_idle(channels: int, options: Options) -> frozenset[str]:
-    """Return the options of the parts that are missing."""
+    """Return the options of the missing parts."""
     parts = parts_of(options)
     idle = set() if "element" in parts else {"hidden", "softmax", "aux_weight"}
     return frozenset(idle if "channel" in parts else idle | {"reduction"})
 
 
 def triple_fewest_logits(options: Options) -> int:
-    """Return 2 beside a softmax over the classes, which is constant over one; the element part has it."""
+    """Return 2 for the element part's softmax over the classes, which is constant over one class; otherwise 1."""
     return 2 if options.get("softmax") == "channel" else 1
 
 
@@ -108,18 +108,18 @@ def gam_parameters(channels: int, options: Options, context: Context) -> int:
 
 
 def gam_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
-    """Return the multiply-adds of what acts at every pixel."""
+    """Return the multiply-adds: all weights are applied at every pixel."""
     return sum(gam_weights(channels, options)) * height * width
 
 
 def triple_weights(channels: int, options: Options, context: Context) -> int:
-    """Return the convolution weights of the element part, which all act at every pixel."""
+    """Return the convolution weights of the element part, which are all applied at every pixel."""
     hidden, classes = whole(options, "hidden"), context.num_classes
     return hidden * (channels + 9 * hidden + classes) + 2 * channels * classes
 
 
 def triple_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return the parameters of the parts; the last attention bias exists beside a channel softmax only."""
+    """Return the parameters of the parts; the last attention bias exists with a channel softmax only."""
     parts = parts_of(options)
     total = se_parameters(channels, options, context) if "channel" in parts else 0
     if "element" in parts:

@@ -10,7 +10,7 @@ LSKA_KERNELS = {7: (3, 3, 2), 11: (3, 5, 2), 23: (5, 7, 3), 35: (5, 11, 3), 41: 
 
 
 def shuffle_groups(channels: int, context: Context) -> int:
-    """Return the authors' 64 groups, or the most below that two times divide the channels."""
+    """Return the authors' 64 groups, or the most below that divide half the channels."""
     return largest_divisor(channels // 2, 64)
 
 
@@ -25,7 +25,7 @@ def sge_groups(channels: int, context: Context) -> int:
 
 
 def sge_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return the parameters of a weight and a bias a group."""
+    """Return the parameters of one weight and one bias per group."""
     return 2 * whole(options, "groups")
 
 
@@ -35,7 +35,7 @@ def ema_factor(channels: int, context: Context) -> int:
 
 
 def ema_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return the parameters of a 1x1 and a 3x3 convolution and a norm, which all groups share."""
+    """Return the parameters of a 1x1 and a 3x3 convolution and a norm, shared by all groups."""
     group = channels // whole(options, "factor")
     return 10 * group**2 + 4 * group
 
@@ -47,7 +47,7 @@ def ema_macs(channels: int, height: int, width: int, options: Options, context: 
 
 
 def lska_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return the parameters of four depthwise convolutions in one direction each, and of a 1x1 convolution."""
+    """Return the parameters of four 1-d depthwise convolutions and of a 1x1 convolution."""
     local, dilated, _ = LSKA_KERNELS[whole(options, "kernel_size")]
     return channels**2 + channels + 2 * channels * (local + dilated + 2)
 

@@ -1,4 +1,4 @@
-"""Attentions in which pixels look at each other: gc, non_local, self_attention, attention_pool."""
+"""Attentions between pixels: gc, non_local, self_attention, attention_pool."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gc_macs(channels: int, height: int, width: int, options: Options, context: C
 
 
 def non_local_idle(channels: int, options: Options) -> frozenset[str]:
-    """Return the scale where the hidden width is 1, whose root is 1 too."""
+    """Return the scale if the hidden width is 1, whose square root is 1 too."""
     return frozenset({"scale"} if channels // whole(options, "reduction") == 1 else ())
 
 
@@ -61,10 +61,10 @@ def attention_pool_macs(channels: int, height: int, width: int, options: Options
 
 
 def window_blocks(size: int, window: int) -> tuple[int, int, int]:
-    """Return how an axis is cut for windows: the number of blocks, queries in each, and keys that each sees.
+    """Return how an axis is divided for windows: the number of blocks, queries per block, and keys per block.
 
-    Blocks are about 8 pixels, or half the window, wide: quickest as measured. Where a block would see two thirds of the
-    axis, there is one block that sees all.
+    Blocks are about 8 pixels, or half the window, wide: the fastest as measured. If the keys of a block are two thirds
+    of the axis or more, there is one block with the whole axis.
     """
     n_blocks = -(-size // max(8, window // 2))
     block = -(-size // n_blocks)
@@ -73,6 +73,6 @@ def window_blocks(size: int, window: int) -> tuple[int, int, int]:
 
 
 def _collecting(channels: int, n_queries: int, n_keys: int, options: Options) -> int:
-    """Return the multiply-adds of scores and weighted means; `general` also turns each query."""
-    turned = channels * (channels // whole(options, "heads")) if options["score"] == "general" else 0
-    return n_queries * (2 * channels * n_keys + turned)
+    """Return the multiply-adds of scores and weighted means; `general` also multiplies each query by a matrix."""
+    general = channels * (channels // whole(options, "heads")) if options["score"] == "general" else 0
+    return n_queries * (2 * channels * n_keys + general)

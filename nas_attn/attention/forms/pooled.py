@@ -15,13 +15,13 @@ def se_bn_parameters(channels: int, options: Options, context: Context) -> int:
 
 
 def scse_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return the parameters of the bottleneck, and of one 1x1 convolution to one map."""
+    """Return the parameters of the bottleneck, and of a 1x1 convolution to one channel."""
     hidden = hidden_width(channels, options)
     return 2 * channels * hidden + hidden + 2 * channels + 1
 
 
 def scse_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
-    """Return the multiply-adds of the bottleneck, and of one number a pixel."""
+    """Return the multiply-adds of the bottleneck, and of the 1x1 convolution at every pixel."""
     return 2 * channels * hidden_width(channels, options) + channels * height * width
 
 
@@ -82,7 +82,7 @@ def triplet_macs(channels: int, height: int, width: int, options: Options, conte
 
 
 def free_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return 0: there is nothing to learn."""
+    """Return 0: there are no parameters."""
     return 0
 
 

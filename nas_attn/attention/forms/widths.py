@@ -1,4 +1,4 @@
-"""Widths and divisors: what several attentions share."""
+"""Hidden widths and divisors, shared by several attentions."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def whole(options: Options, name: str) -> int:
 
 def hidden_width(channels: int, options: Options) -> int:
     """Return the hidden width of a bottleneck."""
-    return max(_floor(options), channels // whole(options, "reduction"))
+    return max(_min_hidden(options), channels // whole(options, "reduction"))
 
 
 def reduction_misfit(channels: int, options: Options, context: Context) -> str | None:
-    """Return why a reduction is too large for the channels, or None; a floor above 1 holds beside any reduction."""
-    if "reduction" not in options or whole(options, "reduction") <= channels or _floor(options) > 1:
+    """Return why a reduction is too large for the channels, or None; with a `min_hidden` above 1 none is."""
+    if "reduction" not in options or whole(options, "reduction") <= channels or _min_hidden(options) > 1:
         return None
     return refused_reduction(channels, whole(options, "reduction"), f"reduction={channels}")
 
 
 def refused_reduction(channels: int, reduction: int, works: str) -> str:
-    """Return the sentence for a reduction that is too large."""
+    """Return the message for a reduction that is too large."""
     return (
         f"reduction <= channels must hold, but got reduction={reduction}, channels={channels}; "
         f"the nearest that works: {works}."
@@ -45,9 +45,9 @@ def divisor_misfit(option: str, parts: int = 1) -> Callable[[int, Options, Conte
         if channels % (parts * value) == 0:
             return None
         works = nearest_divisors(channels // parts, value) if channels % parts == 0 else []
-        law = f"{subject} must divide the channels, but got {option}={value}, channels={channels}"
+        rule = f"{subject} must divide the channels, but got {option}={value}, channels={channels}"
         hint = f"; {near(option, works)}." if works else f", which {parts} does not divide."
-        return law + hint
+        return rule + hint
 
     return misfit
 
@@ -74,10 +74,10 @@ def largest_divisor(number: int, most: int) -> int:
 
 
 def strided(size: int, context: Context) -> int:
-    """Return the height or width behind the convolution that is replaced; it keeps the size but for its stride."""
+    """Return the output height or width of the replaced convolution, which changes the size only by its stride."""
     stride = 1 if context.replaced is None else context.replaced.stride
     return -(-size // stride)
 
 
-def _floor(options: Options) -> int:
+def _min_hidden(options: Options) -> int:
     return whole(options, "min_hidden") if "min_hidden" in options else 1
