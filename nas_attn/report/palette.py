@@ -12,7 +12,7 @@ LIGHT = {
     "plain": "#6b7280",  # no attention
     "f0": "#2b6cb0",  # f0 to f7: the families of attention
     "f1": "#bf540b",
-    "f2": "#1f8a63",
+    "f2": "#1e8560",
     "f3": "#8e4a9e",
     "f4": "#96700a",
     "f5": "#c0345d",

@@ -1,0 +1,125 @@
+"""The figures: labels, theme, titles, and the drawing of the network."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import pytest
+from report_cases import CASES, Reader, in_search, page_of
+from synthetic_run import everywhere, make_run, resnet_table
+
+from nas_attn.placement import Attention, Placement
+from nas_attn.report.drawing import draw_network
+from nas_attn.report.figures import draw_charts
+from nas_attn.report.palette import DARK, LIGHT, N_FAMILIES
+
+
+def test_every_drawing_has_a_label_and_follows_the_theme():
+    page = page_of("better")
+    drawings = re.findall(r"<svg ([^>]*)>(.*?)</svg>", page, re.DOTALL)
+    assert len(drawings) == 4 + 3  # differences, arms, cost, history; three stages of the network
+    for head, content in drawings:
+        assert re.search(r'role="img" aria-label="[^"]{20,}" viewBox="[\d. ]+"', head)
+        assert not re.search(r"#[0-9a-f]{6}\b|font-family", content)
+    used = set(re.findall(r"var\(--([a-z]\w*)\)", page))
+    assert used <= {*LIGHT, "c", "a", "sans", "mono"}
+    for palette in (LIGHT, DARK):
+        assert all(f"--{name}: {colour};" in page for name, colour in palette.items())
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_has_the_contrast_that_accessibility_asks_for(palette: dict[str, str]):
+    assert [*palette] == [*LIGHT]
+    for name in ("ink", "muted", "plain", "better", "worse", *(f"f{number}" for number in range(N_FAMILIES))):
+        bright, dark = sorted((luminance(palette[name]), luminance(palette["paper"])), reverse=True)
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, name  # WCAG 2.2, 1.4.3
+
+
+def luminance(colour: str) -> float:
+    shares = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return sum(weight * share for weight, share in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_mark_without_a_title_is_refused():
+    chart = draw_charts(make_run())[0]
+    broken = {group: titles[1:] for group, titles in chart.titles.items()}
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        replace(chart, titles=broken).inline()
+
+
+@pytest.mark.parametrize("case", ["better", "in the search", "everything failed", "nothing yet"])
+def test_drawing_has_one_element_for_every_site(case: str):
+    run = CASES[case][0]()
+    assert run.table is not None
+    reader = Reader(page_of(case))
+    for site in run.table.sites:
+        assert reader.ids.count(f"network-{site.name}") == 1
+
+
+def test_drawing_fills_the_sites_of_the_placement_and_no_other():
+    page = page_of("better")
+    titles = {
+        title.split(" ")[0]: title.split("): ")[1] for title in Reader(page).texts["title"] if "channels" in title
+    }
+    assert {name: title for name, title in titles.items() if title not in ("no attention", "not searched")} == {
+        "transition1": "cbam(kernel_size=7, order=channel-spatial, reduction=16)",
+        "denseblock2": "se(reduction=8)",
+    }
+    assert {name for name, title in titles.items() if title == "not searched"} == {
+        site.name for site in make_run().table.sites if "layer" in site.name
+    }
+    fills = {name: re.search(rf'<g id="network-{name}">.*?<use [^>]*fill: var\(--(\w+)\)', page)[1] for name in titles}
+    families = {"transition1": "f0", "denseblock2": "f2"}  # cbam, gam, se, triple
+    assert fills == {name: families.get(name, "paper") for name in titles}
+    shown = " ".join(Reader(page).texts["svg"])
+    assert "reduction 16" in shown
+    assert "order channel-spatial" in shown
+
+
+def test_drawing_of_a_long_network_wraps_and_keeps_every_site():
+    table = resnet_table((3, 8, 36, 3))
+    searched = tuple(site.name for site in table.sites if site.kind == "output")
+    panels = draw_network(table, everywhere("cbam", searched), searched)
+    assert [station.site for panel in panels for station in panel.stations] == list(table.sites)
+    assert max(panel.height for panel in panels) < 620
+    assert "stage3 (continued)" in {panel.title for panel in panels}
+    assert len(panels) > 4
+
+
+def test_drawing_of_a_network_without_search_says_how_many_sites_there_are():
+    panels = draw_network(resnet_table(), Placement(), ())
+    assert [station.note for station in panels[0].stations if station.note] == ["12 sites not searched"]
+
+
+def test_long_names_and_options_stay_inside_the_panel():
+    run = make_run()
+    assert run.table is not None
+    site = replace(run.table.sites[4], name="features.a_very_long_path.of_modules.in_my.network")
+    table = replace(run.table, sites=(site,))
+    attention = Attention("triple", {"parts": "channel+element+scale+and+a+lot+more+of+them", "hidden": None})
+    (panel,) = draw_network(table, Placement({site.name: attention}), (site.name,))
+    (station,) = panel.stations
+    assert station.name.startswith("…")
+    assert site.name.endswith(station.name[1:])
+    assert all(len(line) <= 34 for line in station.lines)
+    assert station.lines[0] == "hidden auto"
+
+
+def test_one_arm_with_many_names_has_room_for_them():
+    run = make_run(n_trials=6, n_seeds=2)
+    names = " = ".join(f"published:attention_number_{k}" for k in range(5))
+    kept = [replace(row, label=row.label if row.label in ("found #1", "none") else names) for row in run.retrain]
+    run = replace(run, retrain=tuple(row for row in kept if row.label in ("found #1", names)))
+    assert all(chart.svg for chart in draw_charts(run))  # matplotlib warns where the labels leave no room
+
+
+def test_figures_leave_no_global_state(tmp_path: Path, root: Path):
+    before = dict(matplotlib.rcParams)
+    history = draw_charts(in_search(make_run()))[0]
+    assert len(history.write(tmp_path)) == 2
+    assert dict(matplotlib.rcParams) == before
+    assert not any("pyplot" in file.read_text() for file in (root / "nas_attn" / "report").glob("*.py"))
