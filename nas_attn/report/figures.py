@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from nas_attn.placement import Placement
+from nas_attn.placement import NONE
 from nas_attn.records import RunRecord
 from nas_attn.report.chart import COLUMN, Chart, style
 from nas_attn.report.drawing import draw_network, network_chart
@@ -63,7 +63,7 @@ def _charts(run: RunRecord) -> Iterator[Chart]:
     if heat is not None:
         yield importance_chart(heat, scale)
     if run.table is not None:
-        placement = found_placement(run) or Placement()
+        placement = found_placement(run) or NONE
         yield network_chart(draw_network(run.table, placement, searched_sites(run)), colours)
 
 

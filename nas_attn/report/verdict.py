@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 
-from nas_attn.placement import Placement
+from nas_attn.placement import NONE
 from nas_attn.records import RunRecord
 from nas_attn.report.importance import searched_sites
 from nas_attn.report.tables import (
@@ -218,7 +218,7 @@ def _before_test(run: RunRecord, found: Arm | None) -> Verdict:
 def _beside_plain(run: RunRecord, stage: str, mean: float, scale: Scale) -> str:
     """Return the difference to no attention in the same stage, with no verdict."""
     rows = run.confirm if stage == "confirm" else run.search
-    values = values_by_placement(rows).get(Placement())
+    values = values_by_placement(rows).get(NONE)
     if not values:
         return f"; {NO_ATTENTION} has no value yet"
     difference = scale.difference(mean - fmean(values))
