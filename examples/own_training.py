@@ -9,8 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from nas_attn import auxiliary_loss, search
-from nas_attn.training.trial import Run
+from nas_attn import Run, auxiliary_loss, search
 
 
 def digits() -> dict[str, tuple[Tensor, Tensor]]:

@@ -1,7 +1,7 @@
 """Find which attention module helps in a CNN, where, and with which options.
 
-This is a face: it names the public API and loads the module behind a name on its first use, so that importing the
-package costs nothing. `nas_attn.search` is the function; the engine behind it lives in `nas_attn.run.job`.
+This module names the public API and imports the module of a name on its first use, so that importing the package is
+quick. `nas_attn.search` is the function; its implementation is in `nas_attn.run.job`.
 """
 
 from importlib import import_module
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from nas_attn.run.job import search
     from nas_attn.space.search_space import SearchSpace
     from nas_attn.training.auxiliary import auxiliary_loss
+    from nas_attn.training.trial import Run
 
 __all__ = [
     "ATTENTIONS",
@@ -45,6 +46,7 @@ __all__ = [
     "Option",
     "Place",
     "Placement",
+    "Run",
     "SearchSpace",
     "Site",
     "__version__",
@@ -77,6 +79,7 @@ _HOMES = {
     "Option": "nas_attn.attention.entry",
     "Place": "nas_attn.backbones.sites",
     "Placement": "nas_attn.placement",
+    "Run": "nas_attn.training.trial",
     "SearchSpace": "nas_attn.space.search_space",
     "Site": "nas_attn.placement",
     "auxiliary_loss": "nas_attn.training.auxiliary",
@@ -93,7 +96,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name on its first use (PEP 562)."""
+    """Return a public name; import its module on first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(_HOMES[name]), name)
@@ -102,5 +105,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Name the public API, loaded or not."""
+    """Return the names of the public API, whether loaded or not."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""`python -m nas_attn` works as the command `nas-attn` does."""
+"""`python -m nas_attn` is the command `nas-attn`."""
 
 import sys
 

@@ -27,6 +27,7 @@ PUBLIC = [
     "Option",
     "Place",
     "Placement",
+    "Run",
     "SearchSpace",
     "Site",
     "__version__",

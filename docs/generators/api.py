@@ -15,7 +15,7 @@ MODULES = {"cost": nas_attn.cost, "testing": nas_attn.testing}
 """Public modules beside the package itself."""
 
 GROUPS = {
-    "Search": ("search", "load_run"),
+    "Search": ("search", "Run", "load_run"),
     "Models": ("build_model", "load_model", "save_model", "auxiliary_loss", "create_attention"),
     "Spaces and placements": ("SearchSpace", "Placement", "Attention", "Site", "Place"),
     "Catalogues": ("ATTENTIONS", "BACKBONES", "DATA"),

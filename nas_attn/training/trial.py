@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +19,7 @@ from nas_attn.model.build import build
 from nas_attn.model.tasks import READINGS, label_aucs
 from nas_attn.records import LABEL_AUC, Artifact, Outcome, Stage, Task
 from nas_attn.training.context import TrialContext, load_train, register_all
-from nas_attn.training.loop import is_out_of_memory, predict, train
-
-Report = Callable[[int, float], None]
+from nas_attn.training.loop import Report, is_out_of_memory, predict, train
 
 
 class Stopped(Exception):
