@@ -181,6 +181,19 @@ def test_every_part_is_bit_equal_to_that_of_earlier_versions(place: Path, case: 
     assert describe(DataConfig(**settings)).fingerprint == fingerprint
 
 
+def test_a_cache_file_that_lacks_images_is_rebuilt(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config = DataConfig(name=f"folder:{place / 'folder'}", image_size=8)
+    facts = describe(config)
+    (cache,) = tmp_path.rglob("*.npz")
+    with np.load(cache) as stored:
+        arrays = dict(stored)
+    np.savez(cache, **{**arrays, "pixels": arrays["pixels"][:-1]})
+    assert describe(config) == facts
+
+
 def test_shares_below_one_leave_images_out_and_say_so() -> None:
     facts = facts_of("digits", split=(0.1, 0.1, 0.1))
     assert facts.n_train + facts.n_val + facts.n_test == sum(facts.class_counts) < 560

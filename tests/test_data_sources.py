@@ -101,6 +101,7 @@ BAD_NPZ = {
         "must be class numbers from 0, but has the value 1099511627778",
     ),
     "a gap": ((arrays()[0], arrays()[1] * 10**6), "without a gap, but no label is 1 and the largest is 2000000"),
+    "a small gap": ((arrays()[0], arrays()[1] % 2 * 2), "without a gap, but no label is 1 and the largest is 2"),
     "one class": ((arrays()[0], arrays()[1] * 0), "must have two classes or more, but has only '0'"),
     "rare class": ((arrays(4)[0], arrays(4)[1]), "class '0' has 2 where 3 are needed"),
 }

@@ -12,8 +12,9 @@ from multilabel_cases import LABELS, column, facts_of, planted, write_npz
 from PIL import Image
 
 from nas_attn.config import DataConfig
+from nas_attn.data.arrays import ImageDataset, LabelledImages
 from nas_attn.data.dataset import load_data
-from nas_attn.data.splits import multilabel_split
+from nas_attn.data.splits import constant_label_notes, multilabel_split
 from nas_attn.errors import DataError
 
 
@@ -63,6 +64,10 @@ BAD_NPZ = {
         "the same number of labels, but they have 3 in train, 2 in",
     ),
     "one column": ({"train": TRAIN, "test": (OWN[0], OWN[1][:, 0])}, "they have 3 in train, one in test"),
+    "one column beside exclusive labels": (
+        {"train": (TRAIN[0], np.eye(3, dtype=int)[np.arange(60) % 3]), "test": (OWN[0], OWN[1][:, 0])},
+        "they have 3 in train, one in test",
+    ),
     "no positive": ({"train": (TRAIN[0], column(TRAIN[1], 1, 0))}, "label '1' has 0 with it where 3 are needed"),
     "no negative": ({"train": (TRAIN[0], column(TRAIN[1], 2, 1))}, "label '2' has 0 without it where 3 are needed"),
     "own parts, no positive in train": (
@@ -87,6 +92,14 @@ def test_a_label_that_is_constant_in_an_own_part_is_named(tmp_path: Path) -> Non
     val = (OWN[0], column(OWN[1], 2, 0))
     facts = facts_of(write_npz(tmp_path / "a.npz", train=TRAIN, val=val, test=OWN))
     assert facts.notes == ("The mean ROC AUC on val leaves out '2': the label is the same in all images of val.",)
+
+
+@pytest.mark.parametrize(("value", "only"), [(0, "no image"), (1, "only images")])
+def test_a_label_that_is_constant_in_train_is_refused(value: int, only: str) -> None:
+    train = LabelledImages(TRAIN[0][..., None], column(TRAIN[1], 1, value))
+    dataset = ImageDataset(LABELS, {"train": train, "test": LabelledImages(OWN[0][..., None], OWN[1])})
+    with pytest.raises(DataError, match=f"in train, but there is {only} with label 'hernia': add images, or remove"):
+        constant_label_notes(dataset, {"train": train})
 
 
 # --- the split
