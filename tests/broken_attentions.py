@@ -1,4 +1,4 @@
-"""Three good attention modules as other people write them, and one for each way to break the contract."""
+"""Three correct attention modules of plug-ins, and one for each way to break the contract."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODE = Option("mode", "plain", "str", "How it scales.", choices=("plain", "shift
 
 
 class Scaled(nn.Module):
-    """A number a channel: keeps the whole contract."""
+    """One weight per channel: passes every check."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Scaled(nn.Module):
 
 
 class Squeezed(nn.Module):
-    """A bottleneck over the channels' means, with options: keeps the whole contract."""
+    """A bottleneck over the channels' means, with options: passes every check."""
 
     def __init__(self, channels: int, *, reduction: int = 4, power: float = 1.0) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Squeezed(nn.Module):
 
 
 class Frozen(Scaled):
-    """A part that is not learned, and a statistic: keeps the whole contract."""
+    """A frozen parameter and a statistic: passes every check."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels)
@@ -265,7 +265,7 @@ BROKEN: dict[str, tuple[Entry, set[str]]] = {  # what is wrong -> the entry, and
     "a kind of site that there is not": (entry_of(Scaled, kinds=("output", "outputs")), {"record"}),
     "a map that shrinks": (entry_of(Pooled), {"shape"}),
     "a division by zero": (entry_of(DividedByNothing, smallest_map=2), {"finite"}),
-    "a parameter that does nothing": (entry_of(Dead), {"gradient", "smallest_map"}),
+    "a parameter without effect": (entry_of(Dead), {"gradient", "smallest_map"}),
     "a bias that a softmax hides": (entry_of(HiddenBias, smallest_map=2), {"bias_gradient"}),
     "a gradient that is infinite at first": (entry_of(InfiniteAtFirst), {"training"}),
     "a wrong backward pass": (entry_of(WrongSlope), {"derivative"}),
@@ -275,7 +275,7 @@ BROKEN: dict[str, tuple[Entry, set[str]]] = {  # what is wrong -> the entry, and
     "another result under autocast": (entry_of(LosesAutocast), {"autocast"}),
     "a lost layout": (entry_of(LosesLayout), {"channels_last"}),
     "a view of what may be transposed": (entry_of(Views), {"views"}),
-    "an input that is written over": (entry_of(InPlace), {"input_untouched"}),
+    "an input that is changed in place": (entry_of(InPlace), {"input_untouched"}),
     "an output that its gradient needs": (entry_of(MergesLast, kinds=("merge",), n_inputs=2), {"overwritable"}),
     "images that see each other": (entry_of(SeesTheBatch), {"independent"}),
     "a state that changes in eval mode": (entry_of(Counts), {"repeatable"}),
@@ -305,6 +305,6 @@ BROKEN: dict[str, tuple[Entry, set[str]]] = {  # what is wrong -> the entry, and
         {"cost"},
     ),
     "a wrong count of multiply-adds": (replace(WITH_FORMS, n_macs=lambda *facts: squeezed_macs(*facts) + 1), {"cost"}),
-    "logits that are announced and not left": (entry_of(Scaled, auxiliary=True), {"auxiliary"}),
+    "logits that are announced and not stored": (entry_of(Scaled, auxiliary=True), {"auxiliary"}),
     "a start that is no identity": (entry_of(Scaled, identity_start=True), {"identity_start"}),
 }

@@ -84,7 +84,7 @@ def test_every_check_is_seen_to_fail() -> None:
 
 def test_a_check_says_what_must_hold_and_what_was_found() -> None:
     check = next(c for c in attention_checks(entry_of(WidensHalves)) if c.name == "dtype")
-    with pytest.raises(AssertionError, match=r"^my_gate: torch\.bfloat16 must stay so, but became torch\.float32\.$"):
+    with pytest.raises(AssertionError, match=r"^my_gate: torch\.bfloat16 must be kept, but became torch\.float32\.$"):
         check.run()
 
 
@@ -99,7 +99,7 @@ def test_an_excepted_check_must_fail() -> None:
     assert failing(excused) == set()
 
     check = next(c for c in attention_checks(replace(SQUEEZED, exceptions={"pickle": "?"})) if c.name == "pickle")
-    with pytest.raises(AssertionError, match=r"'pickle' must fail, .* but it passes: remove the exception\."):
+    with pytest.raises(AssertionError, match=r"'pickle' is among .* but it passes: remove the exception\."):
         check.run()
 
 
@@ -126,7 +126,7 @@ def test_an_author_of_a_plug_in_runs_the_contract_as_the_docstring_says(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(root / "examples"))
-    _, _, snippet = (testing.__doc__ or "").partition("more than this:")
+    _, _, snippet = (testing.__doc__ or "").partition("test file of a plug-in:")
     test_file: dict[str, Any] = {"pytest": pytest, "MY_ENTRY": import_module("own_attention").CONTRAST}
     exec(textwrap.dedent(snippet), test_file)
     (mark,) = test_file["test_my_gate"].pytestmark

@@ -1,4 +1,4 @@
-"""What `nas_attn.testing` builds: each entry with options that fit, each other value of each option, random weights."""
+"""The cases of `nas_attn.testing`: an entry with options that fit, other values of each option, random weights."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NUM_CLASSES = 3
 _MAP = (6, 5)
 _CHANNELS = (16, 32, 64, 128, 256)
 _FEW = {"reduction": 4}
-"""Instead of defaults for wide networks: a hidden width of 1 may be dead, and hides all behind it."""
+"""Replaces defaults for wide networks: a hidden width of 1 may be dead, and then every later layer is too."""
 
 _INTS = (2, 7, 3, 8, 5, 4, 12, 1)
-"""Whole numbers to try: reductions by 7 and 8 leave 2 of 16 channels, and must be one model."""
+"""Integers to try: of 16 channels, reductions by 7 and by 8 both leave 2, and must be one model."""
 
 _FLOATS = (0.5, 1.0, 0.0, 0.1, 2.0)
-"""Numbers to try: an eps or a floor of this size bites."""
+"""Numbers to try: an eps or a minimum of this size has a visible effect."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Case:
     """One entry with options that fit.
 
     Args:
-        options: As a user would write them.
-        changed: The option under test; empty where there is none.
-        reference: The same options but for the one under test.
-        replaced: The convolution in whose place the attention goes.
+        options: As written by a user.
+        changed: The option under test, or an empty string.
+        reference: The options with another value of the one under test.
+        replaced: The convolution that the attention replaces.
     """
 
     entry: Entry
@@ -54,8 +54,8 @@ class Case:
         here = asdict(self.replaced) if self.replaced else plain
         place = {name: value for name, value in here.items() if value != plain[name]}
         changed = {name: value for name, value in self.options.items() if name == self.changed}
-        words = ",".join(f"{name}={value}" for name, value in (place | changed).items())
-        return f"{self.entry.name}-{words}" if words else self.entry.name
+        differences = ",".join(f"{name}={value}" for name, value in (place | changed).items())
+        return f"{self.entry.name}-{differences}" if differences else self.entry.name
 
     @property
     def map(self) -> Size:
@@ -68,16 +68,16 @@ class Case:
         return Site("here", self.entry.kinds[0], "here", self.channels, *(size or self.map), "stage1", self.replaced)
 
     def context(self, size: Size | None = None) -> Context:
-        """Return what the model builder would tell the module."""
+        """Return the context that the model builder would pass."""
         return context_at(self.site(size), NUM_CLASSES)
 
     @cached_property
     def resolved(self) -> dict[str, Value]:
-        """The options as a model builder would give them."""
+        """The options that the model builder would pass."""
         return resolve_options(self.entry, self.channels, self.options, self.context())
 
     def fits(self, size: Size | None = None) -> bool:
-        """Tell whether the options are valid, and hold at these channels and this map."""
+        """Return whether the options are valid and fit these channels and this map."""
         try:
             check_options(self.entry, self.options, "")
         except SpaceError:
@@ -85,13 +85,13 @@ class Case:
         return why_not(self.entry, self.site(size), self.options) is None
 
     def construct(self, options: Options, size: Size | None = None) -> nn.Module:
-        """Return the module with exactly these options, as its authors start it, in train mode."""
-        given = {"context": self.context(size)} if self.entry.needs_context else {}
-        module: nn.Module = load_class(self.entry.cls)(self.channels, **options, **given)
+        """Return the module with exactly these options and its own initialisation, in train mode."""
+        extra = {"context": self.context(size)} if self.entry.needs_context else {}
+        module: nn.Module = load_class(self.entry.cls)(self.channels, **options, **extra)
         return module
 
     def fresh(self, size: Size | None = None) -> nn.Module:
-        """Return the module as its authors start it, in train mode, seeded."""
+        """Return the module with its own initialisation, in train mode, seeded."""
         torch.manual_seed(0)
         return self.construct(self.resolved, size)
 
@@ -100,27 +100,27 @@ class Case:
         return randomised(self.construct(self.resolved, size), salt).eval()
 
     def inputs(self, n: int = 2, size: Size | None = None) -> list[Tensor]:
-        """Return the maps that enter, random and seeded."""
+        """Return random inputs, seeded."""
         channels = self.channels if self.replaced is None else self.replaced.in_channels
         return [_random(f"input {index}", (n, channels, *(size or self.map))) for index in range(self.entry.n_inputs)]
 
     def shape_out(self, n: int, size: Size) -> tuple[int, ...]:
-        """Return the shape that must leave."""
+        """Return the shape that the output must have."""
         if "head" in self.entry.kinds:
             return (n, self.channels, 1, 1)
         stride = 1 if self.replaced is None else self.replaced.stride
         return (n, self.channels, *(-(-length // stride) for length in size))
 
     def sizes(self) -> tuple[Size, ...]:
-        """Return maps from the entry's smallest on: square, rectangular both ways, odd."""
+        """Return sizes of maps from the entry's smallest on: square, rectangular both ways, odd."""
         least = self.entry.smallest_map
         return ((least, least), (least, least + 2), (least + 3, least), (least + 4, least + 2))
 
 
 def cases_of(entry: Entry, channels: int | None = None) -> list[Case]:
-    """Return the base (the options that fit), then other convolutions, then each other value of each option alone.
+    """Return the base (options that fit), then other convolutions, then the base with each other value of each option.
 
-    An option that the base's others leave without effect gets one other option beside it that gives it one.
+    An option that has no effect in the base is tested with another option changed too, such that it has one.
 
     Raises: SpaceError if no options fit.
     """
@@ -131,7 +131,7 @@ def cases_of(entry: Entry, channels: int | None = None) -> list[Case]:
 def randomised(module: nn.Module, salt: int = 0) -> nn.Module:
     """Fill parameters and buffers with random numbers, seeded by names, shapes and `salt`; return the module.
 
-    Vectors are positive, so that no variance is negative and no ReLU is dead; weights keep the scale of what passes.
+    Vectors are positive, so that no variance is negative and no ReLU is dead; weights keep the scale of activations.
     """
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
@@ -144,12 +144,12 @@ def randomised(module: nn.Module, salt: int = 0) -> nn.Module:
 
 
 def plain_convolution(channels: int) -> Convolution:
-    """Return the convolution that most networks have: 3x3, without bias."""
+    """Return the most common convolution: 3x3, without bias."""
     return Convolution(channels, channels, bias=False)
 
 
 def candidates(option: Option) -> Iterator[Value]:
-    """Return values worth a test, not all of which are valid."""
+    """Yield values to test, not all of which are valid."""
     yield from {"bool": (True, False), "int": _INTS, "float": _FLOATS, "str": ()}[option.type]
     yield from option.choices
     yield from (None,) if option.optional else ()
@@ -159,12 +159,12 @@ def candidates(option: Option) -> Iterator[Value]:
 
 
 def _base(entry: Entry, channels: int | None) -> Case:
-    """Return the case nearest to the defaults that fits, at the fewest channels."""
+    """Return the fitting case that is nearest to the defaults, with the fewest channels."""
     for width in _CHANNELS if channels is None else (channels,):
         found = _nearest_fit(entry, width, plain_convolution(width) if "conv" in entry.kinds else None)
         if found:
             return found
-    raise SpaceError(f"No options of '{entry.name}' fit {channels or _CHANNELS[-1]} channels: say which they fit.")
+    raise SpaceError(f"No options of '{entry.name}' fit {channels or _CHANNELS[-1]} channels: pass `channels=`.")
 
 
 def _nearest_fit(entry: Entry, channels: int, replaced: Convolution | None) -> Case | None:
@@ -173,7 +173,7 @@ def _nearest_fit(entry: Entry, channels: int, replaced: Convolution | None) -> C
 
 
 def _near_defaults(entry: Entry) -> Iterator[dict[str, Value]]:
-    """Yield the defaults, then whole numbers halved, the fewest halvings first."""
+    """Yield the defaults, then with integers halved, the fewest halvings first."""
     starts = {option.name: _start(option) for option in entry.options}
     numbers = {name: value for name, value in starts.items() if isinstance(value, int) and not isinstance(value, bool)}
     halvings = product(*(range(max(value, 1).bit_length()) for value in numbers.values()))
@@ -198,12 +198,12 @@ def _other_convolutions(base: Case) -> list[Case]:
 
 
 def _changes(base: Case, option: Option) -> list[Case]:
-    """Return the base with other values of one option; if none matters there, beside another option."""
+    """Return the base with other values of one option; if none has an effect there, with another option changed too."""
     for reference in (base, *_companions(base, option)):
         found = [case for case in _with_each(reference, option) if case.resolved != reference.resolved]
         if found:
             return found if option.choices or option.type == "bool" else found[:2]
-    return _with_each(base, option)[:1]  # a value without effect by the record: the check `option` says so
+    return _with_each(base, option)[:1]  # no value has an effect: the check `option` then fails
 
 
 def _companions(base: Case, option: Option) -> Iterator[Case]:

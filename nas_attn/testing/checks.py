@@ -1,4 +1,4 @@
-"""What must hold for every attention, one short function a law; each takes a case, and raises AssertionError."""
+"""The rules for every attention, one short function each, which takes a case and raises AssertionError."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from nas_attn.training.auxiliary import auxiliary_loss
 
 
 def record(case: Case) -> None:
-    """The record is true: known kinds, options once each with valid defaults, and the class takes just these."""
+    """The record is correct: known kinds, unique options with valid defaults, and a class with the same options."""
     entry = case.entry
     demand(set(entry.kinds) <= set(KINDS), f"kinds must be among {KINDS}, but got {entry.kinds}")
     names = [option.name for option in entry.options]
-    demand(len(set(names)) == len(names), f"options must be named once each, but got {names}")
+    demand(len(set(names)) == len(names), f"names of options must be unique, but got {names}")
     check_options(entry, {option.name: option.default for option in entry.options}, "")
     taken = dict(inspect.signature(load_class(entry.cls)).parameters)
     taken.pop(next(iter(taken)))
@@ -51,7 +51,7 @@ def record(case: Case) -> None:
 
 
 def shape(case: Case) -> None:
-    """What leaves has the shape that the kind of site asks for, on odd and rectangular maps too."""
+    """The output has the shape that the kind of site requires, on odd and rectangular maps too."""
     for size in case.sizes():
         for module in (case.build(size), case.build(size).train()):
             got, expected = module(*case.inputs(3, size)).shape, case.shape_out(3, size)
@@ -59,7 +59,7 @@ def shape(case: Case) -> None:
 
 
 def finite(case: Case) -> None:
-    """Every value is finite, in both modes, on small maps too, and on a map of zeros and of one large value."""
+    """The output is finite, in both modes, on small maps too, and on constant maps of zeros and of a large value."""
     for size in (case.sizes()[0], case.map):
         for module in (case.build(size), case.fresh(size)):
             for maps in (
@@ -70,17 +70,17 @@ def finite(case: Case) -> None:
 
 
 def gradient(case: Case) -> None:
-    """Every input and every parameter but biases gets a finite gradient that is not zero, in eval mode."""
+    """Every input and every parameter except biases gets a finite, nonzero gradient in eval mode."""
     demand_alive(case, case.map, biases=False)
 
 
 def bias_gradient(case: Case) -> None:
-    """Every bias gets a gradient that is not zero, in eval mode; one that only a softmax sees gets none."""
+    """Every bias gets a nonzero gradient in eval mode; a bias that only adds a constant before a softmax gets none."""
     demand_alive(case, case.map, biases=True)
 
 
 def training(case: Case) -> None:
-    """Every parameter and every input gets a finite gradient in train mode, also before any training."""
+    """Every parameter and every input gets a finite gradient in train mode, also with the initial weights."""
     for module in (case.build().train(), case.fresh()):
         demand_gradients(module, case.inputs(4))
 
@@ -102,12 +102,13 @@ def derivative(case: Case) -> None:
         got, expected = torch.stack(parts).sum().item(), ((ends[0] - ends[1]) / 2e-6).item()
         scale = max(torch.stack(parts).abs().sum().item(), 1.0)
         demand(
-            abs(got - expected) <= 1e-5 * scale, f"the slope must be {expected:.8g}, but the gradient says {got:.8g}"
+            abs(got - expected) <= 1e-5 * scale,
+            f"the derivative must be {expected:.8g}, but the gradient has {got:.8g}",
         )
 
 
 def smallest_map(case: Case) -> None:
-    """On the smallest map every parameter matters, with the base options; smaller maps are refused."""
+    """On the smallest map every parameter has an effect, with the base options; smaller maps are refused."""
     least = case.entry.smallest_map
     for size in ((least, least), (least, least + 1)):
         demand(case.fits(size), f"a map of {size} must fit: {why_not(case.entry, case.site(size), case.options)}")
@@ -122,18 +123,18 @@ def one_image(case: Case) -> None:
 
 
 def dtype(case: Case) -> None:
-    """The type of the numbers is kept, and the values are close to those of float32."""
+    """The dtype is kept, and the output is close to that of float32."""
     expected = case.build()(*case.inputs()).detach()
-    demand(expected.dtype == torch.float32, f"float32 must stay so, but became {expected.dtype}")
+    demand(expected.dtype == torch.float32, f"float32 must be kept, but became {expected.dtype}")
     for kind, tolerance in ((torch.float64, 1e-4), (torch.bfloat16, 0.05)):
         got = case.build().to(kind)(*(x.to(kind) for x in case.inputs())).detach()
-        demand(got.dtype == kind, f"{kind} must stay so, but became {got.dtype}")
+        demand(got.dtype == kind, f"{kind} must be kept, but became {got.dtype}")
         distance = distance_of(got, expected)
         demand(distance <= tolerance, f"{kind} must be within {tolerance} of float32, but is {distance:.3g} away")
 
 
 def autocast(case: Case) -> None:
-    """Under automatic bfloat16 it computes and trains as in float32, but for the rounding."""
+    """Under bfloat16 autocast, output and training are those of float32, except for rounding."""
     for module in (case.build(), case.build().train()):
         expected = seeded_pass(case.build().train(module.training), case.inputs(4))
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -146,19 +147,19 @@ def autocast(case: Case) -> None:
 
 
 def channels_last(case: Case) -> None:
-    """A channels_last map stays so, with the same values and gradients, also where the weights are channels_last."""
+    """A channels_last input has a channels_last output with the same values and gradients, also with such weights."""
     last = torch.channels_last
     maps = [x.contiguous(memory_format=last) for x in case.inputs()]
     for module in (case.build(), case.build().to(memory_format=last)):
         got = module(*maps)
-        demand(got.is_contiguous(memory_format=last), "what leaves must be channels_last like what enters")
+        demand(got.is_contiguous(memory_format=last), "the output must be channels_last like the input")
         demand_close(got, case.build()(*case.inputs()), "the values on a channels_last map")
     for module in (case.build(), case.build().train()):
         demand_same_gradients(module, maps, case.inputs(), "gradients on a channels_last map")
 
 
 def views(case: Case) -> None:
-    """A map whose axes lie transposed in memory, or that is cut out of another, gives the same values and gradients."""
+    """A map that is transposed in memory, or a crop of another, has the same values and gradients."""
     turned = [x.transpose(2, 3).contiguous().transpose(2, 3) for x in case.inputs()]
     parts = [functional.pad(x, (1, 1, 1, 1))[:, :, 1:-1, 1:-1] for x in case.inputs()]
     for maps in (turned, parts):
@@ -167,59 +168,59 @@ def views(case: Case) -> None:
 
 
 def input_untouched(case: Case) -> None:
-    """What enters is not written over."""
+    """The input is not modified in place."""
     for module in (case.build(), case.build().train()):
         maps = case.inputs()
         module(*maps)
         for x, before in zip(maps, case.inputs(), strict=True):
-            demand(torch.equal(x, before), "what enters must not be changed in place")
+            demand(torch.equal(x, before), "the input must not be changed in place")
 
 
 def overwritable(case: Case) -> None:
-    """At a merge, and in a convolution's place, what leaves may be written over: an in-place ReLU follows there."""
+    """At a merge or in place of a convolution, the output may be changed in place, by the ReLU that follows there."""
     if {"merge", "conv"} & set(case.entry.kinds):
         maps = [x.requires_grad_() for x in case.inputs()]
         case.build().train()(*maps).relu_().sum().backward()
 
 
 def independent(case: Case) -> None:
-    """In eval mode an image's result depends on no other image of the batch."""
+    """In eval mode the output for an image depends on no other image of the batch."""
     module, maps = case.build(), case.inputs(3)
     demand_close(module(*(x[1:2] for x in maps)), module(*maps)[1:2], "an image alone")
 
 
 def repeatable(case: Case) -> None:
-    """In eval mode a second pass, without gradients, gives the same, and leaves parameters and buffers alone."""
+    """In eval mode a second pass, without gradients, has the same output, and parameters and buffers do not change."""
     module, maps = case.build(), case.inputs()
     before = copy.deepcopy(module.state_dict())
     first, second = module(*maps), module(*maps)
-    demand(torch.equal(first, second), "a second pass in eval mode must give the same")
+    demand(torch.equal(first, second), "a second pass in eval mode must have the same output")
     with torch.no_grad():
         demand_close(module(*maps), first, "a pass without gradients")
     demand_equal_states(before, module.state_dict(), "a pass in eval mode")
 
 
 def seeded(case: Case) -> None:
-    """One seed of torch gives one module."""
+    """Initialisation is determined by torch's seed."""
     demand_equal_states(case.fresh().state_dict(), case.fresh().state_dict(), "the same seed")
 
 
 def copied(case: Case) -> None:
-    """A deepcopy computes the same, also after a pass in train mode."""
+    """A deepcopy has the same output, also after a pass in train mode."""
     module = case.build()
     _train_once(module, case)
     demand_same(copy.deepcopy(module), module, case, "a deepcopy")
 
 
 def pickled(case: Case) -> None:
-    """A pickle computes the same, also after a pass in train mode."""
+    """A pickled module has the same output, also after a pass in train mode."""
     module = case.build()
     _train_once(module, case)
-    demand_same(pickle.loads(pickle.dumps(module)), module, case, "what was pickled")
+    demand_same(pickle.loads(pickle.dumps(module)), module, case, "the pickled module")
 
 
 def state_dict(case: Case) -> None:
-    """All that is learned, and every statistic, is in the state dict."""
+    """Every trained parameter and every statistic is in the state dict."""
     module, file = case.build(), io.BytesIO()
     _train_once(module, case)
     torch.save(module.state_dict(), file)
@@ -230,7 +231,7 @@ def state_dict(case: Case) -> None:
 
 
 def compiled(case: Case) -> None:
-    """It compiles into one graph, in both modes, and computes the same."""
+    """It compiles into one graph, in both modes, with the same output."""
     for module in (case.build(), case.build().train()):
         expected = seeded_pass(case.build().train(module.training), case.inputs())
         try:
@@ -250,16 +251,16 @@ def exported(case: Case) -> None:
 
 
 def changed_option(case: Case) -> None:
-    """The option under test changes the model, what it computes in train mode, or the loss."""
+    """The option under test changes the output in train mode, or the auxiliary loss."""
     one, other = _outcome(case), _outcome(replace(case, options=case.reference))
     same = all(
         a.shape == b.shape and torch.allclose(a, b, rtol=1e-6, atol=1e-9) for a, b in zip(one, other, strict=True)
     )
-    demand(not same, f"option '{case.changed}' must change what is computed, but {_shown(case)} changes nothing")
+    demand(not same, f"option '{case.changed}' must change the output or the loss, but {_shown(case)} does not")
 
 
 def idle_options(case: Case) -> None:
-    """An option that the record calls idle beside the others changes nothing."""
+    """An option that is idle by the record, given the others, changes nothing."""
     complete = {option.name: option.default for option in case.entry.options} | dict(case.options)
     for option in case.entry.options:
         if option.name not in case.entry.idle(case.channels, complete):
@@ -267,19 +268,19 @@ def idle_options(case: Case) -> None:
         for value in candidates(option):
             other = replace(case, options={**case.options, option.name: value})
             if other.fits():
-                what = f"option '{option.name}', idle beside {_shown(case)},"
+                what = f"option '{option.name}', idle with {_shown(case)},"
                 demand_same(_raw(other, other.options), _raw(case, case.options), case, what)
 
 
 def resolved_options(case: Case) -> None:
-    """Resolved options stay as they are when resolved again, and build what the written ones build."""
+    """Resolving again changes nothing, and resolved options build the same module as the written ones."""
     again = resolve_options(case.entry, case.channels, case.resolved, case.context())
-    demand(again == case.resolved, f"resolving {case.resolved} again must change nothing, but gives {again}")
+    demand(again == case.resolved, f"resolving {case.resolved} again must change nothing, but returns {again}")
     demand_same(_raw(case, case.options), case.build(), case, "the module with options as written")
 
 
 def auto_values(case: Case) -> None:
-    """None, "auto" and what they stand for are one model with one key."""
+    """None, "auto" and the value that they stand for are the same model with the same key."""
     for option in case.entry.options:
         if option.name not in case.entry.auto:
             continue
@@ -293,7 +294,7 @@ def auto_values(case: Case) -> None:
 
 
 def cost(case: Case) -> None:
-    """The closed forms, or what is counted in their place, equal what the built module has, on several maps."""
+    """The record's cost, in closed form or counted, equals that of the built module, on several maps."""
     for channels, size in ((case.channels, case.map), (case.channels, case.sizes()[2]), (2 * case.channels, (8, 9))):
         conv = case.replaced and replace(case.replaced, out_channels=channels)
         wider = replace(case, channels=channels, replaced=conv)
@@ -301,21 +302,21 @@ def cost(case: Case) -> None:
             stated = _stated_cost(wider, size)
             built = _built_cost(wider, size, "meta" if channels == case.channels and size == case.map else "cpu")
             where = f"at {channels} channels on a map of {size}"
-            demand(stated == built, f"parameters and MACs must be {built} {where}, but the record says {stated}")
+            demand(stated == built, f"parameters and MACs must be {built} {where}, but by the record they are {stated}")
 
 
 def auxiliary(case: Case) -> None:
-    """Auxiliary logits are left in train mode if the record says so, and never in eval mode."""
+    """Auxiliary logits are stored in train mode if the record says so, and never in eval mode."""
     target = torch.tensor([0, NUM_CLASSES - 1])
     for module, due in ((case.build().train(), case.entry.auxiliary), (case.build(), False)):
         module(*case.inputs())
-        left = bool(auxiliary_loss(module, target) != 0)
+        stored = bool(auxiliary_loss(module, target) != 0)
         mode = "train" if module.training else "eval"
-        demand(left == due, f"auxiliary logits must {'' if due else 'not '}be left in {mode} mode")
+        demand(stored == due, f"auxiliary logits must {'' if due else 'not '}be stored in {mode} mode")
 
 
 def identity_start(case: Case) -> None:
-    """What starts as the identity computes, before it is trained, what the network computes without it."""
+    """A module that starts as the identity has, before training, the output of the network without it."""
     start = replace(case, options={})
     if not case.entry.identity_start:
         return
@@ -328,7 +329,7 @@ def identity_start(case: Case) -> None:
 
 
 def _outcome(case: Case) -> tuple[Tensor, Tensor]:
-    """Return what is computed in train mode, and the loss, in double precision so that little shows."""
+    """Return the output in train mode and the auxiliary loss, in double precision to show small differences."""
     module = case.build().double().train()
     output = seeded_pass(module, [x.double() for x in case.inputs(4)])
     return output, auxiliary_loss(module, torch.arange(len(output)) % NUM_CLASSES)
@@ -363,12 +364,12 @@ def _built_cost(case: Case, size: Size, device: str) -> tuple[int, int]:
 
 
 def _train_once(module: nn.Module, case: Case) -> None:
-    """Let the module keep what it keeps in training."""
+    """Run one pass in train mode, in which the module may update its statistics."""
     module.train()(*case.inputs(4))
 
 
 def _without(module: nn.Module, case: Case, maps: Sequence[Tensor]) -> Tensor:
-    """Return what the network computes where the attention is not."""
+    """Return the output of the network without the attention."""
     if "head" in case.entry.kinds:
         return maps[0].mean((2, 3), keepdim=True)
     if case.replaced is None:

@@ -1,4 +1,4 @@
-"""What the checks of attention modules demand, each as a function that raises AssertionError with a sentence."""
+"""Assertions of the checks of attention modules: functions that raise AssertionError with a sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nas_attn.training.auxiliary import auxiliary_loss
 
 
 def demand(condition: bool, sentence: str) -> None:
-    """Raise AssertionError with the sentence unless the condition holds."""
+    """Raise AssertionError with the sentence unless the condition is true."""
     if not condition:
         raise AssertionError(sentence)
 
@@ -26,22 +26,22 @@ def demand_close(got: Tensor, expected: Tensor, what: str) -> None:
 
 
 def demand_equal_states(one: dict[str, Tensor], other: dict[str, Tensor], what: str) -> None:
-    """Raise AssertionError unless both state dicts hold the same, bit for bit."""
-    demand(list(one) == list(other), f"{what} must give the same names, but gives {list(one)} and {list(other)}")
+    """Raise AssertionError unless both state dicts are equal, bit for bit."""
+    demand(list(one) == list(other), f"{what} must have the same names, but has {list(one)} and {list(other)}")
     changed = [name for name in one if not torch.equal(one[name], other[name])]
-    demand(not changed, f"{what} must give the same state, but {', '.join(changed)} differ")
+    demand(not changed, f"{what} must have the same state, but {', '.join(changed)} differ")
 
 
 def demand_same(one: nn.Module, other: nn.Module, case: Case, what: str) -> None:
-    """Raise AssertionError unless both modules have one state dict and compute the same in eval mode."""
+    """Raise AssertionError unless both modules have equal state dicts and equal outputs in eval mode."""
     demand_equal_states(one.state_dict(), other.state_dict(), what)
-    demand(torch.equal(one.eval()(*case.inputs()), other.eval()(*case.inputs())), f"{what} must compute the same")
+    demand(torch.equal(one.eval()(*case.inputs()), other.eval()(*case.inputs())), f"{what} must have the same output")
 
 
 def demand_gradients(module: nn.Module, maps: Sequence[Tensor]) -> set[str]:
-    """Demand a finite gradient for every input and parameter; return those that get more than rounding.
+    """Demand a finite gradient for every input and parameter; return the names of those whose gradient is not zero.
 
-    It is computed in double precision, for the sum of random shares of what leaves, and of the auxiliary loss.
+    The gradient is that of a random weighted sum of the output plus the auxiliary loss, in double precision.
     """
     maps = [x.double().requires_grad_() for x in maps]
     output = seeded_pass(module.double(), maps)
@@ -58,7 +58,7 @@ def demand_gradients(module: nn.Module, maps: Sequence[Tensor]) -> set[str]:
 
 
 def demand_alive(case: Case, size: Size, *, biases: bool) -> None:
-    """Demand a gradient that is not zero for all biases, or all else; for some weights a narrow layer may be dead."""
+    """Demand a nonzero gradient for all biases, or all else, with any of several weights: a layer may be dead."""
     module, maps = case.build(size), case.inputs(4, size)
     due = {name for name in leaves_of(module, maps) if name.endswith("bias") == biases}
     for salt in range(4):
@@ -67,19 +67,19 @@ def demand_alive(case: Case, size: Size, *, biases: bool) -> None:
 
 
 def leaves_of(module: nn.Module, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Return by name what is learned, and the inputs."""
+    """Return the trainable parameters and the inputs by name."""
     learned = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     return learned | {f"input {index}": x for index, x in enumerate(maps)}
 
 
 def demand_same_gradients(module: nn.Module, maps: Sequence[Tensor], others: Sequence[Tensor], what: str) -> None:
-    """Raise AssertionError unless a module has the same gradients for both, in double precision."""
+    """Raise AssertionError unless the module's gradients are the same for both inputs, in double precision."""
     module, found = module.double(), []
     for inputs in (maps, others):
-        given = [x.double().requires_grad_() for x in inputs]
-        output = seeded_pass(module, given)
+        doubles = [x.double().requires_grad_() for x in inputs]
+        output = seeded_pass(module, doubles)
         slope = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).reshape(output.shape)
-        leaves = list(leaves_of(module, given).values())
+        leaves = list(leaves_of(module, doubles).values())
         found.append(torch.autograd.grad(output, leaves, slope, allow_unused=True))
     for got, expected in zip(*found, strict=True):
         if got is not None and expected is not None:
@@ -87,12 +87,12 @@ def demand_same_gradients(module: nn.Module, maps: Sequence[Tensor], others: Seq
 
 
 def seeded_pass(module: Callable[..., Tensor], maps: Sequence[Tensor]) -> Tensor:
-    """Return what the module makes of the maps, with one seed for what it draws."""
+    """Return the module's output, with a fixed seed for its random numbers."""
     torch.manual_seed(0)
     return module(*maps)
 
 
 def distance_of(got: Tensor, expected: Tensor) -> float:
-    """Return how far apart both are, by the length of what is expected."""
+    """Return the norm of the difference, divided by the norm of what is expected."""
     difference = (got.double() - expected.double()).norm() / expected.double().norm()
     return float(difference.detach())

@@ -1,6 +1,6 @@
-"""The contract of attention modules, for the authors of plug-ins too: every check as a record that runs.
+"""The contract suite of attention modules, for authors of plug-ins too: every check as a record with a `run` method.
 
-A plug-in's test file needs no more than this:
+The whole test file of a plug-in:
 
     from nas_attn.testing import attention_checks
 
@@ -22,7 +22,7 @@ from nas_attn.errors import SpaceError, unknown
 from nas_attn.testing import checks
 from nas_attn.testing.cases import Case, cases_of
 
-Law = Callable[[Case], None]
+Rule = Callable[[Case], None]
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Check:
     """One check of one entry.
 
     Args:
-        name: The check's name in `CHECKS`, which `Entry.exceptions` may name.
-        entry: The entry's name.
-        variant: What is not the base, e.g. `cbam-order=parallel`; the entry's name for the base.
-        run: Raises AssertionError, in one sentence, unless the check holds.
+        name: Key of the check in `CHECKS`, which `Entry.exceptions` may name.
+        entry: Name of the entry.
+        variant: Options that differ from the base, e.g. `cbam-order=parallel`; the entry's name for the base.
+        run: Raises AssertionError, with one sentence, if the check fails.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Check:
         return f"{self.variant}-{self.name}"
 
 
-CHECKS: dict[str, tuple[Law, Literal["places", "variants", "options"]]] = {
+CHECKS: dict[str, tuple[Rule, Literal["places", "variants", "options"]]] = {
     "record": (checks.record, "places"),
     "shape": (checks.shape, "variants"),
     "finite": (checks.finite, "variants"),
@@ -77,16 +77,17 @@ CHECKS: dict[str, tuple[Law, Literal["places", "variants", "options"]]] = {
     "auxiliary": (checks.auxiliary, "places"),
     "identity_start": (checks.identity_start, "places"),
 }
-"""Every check: its law, and whether it is run for the base options (in each place), each variant, or each change."""
+"""Every check: its rule, and whether it runs on the base options in each place, every variant, or every change."""
 
 
 def attention_checks(entry: Entry | str, *, channels: int | None = None) -> list[Check]:
     """Return every check of an entry, over its base options and each other value of each option.
 
     Args:
-        entry: A record, which need not be registered, or a name of the catalogue.
-        channels: Width to build at; None takes the first of 16, 32, ..., 256 at which options fit.
-    Raises: SpaceError if no options fit, or if the entry excepts a check that there is not.
+        entry: A record, which need not be registered, or a name in the catalogue.
+        channels: Number of channels; None is the first of 16, 32, ..., 256 at which options fit.
+
+    Raises: SpaceError if no options fit, or if the entry's exceptions name an unknown check.
     """
     entry = attention_entry(entry) if isinstance(entry, str) else entry
     for name in entry.exceptions:
@@ -94,30 +95,32 @@ def attention_checks(entry: Entry | str, *, channels: int | None = None) -> list
             raise SpaceError(unknown("check", name, CHECKS, f"the exceptions of '{entry.name}'"))
     cases = cases_of(entry, channels)
     found: list[Check] = []
-    for name, (law, over) in CHECKS.items():
+    for name, (rule, over) in CHECKS.items():
         chosen = [case for case in cases if over == "variants" or bool(case.changed) == (over == "options")]
         if name in entry.exceptions:
-            found.append(Check(name, entry.name, entry.name, partial(_must_fail, name, law, chosen)))
+            found.append(Check(name, entry.name, entry.name, partial(_must_fail, name, rule, chosen)))
         else:
-            found += [Check(name, entry.name, str(case), partial(_run, law, case)) for case in chosen]
+            found += [Check(name, entry.name, str(case), partial(_run, rule, case)) for case in chosen]
     return found
 
 
-def _run(law: Law, case: Case) -> None:
-    """Run a check. Raises: AssertionError, also for whatever else the module raises."""
+def _run(rule: Rule, case: Case) -> None:
+    """Run a check. Raises: AssertionError, also in place of any exception of the module."""
     try:
-        law(case)
+        rule(case)
     except AssertionError as error:
         raise AssertionError(f"{case}: {error}.") from error
-    except Exception as error:  # somebody else's code, which may raise anything
+    except Exception as error:  # a plug-in's module may raise anything
         raise AssertionError(f"{case}: {type(error).__name__}: {error}") from error
 
 
-def _must_fail(name: str, law: Law, cases: Sequence[Case]) -> None:
-    """Run a check that the entry excepts: it must fail for one case at least."""
+def _must_fail(name: str, rule: Rule, cases: Sequence[Case]) -> None:
+    """Run a check that is among the entry's exceptions: it must fail for at least one case."""
     for case in cases:
         try:
-            _run(law, case)
+            _run(rule, case)
         except AssertionError:
             return
-    raise AssertionError(f"'{name}' must fail, since the entry excepts it, but it passes: remove the exception.")
+    raise AssertionError(
+        f"'{name}' is among the entry's exceptions and must fail, but it passes: remove the exception."
+    )
