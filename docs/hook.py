@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from generators.pages import fill, pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -20,6 +22,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, and those that stand at the root of the repository."""
     for path, text in pages().items():
         files.append(File.generated(config, path, content=text))
+    root = Path(config.config_file_path).parent
     for path, source in COPIED.items():
-        files.append(File.generated(config, path, abs_src_path=source))
+        files.append(File.generated(config, path, abs_src_path=str(root / source)))
     return files

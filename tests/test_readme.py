@@ -56,6 +56,7 @@ def test_every_link_of_the_readme_leads_somewhere(readme):
     links = {link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", readme) if "://" not in link}
     assert {link for link in links if not (ROOT / link).exists()} == set()
     assert "docs/report.png" in links
+    assert (ROOT / "docs/report.png").stat().st_size < 300_000
 
 
 def test_the_guide_to_spaces_lists_attentions_that_there_are_and_every_space_once():
