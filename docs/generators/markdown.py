@@ -33,18 +33,18 @@ def plain(text: str) -> str:
     return "`".join(parts)
 
 
-def value(given: Any) -> str:
+def value(stored: Any) -> str:
     """Return a value as a space file writes it."""
-    if given is None:
+    if stored is None:
         return "auto"
-    return str(given).lower() if isinstance(given, bool) else str(given)
+    return str(stored).lower() if isinstance(stored, bool) else str(stored)
 
 
-def toml(given: Any) -> str:
+def toml(stored: Any) -> str:
     """Return a value as TOML writes it."""
-    if isinstance(given, list | tuple):
-        return "[" + ", ".join(toml(one) for one in given) + "]"
-    return f'"{value(given)}"' if isinstance(given, str) or given is None else value(given)
+    if isinstance(stored, list | tuple):
+        return "[" + ", ".join(toml(one) for one in stored) + "]"
+    return f'"{value(stored)}"' if isinstance(stored, str) or stored is None else value(stored)
 
 
 def sections(documented: Any) -> dict[str, str]:

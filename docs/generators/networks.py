@@ -44,7 +44,7 @@ def _index(entries: Sequence[Backbone]) -> str:
             "# Networks and their sites",
             f"The catalogue has {len(entries)} backbones; torchvision's where torchvision has them. Image size is the "
             "default, in pixels; parameters and sites are counted at it, for 3 channels and 10 classes.",
-            table(("backbone", "what it is", "image size", "parameters", "sites"), rows),
+            table(("backbone", "description", "image size", "parameters", "sites"), rows),
             "Any network of timm is `timm:NAME` (see [your network](../network.md#a-network-of-timm)), and a network "
             "of your own needs no entry. `nas-attn sites NETWORK` draws each of them as a tree, and says what fits at "
             "each site. The kinds of site are explained in the [glossary](../glossary.md#kind-of-site).",
@@ -149,7 +149,7 @@ def _published() -> str:
 
 def _one_published(network: Published) -> str:
     cost, size = network.cost(), network.image_size
-    options = ", ".join(f"{key} = {value(given)}" for key, given in network.backbone.items() if key != "name")
+    options = ", ".join(f"{key} = {value(stored)}" for key, stored in network.backbone.items() if key != "name")
     rows = [
         ("source", plain(network.source)),
         ("backbone", f"{code(network.backbone['name'])} {options and f'({options})'}".strip()),

@@ -71,7 +71,7 @@ def _keys(model: type[BaseModel]) -> str:
 
 
 def _records(records: Mapping[str, Any]) -> str:
-    return table(("name", "what it is"), [(code(name), plain(record.about)) for name, record in records.items()])
+    return table(("name", "meaning"), [(code(name), plain(record.about)) for name, record in records.items()])
 
 
 def _values(field: Field) -> str:
