@@ -126,13 +126,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("--executor tune --address localhost:1", "nothing answers at 'localhost:1' (Connection refused): start one"),
         ("--augment crop-flip", "--augment must be none or crop for digits"),
-        ("--num-classes 3", "but got 3 beside data that has its own: leave it out."),
+        ("--num-classes 3", "but got 3 together with data that has its own: leave it out."),
         ("--train nowhere:train --data digits", "--train names the module 'nowhere', but it cannot be imported"),
         ("--train broken_training:train --data digits", "must be importable, but it raised SyntaxError"),
         ("--train os:getcwd", "needs num_classes, in_channels, image_size: state them, or name the data set."),
         ("--out FILES/file", "A run needs a folder, but FILES/file is a file: choose another --out."),
         ("--out FILES/file/run", "must be writable, but: Not a directory. Choose another --out."),
-        ("--out FILES/letters", "contains other files and no config.json, so it is no run: choose another --out."),
+        ("--out FILES/letters", "contains other files and no config.json, so it is not a run: choose another --out."),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(words, sentence, files, tmp_path, monkeypatch, capsys) -> None:
@@ -199,8 +199,8 @@ def test_a_damaged_best_json_is_refused_and_written_again_once_it_is_deleted(dam
         assert err.endswith("delete it, and the search's command writes it again from the ledger.\n")
     best.unlink()
     assert again(files, run) == 0
-    told = (json.loads(text) for text in (whole, best.read_text()))
-    assert len({json.dumps(record["metrics"], sort_keys=True) for record in told}) == 1
+    records = (json.loads(text) for text in (whole, best.read_text()))
+    assert len({json.dumps(record["metrics"], sort_keys=True) for record in records}) == 1
 
 
 def test_damaged_weights_are_written_again_by_the_same_command(files, run) -> None:

@@ -130,7 +130,7 @@ def notes(backbone):
 def test_the_plan_s_notes_name_it_and_say_how_to_take_it_out(file):
     assert any("has 9 squeeze-and-excitation modules of its own" in note for note in notes(SMALL))
     assert notes({**SMALL, "replace": "se"}) == ()
-    assert notes({**SMALL, "replace": "se", "weights": str(file)}) == (f"The backbone starts from {file}.",)
+    assert notes({**SMALL, "replace": "se", "weights": str(file)}) == (f"Initial weights of the backbone: {file}.",)
 
 
 def test_the_listing_of_sites_has_a_row_for_it(run_cli):

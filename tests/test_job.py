@@ -168,19 +168,19 @@ def test_a_killed_worker_costs_its_trial_a_second_run_and_nothing_else(space: Pa
 
 @pytest.mark.parametrize("executor", at_night(["local", "tune"], but=["local"]))
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_closes_the_ledger_and_the_same_command_goes_on(
+def test_an_interrupt_closes_the_ledger_and_the_same_command_resumes(
     space: Path, tmp_path: Path, executor: str, name: signal.Signals
 ) -> None:
     out = tmp_path / "run"
-    crew = {"workers": 1} if executor == "tune" else {}
-    words = command(space, out, executor=executor, epochs=100, **crew)
+    resources = {"workers": 1} if executor == "tune" else {}
+    words = command(space, out, executor=executor, epochs=100, **resources)
     process = start(words, tmp_path)
     wait_for(out / "log.txt", "begin search 1:", process)
     os.kill(process.pid, name)
     code, output = finish(process, timeout=30)
     assert code == 130, output
     assert "Traceback" not in output
-    assert "the same command goes on" in output
+    assert "the same command resumes the run" in output
     assert "running" not in {row.state for row in load_run(out).search}
     assert not (out / "study.db-wal").exists() or (out / "study.db-wal").stat().st_size == 0
     assert [row.cause for row in load_run(out).search if row.state == "fail"] == ["interrupted"]
@@ -210,12 +210,14 @@ def test_a_second_live_driver_is_refused(space: Path, tmp_path: Path) -> None:
     code, output = finish(start(command(space, out, epochs=200), tmp_path))
     kill(process)
     assert code == 2
-    assert "another live process works on" in output
+    assert "another live process uses" in output
 
 
 def test_a_folder_with_other_files_is_no_run(space: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match=r"contains other files and no config\.json, so it is no run: choose another --out\."):
+    with pytest.raises(
+        RunError, match=r"contains other files and no config\.json, so it is not a run: choose another --out\."
+    ):
         search(space, out=tmp_path, executor="local", **SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

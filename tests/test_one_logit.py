@@ -214,7 +214,7 @@ def test_data_of_more_classes_are_refused_in_one_sentence(
     for more in ([], ["--dry-run"]):
         assert main(["search", "--space", "lenet_attn", "--one-logit", *more]) == 2
         said = capsys.readouterr().err
-        assert "One logit tells two classes apart, but digits has 10 classes: give --no-one-logit" in said
+        assert "One logit needs two classes, but digits has 10 classes: use --no-one-logit" in said
         assert said.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
@@ -223,9 +223,7 @@ def test_several_labels_are_refused_even_if_they_are_two(tmp_path: Path) -> None
     images, labels = planted(60)
     np.savez(tmp_path / "two.npz", train_images=images, train_labels=labels[:, :2])
     settings = read_settings({"space": "lenet_attn", "data": f"npz:{tmp_path / 'two.npz'}", "one_logit": True})
-    with pytest.raises(
-        ConfigError, match=r"two\.npz has 2 labels, any of which an image may have: give --no-one-logit"
-    ):
+    with pytest.raises(ConfigError, match=r"two\.npz has 2 independent labels: use --no-one-logit"):
         bind(settings)
 
 
@@ -238,7 +236,7 @@ def mine(model, run) -> float:
 
 def test_a_custom_training_gets_one_logit_for_two_classes(tmp_path: Path) -> None:
     given = {"space": tiny_space(tmp_path), "train": mine, "one_logit": True}
-    with pytest.raises(ConfigError, match="but --num-classes says 3 classes"):
+    with pytest.raises(ConfigError, match="but --num-classes states 3 classes"):
         bind(read_settings({**given, **TWO_CLASSES, "num_classes": 3}))
     request = bind(read_settings({**given, **TWO_CLASSES}))
     assert request.shape.num_classes == 1

@@ -257,7 +257,7 @@ def test_a_changed_file_is_another_search(file, tmp_path):
     words = {"out": tmp_path / "run", "trials": 1, "top": 1, "seeds": 1, "epochs": 1, "executor": "local"}
     words |= {"num_classes": 4, "in_channels": 3, "image_size": 8}
     request = bind(read_settings({"space": SearchSpace.from_dict(space()), "train": lambda model, run: 0.5, **words}))
-    assert request.notes == (f"The backbone starts from {file}.",)
+    assert request.notes == (f"Initial weights of the backbone: {file}.",)
     seen = []
 
     def train(model, run):

@@ -47,7 +47,7 @@ def test_adam_starts_from_a_rate_of_its_own_unless_one_is_given() -> None:
     assert Recipe(optimizer="adam", lr=0.01).lr == 0.01
 
 
-def test_small_images_are_enlarged_and_the_user_is_told() -> None:
+def test_small_images_are_enlarged_with_a_note() -> None:
     enlarged = bind(read_settings({"space": _imagenet_stem(), "split": "2/2/96"}))
     assert enlarged.shape.image_size > 8
     own = bind(read_settings({"space": "resnet18_attn"}))
@@ -63,8 +63,11 @@ def test_every_shipped_space_takes_the_default_data_with_a_logit_for_each_class(
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"num_classes": 7}, "but got 7 beside data that has its own: leave it out."),
-        ({"in_channels": 3}, "but got 3 beside data that has its own: --channels converts grey to colour and back."),
+        ({"num_classes": 7}, "but got 7 together with data that has its own: leave it out."),
+        (
+            {"in_channels": 3},
+            "but got 3 together with data that has its own: --channels converts grey to colour and back.",
+        ),
         ({"augment": "crop-flip"}, "--augment must be none or crop for digits"),
     ],
 )

@@ -1,1 +1,1 @@
-"""One run: its request, its folder, its job and its output."""
+"""One run: its settings, its folder, its stages and its output."""

@@ -1,4 +1,4 @@
-"""Time and memory of the final comparison's arms, measured once nothing trains any more."""
+"""Time and memory of the arms, measured after the last training."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ log = logging.getLogger(__name__)
 def measure_arms(
     request: Request, stages: Stages, folder: RunFolder, allocation: Allocation, interrupts: Interrupts
 ) -> Mapping[str, Attempt]:
-    """Measure every arm that was not measured on this bench before; return all, by placement key.
+    """Measure every arm that was not measured under these conditions before; return all, by placement key.
 
-    The bench is the device of the trials, with a trial's threads, at the run's image size and batch. A driver without
-    such a device (its workers sit on a cluster) takes its own CPU: the device's name stands beside each figure. What
-    cannot be measured, for lack of memory say, is kept with its reason.
+    The conditions are: the device of the trials, the number of threads of a trial, the image size and the batch size of
+    the run. A driver without such a device (its workers run on a cluster) measures on its own CPU; the result names the
+    device. An arm that cannot be measured (out of memory, for example) is stored with the reason.
 
-    Raises: KeyboardInterrupt after a signal; what was measured is kept.
+    Raises: KeyboardInterrupt after a signal; the finished measurements are stored.
     """
     device = torch.device(allocation.device if allocation.device != "cuda" or torch.cuda.is_available() else "cpu")
-    recipe = None if request.settings.train else request.settings.recipe  # how a user's own training steps is unknown
+    recipe = None if request.settings.train else request.settings.recipe  # the step of a custom training is unknown
     with _threads(min(allocation.cpus, torch.get_num_threads())):
-        bench = bench_of(_batch_shape(request), device, optimizer=recipe.optimizer if recipe else None)
+        conditions = bench_of(_batch_shape(request), device, optimizer=recipe.optimizer if recipe else None)
         known = folder.read_measured()
-        todo = [placement for _, placement in stages.arms() if placement.key not in known.on(bench)]
+        todo = [placement for _, placement in stages.arms() if placement.key not in known.on(conditions)]
         none = _build(request, NONE) if todo else None
-        for placement in sorted(todo, key=len):  # what is measured last decides what the report shows
+        for placement in sorted(todo, key=len):  # the report shows the conditions of the last measurement
             with interrupts.abruptly():
-                attempt = _attempt(request, placement, bench, device, recipe, none)
+                attempt = _attempt(request, placement, conditions, device, recipe, none)
             known = known.with_one(attempt)
             write_json(folder.measured, known.to_dict())
-    return known.on(bench)
+    return known.on(conditions)
 
 
 def _attempt(
     request: Request,
     placement: Placement,
-    bench: Bench,
+    conditions: Bench,
     device: torch.device,
     recipe: Recipe | None,
     none: nn.Module | None,
@@ -62,12 +62,12 @@ def _attempt(
     try:
         model = _build(request, placement)
         beside = none if len(placement) else None
-        measured = measure(model, bench.shape, device, recipe=recipe, beside=beside)
-        return Attempt(placement.key, bench, measured)
-    except Exception as error:  # whatever goes wrong here, the run has its result
+        measured = measure(model, conditions.shape, device, recipe=recipe, beside=beside)
+        return Attempt(placement.key, conditions, measured)
+    except Exception as error:  # the run has its result, whatever fails here
         log.warning("%s was not measured: %s", placement, error)
         reason = "out of memory" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
-        return Attempt(placement.key, bench, reason=" ".join(reason.split()))
+        return Attempt(placement.key, conditions, reason=" ".join(reason.split()))
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -84,7 +84,7 @@ def _batch_shape(request: Request) -> tuple[int, int, int, int]:
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Let torch use so many threads while this is entered."""
+    """Context manager: set the number of torch threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

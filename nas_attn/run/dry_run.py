@@ -1,4 +1,4 @@
-"""`--dry-run`: what a run would do, how long it would take, and what memory; nothing is written."""
+"""`--dry-run`: print a preview of a run with its estimated time and memory; nothing is written."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _STEPS, _ROUNDS = 2, 3
 
 @dataclass(frozen=True)
 class Probe:
-    """One placement, built and trained for a few steps.
+    """The measurements of one placement that was built and trained for a few steps.
 
-    Units: `seconds_per_step` of one training step; `bytes_per_trial` the tensors of one step: activations kept for
-    the backward pass, weights, gradients, momentum, and the images.
+    Units: `seconds_per_step` is the time of one training step; `bytes_per_trial` is the size of its tensors:
+    activations stored for the backward pass, weights, gradients, momentum, and the images.
     """
 
     label: str
@@ -39,8 +39,8 @@ class Probe:
     bytes_per_trial: int
 
 
-def print_plan(request: Request) -> None:
-    """Print the plan of a checked request; build and time its cheapest and its dearest placement."""
+def print_preview(request: Request) -> None:
+    """Print the preview of a checked request; build and time its cheapest and its dearest placement."""
     settings, bound = request.settings, request.bound
     allocation = local_allocation(settings.resources)
     torch.set_num_threads(allocation.cpus)
@@ -54,7 +54,7 @@ def print_plan(request: Request) -> None:
 
 
 def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
-    """Return (runs, epochs each) of every stage, at most: identical arms are trained once."""
+    """Return the maximum (number of runs, epochs per run) of every stage; identical arms are trained once."""
     settings, recipe = request.settings, request.settings.recipe
     n_arms = 2 + len(request.bound.attentions) + len(request.arms)
     trials = min(settings.budget.trials, request.bound.n_placements)
@@ -77,7 +77,7 @@ def _probe(request: Request, label: str, placement: Placement, images: Images | 
     shape = request.shape
     recipe = request.settings.recipe.model_copy(
         update={"lr": 1e-6, "freeze_epochs": 0}
-    )  # a step takes as long, and nothing diverges
+    )  # the time per step is the same, and nothing diverges
     model = build(request.backbone, placement, request.shape, seed=request.settings.engine.seed)
     cost = request.bound.cost(placement)
     seconds, n_bytes = None, 12 * cost.n_parameters + (request.facts.n_bytes if request.facts else 0)
@@ -100,7 +100,7 @@ def _probe(request: Request, label: str, placement: Placement, images: Images | 
 
 
 class _SavedBytes:
-    """Adds up the bytes of what autograd keeps for the backward pass while it is entered."""
+    """Context manager: count the bytes of the tensors that autograd stores for the backward pass."""
 
     def __init__(self) -> None:
         self.n_bytes = 0
@@ -120,7 +120,7 @@ class _SavedBytes:
 
 def _probe_table(probes: list[Probe]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("placement", "parameters", "multiply-adds", "a training step", "memory"):
+    for name in ("placement", "parameters", "multiply-adds", "time per step", "memory"):
         table.add_column(name, justify="left" if name == "placement" else "right")
     for probe in probes:
         step = "-" if probe.seconds_per_step is None else f"{1000 * probe.seconds_per_step:.1f} ms"
@@ -130,10 +130,12 @@ def _probe_table(probes: list[Probe]) -> Table:
 
 
 def _over_limit(request: Request) -> list[str]:
-    """Return why the search never trains the dearest placement, if it is over a limit."""
+    """Return the line for a dearest placement over a limit; empty if it is within the limits."""
     reason = request.bound.check(request.bound.dearest())
     return (
-        [f"The dearest is over a limit: the search leaves it out, an arm may be as large. {reason}"] if reason else []
+        [f"The dearest is over a limit: the search leaves it out, but an arm may be as large. {reason}"]
+        if reason
+        else []
     )
 
 
@@ -142,7 +144,7 @@ def _epochs(number: int) -> str:
 
 
 def _lines(request: Request, allocation: Allocation, probes: list[Probe]) -> list[str]:
-    """Return the plan in sentences."""
+    """Return the preview as lines of text."""
     settings, facts = request.settings, request.facts
     stages = runs_and_epochs(request)
     lines = [*_over_limit(request), "", f"Space: {settings.space.title}, {request.bound.n_placements:,} placements."]
@@ -162,10 +164,10 @@ def _lines(request: Request, allocation: Allocation, probes: list[Probe]) -> lis
             runs * epochs * -(-images[name] // settings.recipe.batch_size) for name, (runs, epochs) in stages.items()
         )
         low, high = (n_steps * step / allocation.workers for step in (min(steps), max(steps)))
-        lines.append(f"Estimated time of training: {duration(low)} to {duration(high)}, validation not counted.")
+        lines.append(f"Estimated time of training: {duration(low)} to {duration(high)}, without validation.")
     memory = allocation.workers * max(probe.bytes_per_trial for probe in probes) / 2**20
     lines.append(
-        f"Memory: up to {memory:,.0f} MiB of tensors for {allocation.workers} trials at a time, besides the programs."
+        f"Memory: up to {memory:,.0f} MiB of tensors for {allocation.workers} trials at a time, plus the processes."
     )
     lines.append(f"Run folder: {settings.out}. Nothing was started.")
     return lines

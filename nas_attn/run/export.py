@@ -1,4 +1,4 @@
-"""The winner as files: `best.json` and its weights, with everything that a reader needs to trust them."""
+"""The export of the winner: `best.json` and its weights, with metrics, cost, recipe and provenance."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from nas_attn.study.stages import Stages
 
 
 def export(request: Request, stages: Stages, folder: RunFolder, measured: Mapping[str, Attempt]) -> None:
-    """Write `best.json` and `best.safetensors`: the first seed's weights of the best placement with attention.
+    """Write `best.json` and `best.safetensors`: the best placement with attention, and the weights of its first seed.
 
-    The recommendation inside may be `none`: then no attention did as well on validation, and the file still holds
-    the best that has some, for comparison. Without any trial with attention it holds the bare network.
+    If `recommended` is `none`, no attention was better on validation; the files still contain the best placement with
+    attention, for comparison. If no trial with attention has a value, they contain the bare network.
 
     Args:
         measured: Time and memory of the arms, by placement key.
     """
-    assert stages.winner is not None, "a job exports once its winner is known"
+    assert stages.winner is not None, "the export needs a winner"
     placement = stages.winner.placement or NONE
     model = build(request.backbone, placement, request.shape, seed=stages.seeds[0])
     fill(model, load_file(folder.weights.path(placement, stages.seeds[0], stages.retrain_epochs)))
@@ -38,21 +38,21 @@ def export(request: Request, stages: Stages, folder: RunFolder, measured: Mappin
 
 
 def _figures(attempt: Attempt | None) -> dict[str, Any]:
-    """Return what was measured, and where and how; nothing where nothing could be."""
+    """Return the measurement with its conditions; empty if there is none."""
     if attempt is None or attempt.measured is None:
         return {}
     return {**attempt.measured.figures(), "measured_on": asdict(attempt.bench)}
 
 
 def _record(request: Request, stages: Stages, placement: Placement, attempt: Attempt | None) -> dict[str, Any]:
-    """Return what `best.json` says besides the model itself; a training of the user's own normalises on its own."""
+    """Return the content of `best.json` besides the model; a custom training normalises its own images."""
     config = describe_run(request)
     facts = request.facts
     cost = request.bound.cost(placement)
-    noun, epochs, searched = request.metric, stages.retrain_epochs, request.settings.recipe.epochs
+    metric, epochs, searched = request.metric, stages.retrain_epochs, request.settings.recipe.epochs
     retrained = {placement.key: placement for placement in (placement, NONE)}
     test = {
-        key: _metric(noun, stages.final.values("retrain", found, epochs), epochs) | _by_label(stages, key)
+        key: _metric(metric, stages.final.values("retrain", found, epochs), epochs) | _by_label(stages, key)
         for key, found in retrained.items()
     }
     return {
@@ -64,7 +64,7 @@ def _record(request: Request, stages: Stages, placement: Placement, attempt: Att
         "metrics": {
             "test": test[placement.key],
             "test_without_attention": test[NONE.key],
-            "validation": _metric(noun, stages.final.values("confirm", placement, searched), searched),
+            "validation": _metric(metric, stages.final.values("confirm", placement, searched), searched),
         },
         "cost": {"n_parameters": cost.n_parameters, "n_macs": cost.n_macs, **_figures(attempt)},
         "recipe": request.settings.recipe.model_dump(),
@@ -73,7 +73,7 @@ def _record(request: Request, stages: Stages, placement: Placement, attempt: Att
 
 
 def _by_label(stages: Stages, key: str) -> dict[str, Any]:
-    """Return the mean over the seeds of each label's ROC AUC on test; nothing for a single-label task."""
+    """Return the mean test ROC AUC over the seeds per label; empty for a single-label task."""
     found: dict[str, list[float]] = {}
     for row in stages.final.records():
         if (row.stage, row.key, row.epochs, row.state) == ("retrain", key, stages.retrain_epochs, "complete"):
@@ -83,12 +83,12 @@ def _by_label(stages: Stages, key: str) -> dict[str, Any]:
     return {"by_label": {name: statistics.fmean(values) for name, values in found.items()}} if found else {}
 
 
-def _metric(noun: str, values: dict[int, float], epochs: int) -> dict[str, Any]:
-    """Return mean, sd and n over the seeds, and the values themselves."""
+def _metric(name: str, values: dict[int, float], epochs: int) -> dict[str, Any]:
+    """Return mean, sd and n over the seeds, and the value per seed."""
     found = list(values.values())
     return {
-        f"{noun}_mean": statistics.fmean(found) if found else None,
-        f"{noun}_sd": statistics.stdev(found) if len(found) > 1 else None,
+        f"{name}_mean": statistics.fmean(found) if found else None,
+        f"{name}_sd": statistics.stdev(found) if len(found) > 1 else None,
         "n": len(found),
         "epochs": epochs,
         "by_seed": {str(seed): value for seed, value in values.items()},

@@ -36,7 +36,7 @@ class RetrainedWeights:
         return self.path(placement, seed, epochs).is_file()
 
     def write(self, placement: Placement, seed: int, epochs: int, content: bytes) -> None:
-        """Store weights; they then survive a loss of power."""
+        """Store weights; the file survives a loss of power."""
         write_whole(self.path(placement, seed, epochs), lambda file: file.write(content), durable=True)
 
 
@@ -60,9 +60,9 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the folder and lock it for this driver; the operating system drops the lock when the process ends.
+        """Context manager: create the folder and lock it for this driver; the lock ends with the process.
 
-        Raises: RunError if another live driver holds it, or it cannot be written.
+        Raises: RunError if another live driver has the lock, or the folder is not writable.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -70,8 +70,8 @@ class RunFolder:
             lock.acquire()
         except Timeout:
             raise RunError(
-                f"A run has one driver at a time, but another live process works on {self.path}: "
-                "wait for it, or choose another --out."
+                f"A run has one driver at a time, but another live process uses {self.path}: wait for it, or choose "
+                "another --out."
             ) from None
         except OSError as error:
             raise RunError(
@@ -91,7 +91,7 @@ class RunFolder:
             known = {"driver.lock", self.log.name}
             if self.path.is_dir() and any(entry.name not in known for entry in self.path.iterdir()):
                 raise RunError(
-                    f"The folder {self.path} contains other files and no config.json, so it is no run: "
+                    f"The folder {self.path} contains other files and no config.json, so it is not a run: "
                     "choose another --out."
                 )
             if self.path.exists() and not self.path.is_dir():
@@ -118,26 +118,26 @@ class RunFolder:
         """Return `best.json`, or None while there is none. Raises: RunError if it is truncated or altered."""
         if not self.best.exists():
             return None
-        mend = "delete it, and the search's command writes it again from the ledger."
-        content = _read_json(self.best, "a model file", mend)
+        fix = "delete it, and the search's command writes it again from the ledger."
+        content = _read_json(self.best, "a model file", fix)
         if content_digest(content) != content.get("digest"):
-            raise RunError(f"{self.best} must be as the search wrote it, but was altered: {mend}")
+            raise RunError(f"{self.best} must be as the search wrote it, but was altered: {fix}")
         return content
 
     def read_measured(self) -> Measurements:
-        """Return the measurements so far; an older version's run has none. Raises: RunError if the file is damaged."""
+        """Return the measurements; a run of an older version has none. Raises: RunError if the file is damaged."""
         if not self.measured.exists():
             return Measurements()
-        mend = "delete it, and the search's command measures again."
+        fix = "delete it, and the search's command measures again."
         try:
-            return Measurements.from_dict(_read_json(self.measured, "a run folder", mend))
+            return Measurements.from_dict(_read_json(self.measured, "a run folder", fix))
         except (KeyError, TypeError) as error:
-            raise RunError(f"{self.measured} must be as the search wrote it, but was altered: {mend}") from error
+            raise RunError(f"{self.measured} must be as the search wrote it, but was altered: {fix}") from error
 
     def has_weights(self, best: Mapping[str, Any]) -> bool:
-        """Return whether the weights that `best.json` names lie beside it, complete.
+        """Return whether the weights file that `best.json` names exists and has the stated digest.
 
-        If the process is killed between the two writes, they do not match.
+        If the process is killed between the two writes, the two files do not match.
         """
         stated = best.get("weights", {})
         file = self.path / str(stated.get("name"))
@@ -147,14 +147,16 @@ class RunFolder:
 def load_run(folder: str | Path) -> RunRecord:
     """Return the content of a run folder; a running driver is not disturbed.
 
-    Raises: RunError if the folder is no run.
+    Raises: RunError if the folder is not a run.
     """
     from nas_attn.study.ledger import FINAL, SEARCH, Ledger, open_storage
 
     files = RunFolder(Path(folder))
     config = files.read_config()
     if not files.database.exists():
-        raise RunError(f"{folder} has a config.json but no study.db: start its search once more.")
+        raise RunError(
+            f"{folder} must contain study.db beside config.json, but it is missing: repeat the search's command."
+        )
     storage = open_storage(files.database)
     try:
         search = Ledger(storage, SEARCH, create=False).records()
@@ -175,20 +177,20 @@ def load_run(folder: str | Path) -> RunRecord:
     )
 
 
-def _read_json(path: Path, kind: str, mend: str = "restore it, or move the folder away.") -> dict[str, Any]:
+def _read_json(path: Path, kind: str, fix: str = "restore it, or move the folder away.") -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path.parent} must be {kind} with a {path.name}, but there is none.") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise RunError(f"{path} must be JSON, but is damaged: {mend}") from None
+        raise RunError(f"{path} must be JSON, but is damaged: {fix}") from None
     if not isinstance(content, dict):
         raise RunError(f"{path} must contain one JSON object, but contains {type(content).__name__}.")
     return content
 
 
 def _differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield (path, old value, new value) of every leaf that differs."""
+    """Yield (path, old value, new value) of every value that differs."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in sorted({*was, *now}):
             yield from _differences(was.get(key), now.get(key), f"{path}.{key}" if path else key)

@@ -1,4 +1,4 @@
-"""The main job, from settings to a report: `search` for Python, `run_command` for the command line."""
+"""A run from its settings to its report: `search` in Python, `run_command` for the command line."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def search(
     display: Display | None = None,
     **settings: Any,
 ) -> RunRecord:
-    """Search a space, confirm the best, retrain the arms, and write the report; an unfinished run is resumed.
+    """Search a space, confirm the best placements, retrain the arms, and write the report; resume an unfinished run.
 
     Args:
-        space: The name of a shipped space, a space file, or a loaded space.
-        train: Your own training, `train(model, run) -> float` with a `nas_attn.Run`, higher is better; or
-            `module:function`. None uses the built-in training.
-        out: The run's folder; None names it after the space and the data.
+        space: Name of a shipped space, path of a space file, or a loaded space.
+        train: Custom training `train(model, run) -> float`, where `run` is a `nas_attn.Run` and a higher value is
+            better; or its path `module:function`. None uses the built-in training.
+        out: Folder of the run; None derives its name from the space and the data.
         display: Shows the progress; None shows nothing.
-        settings: The command line's settings by the same names (`trials`, `epochs`, `seeds`, `data`, ...). A training
-            of your own that reads its own data needs `num_classes`, `in_channels` and `image_size` instead of `data`.
+        settings: The settings of the command line by name (`trials`, `epochs`, `seeds`, `data`, ...). A custom training
+            that reads its own data needs `num_classes`, `in_channels` and `image_size` instead of `data`.
 
     Raises: a subclass of `Refused` before anything is written; RunStopped if the run cannot continue; Interrupted after
-    Ctrl-C. In each case the same call resumes the run.
+    Ctrl-C. The same call resumes the run.
     """
     request = bind(read_settings({"space": space, "train": train, "out": out, **settings}))
     return run(request, display or SilentDisplay())
@@ -63,9 +63,9 @@ def run_command(settings: Mapping[str, Any]) -> int:
     with display:
         request = bind(read_settings(settings), progress=display.reading)
         if settings.get("dry_run"):
-            from nas_attn.run.dry_run import print_plan
+            from nas_attn.run.dry_run import print_preview
 
-            print_plan(request)
+            print_preview(request)
             return 0
         record = run(request, display)
     display.result(record)
@@ -73,7 +73,7 @@ def run_command(settings: Mapping[str, Any]) -> int:
 
 
 def run(request: Request, display: Display) -> RunRecord:
-    """Run what is left of a checked request, and return the content of the folder."""
+    """Run the unfinished part of a checked request, and return the content of the run folder."""
     from nas_attn.executors.interrupts import Interrupts
 
     folder = RunFolder(request.settings.out)
@@ -91,9 +91,9 @@ def run(request: Request, display: Display) -> RunRecord:
 
 
 def _finish(request: Request, folder: RunFolder, executor: Executor, display: Display, interrupts: Interrupts) -> None:
-    """Train what is left, measure the arms, export and report."""
+    """Run the unfinished trials, measure the arms, export the winner and write the report."""
     with _OpenLedger(request, folder, display) as ledger:
-        # Only a run that may be finished opens its ledger before the executor: it shows its result, and starts nothing.
+        # A finished run shows its result without starting the executor, so its ledger is opened first.
         if folder.best.exists() and ledger.stages.is_finished and _outputs_current(ledger.stages, folder):
             return
         allocation = _train(request, ledger, executor, display, interrupts)
@@ -128,7 +128,7 @@ class _OpenLedger:
 
     @cached_property
     def stages(self) -> Stages:
-        """The stages of the run, as far as the ledger records them."""
+        """The stages of the run, restored from the ledger."""
         from nas_attn.study.ledger import FINAL, SEARCH, Ledger, open_storage
         from nas_attn.study.planned import PlannedRuns
         from nas_attn.study.sampling import SearchStudy
@@ -139,7 +139,7 @@ class _OpenLedger:
         ledgers = [Ledger(self._storage, name) for name in (SEARCH, FINAL)]
         n_dead = sum(ledger.sweep() for ledger in ledgers)
         if n_dead:
-            log.info("%d trials of an earlier session were interrupted and are run again", n_dead)
+            log.info("%d interrupted trials of an earlier session are run again", n_dead)
         study = SearchStudy(
             ledgers[0],
             bound,
@@ -161,7 +161,7 @@ class _OpenLedger:
         )
 
     def _watch(self, stages: Stages) -> None:
-        """Show a change, and update `best-so-far.json`."""
+        """Update the display and `best-so-far.json`."""
         self._display.update(stages)
         best = stages.take_new_best()
         if best is not None:
@@ -181,11 +181,11 @@ class _OpenLedger:
 def _train(
     request: Request, ledger: _OpenLedger, executor: Executor, display: Display, interrupts: Interrupts
 ) -> Allocation:
-    """Let the executor run the trials until the job is finished; return the resources that they had."""
+    """Run all trials by the executor; return the resources of the trials."""
     display.stage("start")
     try:
         executor.open()
-        interrupts.hold()  # an executor may have installed handlers of its own
+        interrupts.hold()  # again, because an executor may have installed its own handlers
         stages = ledger.stages
         display.resources(executor.capacity)
         executor.run(stages, _context(request, executor.capacity), interrupts)
@@ -197,7 +197,7 @@ def _train(
 def _measured(
     request: Request, stages: Stages, folder: RunFolder, allocation: Allocation, interrupts: Interrupts
 ) -> Mapping[str, Attempt]:
-    """Measure time and memory of the arms, now that nothing else runs."""
+    """Return time and memory of the arms; nothing else runs now."""
     from nas_attn.run.arm_costs import measure_arms
 
     try:
@@ -240,7 +240,7 @@ def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
 
 
 def _report(folder: RunFolder, display: Display) -> None:
-    """Write the report, its figures and tables."""
+    """Write the report with its figures and tables."""
     display.stage("report")
     from nas_attn.report.page import write_report
 

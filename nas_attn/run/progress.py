@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live display in a terminal, plain lines elsewhere, or nothing."""
+"""Progress of a run: a live display in a terminal, plain lines elsewhere, or no output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _STAGES = {
 
 
 class Display(Protocol):
-    """Sees a run; every call returns at once."""
+    """Shows the progress of a run; every call returns quickly."""
 
     def __enter__(self) -> Display: ...
 
@@ -43,36 +43,37 @@ class Display(Protocol):
     ) -> None: ...
 
     def reading(self, done: int, total: int) -> None:
-        """Files of an image folder that are decoded."""
+        """Show the number of decoded files of an image folder."""
         ...
 
     def begin(self, request: Request) -> None:
-        """The request is accepted; nothing has started yet."""
+        """Show the checked request; nothing has started yet."""
         ...
 
     def resources(self, allocation: Allocation) -> None:
-        """The executor is open, with these resources."""
+        """Show the resources of the open executor."""
         ...
 
     def stage(self, name: str) -> None:
-        """A stage outside the job itself has begun."""
+        """Show a stage that the executor does not run, such as the export."""
         ...
 
     def update(self, stages: Stages) -> None:
-        """Something in the job has changed."""
+        """Show a change of the stages."""
         ...
 
     def result(self, record: RunRecord) -> None:
-        """The run is done."""
+        """Show the result of the finished run."""
         ...
 
 
 @dataclass(frozen=True)
 class Count:
-    """How far one stage is.
+    """Progress of one stage.
 
     Args:
-        total: Runs that the stage will have; may still grow.
+        done: Number of finished runs.
+        total: Number of all runs of the stage; it may still grow.
     """
 
     done: int
@@ -81,10 +82,12 @@ class Count:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known of a job at one moment.
+    """Progress of a run at one moment.
 
     Args:
-        seconds_left: Estimated from the runs that ended so far; None before the first.
+        running, failed, pruned, answered: Numbers of trials.
+        best: The best trial of the search.
+        seconds_left: Estimate from the finished runs; None before the first.
     """
 
     stage: str
@@ -100,11 +103,11 @@ class Snapshot:
 
 
 def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
-    """Return how far a job is.
+    """Return the progress of a run.
 
     Args:
-        workers: Trials at a time.
-        growth: How much longer a retraining takes than a trial of the search, until some are measured.
+        workers: Number of trials that run at the same time.
+        growth: Estimated time of a retraining divided by that of a search trial; used until retrainings have ended.
     """
     rows = stages.search.records()
     trained = [row.seconds for row in rows if row.state == "complete" and row.answered_from is None]
@@ -121,8 +124,8 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
         long = sum(retrained) / len(retrained) if retrained else mean * growth
         n_search = stages.search.n_open + sum(stage == "search" for stage, _ in stages.live)
         work = mean * (n_search + n_confirm) + long * (waiting["retrain"] + n_found)
-        running = sum(min(time.monotonic() - begun, mean) for _, begun in stages.live.values())
-        left = max(0.0, work - running) / workers
+        elapsed = sum(min(time.monotonic() - start, mean) for _, start in stages.live.values())
+        left = max(0.0, work - elapsed) / workers
     return Snapshot(
         stage=stages.stage,
         search=Count(stages.search.n_done, stages.search.n_done + stages.search.n_open + stages.search.n_fresh),
@@ -138,7 +141,7 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
 
 
 class SilentDisplay:
-    """Shows nothing but the result, if asked for it."""
+    """Shows only the result, and nothing without a console."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console
@@ -169,7 +172,7 @@ class SilentDisplay:
         """Show nothing."""
 
     def result(self, record: RunRecord) -> None:
-        """Print the verdict and where everything lies."""
+        """Print the verdict and the paths of the output."""
         if self._console is None:
             return
         from nas_attn.report.verdict import verdict
@@ -182,20 +185,20 @@ class SilentDisplay:
                 self._console.print(Text(f"  {record.folder / name}  {about}"), soft_wrap=True)
 
 
-class _Watching(SilentDisplay):
-    """What the live and the plain display share: how a run is introduced."""
+class _Introduced(SilentDisplay):
+    """Base of the live and the plain display: prints an introduction to the run."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._out = console
 
     def begin(self, request: Request) -> None:
-        """Print what will be done, and how to look at it."""
+        """Print a summary of the run, its folder and the command of its dashboard."""
         settings, facts = request.settings, request.facts
         self._metric = request.metric
         train = request.settings.recipe
         self._growth = (train.retrain_epochs or train.epochs) / train.epochs
-        if facts is not None:  # a trial also reads its validation images each epoch, at a third of a training's price
+        if facts is not None:  # a search trial also evaluates its validation images, at a third of the cost of training
             self._growth *= (facts.n_train + facts.n_val) / (facts.n_train + facts.n_val / 3)
         lines = [
             f"{settings.space.title}: {settings.budget.trials} of {request.bound.n_placements:,} placements are tried, "
@@ -206,10 +209,10 @@ class _Watching(SilentDisplay):
             lines.append(facts.in_words)
         lines += request.notes
         lines += [
-            f"Run folder: {settings.out} (the same command goes on where it stopped)",
+            f"Run folder: {settings.out} (the same command resumes the run)",
             f"Dashboard: nas-attn dashboard {settings.out}",
         ]
-        for line in lines:  # whole words in a terminal, whole lines in a file
+        for line in lines:  # wrap at words in a terminal, never in a file
             self._out.print(Text(line), soft_wrap=not self._out.is_terminal)
 
     def resources(self, allocation: Allocation) -> None:
@@ -218,8 +221,8 @@ class _Watching(SilentDisplay):
         self._out.print(Text(f"Workers: {allocation}"), soft_wrap=True)
 
 
-class PlainDisplay(_Watching):
-    """Prints one line at each change that matters; for logs and pipes."""
+class PlainDisplay(_Introduced):
+    """Prints one line per stage and at intervals; for logs and pipes."""
 
     def __init__(self, console: Console, interval: float = 10.0) -> None:
         super().__init__(console)
@@ -236,15 +239,15 @@ class PlainDisplay(_Watching):
             self._out.print(f"{_STAGES[name]} ...")
 
     def update(self, stages: Stages) -> None:
-        """Print how far the job is when a run begins, not more often than every few seconds.
+        """Print the progress when a trial begins, at most once per interval.
 
-        Where one ends, its worker has nothing to do for a moment, and a line would tell of that moment for seconds; so
-        would one of a worker that begins just before the others.
+        A line at the end of a trial would count its worker as idle, although the next trial begins at once. For the
+        same reason a line waits until all workers are busy, but not longer than one more interval.
         """
         self.stage(stages.stage)
         has_begun, self._running = len(stages.live) > self._running, len(stages.live)
-        patience = 0.0 if self._running >= self._workers else self._interval
-        if has_begun and time.monotonic() >= self._next + patience:
+        delay = 0.0 if self._running >= self._workers else self._interval
+        if has_begun and time.monotonic() >= self._next + delay:
             self._next = time.monotonic() + self._interval
             now = snapshot(stages, self._workers, self._growth)
             self._out.print(Text(_line(now)), soft_wrap=True)
@@ -253,7 +256,7 @@ class PlainDisplay(_Watching):
                 self._out.print(Text(f"  {_best(now.best, self._metric)}"), soft_wrap=True)
 
 
-class LiveDisplay(_Watching):
+class LiveDisplay(_Introduced):
     """Redraws a few lines in place."""
 
     def __init__(self, console: Console) -> None:
@@ -262,7 +265,7 @@ class LiveDisplay(_Watching):
         self._read: tuple[int, int] | None = None
         self._now: Snapshot | None = None
         self._taken = time.monotonic()
-        self._begun = time.monotonic()
+        self._start = time.monotonic()
         self._live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
 
     def __enter__(self) -> LiveDisplay:
@@ -275,23 +278,23 @@ class LiveDisplay(_Watching):
         self._live.stop()
 
     def reading(self, done: int, total: int) -> None:
-        """Keep how many files are decoded."""
+        """Store the number of decoded files."""
         self._read = (done, total)
 
     def stage(self, name: str) -> None:
-        """Keep the stage's name."""
+        """Store the name of the stage."""
         self._name = name
         if name in ("measure", "export", "report"):
             self._now = None
 
     def update(self, stages: Stages) -> None:
-        """Keep how far the job is."""
+        """Store the progress of the run."""
         self._name = stages.stage
         self._now, self._taken = snapshot(stages, self._workers, self._growth), time.monotonic()
 
     def _render(self) -> RenderableType:
         title = Text(f"{_STAGES[self._name]} ...", style="bold")
-        title.append(f"  {duration(time.monotonic() - self._begun)} so far", style="dim")
+        title.append(f"  {duration(time.monotonic() - self._start)} so far", style="dim")
         now = self._now
         if now is None:
             if self._name == "read" and self._read is not None:
@@ -307,7 +310,7 @@ class LiveDisplay(_Watching):
 
 
 def terminal_display(*, quiet: bool) -> Display:
-    """Return the display that suits where the output goes."""
+    """Return the display for the standard output."""
     console = Console(highlight=False)
     if quiet:
         return SilentDisplay(console)
@@ -330,7 +333,7 @@ def _facts(now: Snapshot, workers: int) -> str:
 def _best(best: TrialRecord | None, metric: str) -> str:
     if best is None or best.value is None:
         return "best so far: none yet"
-    from nas_attn.report import words  # on use: it loads scipy, and the first words need none
+    from nas_attn.report import words  # on use: it loads scipy, which the first lines do not need
 
     scale = {"accuracy": words.PER_CENT, "roc_auc": words.ROC_AUC}.get(metric, words.AS_IS)
     value, where = words.value_words(best.value, scale), words.placement_words(best.placement, None)
@@ -345,7 +348,7 @@ def _line(now: Snapshot) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: `42 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Return a duration as text: `42 s`, `3 min 05 s`, `2 h 10 min`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""Where a result comes from: everything that changes it, in plain JSON."""
+"""The provenance of a result: everything that changes it, in plain JSON."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 
 from nas_attn.run.request import Request
 
-_NOT_KEPT = ("notes", "mean", "std", "task")
+_LEFT_OUT = ("notes", "mean", "std", "task")
 _PACKAGES = ("nas_attn", "torch", "torchvision", "timm", "optuna", "ray", "numpy", "scikit-learn")
 
 
 def describe_run(request: Request) -> dict[str, Any]:
-    """Return `config.json`: everything that changes a result, and where it comes from."""
+    """Return the content of `config.json`: everything that changes a result, and its provenance."""
     settings = request.settings
     data: dict[str, Any] | None = None
     if settings.data is not None and request.facts is not None:
-        facts = {name: value for name, value in vars(request.facts).items() if name not in _NOT_KEPT}
+        facts = {name: value for name, value in vars(request.facts).items() if name not in _LEFT_OUT}
         data = {**settings.data.model_dump(exclude={"root", "download", "strict"}), "facts": facts}
     return {
         "space": {"name": settings.space.name, **settings.space.to_dict()},
@@ -43,7 +43,7 @@ def describe_run(request: Request) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes, Python's included."""
+    """Return the versions of Python and of the packages that compute."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -54,7 +54,7 @@ def versions() -> dict[str, str]:
 
 
 def _program() -> list[str]:
-    """Return the words that start this program again."""
+    """Return the arguments that start this program again."""
     name = Path(sys.argv[0]).name
     if name == "__main__.py":  # python -m nas_attn
         return ["python", "-m", "nas_attn"]
@@ -62,7 +62,7 @@ def _program() -> list[str]:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the folder that the command runs in, or None outside a repository."""
+    """Return the commit of the working folder, or None outside a repository."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

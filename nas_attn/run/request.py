@@ -1,4 +1,4 @@
-"""The request of a run: settings from the command line, then the space file, then the defaults; checked together."""
+"""The request of a run: its settings, checked together with the data and the backbone's sites."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nas_attn.validation import Model, fields_of, validate
 
 _ARM = "published:"
 _TABLES: Mapping[str, Mapping[str, object]] = {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "executor": EXECUTORS}
-"""The settings that name a record of a table."""
+"""Settings whose value is the name of a record in a table."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Settings:
     """All settings of a run, each checked on its own; `Request` checks them together with the data.
 
     Args:
-        data: The images; None if the user's own training reads its own.
+        data: The images; None if a custom training reads its own.
         shape: Stated by the caller if there is no data; its `num_classes` is the number of classes.
-        train: The user's own training, as a callable or as `module:function`; None for the built-in one.
-        arms: Published networks to compare with, beside the usual arms.
+        train: Custom training, as a callable or as `module:function`; None for the built-in one.
+        arms: Published networks to compare with, in addition to the usual arms.
     """
 
     space: SearchSpace
@@ -61,8 +61,8 @@ class Request:
     """Settings together with the data and the backbone's sites.
 
     Args:
-        notes: Sentences that the user should read before the run begins.
-        arms: The further arms that were asked for: resolved placements by label.
+        notes: Sentences to show before the run begins.
+        arms: The additional arms: resolved placements by label.
         weights: File and SHA-256 of the backbone's initial weights; None if they are random.
     """
 
@@ -82,21 +82,21 @@ class Request:
 
     @property
     def metric(self) -> str:
-        """The name of a trial's value in the run's files."""
+        """Name of a trial's value in the files of the run."""
         if self.facts is None or self.facts.task == "single-label":
             return "accuracy"
         return "roc_auc" if self.settings.train is None else "value"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes or labels; numbers if they have no names."""
+        """Names of the classes or labels; numbers if they have none."""
         if self.facts is not None:
             return self.facts.class_names
         return ("0", "1") if self.settings.recipe.one_logit else tuple(map(str, range(self.shape.num_classes)))
 
     @property
     def logits_of(self) -> LogitsOf | None:
-        """What the logits stand for; None if only the user's own training knows."""
+        """What each logit stands for; None if only a custom training knows it."""
         if self.settings.recipe.one_logit:
             return "second_class"
         if self.facts is None:
@@ -105,7 +105,7 @@ class Request:
 
     @cached_property
     def train_name(self) -> str | None:
-        """The name of the user's own training, or None for the built-in one."""
+        """Name of the custom training, or None for the built-in one."""
         train = self.settings.train
         if train is None or isinstance(train, str):
             return train
@@ -113,10 +113,10 @@ class Request:
 
 
 def read_settings(stated: Mapping[str, Any]) -> Settings:
-    """Return the settings of a run; what is not stated comes from the space file, otherwise from the defaults.
+    """Return the settings of a run: the stated values, then those of the space file, then the defaults.
 
     Args:
-        stated: Values by the names of the settings, as the command line has them; None counts as not stated.
+        stated: Values by the names of the settings, as on the command line; None counts as not stated.
     Raises: ConfigError or SpaceError, in one sentence.
     """
     stated = {name: value for name, value in stated.items() if value is not None}
@@ -150,7 +150,7 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
 
 
 def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
-    """Read the data and the backbone's sites, and check the space against both; write nothing.
+    """Return the settings with the data's facts and the space over the backbone's sites; nothing is written.
 
     Raises: DataError or SpaceError, in one sentence.
     """
@@ -163,10 +163,10 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
         if size is not None:
             notes.append(
                 f"The {facts.image_size}x{facts.image_size} images are enlarged to {size}x{size}, the default size of "
-                f"'{settings.space.backbone['name']}', because it takes no images as small as that."
+                f"'{settings.space.backbone['name']}', because it needs larger images."
             )
             settings = replace(settings, data=settings.data.model_copy(update={"image_size": size}))
-            assert settings.data is not None, "the data was there before"
+            assert settings.data is not None, "the size of the images does not remove the data"
             facts = describe(settings.data, progress=progress)
         notes.extend(facts.notes)
         shape = Shape(facts.num_classes, facts.in_channels, facts.image_size)
@@ -185,19 +185,19 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
 
 
 def _two_classes(shape: Shape, facts: DataFacts | None) -> tuple[str, ...]:
-    """Return the names of the classes that one logit tells apart. Raises: ConfigError if they are not two."""
+    """Return the names of the two classes of one logit. Raises: ConfigError if there are not two classes."""
     several = facts is not None and facts.task == "multi-label"
     if shape.num_classes != 2 or several:
-        whose = f"{facts.name} has" if facts is not None else "--num-classes says"
-        what = f"{shape.num_classes} {'labels, any of which an image may have' if several else 'classes'}"
+        whose = f"{facts.name} has" if facts is not None else "--num-classes states"
+        what = f"{shape.num_classes} {'independent labels' if several else 'classes'}"
         raise ConfigError(
-            f"One logit tells two classes apart, but {whose} {what}: use --no-one-logit, or data of two classes."
+            f"One logit needs two classes, but {whose} {what}: use --no-one-logit, or data with two classes."
         )
     return facts.class_names if facts is not None else ("0", "1")
 
 
 def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: list[str]) -> dict[str, str] | None:
-    """Return file and digest of the backbone's weights after loading them once; add to the notes how they fit."""
+    """Return file and digest of the backbone's weights; load them once, and add to `notes` how they fit."""
     spec = settings.space.backbone
     file = find_weights(spec, download=settings.data is not None and settings.data.download)
     if file is None:
@@ -206,20 +206,20 @@ def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: l
 
     names = facts.class_names if facts is not None else ()
     _, fit = start_backbone(spec, file, shape, seed=0, class_names=names)
-    notes += [f"The backbone starts from {file}.", *fit]
+    notes += [f"Initial weights of the backbone: {file}.", *fit]
     return {"file": str(file), "sha256": file_digest(file)}
 
 
-def _arms(asked: str | Sequence[str], space: SearchSpace) -> tuple[Published, ...]:
-    """Return the published networks that are asked for as arms, each once.
+def _arms(requested: str | Sequence[str], space: SearchSpace) -> tuple[Published, ...]:
+    """Return the published networks requested as arms, each once.
 
-    Raises: ConfigError or SpaceError for another word, an unknown network, or one in another backbone than the space.
+    Raises: ConfigError or SpaceError for a malformed name, an unknown network, or one in a different backbone.
     """
-    words = dict.fromkeys([asked] if isinstance(asked, str) else asked)
-    for word in words:
-        if not word.startswith(_ARM):
-            raise ConfigError(f"'--arm' must be {_ARM}NAME, such as {_ARM}cbam_resnet50, but got {word}.")
-    networks = tuple(load_published(word.removeprefix(_ARM)) for word in words)
+    labels = dict.fromkeys([requested] if isinstance(requested, str) else requested)
+    for label in labels:
+        if not label.startswith(_ARM):
+            raise ConfigError(f"'--arm' must be {_ARM}NAME, such as {_ARM}cbam_resnet50, but got {label}.")
+    networks = tuple(load_published(label.removeprefix(_ARM)) for label in labels)
     backbone = space.backbone.get("name", space.backbone.get("import"))
     for network in networks:
         if network.backbone["name"] != backbone:
@@ -231,7 +231,7 @@ def _arms(asked: str | Sequence[str], space: SearchSpace) -> tuple[Published, ..
 
 
 def _shape(stated: Mapping[str, Any], space: SearchSpace) -> Shape:
-    """Return the shape of the images that the user's own training reads."""
+    """Return the shape of the images that a custom training reads."""
     size = stated.get("image_size", space.data.get("image_size"))
     missing = [name for name in ("num_classes", "in_channels") if name not in stated] + (
         ["image_size"] if size is None else []
@@ -249,18 +249,18 @@ def _shape(stated: Mapping[str, Any], space: SearchSpace) -> Shape:
 
 
 def _refuse_shape(stated: Mapping[str, Any]) -> None:
-    """Refuse a shape beside data, which has its own."""
+    """Refuse a shape together with data, which has its own."""
     for name in ("num_classes", "in_channels"):
         if name in stated:
             hint = ": --channels converts grey to colour and back." if name == "in_channels" else ": leave it out."
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for a training of your own that reads its own images (--train without "
-                f"--data), but got {stated[name]} beside data that has its own{hint}"
+                f"--data), but got {stated[name]} together with data that has its own{hint}"
             )
 
 
 def _refuse_mirrors(recipe: Recipe, data: DataConfig | None) -> None:
-    """Refuse to mirror images that lose their meaning by it: a mirrored 2 is no 2."""
+    """Refuse to mirror images that lose their meaning by it: a mirrored 2 is not a 2."""
     if data is not None and recipe.augment == "crop-flip" and not data_source(data.name).mirror:
         raise ConfigError(
             f"--augment must be none or crop for {data.name}, whose images lose their meaning when mirrored, but got "
@@ -269,7 +269,7 @@ def _refuse_mirrors(recipe: Recipe, data: DataConfig | None) -> None:
 
 
 def _enlarged(settings: Settings, image_size: int) -> int | None:
-    """Return the size that images too small for the backbone are enlarged to, or None if they are large enough."""
+    """Return the size to which images too small for the backbone are enlarged, or None if they are large enough."""
     spec = settings.space.backbone
     if "name" not in spec or is_timm(spec) or settings.data is None or settings.data.image_size is not None:
         return None
@@ -286,7 +286,7 @@ def _run_name(space: SearchSpace, data: DataConfig | None, train: object) -> str
 
 
 def _validated(model: type[Model], stated: Mapping[str, Any], space: SearchSpace | None = None) -> Model:
-    """Return a record of settings: the stated ones before those of the space file, these before the defaults."""
+    """Return a record of settings: the stated values, then those of the space file, then the defaults."""
     values = {} if space is None else {**space.recipe, **space.data}
     values = {key: value for key, value in values.items() if key in model.model_fields}
     settable = [setting for setting in fields_of(model) if setting.setting is not None]

@@ -1,4 +1,4 @@
-"""`--dry-run`: the plan of a run, printed; nothing is started or written."""
+"""`--dry-run`: the preview of a run is printed; nothing is started or written."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ reduction = [2, 4]
 """
 
 
-def plan(capsys: pytest.CaptureFixture[str], space: Path, *words: str) -> str:
+def preview(capsys: pytest.CaptureFixture[str], space: Path, *words: str) -> str:
     assert main(["search", "--dry-run", "--space", str(space), *BUDGET, *words]) == 0
     return capsys.readouterr().out
 
@@ -48,8 +48,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_plan_of_a_shipped_network_has_its_cost_time_and_memory(tmp_path, here, capsys) -> None:
-    out = plan(capsys, tiny_space(tmp_path))
+def test_the_preview_of_a_shipped_network_has_its_cost_time_and_memory(tmp_path, here, capsys) -> None:
+    out = preview(capsys, tiny_space(tmp_path))
     cheapest, dearest = (next(line for line in out.splitlines() if line.startswith(name)).split()
                          for name in ("cheapest", "dearest"))  # fmt: skip
     assert int(cheapest[1].replace(",", "")) < int(dearest[1].replace(",", ""))
@@ -65,11 +65,11 @@ def test_the_plan_of_a_shipped_network_has_its_cost_time_and_memory(tmp_path, he
     assert list(here.iterdir()) == []
 
 
-def test_the_plan_says_which_function_of_the_users_is_called(tmp_path, here, capsys, monkeypatch) -> None:
+def test_the_preview_names_the_function_of_the_user_that_is_called(tmp_path, here, capsys, monkeypatch) -> None:
     (tmp_path / "plan_net.py").write_text(OWN)
     (tmp_path / "own.toml").write_text(OWN_SPACE)
     monkeypatch.syspath_prepend(tmp_path)
-    out = plan(capsys, tmp_path / "own.toml")
+    out = preview(capsys, tmp_path / "own.toml")
     assert "Network: built by plan_net:make, which is imported and called." in out
     assert "Search: 3 runs of 3 epochs." in out
     assert list(here.iterdir()) == []
