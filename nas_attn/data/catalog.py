@@ -20,7 +20,6 @@ DATA = Catalogue(
         name="mnist",
         read="nas_attn.data.torchvision_sets:read_mnist",
         summary="MNIST: 70,000 handwritten digits, grey, 28x28 pixels",
-        mirror=False,
     ),
     DataSource(
         name="fashion-mnist",
