@@ -169,7 +169,7 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         ("serch", "No such command 'serch'. Did you mean 'search'?"),
         ("report", "Missing argument 'RUN'."),
         ("schema spaec", "Unknown schema 'spaec': did you mean 'space'? Known: space."),
-        ("dashboard nowhere", "A run must hold study.db, but 'nowhere' has none."),
+        ("dashboard nowhere", "A run must contain study.db, but 'nowhere' has none."),
         ("dashboard nowhere --port 99999", "'--port' must be a whole number from 0 to 65,535, but got 99999."),
     ],
 )
@@ -189,8 +189,12 @@ def test_a_refusal_is_one_sentence_and_code_2_and_writes_nothing(
     [
         (DataError("A folder must\n  hold images: 'x'."), 2, "Error: A folder must hold images: 'x'."),
         (RunStopped("Three trials in a row ran out of memory."), 1, "Error: Three trials in a row ran out of memory."),
-        (Interrupted("Interrupted: the same command goes on."), 130, "Interrupted: the same command goes on."),
-        (ValueError("a fault of ours"), 1, "Error: ValueError: a fault of ours (--debug shows where.)"),
+        (
+            Interrupted("Interrupted: the same command resumes the run."),
+            130,
+            "Interrupted: the same command resumes the run.",
+        ),
+        (ValueError("a fault of ours"), 1, "Error: ValueError: a fault of ours (--debug shows the traceback.)"),
     ],
 )
 def test_an_error_is_one_line_on_stderr_with_its_exit_code(error, code, line, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""The dashboard looks and never changes, also while a driver writes."""
+"""The dashboard reads a run and never changes it, also while a driver writes."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_finished_run_is_served(tmp_path):
 def test_a_folder_without_a_ledger_is_refused_with_the_nearest_run(tmp_path):
     (tmp_path / "densenet_attn").mkdir()
     (tmp_path / "densenet_attn" / "study.db").touch()
-    with pytest.raises(RunError, match=r"must hold study\.db, but .* has none: did you mean '.*densenet_attn'"):
+    with pytest.raises(RunError, match=r"must contain study\.db, but .* has none: did you mean '.*densenet_attn'"):
         make_dashboard(tmp_path / "densenet_atn", host="127.0.0.1", port=0)
     assert not (tmp_path / "densenet_atn").exists()
 
@@ -171,5 +171,5 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path):
 
 def test_a_port_in_use_is_refused_with_the_way_out(live):
     run, _, port = live
-    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port} is refused .*another --port"):
+    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port} is refused .*choose another --port"):
         make_dashboard(run, host="127.0.0.1", port=port)

@@ -136,7 +136,7 @@ def test_weights_of_another_network_are_refused_at_the_first_key_that_differs(tm
             "'vgg16' takes images of 32x32 pixels or more, but got image_size=31: its default is 224.",
         ),
         ("my_nets.py", "A network of your own is MODULE:FUNCTION, but got 'my_nets.py': write my_nets:make_net."),
-        ("own_networks:make_residual", "must be known: give --image-size, such as 64."),
+        ("own_networks:make_residual", "must be stated: add --image-size, such as 64."),
         ("own_networks:make_residul --image-size 16", "'own_networks:make_residul' cannot be loaded: "),
         ("no_such_module:net --image-size 16", "'no_such_module:net' cannot be loaded: No module named"),
         ("own_networks:make_nothing --image-size 16", "must give a torch module, but gave object"),

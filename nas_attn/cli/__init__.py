@@ -1,1 +1,1 @@
-"""The command line: commands, options, lists; no logic."""
+"""The command line: commands, options and listings; no logic."""

@@ -1,4 +1,4 @@
-"""The command line: its commands; the options of `search` are the settings, and the work is imported on use."""
+"""The commands. The options of `search` are the settings; each command imports its implementation on use."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def search(context: typer.Context, **settings: Any) -> int:
     from nas_attn.run.job import run_command
 
     _import_from_here()
-    return run_command({"space": settings["space"], **_written(context)})
+    return run_command({"space": settings["space"], **_stated(context)})
 
 
-vars(search)["__signature__"] = inspect.Signature()  # without options, until `command_line` is asked for them
+vars(search)["__signature__"] = inspect.Signature()  # without options until `command_line` adds them
 
 
 @app.command(rich_help_panel="Commands")
@@ -63,7 +63,7 @@ def dashboard(
     port: Annotated[int, whole("--port", 0, 65_535, help="Port to listen on; 0 finds a free one.")] = 8080,
     debug: Debug = False,
 ) -> None:
-    """Show a run in Optuna's dashboard, also a running one; read-only."""
+    """Show a run, also an unfinished one, in Optuna's dashboard; read-only."""
     from nas_attn.cli.dashboard import serve
 
     serve(run, host=host, port=port, announce=typer.echo)
@@ -71,7 +71,7 @@ def dashboard(
 
 @app.command(rich_help_panel="Commands")
 def report(run: RunFolder, debug: Debug = False) -> None:
-    """Write the report, the figures and the tables of a run again."""
+    """Rewrite the report, the figures and the tables of a run."""
     from nas_attn.report.page import write_report
     from nas_attn.run.folder import load_run
 
@@ -89,23 +89,23 @@ def spaces(debug: Debug = False) -> None:
 @app.command(rich_help_panel="Commands")
 def sites(
     network: Annotated[
-        str, typer.Argument(metavar="NETWORK", help="A backbone, timm:NAME, a space, or module:function of your own.")
+        str, typer.Argument(metavar="NETWORK", help="A backbone, timm:NAME, a space, or your own MODULE:FUNCTION.")
     ],
     options: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the backbone, such as stem=small.")
     ] = None,
     image_size: Annotated[
         int | None,
-        whole("--image-size", 1, 2048, help="Height and width in pixels.", default="the network's"),
+        whole("--image-size", 1, 2048, help="Height and width of the images in pixels.", default="the network's"),
     ] = None,
     num_classes: Annotated[
         int | None,
-        whole("--num-classes", 1, 100_000, help="Classes.", default="10, or the one logit of a space"),
+        whole("--num-classes", 1, 100_000, help="Number of classes.", default="10, or the one logit of a space"),
     ] = None,
-    in_channels: Annotated[int, whole("--in-channels", 1, 64, help="Channels of the images.")] = 3,
+    in_channels: Annotated[int, whole("--in-channels", 1, 64, help="Number of channels of the images.")] = 3,
     debug: Debug = False,
 ) -> None:
-    """Draw a network as a tree with every site, its kind, channels and map, and what fits there."""
+    """Draw a network as a tree of its sites, with kind, channels, map size and fitting attentions."""
     from nas_attn.cli.site_tree import print_sites
 
     _import_from_here()
@@ -114,10 +114,10 @@ def sites(
 
 @app.command(rich_help_panel="Commands")
 def attentions(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One attention, in full.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one attention in full.")] = None,
     debug: Debug = False,
 ) -> None:
-    """List the attentions that a space may name, or show one in full with its formula."""
+    """List the attentions that a space can use, or show one with its formula and options."""
     from nas_attn.cli.lists import print_attention, print_attentions
 
     print_attentions() if name is None else print_attention(name)
@@ -125,11 +125,11 @@ def attentions(
 
 @app.command(rich_help_panel="Commands")
 def published(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One network, in full.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one network in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead.")] = False,
     debug: Debug = False,
 ) -> None:
-    """List the networks of papers that come as placements, with their parameters, or show one in full."""
+    """List the published networks with their parameters, or show one with its placement."""
     from nas_attn.cli.lists import print_publication, print_publications
 
     print_publications(as_json=as_json) if name is None else print_publication(name, as_json=as_json)
@@ -137,7 +137,7 @@ def published(
 
 @app.command(rich_help_panel="Commands")
 def schema(
-    record: Annotated[str, typer.Argument(metavar="space", help="What to describe.")] = "space",
+    record: Annotated[str, typer.Argument(metavar="space", help="Kind of file to describe.")] = "space",
     debug: Debug = False,
 ) -> None:
     """Print the JSON schema of a space file, for editors."""
@@ -147,7 +147,7 @@ def schema(
 
 
 def command_line(*, options_of_search: bool = True) -> Any:
-    """Return the command line as a click group; building the options of `search` loads the settings and tables."""
+    """Return the command line as a click group; the options of `search` import the settings and tables."""
     if options_of_search:
         vars(search)["__signature__"] = settings_signature()
     return typer.main.get_command(app)
@@ -155,37 +155,37 @@ def command_line(*, options_of_search: bool = True) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 (failed), 2 (refused) or 130 (interrupted)."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    command = command_line(options_of_search="search" in words or "_NAS_ATTN_COMPLETE" in os.environ)
+    stated = list(sys.argv[1:] if arguments is None else arguments)
+    command = command_line(options_of_search="search" in stated or "_NAS_ATTN_COMPLETE" in os.environ)
     try:
-        return int(command(words, prog_name="nas-attn", standalone_mode=False) or 0)
+        return int(command(stated, prog_name="nas-attn", standalone_mode=False) or 0)
     except (NasAttnError, typer.TyperException, typer.Abort) as error:
-        return _complain(error, "--debug" in words)
+        return _print_error(error, debug="--debug" in stated)
     except Exception as error:
-        if "--debug" in words:
+        if "--debug" in stated:
             raise
-        typer.echo(f"Error: {type(error).__name__}: {_flat(str(error))} (--debug shows where.)", err=True)
+        typer.echo(f"Error: {type(error).__name__}: {_flat(str(error))} (--debug shows the traceback.)", err=True)
         return 1
 
 
-def _written(context: typer.Context) -> dict[str, Any]:
-    """Return the settings that the user wrote, by name; the rest is left to the space file and the defaults."""
-    written = {}
+def _stated(context: typer.Context) -> dict[str, Any]:
+    """Return the settings stated on the command line by name, without the defaults."""
+    found = {}
     for name, value in context.params.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
-            written[name] = value
-    return written
+            found[name] = value
+    return found
 
 
 def _import_from_here() -> None:
-    """Let the user's own modules in the working folder be imported, as `python -m` does."""
+    """Add the working folder to the import path, as `python -m` does."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
 
 
-def _complain(error: Exception, debug: bool) -> int:
-    """Print one sentence about `error`, and return the exit code that belongs to it."""
+def _print_error(error: Exception, *, debug: bool) -> int:
+    """Print the sentence of `error`, and return its exit code."""
     if debug:
         import traceback
 
@@ -198,12 +198,12 @@ def _complain(error: Exception, debug: bool) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    """Return the sentence of an error, with the nearest option for one that does not exist."""
+    """Return the sentence of an error; for an unknown option, with the nearest one."""
     possible = getattr(error, "possibilities", None)
     option = getattr(error, "option_name", None)
     if isinstance(option, str) and possible:
-        begun = [name for name in sorted(possible) if name.startswith(option)]
-        close = begun[0] if begun else nearest(option, possible)
+        longer = [name for name in sorted(possible) if name.startswith(option)]
+        close = longer[0] if longer else nearest(option, possible)
         return f"Unknown option '{option}': did you mean '{close}'?" if close else f"Unknown option '{option}'."
     if isinstance(error, typer.TyperException):
         return _flat(error.format_message())

@@ -1,4 +1,4 @@
-"""Optuna's dashboard on a run, read-only: its Delete button would otherwise remove the ledger under a live search."""
+"""Optuna's dashboard of a run, read-only: otherwise its Delete button could remove the ledger of a running search."""
 
 from __future__ import annotations
 
@@ -21,36 +21,39 @@ LEDGER = "study.db"
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """Answers each request in a thread of its own, so that a slow plot does not hold up the page."""
+    """Answers each request in its own thread, so that a slow plot does not block the page."""
 
     daemon_threads = True
 
 
 class _SilentHandler(WSGIRequestHandler):
-    """Writes no line for each request."""
+    """Logs no requests."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def serve(run: Path, *, host: str, port: int, announce: Callable[[str], Any]) -> None:
-    """Serve the dashboard of `run` until Ctrl-C; `announce` is told the address once it answers.
+    """Serve the dashboard of `run` until Ctrl-C.
 
-    Raises: RunError if the folder holds no ledger; ConfigError if the address cannot be listened on.
+    Args:
+        announce: Prints a line: the address once the server answers, and its end.
+
+    Raises: RunError if the folder contains no ledger; ConfigError if the address is not available.
     """
     with make_dashboard(run, host=host, port=port) as server:
         shown = f"[{host}]" if ":" in host else host
-        announce(f"Dashboard of {run} (read-only): http://{shown}:{server.server_port}/  Ctrl-C ends it.")
+        announce(f"Dashboard of {run} (read-only): http://{shown}:{server.server_port}/  Press Ctrl-C to stop it.")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            announce("The dashboard has ended; the run goes on untouched.")
+            announce("The dashboard has stopped; the run is not affected.")
 
 
 def make_dashboard(run: Path, *, host: str, port: int) -> WSGIServer:
-    """Return a server that listens on `host` and `port`, not yet serving; port 0 takes a free one.
+    """Return a server that listens on `host` and `port` but does not serve yet; port 0 finds a free one.
 
-    Raises: RunError if the folder holds no ledger; ConfigError if the address cannot be listened on.
+    Raises: RunError if the folder contains no ledger; ConfigError if the address is not available.
     """
     application = read_only(_optuna_dashboard(run))
     try:
@@ -58,13 +61,13 @@ def make_dashboard(run: Path, *, host: str, port: int) -> WSGIServer:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(
-            f"The dashboard must listen on a free address, but {host}:{port} is refused ({reason}): "
-            "another --port works, and --port 0 finds a free one."
+            f"The dashboard needs a free address, but {host}:{port} is refused ({reason}): choose another --port, or "
+            "--port 0 to find a free one."
         ) from error
 
 
 def read_only(application: WSGIApplication) -> WSGIApplication:
-    """Return `application` with every request that could change something refused, status 403."""
+    """Return `application`, but refuse every request that could change something with status 403."""
 
     def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -80,7 +83,7 @@ def read_only(application: WSGIApplication) -> WSGIApplication:
 
 
 def open_read_only(ledger: Path) -> RDBStorage:
-    """Return Optuna's storage on a SQLite file that this process cannot change, whatever is asked of it."""
+    """Return Optuna's storage of a SQLite file that is opened read-only."""
     from optuna.storages import RDBStorage
     from sqlalchemy.pool import NullPool
 
@@ -96,7 +99,7 @@ def open_read_only(ledger: Path) -> RDBStorage:
         raise RunError(f"'{ledger}' must be a ledger that a search wrote, but it cannot be read: {error}.") from error
     return RDBStorage(
         "sqlite://",
-        # Each query opens the file anew: no connection outlives the file, or holds up the driver's checkpoints.
+        # Each query opens the file again: no connection outlives the file or blocks the driver's checkpoints.
         engine_kwargs={"creator": connect, "poolclass": NullPool},
         skip_compatibility_check=True,
         skip_table_creation=True,
@@ -104,10 +107,10 @@ def open_read_only(ledger: Path) -> RDBStorage:
 
 
 def _optuna_dashboard(run: Path) -> WSGIApplication:
-    """Return Optuna's dashboard over all studies of a run."""
+    """Return Optuna's dashboard of all studies of a run."""
     ledger = run / LEDGER
     if not ledger.is_file():
-        raise RunError(f"A run must hold {LEDGER}, but '{run}' has none{_nearest_run(run)}.")
+        raise RunError(f"A run must contain {LEDGER}, but '{run}' has none{_nearest_run(run)}.")
     storage = open_read_only(ledger)
     from optuna_dashboard import wsgi
 
@@ -116,7 +119,7 @@ def _optuna_dashboard(run: Path) -> WSGIApplication:
 
 
 def _nearest_run(run: Path) -> str:
-    """Return a hint that names the run folder most like `run`, or nothing."""
+    """Return a hint that names the run folder with the most similar name, or an empty string."""
     for folder in (run.parent, Path("runs")):
         runs = {found.parent.name: found.parent for found in folder.glob(f"*/{LEDGER}")}
         close = nearest(run.name, runs)

@@ -1,4 +1,4 @@
-"""What `nas-attn spaces`, `nas-attn attentions`, `nas-attn published` and `nas-attn schema` print."""
+"""The output of `nas-attn spaces`, `nas-attn attentions`, `nas-attn published` and `nas-attn schema`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from nas_attn.space.schema import space_schema
 from nas_attn.space.search_space import N_CLASSES, SearchSpace
 
 CHANNELS, CONTEXT = 64, Context(num_classes=10, height=14, width=14)
-"""Where the lists count what an attention costs."""
+"""The input at which the lists count the cost of an attention."""
 
 SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {"space": space_schema}
 
 
 def print_spaces() -> None:
-    """Print the spaces that `--space` takes by name: how many placements, and from how many parameters to how many.
+    """Print the shipped spaces with their number of placements and their range of parameters.
 
-    Raises: SpaceError if a file of them is broken.
+    Raises: SpaceError if one of their files is invalid.
     """
     spaces = [SearchSpace.load(name) for name in sorted(available_spaces())]
     table = _table()
     table.add_column("space", no_wrap=True)
-    table.add_column("what it is")
+    table.add_column("description")
     table.add_column("backbone", no_wrap=True)
     table.add_column("placements", justify="right", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
@@ -44,16 +44,16 @@ def print_spaces() -> None:
     console = console_of(200)
     console.print(table)
     if spaces:
-        shape = f"{N_CLASSES} classes, or the one logit of the space's recipe, and {spaces[0].in_channels} channels"
+        shape = f"{N_CLASSES} classes (or one logit if its recipe sets one_logit) and {spaces[0].in_channels} channels"
         console.print(f"\nParameters: of the cheapest and the dearest network within the space's limits, for {shape}.")
     console.print("Search one with: nas-attn search --space NAME")
 
 
 def print_attentions() -> None:
-    """Print the attentions that a space may name, and the installed ones that cannot be had, each with the reason."""
+    """Print the attentions that a space can use, and the installed ones that cannot be loaded with the reason."""
     table = _table()
     table.add_column("attention", no_wrap=True)
-    table.add_column("what it does")
+    table.add_column("description")
     table.add_column("options")
     table.add_column("kinds of site", no_wrap=True)
     table.add_column(f"parameters, C={CHANNELS}", justify="right")
@@ -68,18 +68,18 @@ def print_attentions() -> None:
     console.print(table)
     console.print(f"\nshape-keeping: {', '.join(SHAPE_KEEPING)}. Parameters: with the options shown, for 10 classes.")
     for problem in ATTENTIONS.problems().values():
-        console.print(Text(f"Left out: {problem}"))
-    console.print("One in full: nas-attn attentions NAME")
+        console.print(Text(f"Not available: {problem}"))
+    console.print("Show one in full with: nas-attn attentions NAME")
 
 
 def print_attention(name: str) -> None:
-    """Print one attention in full. Raises: SpaceError that names the nearest."""
+    """Print one attention in full. Raises: SpaceError that names the nearest one."""
     entry = attention_entry(name)
     console = console_of(120)
     _print_facts(console, f"{entry.name}: {entry.summary}", _facts(entry))
     if entry.options:
         options = _table(title="\nOptions", title_justify="left", title_style="bold")
-        for column in ("option", "default", "values", "what it is"):
+        for column in ("option", "default", "values", "description"):
             options.add_column(column)
         for option in entry.options:
             options.add_row(*map(Text, (option.name, _shown(option.default), _values(option), option.about)))
@@ -87,7 +87,7 @@ def print_attention(name: str) -> None:
 
 
 def print_publications(*, as_json: bool = False) -> None:
-    """Print the networks of papers that come with the package. Raises: SpaceError if a file of them is broken."""
+    """Print the published networks. Raises: SpaceError if one of their files is invalid."""
     networks = [load_published(name) for name in available_published()]
     if as_json:
         print(json.dumps([_publication(network) for network in networks], indent=2, ensure_ascii=False))
@@ -97,19 +97,21 @@ def print_publications(*, as_json: bool = False) -> None:
     table.add_column("backbone", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("published", justify="right", no_wrap=True)
-    table.add_column("what it is")
+    table.add_column("description")
     for network in networks:
         published = "" if network.published_parameters is None else f"{network.published_parameters:,}"
         row = (network.name, network.backbone["name"], f"{network.n_parameters:,}", published, network.title)
         table.add_row(*map(Text, row))
     console = console_of(200)
     console.print(table)
-    console.print("\nParameters: trainable ones, as built here, and as the authors' code has them where that is known.")
-    console.print("One in full: nas-attn published NAME")
+    console.print(
+        "\nParameters: trainable ones, as built here; published: as in the paper or its authors' code, where known."
+    )
+    console.print("Show one in full with: nas-attn published NAME")
 
 
 def print_publication(name: str, *, as_json: bool = False) -> None:
-    """Print one network of a paper in full. Raises: SpaceError that names the nearest."""
+    """Print one published network in full. Raises: SpaceError that names the nearest one."""
     network = load_published(name)
     if as_json:
         print(json.dumps([_publication(network)], indent=2, ensure_ascii=False))
@@ -132,7 +134,7 @@ def print_schema(record: str) -> None:
 
 
 def _print_facts(console: Console, title: str, facts: Sequence[tuple[str, str]]) -> None:
-    """Print a line, and below it what is to be known, each fact with its name."""
+    """Print a title, and below it a table of names and values."""
     console.print(Text(title), soft_wrap=True)
     table = _table(show_header=False)
     table.add_column(no_wrap=True)
@@ -154,7 +156,7 @@ def _publication(network: Published) -> dict[str, Any]:
 
 
 def _published_facts(network: Published) -> list[tuple[str, str]]:
-    """Return what is to be known of a published network beside its title."""
+    """Return the facts about a published network by name, without its title."""
     cost, size = network.cost(), network.image_size
     options = [f"{key}={value}" for key, value in network.backbone.items() if key != "name"]
     facts = [
@@ -184,16 +186,16 @@ def _row(space: SearchSpace) -> tuple[str, str, str, str, str]:
 
 
 def _count(number: int) -> str:
-    """Return a count as people read it: in full below a billion, else as a power of ten."""
+    """Return a count as text: in full below a billion, otherwise with a power of ten."""
     return f"{number:,}" if number < 10**9 else f"{number:.1e}".replace("e+", " x 10^").replace("^0", "^")
 
 
-def _table(**looks: Any) -> Table:
-    return Table(box=None, pad_edge=False, **({"header_style": "bold"} | looks))
+def _table(**style: Any) -> Table:
+    return Table(box=None, pad_edge=False, **({"header_style": "bold"} | style))
 
 
 def console_of(pipe_width: int) -> Console:
-    """Return a console; in a pipe, one wide enough for a row on one line."""
+    """Return a console; in a pipe it is wide enough for one row per line."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = pipe_width
@@ -201,7 +203,7 @@ def console_of(pipe_width: int) -> Console:
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:
-    """Return what is to be known of an attention beside its options."""
+    """Return the facts about an attention by name, without its options."""
     cost = _cost(entry)
     facts = [
         ("formula", entry.formula),
@@ -214,34 +216,34 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
         size = f"{CHANNELS} channels, {CONTEXT.height}x{CONTEXT.width}"
         facts.append(("cost", f"{cost.n_parameters:,} parameters, {cost.n_macs:,} multiply-adds ({size}, defaults)"))
     notes = {
-        "leaves auxiliary logits for the loss in training": entry.auxiliary,
-        "computes at the start what the network does without it": entry.identity_start,
-        "choosing it places nothing": entry.neutral,
+        "computes auxiliary logits for the training loss": entry.auxiliary,
+        "initially computes the same as the network without it": entry.identity_start,
+        "equals the plain network: choosing it places nothing": entry.neutral,
     }
-    said = [note for note, holds in notes.items() if holds]
-    return [*facts, ("also", "; ".join(said))] if said else facts
+    true = [note for note, holds in notes.items() if holds]
+    return [*facts, ("notes", "; ".join(true))] if true else facts
 
 
 def _cost(entry: Entry) -> Cost | None:
-    """Return what an attention costs with its defaults, or None if those do not fit the lists' channels."""
+    """Return the cost of an attention with its defaults, or None if they do not fit the number of channels."""
     if entry.fits(CHANNELS, {option.name: option.default for option in entry.options}, CONTEXT):
         return None
     return entry_cost(entry, CHANNELS, resolve_options(entry, CHANNELS, {}, CONTEXT), CONTEXT)
 
 
 def _values(option: Option) -> str:
-    """Return what values an option takes."""
+    """Return the values of an option as text."""
     if option.type == "bool":
         return "true, false"
     if option.choices:
-        words = ", ".join(map(str, option.choices))
+        values = ", ".join(map(str, option.choices))
     else:
         noun = "odd " if option.odd else "whole " if option.type == "int" else ""
         low = "" if option.low is None else f"{option.low:g}"
-        words = f"{noun}{low} to {option.high:g}" if option.high is not None else f"{noun}from {low}"
-    return f"{words}, auto" if option.optional else words
+        values = f"{noun}{low} to {option.high:g}" if option.high is not None else f"{noun}from {low}"
+    return f"{values}, auto" if option.optional else values
 
 
 def _shown(value: Value) -> str:
-    """Return a value as a space file writes it."""
+    """Return a value as it is written in a space file."""
     return "auto" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

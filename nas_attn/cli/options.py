@@ -1,4 +1,4 @@
-"""The command line's options: made from the settings, or stated one by one; a refusal is one sentence."""
+"""The options of the command line: made from the settings, or one by one; each refusal is one sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Parsed = TypeVar("Parsed")
 
 
 def settings_signature() -> inspect.Signature:
-    """Return the parameters of a command that takes every setting, as typer reads them."""
+    """Return the signature of a command with every setting as an option, for typer."""
     from nas_attn.config import settings
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
@@ -31,23 +31,23 @@ def settings_signature() -> inspect.Signature:
 
 
 def whole(option: str, low: int, high: int, *, help: str, default: str | bool = True) -> Any:
-    """Return an option that takes a whole number from `low` to `high`."""
+    """Return an option whose value is a whole number from `low` to `high`."""
 
-    def parse(word: str) -> int:
+    def parse(text: str) -> int:
         try:
-            number = int(word)
+            number = int(text)
         except ValueError:
             number = low - 1
         if not low <= number <= high:
-            raise ConfigError(f"'{option}' must be a whole number from {low:,} to {high:,}, but got {word}.")
+            raise ConfigError(f"'{option}' must be a whole number from {low:,} to {high:,}, but got {text}.")
         return number
 
     return _with_value(option, parse, "N", help, default)
 
 
 def text(option: str, metavar: str, *, help: str, default: str | bool = True) -> Any:
-    """Return an option that takes any text but an empty one."""
-    return _with_value(option, lambda word: _not_empty(option, word), metavar, help, default)
+    """Return an option whose value is any text that is not empty."""
+    return _with_value(option, lambda stated: _not_empty(option, stated), metavar, help, default)
 
 
 def switch(option: str, *, help: str) -> Any:
@@ -56,7 +56,7 @@ def switch(option: str, *, help: str) -> Any:
 
 
 def _annotation(field: Field) -> tuple[Any, Any]:
-    """Return a setting's annotation for typer, and its default."""
+    """Return the annotation of a setting for typer, and its default."""
     assert field.setting is not None, f"{field.key} is no setting"
     panel, shown = field.setting.group, field.setting.unset or True
     if field.annotation is bool:
@@ -73,7 +73,7 @@ def _annotation(field: Field) -> tuple[Any, Any]:
 
 
 def _words(field: Field) -> tuple[Any, ...]:
-    """Return the words that a setting takes: of its type, or the names in the table of its kind."""
+    """Return the allowed values of a setting: those of its type, or the names in its table; else empty."""
     return field.words or tuple(_tables().get(field.name, {}))
 
 
@@ -85,7 +85,7 @@ def _tables() -> dict[str, Any]:
 
 
 def _help(field: Field) -> str:
-    """Return the description; that of a table's names lists them."""
+    """Return the description of a setting, with the description of each name in its table."""
     if field.name == "data":
         from nas_attn.data.catalog import data_forms
 
@@ -102,7 +102,7 @@ def _metavar(field: Field, words: Sequence[Any]) -> str:
 
 
 def _parser(field: Field, words: Sequence[Any]) -> Callable[[str], Any]:
-    """Return what turns a word of the command line into the setting's value, or refuses it in one sentence."""
+    """Return the parser of a setting's value on the command line; it refuses a bad value in one sentence."""
 
     def parse(word: str) -> Any:
         if words:
@@ -152,13 +152,13 @@ def _with_value(
     panel: str | None = None,
     words: Sequence[Any] = (),
 ) -> Any:
-    """Return typer's record of one option with a value."""
+    """Return typer's definition of an option with a value."""
 
     def once(word: str | Parsed) -> Parsed | str:
-        return parse(word) if isinstance(word, str) else word  # typer parses a default too
+        return parse(word) if isinstance(word, str) else word  # typer also parses the default
 
-    def complete(begun: str) -> list[str]:
-        return [str(word) for word in words if str(word).startswith(begun)]
+    def complete(start: str) -> list[str]:
+        return [str(word) for word in words if str(word).startswith(start)]
 
     return typer.Option(
         option,

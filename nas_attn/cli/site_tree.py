@@ -1,4 +1,4 @@
-"""What `nas-attn sites` prints: the sites of a network as a tree, what fits where, and what each pattern covers."""
+"""The output of `nas-attn sites`: a tree of the sites, the attentions that fit, and the matches of shorthands."""
 
 from __future__ import annotations
 
@@ -28,64 +28,64 @@ _KINDS = {
     "pre": "before a residual branch",
     "branch": "at the end of a residual branch, before the addition",
     "shortcut": "on a block's shortcut, before the addition",
-    "hidden": "inside of a branch, before its last 1x1 convolution",
-    "conv": "in place of a 3x3 convolution (channels behind it, map before)",
+    "hidden": "inside a branch, before its last 1x1 convolution",
+    "conv": "in place of a 3x3 convolution (shown: its output channels, its input map)",
     "merge": "in place of a residual addition",
-    "head": "in place of the pooling to a pixel (map before)",
+    "head": "in place of the global pooling (shown: its input map)",
 }
 MOST_REASONS = 8
-"""How many reasons for what is no site are shown; a network of one's own may have hundreds of names that are none."""
+"""Maximum number of reasons to show; a user's own network may have hundreds of modules that are not sites."""
 
 
 def print_sites(
     network: str, options: Sequence[str], *, num_classes: int | None, in_channels: int, image_size: int | None
 ) -> None:
-    """Print every site of a network with its kind, its channels and map, and what fits there.
+    """Print every site of a network with its kind, channels, map size and fitting attentions.
 
-    Below: what the kinds and the shorthands of patterns stand for in this network, and what is no site.
+    Below the tree it explains the kinds of site and the shorthands of patterns in this network, and lists the modules
+    that are not sites.
 
     Args:
-        network: A backbone's name, `timm:NAME`, a space's name or file, or `module:function` for a network of one's
-            own.
+        network: A backbone's name, `timm:NAME`, a space's name or file, or `module:function` for a user's own network.
         options: Options of the backbone, as KEY=VALUE.
-        num_classes: None takes a space's one logit, else 10.
-    Raises: SpaceError that names the nearest backbone or option, or says why the network has no sites.
+        num_classes: None means 10, or one logit if the recipe of the space sets `one_logit`.
+    Raises: SpaceError that names the nearest backbone or option, or the reason why the network has no sites.
     """
     spec, size, n_logits = _spec(network, options)
     size = size if image_size is None else image_size
     if size is None and "import" in spec:
-        raise SpaceError(f"How large the images of '{network}' are must be known: give --image-size, such as 64.")
+        raise SpaceError(f"The image size of '{network}' must be stated: add --image-size, such as 64.")
     n_logits = n_logits if num_classes is None else num_classes
     table = site_table(spec, num_classes=n_logits, in_channels=in_channels, image_size=size)
     console = console_of(160)
     notes: list[str] = []
     console.print(_tree(table, notes), soft_wrap=True)
-    _print_rows(console, "What fits", _fit_rows(notes))
+    _print_rows(console, "Attentions that fit", _fit_rows(notes))
     _print_rows(console, "Kinds of site", _kind_rows(table))
-    _print_rows(console, "What is no site, and why", [*_lack_rows(table), *_refusal_rows(table)])
-    _print_rows(console, "Shorthands in the patterns of a space", _shorthand_rows(table))
+    _print_rows(console, "Missing sites, with the reason", [*_lack_rows(table), *_refusal_rows(table)])
+    _print_rows(console, "Shorthands for patterns in a space", _shorthand_rows(table))
     if table.stacking:
         console.print(Text(f"\n{table.stacking}", style="yellow"))
 
 
 def _spec(network: str, options: Sequence[str]) -> tuple[dict[str, Any], int | None, int]:
-    """Return the backbone that is meant, the image size that its space wishes, and how many logits it has."""
-    given = dict(_read(word) for word in options)
+    """Return the requested backbone, the image size of its space, and its number of logits."""
+    stated = dict(_read(text) for text in options)
     if network in available_spaces() or network.endswith(".toml"):
         space = SearchSpace.load(network)
-        return check_backbone({**space.backbone, **given}), space.data.get("image_size"), space.n_logits
+        return check_backbone({**space.backbone, **stated}), space.data.get("image_size"), space.n_logits
     if network.endswith(".py"):
         module = network.removesuffix(".py").replace("/", ".")
         raise SpaceError(f"A network of your own is MODULE:FUNCTION, but got '{network}': write {module}:make_net.")
     own = ":" in network and not network.startswith(PREFIX)
-    return check_backbone({"import" if own else "name": network, **given}), None, N_CLASSES
+    return check_backbone({"import" if own else "name": network, **stated}), None, N_CLASSES
 
 
-def _read(word: str) -> tuple[str, Any]:
-    """Read KEY=VALUE; a value is a whole number, a number, true or false, a list of them with commas, or a word."""
-    key, equals, text = word.partition("=")
+def _read(option: str) -> tuple[str, Any]:
+    """Return key and value of KEY=VALUE; the value is a number, true or false, text, or a list of these with commas."""
+    key, equals, text = option.partition("=")
     if not key or not equals:
-        raise SpaceError(f"An option of a network must be KEY=VALUE, but got '{word}': write stem=small.")
+        raise SpaceError(f"An option of a network must be KEY=VALUE, but got '{option}': write stem=small.")
     parts = [_number(part) for part in text.split(",")]
     return key, parts if len(parts) > 1 else parts[0]
 
@@ -102,10 +102,10 @@ def _number(text: str) -> int | float | bool | str:
 
 
 def _tree(table: SiteTable, notes: list[str]) -> Tree:
-    """Return the network: a level a dot of the sites' names, with the rest in columns.
+    """Return the network as a tree with one level per dot of the sites' names, and the facts in columns.
 
     Args:
-        notes: Gets what the marks `[1]`, `[2]`, ... stand for.
+        notes: List to which the footnotes `[1]`, `[2]`, ... are appended.
     """
     size = f"{table.in_channels} channels, {table.image_size}x{table.image_size} pixels, {table.output}"
     root = Tree(Text.assemble((table.backbone, "bold"), f"  {size}; {table.n_parameters:,} parameters"))
@@ -123,12 +123,12 @@ def _tree(table: SiteTable, notes: list[str]) -> Tree:
 
 
 def _end(name: str) -> int:
-    """Return the column that the last word of a name ends in: each level of the tree takes four."""
+    """Return the column in which a name ends: each level of the tree is four columns wide."""
     return 4 * (name.count(".") + 1) + len(name.rpartition(".")[2])
 
 
 def _node(nodes: dict[str, Tree], name: str, rows: Mapping[str, str]) -> Tree:
-    """Return the node of a name, made with those above it where they are not there yet."""
+    """Return the node of a name; create it and its ancestors if they do not exist."""
     if name not in nodes:
         above, _, last = name.rpartition(".")
         nodes[name] = _node(nodes, above, rows).add(Text.assemble((last, "bold"), rows.get(name, "")))
@@ -136,7 +136,7 @@ def _node(nodes: dict[str, Tree], name: str, rows: Mapping[str, str]) -> Tree:
 
 
 def _kind(site: Site) -> str:
-    """Return a site's kind where its name does not end in it."""
+    """Return the kind of a site, or an empty string if its name ends in it."""
     return "" if site.name.rpartition(".")[2] == site.kind else site.kind
 
 
@@ -145,7 +145,7 @@ def _shape(site: Site) -> str:
 
 
 def _fitting(site: Site, notes: list[str]) -> str:
-    """Return the attentions that fit a site with their defaults: "any" for all that keep a shape, but for a note's."""
+    """Return the attentions that fit a site with their defaults; "any" is all that keep the shape, minus a footnote."""
     entries = [entry for entry in ATTENTIONS.loadable() if site.kind in entry.kinds]
     reasons = {entry.name: why_not(entry, site, {}) for entry in entries}
     fitting = [name for name, reason in reasons.items() if reason is None]
@@ -161,32 +161,32 @@ def _fitting(site: Site, notes: list[str]) -> str:
 
 
 def _print_rows(console: Console, title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Print a title and rows of two columns below it, the second one wrapped; nothing without rows."""
+    """Print a title and rows of two columns, the second one wrapped; print nothing if there are no rows."""
     if not rows:
         return
     console.print(Text(f"\n{title}", style="bold"))
-    indent = 4 + min(max(len(word) for word, _ in rows), console.width // 2)
-    for word, meaning in rows:
-        first = f"  {word:{indent - 4}}  "
+    indent = 4 + min(max(len(name) for name, _ in rows), console.width // 2)
+    for name, meaning in rows:
+        first = f"  {name:{indent - 4}}  "
         lines = fill(meaning, max(console.width, indent + 20), initial_indent=first, subsequent_indent=" " * indent)
         console.print(Text(lines), soft_wrap=True)
 
 
 def _fit_rows(notes: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what "any" and the marks in the tree stand for."""
+    """Return the meaning of "any" and of the footnotes in the tree."""
     keeping = [entry.name for entry in ATTENTIONS.loadable() if entry.keeps_shape]
     marks = [(f"[{number}]", note) for number, note in enumerate(notes, 1)]
     return [("any", f"the {len(keeping)} that keep a map's shape: {', '.join(keeping)}"), *marks]
 
 
 def _kind_rows(table: SiteTable) -> list[tuple[str, str]]:
-    """Return each kind with the number of its sites, and where they lie."""
+    """Return each kind of site with the number of its sites and their position."""
     counts = Counter(site.kind for site in table.sites)
     return [(kind, f"{counts[kind]:>3}  {where}") for kind, where in _KINDS.items() if counts[kind]]
 
 
 def _lack_rows(table: SiteTable) -> list[tuple[str, str]]:
-    """Return the kinds that the network or some of its blocks does not have, by the reason."""
+    """Return the kinds of site that the network or some of its blocks do not have, with the reason."""
     blocks = block_names(table)
     kinds: dict[str, list[str]] = {}
     for kind, why in table.lacks.items():
@@ -197,7 +197,7 @@ def _lack_rows(table: SiteTable) -> list[tuple[str, str]]:
 
 
 def _refusal_rows(table: SiteTable) -> list[tuple[str, str]]:
-    """Return names in a network of one's own that are no sites, by the reason."""
+    """Return the modules of a user's own network that are not sites, grouped by the reason."""
     names: dict[str, list[str]] = {}
     for name, why in table.refusals.items():
         names.setdefault(why, []).append(name)
@@ -209,18 +209,18 @@ def _refusal_rows(table: SiteTable) -> list[tuple[str, str]]:
 
 
 def _shorthand_rows(table: SiteTable) -> list[tuple[str, str]]:
-    """Return the shorthands that cover something here, and what."""
-    words = ("last", "stage*.last", "every block", "conv3x3")
-    rows = {word: _covering(sites) for word in words if (sites := covered(word, table))}
+    """Return the shorthands that match at least one site, with their sites."""
+    plain = ("last", "stage*.last", "every block", "conv3x3")
+    rows = {shorthand: _summary(sites) for shorthand in plain if (sites := covered(shorthand, table))}
     kinds = {kind: len(covered(f"every block.{kind}", table)) for kind in table.kinds if kind != "output"}
     rows["every block.KIND"] = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
     stages = {site.stage: len(covered(f"{site.stage}.*", table)) for site in table.sites}
     rows["stageN.*"] = ", ".join(f"{count} in {stage}" for stage, count in stages.items() if count)
-    return [(word, meaning) for word, meaning in rows.items() if meaning]
+    return [(shorthand, sites) for shorthand, sites in rows.items() if sites]
 
 
-def _covering(sites: Sequence[Site]) -> str:
-    """Return what a shorthand covers: the sites, or how many of many, from which to which."""
+def _summary(sites: Sequence[Site]) -> str:
+    """Return the names of a few sites; of many, their number with the first and the last name."""
     if len(sites) <= 4:
         return ", ".join(site.name for site in sites)
     return f"{len(sites)} sites, {sites[0].name} to {sites[-1].name}"
