@@ -1,4 +1,4 @@
-"""Every error that a user can cause, named by its consequence, and the sentence for an unknown name."""
+"""All errors that a user can cause, named by their consequence, and the message for an unknown name."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 MOST_NAMES, MOST_NEAR = 40, 8
-"""How many known names a sentence lists, and how many of them, the nearest, when there are more."""
+"""Greatest number of known names in a message, and number of nearest names if there are more."""
 
 
 class NasAttnError(Exception):
-    """Root of all errors of this package; `exit_code` is what the command line ends with."""
+    """Base class of all errors of this package; `exit_code` is the exit code of the command line."""
 
     exit_code = 1
 
 
 class Refused(NasAttnError):
-    """The request is refused before anything starts or is written."""
+    """The request is refused; nothing was started or written."""
 
     exit_code = 2
 
@@ -30,7 +30,7 @@ class ConfigError(Refused):
 
 
 class DataError(Refused):
-    """Data that is missing, damaged, or too small for what is asked of it."""
+    """Data that is missing, damaged, or too small for the settings."""
 
 
 class FileError(Refused):
@@ -42,7 +42,7 @@ class RunError(Refused):
 
 
 class TrialFailed(NasAttnError):
-    """This trial has no value; the search goes on. `cause` is one word for counting: "oom", "nan", "error"."""
+    """This trial has no value; the search continues. `cause` is one word for statistics: "oom", "nan", "error"."""
 
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)
@@ -50,22 +50,22 @@ class TrialFailed(NasAttnError):
 
 
 class RunStopped(NasAttnError):
-    """The run cannot go on; what it has finished is kept."""
+    """The run cannot continue; its finished trials are kept."""
 
 
 class Interrupted(NasAttnError):
-    """The user asked the run to stop; the ledger is closed cleanly and the same command goes on from it."""
+    """The user stopped the run; the ledger was closed cleanly, and the same command continues the run."""
 
     exit_code = 130
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, to stand within a sentence, or its name."""
+    """Return the first line of an error's message, or its name, for use within a sentence."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return an error's whole message in one line, to stand at the end of a sentence, or its name."""
+    """Return an error's whole message in one line, or its name, for use at the end of a sentence."""
     return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
 
 
@@ -76,7 +76,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def unknown(kind: str, name: str, known: Iterable[str], where: str = "", listing: str | None = None) -> str:
-    """Return the sentence for a name that is not known.
+    """Return the message for an unknown name.
 
     Args:
         listing: A command that lists the names.
@@ -89,10 +89,10 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "", listing
 
 
 def suggestion(name: str, known: Sequence[str], listing: str | None = None) -> str:
-    """Return the end of a sentence that suggests a name: the nearest, and all, or the nearest few of many.
+    """Return the end of a message that suggests the nearest name and lists all names, or the nearest few of many.
 
     Args:
-        listing: A command that lists the names; with one, a sentence lists `MOST_NEAR` at most.
+        listing: A command that lists the names; the message then lists at most `MOST_NEAR`.
     """
     close = nearest(name, known)
     hint = f": did you mean {close!r}?" if close else "."
@@ -104,7 +104,7 @@ def suggestion(name: str, known: Sequence[str], listing: str | None = None) -> s
 
 
 def placed(where: str) -> str:
-    """Return how a sentence says where something stands.
+    """Return a location in words, for use within a message.
 
     >>> placed("site 'denseblock2'"), placed("x.toml"), placed("")
     (" at site 'denseblock2'", ' in x.toml', '')

@@ -15,8 +15,8 @@ aten = torch.ops.aten
 def counted_macs(compute: Callable[[], object]) -> int:
     """Return the multiply-adds of the convolutions and matrix products of `compute`, by torch's counter.
 
-    Departs: products with a vector, sums of products, fused attention on the CPU and deformable convolutions, which
-    torch's counter passes over, are counted too. Recurrent layers are not.
+    Departs: torch's counter ignores products with a vector, sums of products, fused attention on the CPU and deformable
+    convolutions; they are counted here. Recurrent layers are not.
     """
     formulas: dict[Any, Any] = {
         aten.mv: _mv,
@@ -25,7 +25,7 @@ def counted_macs(compute: Callable[[], object]) -> int:
         aten.addbmm: _addbmm,
         aten._scaled_dot_product_flash_attention_for_cpu: _fused_attention,
     }
-    deform = getattr(torch.ops.torchvision, "deform_conv2d", None)  # there once torchvision is imported
+    deform = getattr(torch.ops.torchvision, "deform_conv2d", None)  # exists if torchvision is imported
     if deform is not None:
         formulas[deform] = deform_flops
     counter = FlopCounterMode(display=False, custom_mapping=formulas)
@@ -35,7 +35,7 @@ def counted_macs(compute: Callable[[], object]) -> int:
 
 
 def deform_flops(x: Any, weight: Any, *others: Any, out_shape: Any, **kwargs: Any) -> int:
-    """Return twice the multiply-adds of the convolution; moving its taps has none, as other counters have it."""
+    """Return twice the multiply-adds of the convolution; as in other counters, the interpolation of taps has none."""
     flops: int = 2 * math.prod(out_shape) * math.prod(weight[1:])
     return flops
 
@@ -57,5 +57,5 @@ def _addbmm(added: Sequence[int], first: Sequence[int], second: Sequence[int], *
 
 
 def _fused_attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *args: Any, **kwargs: Any) -> int:
-    """Return twice the multiply-adds of the scores of all pairs, and of the means of the values."""
+    """Return twice the multiply-adds of the scores of all pairs and of the weighted means of the values."""
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])

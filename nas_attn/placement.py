@@ -1,4 +1,4 @@
-"""The nouns of the search: a site in a backbone, an attention with its options, and which goes where."""
+"""The records of the search: sites of a backbone, attentions with options, and placements of attentions at sites."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Value = int | float | bool | str | None
 
 KINDS = ("output", "pre", "branch", "shortcut", "hidden", "conv", "merge", "head")
 SWAPPED = ("conv", "merge", "head")
-"""Kinds of site where an attention takes the place of a module."""
+"""Kinds of site at which an attention replaces a module."""
 
 WIRINGS = ("gate", "residual", "concat", "addend")
 STARTS = ("own", "identity")
@@ -37,13 +37,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution that an attention may take the place of; padding keeps the map, but for the stride.
+    """A convolution that an attention may replace; with its padding it keeps the map size up to its stride.
 
     Args:
-        in_channels, out_channels: Channels that enter and leave.
-        kernel_size, stride, dilation, groups: The same in both directions.
-        bias: Whether it has one.
-        norm: Path of the batch norm behind it, which an attention with a norm of its own replaces too.
+        in_channels, out_channels: Channels of its input and output.
+        kernel_size, stride, dilation, groups: Equal in both directions.
+        bias: Whether it has a bias.
+        norm: Path of the batch norm that follows; an attention that has a norm replaces it too.
         relu: Whether a ReLU follows.
     """
 
@@ -65,12 +65,11 @@ class Site:
     Args:
         name: Unique in its backbone, counted from 1: `denseblock2`, `stage3.block2.branch`.
         kind: One of `KINDS`.
-        module: Path of the module that is tapped, opened or swapped, under the backbone's own names.
-        channels, height, width: Shape (N, channels, height, width) of the tensor that passes the site; at a `head`, of
-            the one that enters the pooling.
-        stage: The site's stage, e.g. `stage3`; sites that share a stage have maps of one size in most networks.
-        replaced: The convolution in whose place an attention goes, at a site of kind `conv`, where the map is the one
-            that enters and the channels are those that leave.
+        module: Path in the backbone of the module whose output is used, that is replaced, or of the opened block.
+        channels, height, width: Shape (N, channels, height, width) of the tensor at the site; at a `head`, of the input
+            of the pooling; at a `conv`, the channels of its output and the map size of its input.
+        stage: The site's stage, e.g. `stage3`; the sites of a stage have maps of one size in most networks.
+        replaced: The replaced convolution, at a site of kind `conv`.
     """
 
     name: str
@@ -84,27 +83,27 @@ class Site:
 
     @property
     def is_path(self) -> bool:
-        """Whether the name is the module's path, as in a network of the user's own."""
+        """Whether the site is named by the path of its module, as in a user's own network."""
         return f"{self.name}.".startswith(f"{self.module}.")
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Site:
-        """Read what `dataclasses.asdict` wrote."""
+        """Read the output of `dataclasses.asdict`."""
         replaced = record.get("replaced")
         return cls(**{**record, "replaced": Convolution(**replaced) if replaced else None})
 
 
 @dataclass(frozen=True)
 class SiteTable:
-    """The sites of one backbone at one input shape, in the order of the data flow, with the bare network's cost.
+    """The sites of one backbone at one input shape, in the order of the data flow, and the plain network's cost.
 
     Units: `n_parameters` counts trainable parameters; `n_macs` multiply-adds of convolutions and matrix products
     for one image.
 
     Args:
-        built_in: Paths of the squeeze-and-excitation modules that the network has of its own.
-        lacks: For a kind of site that the network, or some of its blocks, does not have: why.
-        refusals: For a name in a network of the user's own that is no site: why.
+        built_in: Paths of the network's built-in squeeze-and-excitation modules.
+        lacks: Kind of site -> reason why the network, or some of its blocks, has no such site.
+        refusals: Name of a module, or of an edge of a block, in a user's own network -> reason why it is no site.
     """
 
     backbone: str
@@ -137,34 +136,34 @@ class SiteTable:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of site that there are."""
+        """The kinds of its sites."""
         found = {site.kind for site in self.sites}
         return tuple(kind for kind in KINDS if kind in found)
 
     @property
     def listing(self) -> str | None:
-        """The command that lists the sites; None where the backbone has no name that it knows."""
+        """The command that lists the sites; None for a backbone without a name."""
         known = ":" in self.backbone or not all(site.is_path for site in self.sites)
         return f"nas-attn sites {self.backbone}" if known else None
 
     @property
     def output(self) -> str:
-        """What the network gives, in words."""
+        """The network's output in words."""
         return "one logit" if self.num_classes == 1 else f"{self.num_classes:,} classes"
 
     @property
     def stacking(self) -> str | None:
-        """What attention comes on top of in a network with squeeze-and-excitation of its own; None without any."""
+        """Warning for a network with built-in squeeze-and-excitation; None without."""
         if not self.built_in:
             return None
         shown = ", ".join(self.built_in[:3]) + (", ..." if len(self.built_in) > 3 else "")
         return (
-            f"'{self.backbone}' has {len(self.built_in)} squeeze-and-excitation modules of its own ({shown}), and "
-            "attention comes on top of them: replace = 'se' in the backbone takes them out."
+            f"'{self.backbone}' has {len(self.built_in)} built-in squeeze-and-excitation modules ({shown}), and "
+            "attention is added to them: replace = 'se' in the backbone removes them."
         )
 
     def site(self, name: str) -> Site:
-        """Return the site called `name`. Raises: SpaceError that says why it is none, or names the nearest."""
+        """Return a site by name. Raises: SpaceError with the reason why it is no site, or with the nearest name."""
         for site in self.sites:
             if site.name == name:
                 return site
@@ -174,8 +173,8 @@ class SiteTable:
             raise SpaceError(f"Nothing can be placed at '{name}' of backbone '{self.backbone}': {refusal}.")
         if "*" in name:
             raise SpaceError(
-                f"A placement names each site, but got '{name}' for backbone '{self.backbone}': patterns are for space "
-                "files."
+                f"A placement must name each site, but got '{name}' for backbone '{self.backbone}': use patterns in "
+                "space files only."
             )
         absent = self.no_site_of(kind)
         if absent:
@@ -186,7 +185,7 @@ class SiteTable:
         raise SpaceError(unknown("site", name, known, f"backbone '{self.backbone}'{why}", self.listing))
 
     def no_site_of(self, kind: str) -> str | None:
-        """Return the end of a sentence that says why no site is of this kind; None where one is, or it is no kind."""
+        """Return the end of a message on a kind of which there is no site; None if there is one, or no such kind."""
         if kind not in KINDS or kind in self.kinds:
             return None
         why = f" ({self.lacks[kind]})" if kind in self.lacks else ""
@@ -195,12 +194,12 @@ class SiteTable:
 
 @dataclass(frozen=True)
 class Survey:
-    """The sites of a network, and how they must be used.
+    """The site table of a network, and the sites that need care.
 
     Args:
-        copied: Sites whose tensor the network writes over later; a tap there works on copies, since an attention may
-            need its input and its output for the gradient.
-        untrainable: Why the network cannot be trained as a search does it, if so; such a survey is never kept.
+        copied: Sites whose tensor is modified in place later; an attention there works on copies, since its gradient
+            may need its input and its output.
+        untrainable: Reason why the network cannot be trained, if any; such a survey is not cached on disk.
     """
 
     table: SiteTable
@@ -222,8 +221,8 @@ class Attention:
     """One entry of the catalogue with its options, how it joins at its site, and how it starts.
 
     Args:
-        wiring: `gate`, `residual`, `concat` or `addend`, see `nas_attn.model.build.Insert`.
-        start: `own`, as its authors initialise it, or `identity`: the network computes at first what it did without it.
+        wiring: `gate`, `residual`, `concat` or `addend`, see `nas_attn.model.insert.Insert`.
+        start: `own`: initialised as by its authors; `identity`: the network's initial output is that of the plain one.
     """
 
     name: str
@@ -251,7 +250,7 @@ class Attention:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Attention:
-        """Read what `to_dict` wrote. Raises: SpaceError if there is no name, or a value is not a single value."""
+        """Read the output of `to_dict`. Raises: SpaceError if there is no name, or a value is not a single value."""
         options = dict(record)
         name = options.pop("name", None)
         wiring, start = options.pop("wiring", "gate"), options.pop("start", "own")
@@ -263,17 +262,17 @@ class Attention:
         return cls(name, options, wiring, start)
 
     def _joining(self) -> dict[str, Value]:
-        """Return wiring and start where they are not the usual ones."""
+        """Return wiring and start if they differ from the defaults."""
         usual = {"wiring": "gate", "start": "own"}
         return {word: getattr(self, word) for word in usual if getattr(self, word) != usual[word]}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Which attention sits at which site; a site that is not named has none.
+    """Site -> attention; a site that is not named has no attention.
 
-    Two placements are equal when they name the same attentions with the same written options. Keys that see through
-    defaults and options without effect come from resolved placements: see `BoundSpace.resolve`.
+    Two placements are equal if they have the same attentions with the same written options. Placements of equal models
+    have equal keys only once defaults are filled in and options without effect removed: see `BoundSpace.resolve`.
     """
 
     attentions: Mapping[str, Attention] = field(default_factory=dict)
@@ -318,13 +317,13 @@ class Placement:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Mapping[str, Any]]) -> Placement:
-        """Read what `to_dict` wrote. Raises: SpaceError that names the site of a bad entry."""
+        """Read the output of `to_dict`. Raises: SpaceError with the site of an invalid entry."""
         if not isinstance(record, Mapping):
             raise SpaceError(f"A placement must map sites to attentions, but got {record!r}.")
         attentions = {}
         for site, entry in record.items():
             if not isinstance(entry, Mapping):
-                raise SpaceError(f"Site '{site}' must hold an attention such as {{'name': 'cbam'}}, but got {entry!r}.")
+                raise SpaceError(f"Site '{site}' must have an attention such as {{'name': 'cbam'}}, but got {entry!r}.")
             attentions[site] = Attention.from_dict(entry)
         return cls(attentions)
 
@@ -334,7 +333,7 @@ class Placement:
 
     @classmethod
     def from_json(cls, text: str) -> Placement:
-        """Read what `to_json` wrote. Raises: SpaceError if the text is no JSON."""
+        """Read the output of `to_json`. Raises: SpaceError if the text is not JSON."""
         try:
             record = json.loads(text)
         except json.JSONDecodeError as error:

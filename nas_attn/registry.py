@@ -1,4 +1,4 @@
-"""A table of records by name that installed packages and notebooks can add to; no torch."""
+"""A table of records by name that installed packages and notebooks can extend; no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Named(Protocol):
-    """What has a name."""
+    """A record with a name."""
 
     @property
     def name(self) -> str:
@@ -24,17 +24,17 @@ E = TypeVar("E", bound=Named)
 
 
 class Catalogue(Mapping[str, E], Generic[E]):
-    """Records by name: our own, then registered ones, then those of installed packages.
+    """Records by name: built-in ones, then registered ones, then those of installed packages.
 
-    An installed package names its records in an entry-point group: the point's name is the record's, its object the
-    record. It is imported when its name is asked for, so that one broken package takes nothing but its own away; a name
-    of our own asks for no package.
+    An installed package declares its records in an entry-point group: the entry point's name is that of the record, and
+    its object is the record. It is imported on the first look-up of its name, so a broken plug-in affects only its own
+    entry; built-in names never import a plug-in.
 
     Args:
         group: The entry-point group.
-        noun: What sentences call what a record describes.
-        record: The class of the records, as the package's face exports it.
-        reserved: Words that no record may be called by.
+        noun: The noun for a record in messages.
+        record: The class of the records, as exported by `nas_attn`.
+        reserved: Names that are not allowed.
         error: The class of the errors that refuse a record.
     """
 
@@ -54,7 +54,7 @@ class Catalogue(Mapping[str, E], Generic[E]):
         self._loaded: dict[str, E] = {}
 
     def __getitem__(self, name: str) -> E:
-        """Return the record. Raises: KeyError if there is none, SpaceError if its package cannot give it."""
+        """Return the record. Raises: KeyError if there is none, `error` if its package cannot be loaded."""
         for table in (self._own, self._registered, self._loaded):
             if name in table:
                 return table[name]
@@ -74,16 +74,16 @@ class Catalogue(Mapping[str, E], Generic[E]):
 
     @property
     def own(self) -> tuple[str, ...]:
-        """The names that come with this package."""
+        """The names of the built-in records."""
         return tuple(self._own)
 
     @property
     def registered(self) -> tuple[E, ...]:
-        """The records that `register` added, for another process."""
+        """The records that `register` added; another process can register them too."""
         return tuple(self._registered.values())
 
     def register(self, entry: E) -> None:
-        """Add a record, or put it in the place of one that was registered before by the same name.
+        """Add a record, or replace a registered one of the same name.
 
         Raises: SpaceError for what is no such record, and for a name that is taken or that cannot be a key in a space
         file.
@@ -102,16 +102,16 @@ class Catalogue(Mapping[str, E], Generic[E]):
         self._registered[entry.name] = entry
 
     def unregister(self, name: str) -> None:
-        """Take a registered record out again; nothing happens if there is none."""
+        """Remove a registered record, if there is one of this name."""
         self._registered.pop(name, None)
 
     def loadable(self) -> tuple[E, ...]:
-        """Return every record that can be had; loads the installed ones."""
+        """Return all records that can be loaded; imports the plug-ins."""
         broken = self.problems()
         return tuple(self[name] for name in self if name not in broken)
 
     def problems(self) -> dict[str, str]:
-        """Return the installed records that cannot be had, each with the reason; loads all of them."""
+        """Return the plug-ins that cannot be loaded, with the reasons; imports all of them."""
         found: dict[str, str] = {}
         for name in self._points:
             try:
@@ -121,14 +121,14 @@ class Catalogue(Mapping[str, E], Generic[E]):
         return found | self._shadowed
 
     def origin(self, name: str) -> str:
-        """Return in words who gave the record of this name."""
+        """Return the origin of the record of this name, in words."""
         if name in self._own:
             return "this package"
         return "this process" if name in self._registered else _package(self._points[name])
 
     @cached_property
     def _points(self) -> dict[str, EntryPoint]:
-        """The installed entry points, without those whose name is taken; the first package of a name has it."""
+        """The installed entry points by name; built-in names, and the first package of a name, take precedence."""
         found: dict[str, EntryPoint] = {}
         for point in self._all_points:
             if point.name not in self._own:
@@ -137,15 +137,14 @@ class Catalogue(Mapping[str, E], Generic[E]):
 
     @cached_property
     def _shadowed(self) -> dict[str, str]:
-        """The entry points whose name is taken: `name (package)` -> the sentence."""
+        """The entry points whose name is taken: `name (package)` -> the message."""
         found: dict[str, str] = {}
         for point in self._all_points:
             first = self._points.get(point.name)
             if first is not point:
                 owner = "this package" if first is None else _package(first)
                 found[f"{point.name} ({_package(point)})"] = (
-                    f"{self._described(point)} must bear a name that is free, but {owner} has it: call it "
-                    f"'my_{point.name}'."
+                    f"{self._described(point)} must have a free name, but {owner} has it: call it 'my_{point.name}'."
                 )
         return found
 
@@ -156,7 +155,7 @@ class Catalogue(Mapping[str, E], Generic[E]):
         return tuple(sorted(entry_points(group=self._group), key=lambda point: (point.name, _package(point))))
 
     def _load(self, point: EntryPoint) -> E:
-        """Import what an entry point names. Raises: SpaceError that names the package and what is wrong with it."""
+        """Import the object of an entry point. Raises: `error` with the package and the reason."""
         start = self._described(point)
         try:
             entry = point.load()
@@ -165,7 +164,9 @@ class Catalogue(Mapping[str, E], Generic[E]):
         if not isinstance(entry, self._record):
             raise self._error(f"{start} must be a nas_attn.{self._record.__name__}, but is {type(entry).__name__}.")
         if entry.name != point.name:
-            raise self._error(f"{start} must bear one name, but its entry is called '{entry.name}'.")
+            raise self._error(
+                f"{start} must have the name of its entry point, but the record's name is '{entry.name}'."
+            )
         self._check_name(entry.name)
         return entry
 

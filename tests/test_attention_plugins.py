@@ -283,7 +283,7 @@ def test_an_installed_attention_is_found_loaded_on_use_and_good(install: Install
         ),
         ({"value": "GATES"}, r"cannot be loaded: AttributeError: .* has no attribute 'GATES'\.$"),
         ({"value": "NO_ENTRY"}, r"\(badpack_attn:NO_ENTRY\) must be a nas_attn\.Entry, but is type\.$"),
-        ({"name": "other_gate"}, r"must bear one name, but its entry is called 'other_gate'\.$"),
+        ({"name": "other_gate"}, r"must have the name of its entry point, but the record's name is 'other_gate'\.$"),
         ({"point": "Bad-Gate"}, r"name must be a lower-case identifier and none of none, .*, but got 'Bad-Gate'\.$"),
     ],
 )
@@ -306,7 +306,7 @@ def test_a_package_cannot_take_a_name_of_ours(install: Install) -> None:
     assert catalogue["se"] is ATTENTIONS["se"]
     assert catalogue.problems() == {
         "se (the installed package 'badpack')": "Attention 'se' of the installed package 'badpack' (badpack_attn:GATE) "
-        "must bear a name that is free, but this package has it: call it 'my_se'."
+        "must have a free name, but this package has it: call it 'my_se'."
     }
     assert [entry.name for entry in catalogue.loadable()] == ["se"]
 
@@ -317,7 +317,7 @@ def test_the_first_package_of_a_name_has_it(install: Install) -> None:
 
     assert catalogue["gate"].cls == "apack_attn:Gate"
     assert list(catalogue.problems().values()) == [
-        "Attention 'gate' of the installed package 'bpack' (bpack_attn:GATE) must bear a name that is free, but the "
+        "Attention 'gate' of the installed package 'bpack' (bpack_attn:GATE) must have a free name, but the "
         "installed package 'apack' has it: call it 'my_gate'."
     ]
 

@@ -165,7 +165,7 @@ def test_options_are_checked_as_ours_are(register: Register) -> None:
         check_backbone({"name": "mine", "widht": 3})
     with pytest.raises(SpaceError, match="Backbone 'mine' takes images of 4x4 pixels or more, but got image_size=3"):
         site_table("mine", num_classes=5, in_channels=1, image_size=3)
-    with pytest.raises(SpaceError, match=r"called by none of name, import, .*, but 'mine' has 'weights'"):
+    with pytest.raises(SpaceError, match=r"must be none of name, import, .*, but 'mine' has 'weights'"):
         replace(MINE, options=(BackboneOption("weights", "", "str", "x"),))
 
 
@@ -209,9 +209,9 @@ class FailsInTraining(TwoBlocks):
     ("facts", "sentence"),
     [
         ({"build": raising}, "The build function raised ValueError: no."),
-        ({"build": no_network}, "The build function must give a torch module, but gave object."),
-        ({"build": nn.Identity()}, "The build function must be a function that makes a network, but is a Identity: "),
-        ({"build": wrapped}, "The network is wrapped in DataParallel: pass what it wraps"),
+        ({"build": no_network}, "The build function must return a torch module, but returned object."),
+        ({"build": nn.Identity()}, "The build function must be a function that returns a network, but is a Identity: "),
+        ({"build": wrapped}, "The network is wrapped in DataParallel: pass the wrapped module"),
         ({"build": "no_such:net"}, "The build function 'no_such:net' cannot be loaded: No module named 'no_such'."),
         ({"build": f"{__name__}:raising"}, f"The build function '{__name__}:raising' raised ValueError: no."),
         (
@@ -220,13 +220,16 @@ class FailsInTraining(TwoBlocks):
         ),
         (
             {"fixed": {"num_classes": 4}},
-            "The network mine must give (2, 5) for 2 images of 5 classes, but gives (2, 4)",
+            "The network mine must return (2, 5) for 2 images of 5 classes, but returns (2, 4)",
         ),
-        ({"fixed": {"in_channels": 3}}, "The network TwoBlocks does not take images (2, 1, 8, 8): "),
-        ({"build": FailsInTraining}, "The network FailsInTraining does not take images (2, 1, 8, 8) in training: not "),
+        ({"fixed": {"in_channels": 3}}, "The network TwoBlocks does not accept images (2, 1, 8, 8): "),
+        (
+            {"build": FailsInTraining},
+            "The network FailsInTraining does not accept images (2, 1, 8, 8) in training: not ",
+        ),
         ({"places": raising}, "The places function raised ValueError: no."),
         ({"places": "no_such:places"}, "The places function 'no_such:places' cannot be loaded: No module named"),
-        ({"places": lambda net: ["stem"]}, "The places function must give nas_attn.Place, but gave str."),
+        ({"places": lambda net: ["stem"]}, "The places function must return nas_attn.Place objects, but returned str."),
         (
             {"places": lambda net: [Place("a", "outpt", "stem")]},
             "Unknown kind of site 'outpt' in place 'a': did you mean 'output'?",
@@ -238,11 +241,11 @@ class FailsInTraining(TwoBlocks):
         ({"places": lambda net: [Place("a", "output", "stem")] * 2}, "'a' is named twice."),
         (
             {"places": lambda net: [Place("a", "hidden", "blocks.0")]},
-            "Module 'blocks.0' has no site of kind 'hidden', where place 'a' is said to lie: the branch of block",
+            "Place 'a' must be a site, but module 'blocks.0' has none of kind 'hidden': the branch of block",
         ),
         (
             {"places": lambda net: [Place("a", "output", "classifier")]},
-            "Module 'classifier' has no site of kind 'output'",
+            "Place 'a' must be a site, but module 'classifier' has none of kind 'output'",
         ),
     ],
     ids=lambda value: "" if isinstance(value, Mapping) else value[:60],

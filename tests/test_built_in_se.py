@@ -107,18 +107,16 @@ def test_attention_on_top_of_it_is_warned_of_once(caplog):
         for _ in range(2):
             build_model(SMALL, Placement.from_dict(ONE), **SHAPE, seed=0)
     (record,) = caplog.records
-    assert record.getMessage().startswith("'mobilenet_v3_small' has 9 squeeze-and-excitation modules of its own (")
+    assert record.getMessage().startswith("'mobilenet_v3_small' has 9 built-in squeeze-and-excitation modules (")
     assert "features.1.block.1, " in record.getMessage()
-    assert record.getMessage().endswith(
-        "attention comes on top of them: replace = 'se' in the backbone takes them out."
-    )
+    assert record.getMessage().endswith("attention is added to them: replace = 'se' in the backbone removes them.")
 
 
 def test_a_network_of_one_s_own_is_warned_of_too(caplog):
     model_module._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, "nas_attn"):
         build_model(small(), Placement.from_dict({"features.3": {"name": "eca"}}), **SHAPE, seed=0)
-    assert "'MobileNetV3' has 9 squeeze-and-excitation modules of its own" in caplog.text
+    assert "'MobileNetV3' has 9 built-in squeeze-and-excitation modules" in caplog.text
 
 
 def notes(backbone):
@@ -128,14 +126,14 @@ def notes(backbone):
 
 
 def test_the_plan_s_notes_name_it_and_say_how_to_take_it_out(file):
-    assert any("has 9 squeeze-and-excitation modules of its own" in note for note in notes(SMALL))
+    assert any("has 9 built-in squeeze-and-excitation modules" in note for note in notes(SMALL))
     assert notes({**SMALL, "replace": "se"}) == ()
     assert notes({**SMALL, "replace": "se", "weights": str(file)}) == (f"Initial weights of the backbone: {file}.",)
 
 
 def test_the_listing_of_sites_has_a_row_for_it(run_cli):
     words = ("sites", "mobilenet_v3_small", "stem=small", "--image-size", "32")
-    assert "9 squeeze-and-excitation modules of its own" in run_cli(*words).stdout
+    assert "9 built-in squeeze-and-excitation modules" in run_cli(*words).stdout
     assert "of its own" not in run_cli(*words[:3], "replace=se", *words[3:]).stdout
 
 

@@ -128,7 +128,7 @@ def test_an_altered_weight_is_refused(saved):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(FileError, match=r"best.safetensors are truncated or altered: best.json states another SHA-256"):
+    with pytest.raises(FileError, match=r"best.safetensors are truncated or altered: their SHA-256 differs from the one in best.json"):
         load_model(path)
 
 
@@ -163,7 +163,7 @@ def _set(*keys):
 def test_an_altered_description_is_refused(saved, edit):
     _, path = saved
     _edited(path, edit, sign=False)
-    with pytest.raises(FileError, match=r"best.json is altered: its content does not give the digest that it states"):
+    with pytest.raises(FileError, match=r"best.json is altered: its content does not match its digest"):
         load_model(path)
 
 
@@ -198,7 +198,7 @@ def test_a_description_that_fits_nothing_is_refused_even_when_signed(saved, edit
 def test_what_is_no_description_is_refused(tmp_path, text):
     path = tmp_path / "best.json"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(FileError, match=r"The model file .*best.json (is truncated or altered|must hold an object)"):
+    with pytest.raises(FileError, match=r"The model file .*best.json (is truncated or altered|must contain an object)"):
         load_model(path)
 
 

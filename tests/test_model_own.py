@@ -175,15 +175,15 @@ def test_the_survey_knows_where_the_network_writes_over():
     ("block", "site", "sentence"),
     [
         (own.ModeBlock(8, 8), "1.branch", "Block '1' cannot be opened: its forward reads self.training"),
-        (own.BranchingBlock(8, 8), "1.shortcut", "its forward cannot be read as a graph"),
+        (own.BranchingBlock(8, 8), "1.shortcut", "its forward cannot be traced as a graph"),
         (own.TieBlock(8, 8), "1.pre", "both sides of its addition lie behind 1 convolutions"),
         (own.TwoAdditions(8, 8), "1.branch", "its forward has 2 additions"),
         (own.WritesOver(8, 8), "1.branch", "its addition overwrites a tensor that is read again"),
-        (own.WritesOverByPower(8, 8), "1.branch", "it would compute something else then"),
+        (own.WritesOverByPower(8, 8), "1.branch", "its outputs would change"),
         (own.SharedStart(8, 8), "1.pre", "the shortcut of block '1' begins with what its branch begins with"),
-        (own.Block(8, 8), "1.unused", "it is never run"),
+        (own.Block(8, 8), "1.unused", "it never runs"),
         (own.Block(8, 8), "1.brunch", "Unknown site '1.brunch' in backbone 'Sequential': did you mean '1.branch'"),
-        (own.Block(8, 8), "3", r"it gives a tensor of shape \(2, 8\), and a map"),
+        (own.Block(8, 8), "3", r"it returns a tensor of shape \(2, 8\), but must return a map"),
         (own.Block(8, 8), "0.branch", "Unknown site '0.branch'"),
     ],
 )
@@ -193,15 +193,15 @@ def test_a_site_that_cannot_be_had_is_refused_in_words(block, site, sentence):
 
 
 def test_a_module_that_runs_twice_is_refused_in_words():
-    sentence = "Nothing can be placed at 'conv' of backbone 'Odd': the network runs it 2 times, and once is needed"
+    sentence = "Nothing can be placed at 'conv' of backbone 'Odd': it runs 2 times, but must run once"
     with pytest.raises(SpaceError, match=sentence):
         build_model(own.Odd(), _at("conv"), **SHAPE)
 
 
 def test_a_network_that_does_not_fit_the_task_is_refused_in_words():
-    with pytest.raises(SpaceError, match=r"must give \(2, 7\) for 2 images of 7 classes, but gives \(2, 5\)"):
+    with pytest.raises(SpaceError, match=r"must return \(2, 7\) for 2 images of 7 classes, but returns \(2, 5\)"):
         build_model(own.PlainCNN(), NOTHING, num_classes=7, in_channels=1, image_size=8)
-    with pytest.raises(SpaceError, match=r"The network Odd does not take images \(2, 1, 9, 9\): .*mat1"):
+    with pytest.raises(SpaceError, match=r"The network Odd does not accept images \(2, 1, 9, 9\): .*mat1"):
         build_model(own.Odd(), NOTHING, num_classes=5, in_channels=1, image_size=9)
     with pytest.raises(SpaceError, match="A network of your own needs image_size >= 1, but got image_size=None"):
         build_model(own.PlainCNN(), NOTHING, num_classes=5, in_channels=1)
@@ -218,7 +218,7 @@ def test_a_function_makes_the_network_anew_from_the_seed():
     first, again, other = (build_model(own.PlainCNN, NOTHING, **SHAPE, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["backbone.classifier.weight"], other["backbone.classifier.weight"])
-    with pytest.raises(SpaceError, match="The backbone's function must give a torch module, but gave object"):
+    with pytest.raises(SpaceError, match="The backbone's function must return a torch module, but returned object"):
         build_model(own.make_nothing, NOTHING, **SHAPE)
 
 
@@ -236,7 +236,7 @@ def test_a_network_may_be_imported_by_a_space():
     [
         ({"import": "no_such_module:net"}, "'no_such_module:net' cannot be loaded: No module named"),
         ({"import": "own_networks:nothing"}, "'own_networks:nothing' cannot be loaded: module 'own_networks' has no"),
-        ({"import": "own_networks:make_nothing"}, "must give a torch module, but gave object"),
+        ({"import": "own_networks:make_nothing"}, "must return a torch module, but returned object"),
         ({"import": "own_networks:make_residual", "depth": 3}, "has no option 'depth': it takes num_classes, in_cha"),
     ],
 )

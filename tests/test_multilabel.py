@@ -24,7 +24,7 @@ from nas_attn.cli.commands import main
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed
-from nas_attn.model.tasks import READINGS, BinaryCrossEntropy, class_weights, label_aucs, mean_auc, positive_weights
+from nas_attn.model.tasks import LABEL_KINDS, BinaryCrossEntropy, class_weights, label_aucs, mean_auc, positive_weights
 from nas_attn.records import RunRecord
 from nas_attn.report.page import render
 from nas_attn.report.verdict import verdict
@@ -34,7 +34,7 @@ from nas_attn.run.progress import SilentDisplay, _best
 from nas_attn.training.auxiliary import auxiliary_loss
 from nas_attn.training.loop import predict, train
 
-ONE, SEVERAL = READINGS["single-label"], READINGS["multi-label"]
+ONE, SEVERAL = LABEL_KINDS["single-label"], LABEL_KINDS["multi-label"]
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from nas_attn.cli.commands import main
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data.dataset import Images, load_data
 from nas_attn.errors import ConfigError, RunError, SpaceError
-from nas_attn.model.tasks import READINGS, class_logits, class_weights
+from nas_attn.model.tasks import LABEL_KINDS, class_logits, class_weights
 from nas_attn.records import RunRecord
 from nas_attn.report.page import render
 from nas_attn.run.job import search
@@ -32,7 +32,7 @@ from nas_attn.space.fit import placement_cost
 from nas_attn.space.published import load_published
 from nas_attn.training.loop import accuracy, predict, train
 
-ONE = READINGS["single-label"]
+ONE = LABEL_KINDS["single-label"]
 
 
 # --- the loss and the value

@@ -171,7 +171,7 @@ def test_a_buffer_is_read_each_time_and_decides_nothing_for_good():
     for count in (0.0, 3.0):
         block.seen.fill_(count)
         assert torch.equal(opened(x), block(x))
-    with pytest.raises(SpaceError, match="its forward cannot be read as a graph"):
+    with pytest.raises(SpaceError, match="its forward cannot be traced as a graph"):
         open_block(Counting(8, 8, decides=True), "b")
 
 
@@ -197,7 +197,7 @@ class Keeping(own.Block):
 def test_a_block_that_keeps_something_on_itself_is_refused_and_left_as_it_was(how):
     block = Keeping(8, 8, how)
     before = set(vars(block))
-    with pytest.raises(SpaceError, match=rf"its forward keeps something on the block itself \('{how}'\)"):
+    with pytest.raises(SpaceError, match=rf"its forward changes an attribute of the block \('{how}'\)"):
         open_block(block, "b")
     assert set(vars(block)) == before
     assert (block.log, block.count) == ([], 0)
@@ -259,12 +259,12 @@ def test_a_shortcut_that_begins_like_the_branch_leaves_no_pre():
     ("block", "reason"),
     [
         (own.ModeBlock(8, 8), "its forward reads self.training"),
-        (own.BranchingBlock(8, 8), "its forward cannot be read as a graph"),
+        (own.BranchingBlock(8, 8), "its forward cannot be traced as a graph"),
         (own.TieBlock(8, 8), "both sides of its addition lie behind 1 convolutions"),
         (own.TwoAdditions(8, 8), "its forward has 2 additions"),
         (own.WritesOver(8, 8), "its addition overwrites a tensor that is read again"),
         (own.WritesOverByMethod(8, 8), "its addition overwrites a tensor that is read again"),
-        (own.Constant(8, 8), "its forward makes a tensor of its own"),
+        (own.Constant(8, 8), "its forward creates a tensor"),
         (nn.Sequential(nn.Conv2d(8, 8, 1)), "its forward has no addition"),
         (nn.Bilinear(2, 2, 2), "it must take one tensor and return one tensor"),
     ],

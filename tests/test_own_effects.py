@@ -64,7 +64,7 @@ class Hidden(Net):
 
 def test_a_module_that_is_reached_otherwise_than_by_name_is_refused_and_the_others_are_not():
     assert "Block 'block' cannot be opened: the network uses more of it than its" in reason(Hidden(), "block.branch")
-    assert "the network reaches it by another way than its name" in reason(Hidden(), "conv.conv")
+    assert "the network does not call it by its name" in reason(Hidden(), "conv.conv")
     model = build_model(Hidden(), at("block"), **SHAPE)  # a hook goes where the module goes
     model(images()).sum().backward()
     assert all(weight.grad is not None for weight in model.attention.parameters())
@@ -85,7 +85,7 @@ class ReadsConv(Net):
 def test_what_takes_a_convolution_s_place_tells_what_that_was_but_has_no_weight():
     sk = {"groups": None, "reduction": 2, "min_hidden": 4}
     assert build_model(ReadsConv(), at("a.conv", "sk", **sk), **SHAPE)(images()).shape == (2, 5)
-    assert "the network reads more of it than what it gives" in reason(ReadsConv(), "b.conv")
+    assert "the network reads more of it than its output" in reason(ReadsConv(), "b.conv")
 
 
 class ReadsNorm(Net):
@@ -132,7 +132,7 @@ class OtherwiseInTraining(Net):
 
 def test_what_a_network_uses_in_training_only_is_seen():
     assert "the network uses more of it than its forward" in reason(OtherwiseInTraining(), "block.branch")
-    assert "the network reads more of it than what it gives" in reason(OtherwiseInTraining(), "conv.conv")
+    assert "the network reads more of it than its output" in reason(OtherwiseInTraining(), "conv.conv")
     build_model(OtherwiseInTraining(), at("block"), **SHAPE).train()(images()).sum().backward()
 
 
@@ -155,7 +155,9 @@ class Counting(Net):
 
 def test_numbers_that_are_none_are_compared_too_and_a_network_that_counts_is_refused():
     assert build_model(Numberless(), at("stem"), **SHAPE)
-    with pytest.raises(SpaceError, match=r"^The network Counting must give the same twice for the same images, or no"):
+    with pytest.raises(
+        SpaceError, match=r"^The network Counting must return the same output twice for the same images, but does not"
+    ):
         build_model(Counting(), at("stem"), **SHAPE)
 
 
@@ -175,7 +177,7 @@ class Unread(Net):
 
 def test_no_attention_goes_where_its_output_is_lost_or_nothing_is_trained():
     for site in ("lost", "stem", "fixed", "fixed.branch", "fixed.conv1.conv", "fixed.bn2"):
-        assert "no gradient comes back from what it gives, so that nothing there could" in reason(Unread(), site)
+        assert "its output gets no gradient, so an attention there could not" in reason(Unread(), site)
     assert build_model(Unread(), at("last"), **SHAPE)
 
 
@@ -194,7 +196,7 @@ class WritesAside(nn.Module):
 def test_no_attention_goes_where_a_copy_would_change_the_network():
     net = OfBlock(WritesAside()).eval()
     assert reason(net, "block.pre").endswith(
-        "part of the network writes over it in place, and another part reads the result."
+        "part of the network modifies it in place, and another part reads the result."
     )
     for site in ("stem", "block.branch", "block.shortcut"):
         model = build_model(net, at(site, start="identity"), **SHAPE).eval()
@@ -221,7 +223,7 @@ class TiedDefault(Net):
 @pytest.mark.parametrize(("net", "name"), [(TiedFunction, "steps"), (TiedDefault, "step")])
 def test_a_function_that_a_copy_would_share_is_refused(net, name):
     with pytest.raises(
-        SpaceError, match=rf"^'{name}' of the network is a function that holds modules of .*: make it a method\.$"
+        SpaceError, match=rf"^'{name}' of the network is a function that refers to modules of .*: make it a method\.$"
     ):
         build_model(net(), Placement(), **SHAPE)
 
@@ -250,7 +252,8 @@ class LateBuffer(Net):
 
 
 def test_a_network_that_registers_as_it_runs_is_refused_unless_it_has_run(tmp_path):
-    with pytest.raises(SpaceError, match=r"LateBuffer gets 'mean' only as it runs, .* run the network once\.$"):
+    message = r"LateBuffer creates 'mean' in its first pass, .* run the network once before\.$"
+    with pytest.raises(SpaceError, match=message):
         build_model(LateBuffer, at("stem"), **SHAPE)
     net = LateBuffer()
     net(images())

@@ -71,21 +71,21 @@ def _hooked() -> nn.Conv2d:
 @pytest.mark.parametrize(
     ("part", "site", "sentence"),
     [
-        (lambda: Two(tuple), "part", r"it gives 2 outputs \(tuple\), and a map"),
-        (lambda: Two(dict), "part", r"it gives 2 outputs \(dict\), and a map"),
-        (lambda: Two(dict), "part.branch", r"Block 'part' cannot be opened: it gives 2 outputs \(dict\)"),
+        (lambda: Two(tuple), "part", r"it returns 2 outputs \(tuple\), but must return a map"),
+        (lambda: Two(dict), "part", r"it returns 2 outputs \(dict\), but must return a map"),
+        (lambda: Two(dict), "part.branch", r"Block 'part' cannot be opened: it returns 2 outputs \(dict\)"),
         (lambda: parametrizations.weight_norm(_conv()), "part.conv", "its weights are computed by a parametrization"),
         (lambda: parametrizations.spectral_norm(_conv()), "part.conv", "its weights are computed by a parametrization"),
         (lambda: Standardised(8, 8, 3, padding=1), "part.conv", "Standardised has a forward of its own"),
         (_hooked, "part.conv", "it has hooks of its own"),
-        (lambda: _conv().requires_grad_(False), "part.conv", "its weights are frozen, and what takes its place is tr"),
-        (lambda: nn.Conv2d(8, 8, 1), "part.conv", "a 3x3 convolution is needed that keeps the map"),
+        (lambda: _conv().requires_grad_(False), "part.conv", "its weights are frozen, but an attention in its place"),
+        (lambda: nn.Conv2d(8, 8, 1), "part.conv", "it must be a 3x3 convolution with zero padding that keeps the map"),
         (
             lambda: nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
             "part.conv",
-            "a 3x3 convolution is needed .* with zeros around it",
+            "it must be a 3x3 convolution with zero padding",
         ),
-        (lambda: nn.AdaptiveAvgPool2d(2), "part.head", "a pooling to one pixel is needed"),
+        (lambda: nn.AdaptiveAvgPool2d(2), "part.head", "it must pool to one pixel"),
     ],
 )
 def test_a_part_that_is_no_site_says_why_and_the_others_stay_sites(part, site, sentence):
@@ -110,7 +110,8 @@ def test_parametrized_weights_take_attention_behind_them(norm):
 def test_what_torch_jit_has_compiled_is_refused_in_words():
     part = torch.jit.script(nn.Sequential(_conv(), nn.ReLU()))
     for net, words in ((Part(part), "Part 'part' of the network"), (part, "The network")):
-        with pytest.raises(SpaceError, match=f"{words} is compiled by torch.jit, whose copies cannot be trained: pass"):
+        message = f"{words} is compiled by torch.jit, and its copies cannot be trained: pass the original module."
+        with pytest.raises(SpaceError, match=message):
             build_model(net, Placement(), **SHAPE)
 
 
@@ -119,11 +120,11 @@ def test_what_torch_jit_has_compiled_is_refused_in_words():
     [
         (
             lambda net: nn.DataParallel(net),
-            r"The network is wrapped in DataParallel: pass what it wraps \(its .module\)",
+            r"The network is wrapped in DataParallel: pass the wrapped module \(its .module\)",
         ),
         (lambda net: torch.compile(net, backend="eager"), r"is wrapped in OptimizedModule: .* \(its ._orig_mod\)"),
         (lambda net: nn.Sequential(nn.DataParallel(net)), "Part '0' of the network is wrapped in DataParallel"),
-        (lambda net: net.to("meta"), "The network's weights must hold numbers, but 'conv.weight' lies on the device"),
+        (lambda net: net.to("meta"), "The network's weights must have values, but 'conv.weight' is on the meta device"),
     ],
 )
 def test_a_network_that_is_wrapped_or_empty_is_refused_in_words(wrapped, sentence):
@@ -139,12 +140,12 @@ def test_a_lazy_network_is_initialised_by_the_seed_and_one_that_must_be_copied_i
     assert first(IMAGES).shape == (4, 5)
     net = LazyNet()
     with pytest.raises(
-        SpaceError, match=r"'features.0.weight' of the network is lazy, and cannot be copied: run it once"
+        SpaceError, match=r"'features.0.weight' of the network is lazy and cannot be copied: run the network once"
     ):
         build_model(net, Placement(), **SHAPE)
     net(IMAGES)
     net.never = nn.LazyConv2d(3, 1)
-    with pytest.raises(SpaceError, match=r"'never.weight' of the network is lazy, and a run does not initialise it"):
+    with pytest.raises(SpaceError, match=r"'never.weight' of the network is lazy, and a pass does not initialise it"):
         build_model(lambda: net, Placement(), **SHAPE)
 
 
@@ -188,7 +189,7 @@ A_NETWORK = nn.Identity()
 
 def test_a_network_for_a_search_gives_logits_in_training_too():
     spec = {"import": f"{__name__}:make_tuple"}
-    with pytest.raises(SpaceError, match=r"for 2 images of 5 classes in training, but gives 2 outputs \(tuple"):
+    with pytest.raises(SpaceError, match=r"for 2 images of 5 classes in training, but returns 2 outputs \(tuple"):
         site_table(spec, **SHAPE)
     assert build_model(make_tuple(), _at("conv", reduction=2), **SHAPE).eval()(IMAGES).shape == (4, 5)
 
@@ -197,7 +198,10 @@ def test_a_network_for_a_search_gives_logits_in_training_too():
     ("function", "sentence"),
     [
         ("make_nothing", "make_nothing' raised RuntimeError: no such thing."),
-        ("A_NETWORK", "A_NETWORK' must be a function that makes a network, but is a Identity: every model gets a new"),
+        (
+            "A_NETWORK",
+            "A_NETWORK' must be a function that returns a network, but is a Identity: every model needs a new",
+        ),
     ],
 )
 def test_a_function_that_makes_no_network_is_refused_in_words(function, sentence):

@@ -210,7 +210,9 @@ def test_a_norm_without_weights_of_its_own_stays():
 def test_maps_with_channels_last_are_no_sites_even_where_the_sizes_agree():
     found = survey(ChannelsLast(), Shape(**SHAPE))
     assert [site.name for site in found.table.sites] == ["stem.conv", "stem"]
-    with pytest.raises(SpaceError, match=r"'mix' .* gives a tensor of shape \(2, 8, 8, 8\), which is not seen to be a"):
+    with pytest.raises(
+        SpaceError, match=r"'mix' .* returns a tensor of shape \(2, 8, 8, 8\), which is not known to be a"
+    ):
         build_model(ChannelsLast(), _at("mix", reduction=2), **SHAPE)
 
 
@@ -230,7 +232,7 @@ def test_a_network_of_one_image_size_offers_the_maps_that_its_convolutions_handl
     assert [site.name for site in found.table.sites] == ["stem.conv", "stem"]
     assert (
         found.table.refusals["act"]
-        == "it gives a tensor of shape (2, 2, 4, 64), which is not seen to be a map (N, C, H, W)"
+        == "it returns a tensor of shape (2, 2, 4, 64), which is not known to be a map (N, C, H, W)"
     )
 
 
@@ -253,7 +255,7 @@ def _gated() -> nn.Module:
 def test_the_head_is_the_pooling_that_ends_the_maps():
     found = survey(_gated(), Shape(**SHAPE))
     assert [site.name for site in found.table.sites if site.kind == "head"] == ["pool.head"]
-    assert "the network goes on with maps behind it" in found.table.refusals["squeeze.head"]
+    assert "it must be the last pooling, but maps follow it" in found.table.refusals["squeeze.head"]
     net = nn.Sequential(_gated().conv, nn.AdaptiveAvgPool2d([1, 1]), nn.Flatten(), nn.Linear(8, 5))
     assert [site.name for site in survey(net, Shape(**SHAPE)).table.sites if site.kind == "head"] == ["1.head"]
 

@@ -106,7 +106,7 @@ def test_a_classifier_of_other_classes_is_left_as_drawn_with_a_line_in_the_log(f
     key, conv = classifier(drawn), first_conv(drawn)
     assert torch.equal(found[key], drawn[key])
     assert torch.equal(found[conv], state_of()[conv])
-    assert f"the classifier '{key.removesuffix('.weight')}' is left as drawn" in caplog.text
+    assert f"the classifier '{key.removesuffix('.weight')}' keeps its initial weights" in caplog.text
 
 
 def test_classes_of_the_same_name_keep_their_rows(file, tmp_path, caplog):
@@ -170,7 +170,7 @@ def test_a_file_that_is_none_or_damaged_or_executes_code_is_refused(tmp_path):
     with pytest.raises(FileError, match=r"code\.pth cannot be read: "):
         built(tmp_path / "code.pth")
     torch.save({"epoch": 3}, tmp_path / "none.pth")
-    with pytest.raises(FileError, match="must hold a state dict, but hold dict of other things"):
+    with pytest.raises(FileError, match="must be a state dict of tensors, but are a dict of other objects"):
         built(tmp_path / "none.pth")
     with pytest.raises(FileError, match=r"\.safetensors, \.pt, \.pth file or a name .*, but got 'a/b\.bin'"):
         built("a/b.bin")
@@ -213,7 +213,7 @@ def test_a_fetch_that_fails_and_unknown_names_are_one_sentence(tmp_path, monkeyp
         raise OSError("no route")
 
     monkeypatch.setattr(hub, "download_url_to_file", fetch)
-    with pytest.raises(FileError, match=r"IMAGENET1K_V2 cannot be fetched from https://.*resnet50.*: no route\.$"):
+    with pytest.raises(FileError, match=r"IMAGENET1K_V2 cannot be downloaded from https://.*resnet50.*: no route\.$"):
         built("IMAGENET1K_V2", spec={"name": "resnet50", "download": True}, image_size=32)
     with pytest.raises(SpaceError, match=r"Unknown weights of backbone 'resnet18' 'IMAGENET1K_V2': did you mean"):
         built("IMAGENET1K_V2", spec={"name": "resnet18"}, image_size=32)

@@ -139,8 +139,8 @@ def test_weights_of_another_network_are_refused_at_the_first_key_that_differs(tm
         ("own_networks:make_residual", "must be stated: add --image-size, such as 64."),
         ("own_networks:make_residul --image-size 16", "'own_networks:make_residul' cannot be loaded: "),
         ("no_such_module:net --image-size 16", "'no_such_module:net' cannot be loaded: No module named"),
-        ("own_networks:make_nothing --image-size 16", "must give a torch module, but gave object"),
-        ("own_networks:make_odd --image-size 16 --in-channels 1", "does not take images (2, 1, 16, 16): "),
+        ("own_networks:make_nothing --image-size 16", "must return a torch module, but returned object"),
+        ("own_networks:make_odd --image-size 16 --in-channels 1", "does not accept images (2, 1, 16, 16): "),
     ],
 )
 def test_what_cannot_be_listed_is_refused_in_one_sentence(words, sentence, capsys):

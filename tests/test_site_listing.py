@@ -55,9 +55,9 @@ def test_the_foot_says_what_kinds_and_shorthands_stand_for(capsys):
 
 def test_a_network_of_ones_own_says_which_modules_are_no_sites(capsys):
     shown = _shown(capsys, "own_networks:make_odd", "--num-classes", "5", "--in-channels", "1", "--image-size", "8")
-    assert re.search(r"conv +the network runs it 2 times, and once is needed\n", shown)
-    assert re.search(r"never +it is never run\n", shown)
-    assert re.search(r"flat and 1 more +it gives a tensor of shape|flat +it gives a tensor of shape \(2, 64\)", shown)
+    assert re.search(r"conv +it runs 2 times, but must run once\n", shown)
+    assert re.search(r"never +it never runs\n", shown)
+    assert re.search(r"flat and 1 more +it returns a tensor of shape|flat +it returns a tensor of shape \(2, 64\)", shown)
 
 
 def test_the_foot_wraps_to_the_terminal(capsys, monkeypatch):

@@ -171,7 +171,7 @@ def test_inception_resnet_v2_opens_its_forty_blocks_and_comes_back_from_its_file
 def test_an_image_that_the_network_cannot_take_is_one_sentence_with_timm_s_own_size():
     with pytest.raises(
         SpaceError,
-        match=r"^The network InceptionResnetV2 does not take images \(2, 3, 32, 32\): .*; timm's own images for "
+        match=r"^The network InceptionResnetV2 does not accept images \(2, 3, 32, 32\): .*; timm's own images for "
         r"it are 299x299\.$",
     ):
         site_table("timm:inception_resnet_v2", **SHAPE)
@@ -179,7 +179,8 @@ def test_an_image_that_the_network_cannot_take_is_one_sentence_with_timm_s_own_s
 
 def test_logits_of_another_shape_are_one_sentence():
     spec = {"name": "timm:test_vit", "global_pool": ""}
-    with pytest.raises(SpaceError, match=r"^The network timm:test_vit must give \(2, 5\) .*, but gives \(2, 5, 5\): "):
+    message = r"^The network timm:test_vit must return \(2, 5\) .*, but returns \(2, 5, 5\): "
+    with pytest.raises(SpaceError, match=message):
         site_table(spec, **SHAPE)
 
 
@@ -191,12 +192,12 @@ def test_logits_of_another_shape_are_one_sentence():
     [
         ("resnt18", r"Unknown network of timm 'resnt18' in x\.toml: did you mean 'resnet18'\? Known: .* more\."),
         ("", r"Backbone 'timm:' in x\.toml must be timm: and a name of timm's registry"),
-        ("hf-hub:timm/resnet18.a1_in1k", r"without a place, a path or a tag\.$"),
-        ("hf_hub:timm/resnet18", r"without a place, a path or a tag\.$"),
-        ("local-dir:/etc", r"without a place, a path or a tag\.$"),
-        ("local-dir", r"without a place, a path or a tag\.$"),
-        ("../resnet18", r"without a place, a path or a tag\.$"),
-        ("resnet18.a1_in1k", r"without a place, a path or a tag: write weights = 'a1_in1k'\.$"),
+        ("hf-hub:timm/resnet18.a1_in1k", r"without a source, a path or a tag\.$"),
+        ("hf_hub:timm/resnet18", r"without a source, a path or a tag\.$"),
+        ("local-dir:/etc", r"without a source, a path or a tag\.$"),
+        ("local-dir", r"without a source, a path or a tag\.$"),
+        ("../resnet18", r"without a source, a path or a tag\.$"),
+        ("resnet18.a1_in1k", r"without a source, a path or a tag: write weights = 'a1_in1k'\.$"),
     ],
 )
 def test_a_name_that_is_not_in_timm_s_registry_is_refused(name, sentence):
@@ -209,11 +210,11 @@ def test_a_name_that_is_not_in_timm_s_registry_is_refused(name, sentence):
     [
         (
             {"pretrained": True},
-            r"'timm:test_resnet' in x\.toml takes no 'pretrained': weights in \[backbone\] says what",
+            r"'timm:test_resnet' in x\.toml takes no 'pretrained': use weights in \[backbone\]",
         ),
-        ({"checkpoint_path": "a.pth"}, "takes no 'checkpoint_path': weights in"),
-        ({"pretrained_cfg": {"file": "a.pth"}}, "takes no 'pretrained_cfg': weights in"),
-        ({"num_classes": 3}, "takes no 'num_classes': the data says it"),
+        ({"checkpoint_path": "a.pth"}, "takes no 'checkpoint_path': use weights in"),
+        ({"pretrained_cfg": {"file": "a.pth"}}, "takes no 'pretrained_cfg': use weights in"),
+        ({"num_classes": 3}, "takes no 'num_classes': it follows from the data"),
         (
             {"act_layer": torch.nn.SiLU},
             "Option 'act_layer' of .* in x.toml must be a word, a number, or a list or table",
@@ -394,4 +395,4 @@ def test_attention_on_top_of_it_is_warned_of(caplog):
     site = next(site.name for site in site_table(name, **SHAPE).sites if site.kind == "branch")
     with caplog.at_level(logging.WARNING, "nas_attn"):
         build_model(name, Placement.from_dict({site: {"name": "eca"}}), **SHAPE, seed=0)
-    assert f"'{name}' has 9 squeeze-and-excitation modules of its own" in caplog.text
+    assert f"'{name}' has 9 built-in squeeze-and-excitation modules" in caplog.text

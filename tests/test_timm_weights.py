@@ -71,13 +71,13 @@ def test_weights_that_are_not_there_are_fetched_only_with_leave(hub, monkeypatch
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     spec = {"name": "timm:test_nfnet", "weights": "r160_in1k"}
     with pytest.raises(
-        FileError, match=r"r160_in1k are not on this machine \(timm/test_nfnet\.r160_in1k of .*\), .*: give --download"
+        FileError, match=r"r160_in1k are not on this machine \(timm/test_nfnet\.r160_in1k of .*\), .*: use --download"
     ):
         build_model(spec, Placement(), **SHAPE)
     assert not fetched
     assert build_model({**spec, "download": True}, Placement(), **SHAPE)
     assert fetched == [("timm/test_nfnet.r160_in1k", "model.safetensors")]
-    with pytest.raises(FileError, match=r"cannot be fetched from timm/test_nfnet.* Hub: no route to host\.$"):
+    with pytest.raises(FileError, match=r"cannot be downloaded from timm/test_nfnet.* Hub: no route to host\.$"):
         build_model({**spec, "download": True}, Placement(), **SHAPE)
 
 

@@ -1,4 +1,4 @@
-"""Builds a backbone from its spec, its weights drawn from the seed alone."""
+"""Builds a backbone from its spec; its initial weights depend on the seed alone."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 
 def build_backbone(spec: str | Spec, shape: Shape, *, seed: int, class_names: Sequence[str] = ()) -> nn.Module:
-    """Return the plain network on the CPU, its initial weights drawn from `seed` alone, or those that its spec names.
+    """Return the plain network on the CPU, with initial weights from `seed` alone, or with the weights of its spec.
 
     Args:
-        class_names: Of the images, where they are known: of weights whose classes have names, those rows are kept.
-    Raises: SpaceError if the spec is not valid, or if an imported function does not give a network; FileError if the
-    weights cannot be read, or are another network's.
+        class_names: Names of the images' classes, if known: classifier rows of pretrained weights are kept by name.
+    Raises: SpaceError if the spec is not valid, or an imported function does not return a network; FileError if the
+    weights cannot be read, or belong to another network.
     """
     checked = check_backbone(spec)
     net, notes = start_backbone(checked, find_weights(checked), shape, seed=seed, class_names=class_names)
@@ -47,7 +47,7 @@ def start_backbone(
     seed: int,
     class_names: Sequence[str] = (),
 ) -> tuple[nn.Module, list[str]]:
-    """Return the plain network of a checked spec, started from a file if there is one, and how that fits it.
+    """Return the plain network of a checked spec, with the weights of `file` if any, and notes on adapted weights.
 
     Raises: as `build_backbone`.
     """
@@ -79,13 +79,13 @@ def _plain(checked: Spec, shape: Shape, seed: int) -> nn.Module:
 
 
 def load_object(path: str) -> Any:
-    """Return what "module:name" names."""
+    """Import the object with the path "module:name"."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def load_function(function: str | Callable[..., Any], noun: str) -> Callable[..., Any]:
-    """Return a function, imported if it is given as "module:name". Raises: SpaceError if it cannot be loaded."""
+    """Return a function, imported if it is a path "module:name". Raises: SpaceError if it cannot be loaded."""
     if not isinstance(function, str):
         return function
     try:
@@ -98,7 +98,7 @@ def load_function(function: str | Callable[..., Any], noun: str) -> Callable[...
 
 
 def called(noun: str, function: str | Callable[..., Any]) -> str:
-    """Return how a sentence calls a function: by where it is, if that is what is known of it."""
+    """Return a function in words for messages: with its path, if it was named by one."""
     return f"{noun} '{function}'" if isinstance(function, str) else noun
 
 

@@ -1,4 +1,4 @@
-"""The table of backbones by name, and what a spec must hold; no torch."""
+"""The table of backbones by name, and the check of a backbone's spec; no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nas_attn.registry import Catalogue
 
 BACKBONES = Catalogue(*ENTRIES, group="nas_attn.backbones", noun="backbone", record=Backbone)
 START_KEYS = ("weights", "download")
-"""Keys of a spec that say what the network starts from, and not what it is."""
+"""Keys of a spec that name the initial weights and do not change the network."""
 
 _PLAIN = {"bool": (bool, "true or false"), "str": (str, "a word")}
 """Types of options without a range, and their values in words."""
@@ -31,9 +31,9 @@ def backbone_entry(name: str, where: str = "") -> Backbone:
 
 
 def register_backbone(entry: Backbone) -> None:
-    """Add a backbone of one's own for this process and the workers of its searches, e.g. in a notebook.
+    """Add a backbone for this process and the workers of its searches, e.g. in a notebook.
 
-    An installed package adds its own for everybody by the entry-point group `nas_attn.backbones`.
+    An installed package adds backbones through the entry-point group `nas_attn.backbones`.
 
     Raises: SpaceError for a name that is taken, or that cannot be a key in a space file.
     """
@@ -41,19 +41,19 @@ def register_backbone(entry: Backbone) -> None:
 
 
 def plugged_entry(spec: Spec) -> Backbone | None:
-    """Return the record of a backbone that a package or this process added; None for any other network."""
+    """Return the record of a backbone that was registered or is a plug-in; None for any other network."""
     name = spec.get("name")
     return None if name is None or name in BACKBONES.own or is_timm(spec) else backbone_entry(name)
 
 
 def is_foreign(spec: Spec) -> bool:
-    """Tell whether the network is made by code that is neither ours nor timm's: no file is kept of what it offers."""
+    """Return whether neither this package nor timm builds the network: its survey is not cached on disk."""
     return "import" in spec or plugged_entry(spec) is not None
 
 
 @contextmanager
 def blamed_on(name: str, where: str = "") -> Iterator[None]:
-    """Let a SpaceError say first that the backbone of this name cannot be used."""
+    """Context manager: a SpaceError raised inside is prefixed by the name of the backbone."""
     try:
         yield
     except SpaceError as error:
@@ -61,22 +61,21 @@ def blamed_on(name: str, where: str = "") -> Iterator[None]:
 
 
 def unusable(name: str, why: str, where: str = "") -> str:
-    """Return the sentence on a backbone that something is wrong with."""
+    """Return the message for a backbone that cannot be used."""
     return f"Backbone '{name}'{placed(where)} cannot be used: {why}"
 
 
 def check_backbone(spec: str | Spec, where: str = "") -> dict[str, Any]:
     """Return `spec` with every option filled in, so that equal networks have equal specs.
 
-    Beside its options, every backbone takes `replace = "se"`, which takes its own squeeze-and-excitation out;
-    `weights`, which it starts from (a file, or a name of torchvision's or timm's); and `download`, whether these
-    may be fetched. A function that is imported never sees these keys.
+    Besides its options, every backbone has `replace = "se"`, which removes its built-in squeeze-and-excitation;
+    `weights`, its initial weights (a file, or a name of torchvision's or timm's); and `download`, whether these may be
+    downloaded. An imported function never gets these keys.
 
     Args:
         spec: A name, or `{"name": ..., option: value}`, where `timm:NAME` is timm's network of that name; or
-            `{"import": "module:function", ...}` for one of the user's own. Options of timm's and the user's networks
-            are their own business and pass unchecked.
-        where: The file that it stands in, for the message.
+            `{"import": "module:function", ...}` for a user's own. The options of the last two are not checked.
+        where: The file of the spec, for messages.
     Raises: SpaceError that names the nearest backbone or option, or the range of a value.
     """
     record = {"name": spec} if isinstance(spec, str) else dict(spec)
@@ -84,19 +83,19 @@ def check_backbone(spec: str | Spec, where: str = "") -> dict[str, Any]:
     replace = record.pop("replace", None)
     if replace not in (None, "se"):
         raise SpaceError(
-            f"replace of a backbone must be 'se', which takes its own squeeze-and-excitation out{_in(where)}, but got "
+            f"replace of a backbone must be 'se', which removes its squeeze-and-excitation{_in(where)}, but got "
             f"{replace!r}."
         )
     return {**_check_network(record, where), **({"replace": replace} if replace else {}), **start}
 
 
 def without_start(spec: Spec) -> dict[str, Any]:
-    """Return a spec without its `weights`: what the network is, whatever it starts from."""
+    """Return a spec without the keys of its initial weights."""
     return {key: value for key, value in spec.items() if key not in START_KEYS}
 
 
 def _check_start(record: Spec, where: str) -> dict[str, Any]:
-    """Return what a network starts from, without what says nothing."""
+    """Return the checked keys of the initial weights, without defaults."""
     weights, download = record.get("weights"), record.get("download", False)
     if weights is not None and (not isinstance(weights, str) or not weights):
         raise SpaceError(
@@ -129,7 +128,7 @@ def _check_network(record: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def image_sizes(spec: str | Spec) -> tuple[int, int]:
-    """Return height and width of the smallest image that a catalogue backbone takes, and of its default one."""
+    """Return the smallest and the default image size of a catalogue backbone."""
     checked = check_backbone(spec)
     return backbone_entry(checked["name"]).image_sizes(checked)
 
@@ -169,7 +168,7 @@ def _image_size(spec: Spec, image_size: int | None) -> int:
 
 
 def _free_size(image_size: int | None, network: str) -> int:
-    """Return the image size of a network whose least one nobody knows before it is run."""
+    """Check the image size of a network whose smallest one is unknown."""
     if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
         raise SpaceError(f"{network} needs image_size >= 1, but got image_size={image_size!r}.")
     return image_size
@@ -186,13 +185,13 @@ def _check_import(record: Spec, where: str) -> dict[str, Any]:
 
 
 def _check_value(entry: Backbone, option: BackboneOption, value: Any, where: str) -> Any:
-    """Return a valid value in its JSON form; a value that is not given is the default."""
+    """Return a valid value in its JSON form, the default for None."""
     if value is None or (value == "auto" and option.auto is not None):
         return option.default
     if option.type == "ints":
-        given = value if isinstance(value, list | tuple) else [None]
-        if 1 <= len(given) <= option.longest and all(_is_number(item, option, int) for item in given):
-            return list(given)
+        items = value if isinstance(value, list | tuple) else [None]
+        if 1 <= len(items) <= option.longest and all(_is_number(item, option, int) for item in items):
+            return list(items)
     elif option.choices:
         if any(value == choice and type(value) is type(choice) for choice in option.choices):
             return value

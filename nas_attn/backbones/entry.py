@@ -1,4 +1,4 @@
-"""What the table of backbones is made of: frozen records, no torch."""
+"""The records of the table of backbones; no torch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from nas_attn.errors import SpaceError
 
 Spec = Mapping[str, Any]
 Size = int | Callable[[Spec], int]
-"""Height and width of square images, or how they follow from a backbone's options."""
+"""Height and width of square images, or a function of the backbone's options that returns them."""
 
 _KEYS = ("name", "import", "weights", "download", "replace")
-"""Keys of a spec that no option may be called by."""
+"""Reserved keys of a spec, which cannot be names of options."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class BackboneOption:
     """One option of a backbone: its type, its range and its default.
 
     Args:
-        type: What values are; `ints` is a list of whole numbers.
+        type: Type of its values; `ints` is a list of whole numbers.
         low, high: Inclusive range of a number, or of each number of a list; None sets no limit.
-        longest: How many numbers an `ints` option may hold.
-        choices: The only values that there are; without any, a `str` option is free.
-        auto: Gives the value that None stands for, from the other options; None where None is no value.
+        longest: Greatest length of an `ints` option.
+        choices: All allowed values; if empty, a `str` option is free.
+        auto: Function of the other options that returns the value for None; None if None is not allowed.
     """
 
     name: str
@@ -41,29 +41,28 @@ class BackboneOption:
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """One backbone: what it is called, how it is built, and where its sites lie.
+    """One backbone: its name, its build function, and its sites.
 
-    Two records are one only if they are the same object: what was found out about one is never said of another that
-    bears its name.
+    Two records are equal only if they are the same object, so that cached results are never shared by two records of
+    one name.
 
     Args:
         name: Its key in the catalogue, in lower case.
-        build: Function that makes the network, or where that is, as "module:name", which is loaded on use. It gets the
-            options by name, and num_classes, in_channels and image_size: a plug-in's those of them that it names.
-        summary: One line for people.
-        default_image: Height and width that smaller images are enlarged to, or a function of its options.
-        smallest_image: Height and width of the smallest image that it takes, or a function of its options; 1 promises
-            nothing.
-        places: Function that names its sites as `Place`s, given a network that was built, or where that is. None takes
-            the module paths, as in a user's own network. In either case a plug-in's sites are found by running it.
-        kinds: Kinds of site that it offers; a fact for people, which a plug-in need not state.
-        lacks: For each kind of site that it, or some of its blocks, or it with some options, does not have: the fact of
-            the family that is the reason, to stand in brackets.
-        source: Authors, venue, arXiv where there is one.
-        fixed: Arguments of `build` that are no options.
-        sized: Whether its first classifier layer depends on the image size, so that `build` takes that too; a plug-in
-            need not say it.
-    Raises: SpaceError if an option has a name that means something else in a spec.
+        build: Function that returns the network, or its path "module:name", which is imported on use. Its arguments are
+            the options by name, and num_classes, in_channels and image_size; of the last three, a plug-in's function
+            gets those that it has as parameters.
+        summary: One line of description.
+        default_image: Height and width to which smaller images are enlarged, or a function of the options.
+        smallest_image: Height and width of the smallest accepted image, or a function of the options.
+        places: Function from a built network to its sites as `Place`s, or its path. None makes the module paths the
+            names of sites, as in a user's own network. The sites of a plug-in are always checked by running it.
+        kinds: Kinds of its sites, for listings; optional for a plug-in.
+        lacks: Kind of site -> reason why the network, some of its blocks, or some options of it have no such site. The
+            reason is shown in brackets.
+        source: Authors, venue, arXiv number if any.
+        fixed: Arguments of `build` that are not options.
+        sized: Whether `build` needs the image size, for a classifier that depends on it; not needed for a plug-in.
+    Raises: SpaceError if the name of an option is a reserved key.
     """
 
     name: str
@@ -83,12 +82,12 @@ class Backbone:
         taken = [option.name for option in self.options if option.name in _KEYS]
         if taken:
             raise SpaceError(
-                f"An option of a backbone must be called by none of {', '.join(_KEYS)}, but '{self.name}' has "
+                f"The name of a backbone's option must be none of {', '.join(_KEYS)}, but '{self.name}' has "
                 f"'{taken[0]}'."
             )
 
     def image_sizes(self, spec: Spec) -> tuple[int, int]:
-        """Return height and width of the smallest image that it takes with these options, and of its default one."""
+        """Return the smallest and the default image size with these options."""
         smallest, default = (
             size if isinstance(size, int) else size(spec) for size in (self.smallest_image, self.default_image)
         )

@@ -1,4 +1,4 @@
-"""A module in the network that it belongs to: put in another one's place, and what it holds besides its weights."""
+"""Changes to the modules of a network: replace one, copy its attributes, take squeeze-and-excitation out, seed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 
 
 def put_module(net: nn.Module, path: str, module: nn.Module) -> None:
-    """Put a module in the place of the one at `path`, under every name that this one has in the network.
+    """Replace the module at `path` under every name that it has in the network.
 
-    A list of blocks beside the attributes that hold them gives each two names, and a forward may use either.
+    A block that is both an attribute and an element of a list has two names, and a forward may use either.
     """
     old = net.get_submodule(path)
     for parent in list(net.modules()):
@@ -24,7 +24,7 @@ def put_module(net: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def plain_attributes(module: nn.Module) -> dict[str, Any]:
-    """Return what a module holds under public names besides parameters, buffers and children."""
+    """Return the public attributes of a module other than parameters, buffers and children."""
     return {name: value for name, value in vars(module).items() if not name.startswith("_")}
 
 
@@ -35,7 +35,7 @@ _CLASSES = (
     "timm.models._efficientnet_blocks.SqueezeExcite",
     "timm.models.senet.SEModule",
 )
-"""Named, not imported: a network without it needs neither torchvision nor timm."""
+"""Compared by name, so that neither torchvision nor timm is imported."""
 
 
 def built_in_se(net: nn.Module) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def built_in_se(net: nn.Module) -> tuple[str, ...]:
 
 
 def take_out_se(net: nn.Module) -> tuple[str, ...]:
-    """Put a step without effect in the place of each such module, and return where; all other names stay."""
+    """Replace each such module by an Identity and return their paths; all other names stay."""
     paths = built_in_se(net)
     for path in paths:
         put_module(net, path, nn.Identity())
@@ -57,9 +57,9 @@ def _is_se(module: nn.Module) -> bool:
 
 @contextmanager
 def seeded(seed: int, part: str) -> Iterator[None]:
-    """Seed the CPU's random numbers by `seed` and the name of a part, and put the global generator back afterwards.
+    """Seed torch's CPU generator by `seed` and `part`, and restore its state afterwards.
 
-    Each part of a model is made inside one of these, so that its initial weights depend on nothing else in the model.
+    Each part of a model is initialised inside one such context, so that its weights do not depend on the other parts.
     """
     state = torch.get_rng_state()
     digest = hashlib.sha256(f"{seed}/{part}".encode()).digest()

@@ -16,17 +16,17 @@ from nas_attn.macs import counted_macs
 
 @dataclass
 class Passage:
-    """What was seen at one module in a dry pass: a pair of hooks that keep it.
+    """Records the input and output of one module during a pass, by a pair of hooks.
 
     Args:
-        clock: Counts the modules that have ended, over the whole network.
-        copy_input: Whether to keep the values of the input.
-        calls: How often the module ran.
-        order: Its rank among all modules by the end of its run.
-        output: What it gave.
-        tensor, version: The tensor that it gave, and how often that had been written over by then.
-        source: The first tensor that it was given.
-        given: A copy of the tensor that it was given, if it was one and copies are kept.
+        clock: Counter of finished modules, shared by all passages of a network.
+        copy_input: Whether to store a copy of the input.
+        calls: Number of times the module ran.
+        order: Rank of the module by the end of its last run.
+        output: Its output.
+        tensor, version: The output if it is a tensor, and torch's count of in-place changes to it at that time.
+        source: The input if it is a tensor.
+        input_copy: A copy of the input if it is one tensor and `copy_input` is set.
     """
 
     clock: Iterator[int]
@@ -37,17 +37,17 @@ class Passage:
     tensor: Tensor | None = None
     version: int = 0
     source: Tensor | None = None
-    given: Tensor | None = None
+    input_copy: Tensor | None = None
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """See what goes in."""
+        """Record the input."""
         if args and isinstance(args[0], Tensor):
             self.source = args[0]
         if self.copy_input and len(args) == 1 and isinstance(args[0], Tensor):
-            self.given = args[0].clone()
+            self.input_copy = args[0].clone()
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """See what comes out."""
+        """Record the output."""
         self.calls += 1
         self.order = next(self.clock)
         self.output = output
@@ -56,14 +56,14 @@ class Passage:
 
     @property
     def overwritten(self) -> bool:
-        """Tell whether the network wrote over the tensor later on."""
+        """Whether the output was modified in place after the module returned it."""
         return self.tensor is not None and self.tensor._version != self.version
 
 
 def dry_pass(
     net: nn.Module, image: Tensor, paths: Iterable[str], copy_inputs_of: Collection[str] = ()
 ) -> dict[str, Passage]:
-    """Run the network once without gradients, and return what was seen at each path."""
+    """Run the network once without gradients; return the passage of each path."""
     with watched(net, paths, copy_inputs_of) as passages, torch.no_grad():
         net(image)
     return passages
@@ -71,7 +71,7 @@ def dry_pass(
 
 @contextmanager
 def watched(net: nn.Module, paths: Iterable[str], copy_inputs_of: Collection[str] = ()) -> Iterator[dict[str, Passage]]:
-    """Yield what is seen at each path while the network runs inside."""
+    """Yield the passages of these paths, which record every pass of the network inside the context."""
     clock = itertools.count()
     passages = {path: Passage(clock, copy_input=path in copy_inputs_of) for path in paths}
     handles = []

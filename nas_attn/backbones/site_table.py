@@ -1,4 +1,4 @@
-"""The site table of a backbone, from a cache that needs no torch; torch is loaded only for a network not seen yet."""
+"""Returns the site table of a backbone; a cached table needs no torch."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 def site_table(spec: str | Spec, *, num_classes: int, in_channels: int, image_size: int | None = None) -> SiteTable:
     """Return the sites of a backbone at one input shape.
 
-    Those of a backbone of the catalogue or of timm's are kept in the user's cache folder, under a name made from the
-    spec, the shape, the versions of torch, torchvision and timm, and the text of the code that makes them. A damaged
-    file is made again.
+    The tables of the catalogue's and timm's networks are cached in the user's cache folder. Their key covers the spec,
+    the shape, the versions of torch, torchvision and timm, and the code of this package that makes them. A damaged file
+    is replaced.
 
     Args:
-        spec: As `check_backbone` takes it. A network that is imported, or a plug-in's, is measured afresh in every
-            process; a plug-in's also when another record is registered under its name.
+        spec: As `check_backbone` takes it. An imported or plugged-in network is surveyed once per process; a plug-in's
+            again if another record is registered under its name.
         image_size: Height and width of the images; None takes the backbone's default.
     Raises: SpaceError if the spec is not valid, or the image is smaller than the backbone takes.
     """
@@ -41,15 +41,15 @@ def site_table(spec: str | Spec, *, num_classes: int, in_channels: int, image_si
 
 
 def site_survey(spec: Spec, shape: Shape) -> Survey:
-    """Return the sites of a checked spec's backbone, and why its other places are none; otherwise as `site_table`."""
+    """Return the site table of a checked spec's backbone with the sites that need copies; otherwise as `site_table`."""
     plain = without_start(spec)
     return _remembered(json.dumps(plain, sort_keys=True), plugged_entry(plain), shape)
 
 
 def own_table(net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
-    """Return the sites of a user's own network: its module paths, and `PATH.branch` and the like where a block opens.
+    """Return the sites of a user's own network: its module paths, and `PATH.branch` etc. of blocks that can be opened.
 
-    Raises: SpaceError if the network does not take such images, or does not give `num_classes` numbers for each.
+    Raises: SpaceError if the network does not accept such images, or does not return `num_classes` logits per image.
     """
     from nas_attn.backbones.survey.survey import survey  # loads torch
 
@@ -59,12 +59,12 @@ def own_table(net: nn.Module, *, num_classes: int, in_channels: int, image_size:
 
 @lru_cache(maxsize=64)
 def _remembered(spec_json: str, plugged: Backbone | None, shape: Shape) -> Survey:
-    """Return the survey, made once for each record of a plug-in: another one may come to bear its name."""
+    """Return the survey, cached in this process; the key has the plug-in's record, since its name may be reused."""
     spec = json.loads(spec_json)
     if is_foreign(spec):
         return _made(spec, shape)
     path = cached_record_path("sites", spec_json, json.dumps(vars(shape)), *_versions(spec), room="backbones")
-    found = _kept(path)
+    found = _cached(path)
     if found is None:
         found = _made(spec, shape)
         if path is not None:
@@ -72,13 +72,13 @@ def _remembered(spec_json: str, plugged: Backbone | None, shape: Shape) -> Surve
     return found
 
 
-def _kept(path: Path | None) -> Survey | None:
-    """Return the survey that is kept, or None where there is none or the file holds something else."""
+def _cached(path: Path | None) -> Survey | None:
+    """Return the cached survey, or None if there is none or the file's content is invalid."""
     record = None if path is None else read_cached_record(path)
     try:
         return None if record is None else Survey.from_dict(record)
     except (KeyError, TypeError) as error:
-        log.debug("%s is made again: %s", path, error)
+        log.debug("%s is computed again: %s", path, error)
         return None
 
 

@@ -1,4 +1,4 @@
-"""Names the sites of the catalogue's networks, and measures by one dry pass what flows through them."""
+"""Builds the site tables of the catalogue's networks: named places, with shapes from one pass."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from nas_attn.placement import SWAPPED, Convolution, Shape, Site, SiteTable
 
 @dataclass(frozen=True)
 class Place:
-    """A site before it was measured; `module` ends there, or it is the block that must be opened.
+    """A site without its shape, as the `places` function of a `Backbone` returns it.
 
     Args:
-        stage: The site's stage; a plug-in that gives none gets it by the sizes of the maps.
-        norm: Path of the batch norm behind a convolution, if there is one; a plug-in's is found by running it.
-        relu: Whether a ReLU follows it; found as the norm is.
+        name: The site's name, unique in the network.
+        kind: One of `output`, `pre`, `branch`, `shortcut`, `hidden`, `conv`, `merge`, `head`.
+        module: Path of the module: with this output, to be replaced (`conv`, `head`), or the residual block.
+        stage: The site's stage; empty for a plug-in means that stages are numbered by map size.
+        norm: Path of the batch norm that follows a `conv`, if any; in a plug-in it is detected.
+        relu: Whether a ReLU follows; in a plug-in it is detected.
     """
 
     name: str
@@ -36,8 +39,8 @@ class Place:
 
 
 def make_table(spec: Spec, shape: Shape) -> SiteTable:
-    """Build a catalogue network once and measure its sites; the pass runs on shapes alone."""
-    with torch.device("meta"):  # no time for weights that nobody reads
+    """Return the site table of a catalogue network, built and run once on the meta device (shapes without values)."""
+    with torch.device("meta"):  # skips the initialisation of weights
         net = build_backbone(spec, shape, seed=0)
     entry = backbone_entry(spec["name"])
     assert entry.places is not None, f"{entry.name} must name its places"
@@ -61,7 +64,7 @@ def make_table(spec: Spec, shape: Shape) -> SiteTable:
 
 
 def open_blocks(net: nn.Module, places: Iterable[tuple[str, str]]) -> None:
-    """Open the residual blocks that these sites (kind, module) need, at their edges.
+    """Open the residual blocks in which these sites (kind, module) lie.
 
     Raises: SpaceError if one cannot be opened.
     """
@@ -74,22 +77,22 @@ def open_blocks(net: nn.Module, places: Iterable[tuple[str, str]]) -> None:
 
 
 def tap_path(net: nn.Module, kind: str, module: str) -> str:
-    """Return the module whose output is the site's tensor; an opened block hands on no hooks of its own."""
+    """Return the path of the module whose output is the site's tensor; in an opened block, of an opening."""
     if _is_opening(net, kind, module) or has_opening(net.get_submodule(module), "output"):
         return opening_path(module, kind)
     return module
 
 
 def _is_opening(net: nn.Module, kind: str, module: str) -> bool:
-    """Tell whether a site lies inside of the block that it names; others lie where their module ends.
+    """Return whether a site lies inside the block at `module`; any other site is the output of that module.
 
-    A branch that is a module of its own, or layers in a row, ends there.
+    A branch that is one module, or a Sequential, is such an output.
     """
     return kind in OPENING_KINDS and may_open(net.get_submodule(module))
 
 
 def measured(net: nn.Module, place: Place, passage: Passage) -> Site:
-    """Return the site with the shape of what passed it; in place of a module, of what entered that."""
+    """Return the site with its shape: that of the recorded output, or of the input if a module is replaced."""
     seen = passage.source if place.kind in SWAPPED else passage.tensor
     assert seen is not None, f"no tensor passed site '{place.name}'"
     _, channels, height, width = seen.shape

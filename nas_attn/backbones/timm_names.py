@@ -1,4 +1,4 @@
-"""What timm calls its networks, kept in the user's cache folder, so that a known name needs no import of timm."""
+"""Names and weights of timm's networks, cached in the user's cache folder so that timm is imported only to build."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from nas_attn.files import cache_record, cached_record_path, read_cached_record
 
 PREFIX = "timm:"
 
-_WEIGHTS = "weights in [backbone] says what it starts from"
+_WEIGHTS = "use weights in [backbone]"
 _NOT_OPTIONS = {
-    "num_classes": "the data says it",
-    "in_chans": "the data says it",
+    "num_classes": "it follows from the data",
+    "in_chans": "it follows from the data",
     "pretrained": _WEIGHTS,
     "pretrained_cfg": _WEIGHTS,
     "pretrained_cfg_overlay": _WEIGHTS,
     "checkpoint_path": _WEIGHTS,
     "cache_dir": _WEIGHTS,
-    "features_only": "a network must give logits",
-    "device": "--device says it",
+    "features_only": "a network must return logits",
+    "device": "use --device",
 }
-"""Arguments of `timm.create_model` that are nobody's choice here: some of them would read files, or fetch them."""
+"""Arguments of `timm.create_model` that are not options of a backbone: some of them read or download files."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class TimmNetwork:
     """One network of timm's registry.
 
     Args:
-        image_size: Height and width of the images that timm trained it on.
-        weights: Where its pretrained weights lie, by their tags: a repository of the Hugging Face Hub, or a URL.
+        image_size: Height and width of timm's training images.
+        weights: Tag -> location of pretrained weights: a repository of the Hugging Face Hub, or a URL.
     """
 
     image_size: int
@@ -45,19 +45,19 @@ class TimmNetwork:
 
 
 def is_timm(spec: Spec) -> bool:
-    """Tell whether a spec names a network of timm's."""
+    """Return whether a spec names a network of timm's."""
     return str(spec.get("name", "")).startswith(PREFIX)
 
 
 def timm_name(spec: Spec) -> str:
-    """Return what timm calls the network of such a spec."""
+    """Return timm's own name of the network of such a spec."""
     return str(spec["name"]).removeprefix(PREFIX)
 
 
 def timm_network(name: str, where: str = "") -> TimmNetwork:
-    """Return what timm says of the network called `timm:NAME`; no file but the cache's is read, and nothing fetched.
+    """Return the record of the network `timm:NAME`; reads no file but the cache, downloads nothing.
 
-    Raises: SpaceError for what is no plain name, if timm is not installed, or that names the nearest network.
+    Raises: SpaceError for an invalid or unknown name (with the nearest one), or if timm is not installed.
     """
     bare = name.removeprefix(PREFIX)
     if not (bare.isascii() and bare.isidentifier()):
@@ -65,7 +65,7 @@ def timm_network(name: str, where: str = "") -> TimmNetwork:
         hint = f": write weights = '{tag}'" if network.isidentifier() and tag else ""
         raise SpaceError(
             f"Backbone '{name}'{placed(where)} must be timm: and a name of timm's registry such as timm:resnet18, "
-            f"without a place, a path or a tag{hint}."
+            f"without a source, a path or a tag{hint}."
         )
     known = _registry(timm_version(where))
     if bare not in known:
@@ -74,9 +74,9 @@ def timm_network(name: str, where: str = "") -> TimmNetwork:
 
 
 def check_timm(spec: Spec, where: str = "") -> dict[str, Any]:
-    """Return a spec `{"name": "timm:NAME", option: value}`, whose options `timm.create_model` gets as they are.
+    """Return a checked spec `{"name": "timm:NAME", option: value}`; the options are passed to `timm.create_model`.
 
-    Raises: SpaceError for an unknown network, and an option that is not timm's to have or that JSON cannot hold.
+    Raises: SpaceError for an unknown network, and an option that is not allowed or has no JSON form.
     """
     timm_network(spec["name"], where)
     for key, value in spec.items():
@@ -123,7 +123,7 @@ def _registry(version: str) -> dict[str, tuple[int, dict[str, str]]]:
 
 
 def _read_registry() -> dict[str, tuple[int, dict[str, str]]]:
-    """Read what `_registry` returns from timm itself; what others added to its registry is theirs to import."""
+    """Return the content of `_registry` from timm itself, without networks that other packages registered in timm."""
     timm = load_timm()
     weights: dict[str, dict[str, str]] = {}
     for tagged in timm.list_pretrained():
@@ -147,12 +147,12 @@ _FILE = "model.safetensors"
 
 
 def timm_weights_file(spec: Spec, given: str, *, download: bool) -> Path:
-    """Return the file of the weights that a tag names (`a1_in1k`, or in full `resnet50.a1_in1k`).
+    """Return the file of the weights with a tag (`a1_in1k`, or in full `resnet50.a1_in1k`).
 
     Args:
-        download: Whether it may be fetched.
-    Raises: SpaceError that names the nearest tag of the network; FileError if the file is not on this machine and may
-    not be fetched, or cannot be.
+        download: Whether it may be downloaded.
+    Raises: SpaceError with the nearest tag of the network; FileError if the file is not on this machine and may not, or
+    cannot, be downloaded.
     """
     known = timm_network(spec["name"]).weights
     tag = given.removeprefix(f"{timm_name(spec)}.")
@@ -160,13 +160,13 @@ def timm_weights_file(spec: Spec, given: str, *, download: bool) -> Path:
         raise SpaceError(unknown(f"weights of backbone '{spec['name']}'", tag, known))
     if "://" in known[tag]:
         raise FileError(
-            f"The weights {tag} lie only at {known[tag]}: fetch that file yourself, and name it as weights."
+            f"The weights {tag} are only available at {known[tag]}: download that file, and set weights to its path."
         )
     return _hub_file(known[tag], tag, download)
 
 
 def _hub_file(repository: str, tag: str, download: bool) -> Path:
-    """Return the file of a repository, fetched before if it may be."""
+    """Return the file of a repository of the Hub, downloaded if allowed."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache  # timm's own loader
 
     found = try_to_load_from_cache(repository, _FILE)
@@ -174,12 +174,12 @@ def _hub_file(repository: str, tag: str, download: bool) -> Path:
         return Path(found)
     if not download:
         raise FileError(
-            f"The weights {tag} are not on this machine ({repository} of the Hugging Face Hub), and may not be "
-            "fetched: give --download, or download = true in [backbone], or a file."
+            f"The weights {tag} are not on this machine ({repository} of the Hugging Face Hub), and downloads are not "
+            "allowed: use --download, or download = true in [backbone], or a file."
         )
     try:
         return Path(hf_hub_download(repository, _FILE))
-    except Exception as error:  # no network, no such file: the hub's client hands on errors of several libraries
+    except Exception as error:  # no network, no such file: the hub's client raises errors of several libraries
         raise FileError(
-            f"The weights {tag} cannot be fetched from {repository} of the Hugging Face Hub: {in_one_line(error)}."
+            f"The weights {tag} cannot be downloaded from {repository} of the Hugging Face Hub: {in_one_line(error)}."
         ) from error

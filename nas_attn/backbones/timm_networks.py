@@ -13,9 +13,9 @@ from nas_attn.placement import Shape
 
 
 def timm_net(spec: Spec, shape: Shape) -> nn.Module:
-    """Return a network of timm's, its weights drawn from torch's generator.
+    """Return a network of timm's, initialised by torch's global generator.
 
-    A network that is built for one image size is told it, unless its options name one.
+    A network for a fixed image size gets the one of `shape`, unless its options have `img_size`.
 
     Raises: SpaceError if timm refuses the options.
     """

@@ -1,4 +1,4 @@
-"""Reads a block's own forward as a graph: each of its children is one step, what writes over a tensor stays so."""
+"""Traces the forward of a block into a graph: each child is one node, and in-place operations stay in place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nas_attn.errors import SpaceError, first_line
 
 _LIBRARIES = ("torchvision.", "timm.")
 _READ: dict[tuple[object, ...], fx.Graph] = {}
-"""What was read of the libraries' blocks in this process, by what it depends on."""
+"""Graphs of the libraries' blocks traced in this process, by all that such a graph depends on (see `_likeness`)."""
 
 
 def _writing_over(write: Callable[[Any, Any], Any]) -> Any:
@@ -33,7 +33,7 @@ def _writing_over(write: Callable[[Any, Any], Any]) -> Any:
 class _Proxy(fx.Proxy):
     """A value in a graph.
 
-    Departs: torch.fx takes `x += y` for `x = x + y`; here +=, -=, *= and /= write over x, as their author has it.
+    Departs: torch.fx traces `x += y` as `x = x + y`; here +=, -=, *= and /= stay in place.
     """
 
     __iadd__ = _writing_over(operator.iadd)
@@ -43,26 +43,26 @@ class _Proxy(fx.Proxy):
 
 
 class Unfaithful(Exception):
-    """A graph would do less than the forward that it is read from."""
+    """The graph would lose a part of the forward that it is traced from."""
 
 
 class Tracer(fx.Tracer):
-    """Reads a block's own forward only: each of its children is one step.
+    """Trace the forward of a block alone: each child is one node.
 
-    A graph knows no contexts: a forward that enters some is refused. By this class, too, torch reads an opened block
-    again that was pickled.
+    A graph does not record context managers, so a forward that enters one is refused. torch also uses this class to
+    restore the pickle of an opened block.
     """
 
-    proxy_buffer_attributes = True  # what a buffer holds may change: no decision on it is taken while reading
+    proxy_buffer_attributes = True  # the values of a buffer may change: they are not read while tracing
     _outside: tuple[object, ...] = ()
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
-        """Return the graph. Raises: Unfaithful if a step runs in a context that the graph would lose."""
+        """Return the graph. Raises: Unfaithful if a node runs inside a context manager."""
         self._outside = _contexts()
         return super().trace(root, concrete_args)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        """Note a step."""
+        """Record a node."""
         if _contexts() != self._outside:
             raise Unfaithful("a part of its forward runs without gradients, or in another precision")
         if _is_checkpointed():
@@ -70,22 +70,22 @@ class Tracer(fx.Tracer):
         return super().create_node(*args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Take every child as one step."""
+        """Trace every child as one node."""
         return True
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """Return the value that stands for a step's result."""
+        """Return the symbolic result of a node."""
         return _Proxy(node, self)
 
 
 def _contexts() -> tuple[object, ...]:
-    """Return what decides how an operation is computed besides its arguments."""
+    """Return the torch settings that affect an operation besides its arguments."""
     precision = [(torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")]
     return (torch.is_grad_enabled(), *precision)
 
 
 def _is_checkpointed() -> bool:
-    """Tell whether a function runs whose steps are computed once more for the gradient."""
+    """Return whether the caller runs inside torch.utils.checkpoint, which repeats the forward for the gradient."""
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_globals.get("__name__") == "torch.utils.checkpoint":
@@ -95,15 +95,15 @@ def _is_checkpointed() -> bool:
 
 
 def refusal(name: str, reason: str) -> SpaceError:
-    """Return the error that says why a block cannot be opened."""
+    """Return the error for a block that cannot be opened."""
     return SpaceError(f"Block '{name}' cannot be opened: {reason}.")
 
 
 def read_forward(block: nn.Module, name: str) -> fx.Graph:
-    """Return the block's forward as a graph of its own; blocks of torchvision and timm that are alike are read once.
+    """Return the graph of a block's forward; equal blocks of torchvision and timm are traced once.
 
-    Raises: SpaceError if the forward depends on values, on chance or on the mode, makes a tensor of its own, or enters
-    a context.
+    Raises: SpaceError if the forward depends on tensor values, random numbers or the training mode, creates a tensor,
+    or enters a context manager.
     """
     key = _likeness(block)
     if key is None:
@@ -114,9 +114,10 @@ def read_forward(block: nn.Module, name: str) -> fx.Graph:
 
 
 def _likeness(block: nn.Module) -> tuple[object, ...] | None:
-    """Return what a library's forward is decided by: the classes and the plain attributes of it and all below it.
+    """Return the key of a library's block: blocks with equal keys have equal graphs.
 
-    None for a block of the user's own, whose forward may read anything, and for one that holds what is not plain.
+    The key holds the classes and the plain attributes of the block and its descendants. It is None for a block of the
+    user's own, whose forward may read anything, and for a block with an attribute that is not plain.
     """
     if not type(block).__module__.startswith(_LIBRARIES):
         return None
@@ -137,12 +138,12 @@ def _is_plain(value: object) -> bool:
 
 
 def _read(block: nn.Module, name: str) -> fx.Graph:
-    """Read the block's forward in both modes, and leave the block as it was."""
+    """Trace the forward in both modes and leave the block unchanged."""
     drawn = _drawn()
     graphs = []
     for training in (True, False):
         with _kept(block, name):
-            block.training = training  # its own flag only: its children are leaves
+            block.training = training  # its own flag only: its children are not traced
             graphs.append(_trace(block, name))
     if _drawn() != drawn:
         raise refusal(name, "its forward draws random numbers")
@@ -156,16 +157,16 @@ def _trace(block: nn.Module, name: str) -> fx.Graph:
         graph = Tracer().trace(block)
     except Unfaithful as error:
         raise refusal(name, str(error)) from error
-    except Exception as error:  # the forward is the user's: run on symbols, it may raise anything
-        raise refusal(name, f"its forward cannot be read as a graph ({first_line(error)})") from error
+    except Exception as error:  # the forward is the user's and may raise anything on symbolic values
+        raise refusal(name, f"its forward cannot be traced as a graph ({first_line(error)})") from error
     if any("_tensor_constant" in str(node.target) for node in graph.nodes):
-        raise refusal(name, "its forward makes a tensor of its own")
+        raise refusal(name, "its forward creates a tensor")
     return graph
 
 
 @contextmanager
 def _kept(block: nn.Module, name: str) -> Iterator[None]:
-    """Put back what the block itself holds. Raises: SpaceError if its forward put something else there."""
+    """Restore the attributes of the block. Raises: SpaceError if its forward changed one."""
     before = dict(vars(block))
     contents = {key: copy.copy(value) for key, value in before.items() if isinstance(value, list | dict | set)}
     changed: list[str] = []
@@ -182,15 +183,15 @@ def _kept(block: nn.Module, name: str) -> Iterator[None]:
             (before[key].extend if isinstance(held, list) else before[key].update)(held)
     lost = next((key for key in changed if key != "training"), None)
     if lost:
-        raise refusal(name, f"its forward keeps something on the block itself ('{lost}')")
+        raise refusal(name, f"its forward changes an attribute of the block ('{lost}')")
 
 
 def _parts(container: Any) -> list[int]:
-    """Return which objects a list, dict or set holds."""
+    """Return the identities of the objects in a list, dict or set."""
     return [id(part) for part in (*container, *(container.values() if isinstance(container, dict) else ()))]
 
 
 def _drawn() -> tuple[bytes, ...]:
-    """Return how far the generators are whose numbers a forward may draw."""
+    """Return the states of the random number generators that a forward may use."""
     states = (torch.get_rng_state().numpy(), np.random.get_state(), random.getstate())
     return tuple(pickle.dumps(state) for state in states)

@@ -1,4 +1,4 @@
-"""A network as its owner hands it over: copied, initialised, run on random images, or refused; for `build` too."""
+"""Copies, initialises and validates a user-supplied network."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _WRAPPERS = {
     "DistributedDataParallel": "module",
     "FullyShardedDataParallel": "module",
 }
-"""Where each of torch's wrappers holds the network. Named, not imported: torch.compile alone loads for a second."""
+"""torch's wrappers, and the attribute with the wrapped network. Not imported: torch.compile alone takes a second."""
 
 
 def make_network(make: Callable[..., Any], what: str, options: Mapping[str, Any], shape: Shape) -> nn.Module:
     """Call a user's function with its options and initialise the result.
 
     Args:
-        what: How sentences call the function.
+        what: The function in messages.
         shape: Its fields that the function has as parameters are passed too, unless the options have them.
-    Raises: SpaceError if it is none, has no such option, raises, gives no network, or one that is wrapped or has no
-    weights.
+    Raises: SpaceError if it is no function, has no such option, raises, or does not return a network that is ready to
+    use (see `refuse_unready`).
     """
     if isinstance(make, nn.Module) or not callable(make):
         raise SpaceError(
-            f"The {what} must be a function that makes a network, but is a {type(make).__name__}: every model gets a "
-            "new one."
+            f"The {what} must be a function that returns a network, but is a {type(make).__name__}: every model needs "
+            "a new network."
         )
     known = inspect.signature(make).parameters
     stray = next((key for key in options if not takes(make, key)), None)
@@ -55,14 +55,14 @@ def make_network(make: Callable[..., Any], what: str, options: Mapping[str, Any]
     except Exception as error:  # the function is the user's: it may raise anything
         raise SpaceError(f"The {what} raised {named(error)}.") from error
     if not isinstance(net, nn.Module):
-        raise SpaceError(f"The {what} must give a torch module, but gave {type(net).__name__}.")
+        raise SpaceError(f"The {what} must return a torch module, but returned {type(net).__name__}.")
     refuse_unready(net)
     initialise(net, shape)
     return net
 
 
 def takes(make: Callable[..., Any], option: str) -> bool:
-    """Tell whether a function takes an option by this name."""
+    """Return whether a function has a parameter of this name, or takes any keyword."""
     known = inspect.signature(make).parameters
     return option in known or any(word.kind is inspect.Parameter.VAR_KEYWORD for word in known.values())
 
@@ -73,20 +73,23 @@ def named(error: Exception) -> str:
 
 
 def copy_network(net: nn.Module) -> nn.Module:
-    """Return a deep copy. Raises: SpaceError for a network that is wrapped, has no weights yet, or cannot be copied."""
+    """Return a deep copy. Raises: SpaceError for a network that is wrapped or lazy, or that cannot be copied."""
     refuse_unready(net)
     _refuse_tied_functions(net)
     lazy = next((path for path, parameter in net.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
-        raise SpaceError(f"'{lazy}' of the network is lazy, and cannot be copied: run it once, or pass its maker.")
+        raise SpaceError(
+            f"'{lazy}' of the network is lazy and cannot be copied: run the network once, or pass a function that "
+            "makes it."
+        )
     try:
         return copy.deepcopy(net)
-    except Exception as error:  # the network is the user's: its copying may raise anything
+    except Exception as error:  # the network is the user's: copying it may raise anything
         raise SpaceError(f"The network {type(net).__name__} cannot be copied: {first_line(error)}.") from error
 
 
 def refuse_unready(net: nn.Module) -> None:
-    """Refuse a network that torch has wrapped, whole or in part, and one whose weights hold no numbers.
+    """Refuse a network with a wrapper of torch's in it, and one whose weights have no values.
 
     Raises: SpaceError that says what to pass instead.
     """
@@ -94,20 +97,20 @@ def refuse_unready(net: nn.Module) -> None:
         name = type(module).__name__
         if isinstance(module, torch.jit.ScriptModule):
             raise SpaceError(
-                f"{_part(path)} is compiled by torch.jit, whose copies cannot be trained: pass what was compiled."
+                f"{_part(path)} is compiled by torch.jit, and its copies cannot be trained: pass the original module."
             )
         if name in _WRAPPERS and type(module).__module__.startswith("torch."):
             raise SpaceError(
-                f"{_part(path)} is wrapped in {name}: pass what it wraps (its .{_WRAPPERS[name]}), "
-                "and wrap what is built."
+                f"{_part(path)} is wrapped in {name}: pass the wrapped module (its .{_WRAPPERS[name]}), and wrap the "
+                "model that is built."
             )
     for path, parameter in net.named_parameters():
         if parameter.is_meta:
-            raise SpaceError(f"The network's weights must hold numbers, but '{path}' lies on the device meta.")
+            raise SpaceError(f"The network's weights must have values, but '{path}' is on the meta device.")
 
 
 def _refuse_tied_functions(net: nn.Module) -> None:
-    """Refuse functions that are kept in the network and hold modules of it: those of its copies hold the same ones."""
+    """Refuse functions in attributes of the network that refer to its modules: a copy would share those modules."""
     own = set(net.modules())
     for path, module in net.named_modules():
         for name, value in vars(module).items():
@@ -115,13 +118,13 @@ def _refuse_tied_functions(net: nn.Module) -> None:
             if any(held in own for function in functions for held in _modules_in(function)):
                 place = f"{path}.{name}" if path else name
                 raise SpaceError(
-                    f"'{place}' of the network is a function that holds modules of the network itself, which a copy "
-                    "would run in place of its own: make it a method."
+                    f"'{place}' of the network is a function that refers to modules of the network, and a copy of it "
+                    "would still run those: make it a method."
                 )
 
 
 def _modules_in(function: object) -> Iterator[nn.Module]:
-    """Yield the modules that a function brings along: from around its definition, or as its defaults."""
+    """Yield the modules in a function's closure and among its defaults."""
     if isinstance(function, FunctionType):
         yield from (held for held in function.__defaults__ or () if isinstance(held, nn.Module))
         for cell in function.__closure__ or ():
@@ -135,9 +138,9 @@ def _part(path: str) -> str:
 
 
 def initialise(net: nn.Module, shape: Shape) -> None:
-    """Let the lazy modules of a network find their shapes by running it once; others are not run at all.
+    """Run a network with lazy modules once, so that they get their shapes; any other network is not run.
 
-    Raises: SpaceError if the network does not take such images, or leaves a module lazy.
+    Raises: SpaceError if the network does not accept such images, or a module is still lazy afterwards.
     """
     if not any(True for _ in _lazy(net)):
         return
@@ -145,11 +148,11 @@ def initialise(net: nn.Module, shape: Shape) -> None:
         run(net, random_images(net, shape))
     path = next(_lazy(net), None)
     if path is not None:
-        raise SpaceError(f"'{path}' of the network is lazy, and a run does not initialise it: leave it out.")
+        raise SpaceError(f"'{path}' of the network is lazy, and a pass does not initialise it: leave it out.")
 
 
 def random_images(net: nn.Module, shape: Shape) -> Tensor:
-    """Return images that are the same in every process, of the type and on the device of the network's weights."""
+    """Return images, equal in every process, with the type and device of the network's weights."""
     weight = next((weight for weight in net.parameters() if weight.is_floating_point()), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(N_IMAGES, shape.in_channels, shape.image_size, shape.image_size, generator=generator)
@@ -157,30 +160,30 @@ def random_images(net: nn.Module, shape: Shape) -> Tensor:
 
 
 def run(net: nn.Module, images: Tensor, *, gradients: bool = False) -> object:
-    """Return what the network gives for these images. Raises: SpaceError if it does not take them."""
+    """Return the network's output for these images. Raises: SpaceError if it raises."""
     try:
         with torch.set_grad_enabled(gradients):
             return net(images)
     except Exception as error:  # the network is the user's: its forward may raise anything
         mode = " in training" if net.training else ""
         raise SpaceError(
-            f"The network {type(net).__name__} does not take images {tuple(images.shape)}{mode}: {first_line(error)}."
+            f"The network {type(net).__name__} does not accept images {tuple(images.shape)}{mode}: {first_line(error)}."
         ) from error
 
 
 def check_logits(name: str, logits: object, num_classes: int, *, training: bool) -> None:
-    """Check what the network gave for the random images. Raises: SpaceError unless it is `num_classes` for each."""
-    given = described(logits)
-    if given != str((N_IMAGES, num_classes)):
+    """Check the output for the random images. Raises: SpaceError unless its shape is (N_IMAGES, num_classes)."""
+    found = described(logits)
+    if found != str((N_IMAGES, num_classes)):
         mode = " in training" if training else ""
         raise SpaceError(
-            f"The network {name} must give {(N_IMAGES, num_classes)} for {N_IMAGES} images of "
-            f"{num_classes} classes{mode}, but gives {given}: change its last layer, or num_classes."
+            f"The network {name} must return {(N_IMAGES, num_classes)} for {N_IMAGES} images of "
+            f"{num_classes} classes{mode}, but returns {found}: change its last layer, or num_classes."
         )
 
 
 def described(output: object) -> str:
-    """Return a tensor's shape, or what else it is, in words.
+    """Return a tensor's shape, or the type of any other object, in words.
 
     >>> described(torch.zeros(2, 3)), described((1, 2)), described({}), described(None)
     ('(2, 3)', '2 outputs (tuple)', '0 outputs (dict)', 'NoneType')
@@ -192,13 +195,13 @@ def described(output: object) -> str:
 
 
 def _lazy(net: nn.Module) -> Iterator[str]:
-    """Yield the names of the parameters and buffers that have no shape yet."""
+    """Yield the names of the parameters and buffers without a shape."""
     return (name for name, value in (*net.named_parameters(), *net.named_buffers()) if is_lazy(value))
 
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode, and each of its modules back into its own."""
+    """Context manager: the network is in evaluation mode; the mode of each module is restored afterwards."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
@@ -210,10 +213,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def as_before(net: nn.Module) -> Iterator[None]:
-    """Put the buffers, which a pass in training may change, and all random numbers back afterwards.
-
-    Torch's, numpy's and Python's numbers are the same ones each time.
-    """
+    """Context manager: seeds torch, numpy and Python; restores their generators and the buffers afterwards."""
     buffers = [(buffer, buffer.clone()) for buffer in net.buffers() if not is_lazy(buffer)]
     states = np.random.get_state(), random.getstate()
     np.random.seed(0)

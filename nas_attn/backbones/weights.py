@@ -1,4 +1,4 @@
-"""Lays a file of weights on a plain network, strictly by the network's own names."""
+"""Loads a file of weights into a plain network, strictly by the names of its state dict."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ from nas_attn.errors import FileError, first_line
 
 _WRAPPED = ("state_dict", "model", "model_state_dict")
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
-"""Classifiers of GoogLeNet and Inception that only help to train them; our networks have none."""
+"""Auxiliary classifiers of GoogLeNet and Inception, which the catalogue's networks do not have."""
 _COUNTER = "num_batches_tracked"
 
 
 def load_weights(
     net: nn.Module, file: Path, *, num_classes: int, class_names: Sequence[str] = (), taken_out: Sequence[str] = ()
 ) -> list[str]:
-    """Load a file into a plain network, and return sentences on what could not be taken as it is.
+    """Load a file into a plain network; return notes on weights that had to be adapted.
 
-    A file of our own (`best.safetensors`) gives its `backbone.*`. The classifier of another number of classes stays
-    as it was drawn, but for the rows of classes that bear the same names; a single logit for two classes takes the
-    difference of their rows, and gives half of itself to each. A first convolution for 3 channels is summed over them
-    for a network that takes one.
+    Of a `best.safetensors`, the weights `backbone.*` are used. If the number of classes differs, the classifier keeps
+    its initial weights except for rows of classes with the same names; between one logit and two for two classes, a row
+    is the difference of the two, and each of the two is half of the one. A first convolution for 3 channels is summed
+    over them if the images have one channel.
 
-    Departs: torchvision scales the images inside of its pretrained GoogLeNet and Inception-v3 once more; here they
-    come as the data normalises them.
+    Departs: torchvision's pretrained GoogLeNet and Inception-v3 rescale the images inside the network; these do not.
 
     Args:
-        num_classes: How many logits the network gives: one for each class, or one for two classes.
-        class_names: Of the images, where they are known.
-        taken_out: Paths of modules that the network had, whose weights in the file are left aside.
-    Raises: FileError if the file cannot be read, or the first name or shape that differs.
+        num_classes: Number of logits of the network: one per class, or one for two classes.
+        class_names: Names of the images' classes, if known.
+        taken_out: Paths of modules that were removed from the network; their weights in the file are ignored.
+    Raises: FileError if the file cannot be read, or with the first name or shape that differs.
     """
     state = _own_names(_read(file), net)
     aside = tuple(f"{path}." for path in taken_out)
@@ -54,7 +53,7 @@ def load_weights(
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load tensors strictly, as of the modules' own versions: a file of safetensors says nothing of those."""
+    """Load tensors strictly, with the version numbers of the network's modules: safetensors files have none."""
     versioned = OrderedDict(state)
     versioned._metadata = getattr(net.state_dict(), "_metadata", {})  # type: ignore[attr-defined]  # as torch does
     with torch.no_grad():
@@ -62,7 +61,7 @@ def fill(net: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def classifier_path(net: nn.Module, num_classes: int) -> str | None:
-    """Return the path of the last linear layer or convolution that gives `num_classes`, or None."""
+    """Return the path of the last linear layer or convolution with `num_classes` outputs, or None."""
     found = None
     for path, module in net.named_modules():
         if _n_outputs(module) == num_classes:
@@ -77,7 +76,7 @@ def _n_outputs(module: nn.Module) -> int | None:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file; nothing in it is executed."""
+    """Return the tensors of a file; no code in it is executed."""
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
@@ -86,7 +85,9 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise FileError(f"The weights {file} cannot be read: {first_line(error)}.") from error
     inner = next((content[key] for key in _WRAPPED if key in content), content) if _is_mapping(content) else content
     if not _is_mapping(inner) or not all(isinstance(value, Tensor) for value in inner.values()):
-        raise FileError(f"The weights {file} must hold a state dict, but hold {type(inner).__name__} of other things.")
+        raise FileError(
+            f"The weights {file} must be a state dict of tensors, but are a {type(inner).__name__} of other objects."
+        )
     return dict(inner)
 
 
@@ -95,14 +96,14 @@ def _is_mapping(content: Any) -> bool:
 
 
 def _own_names(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors under the plain network's names, whoever saved them."""
-    for prefix in ("module.", "backbone."):  # of a parallel network; of a model of ours
+    """Return the tensors under the plain network's names, without the prefixes that wrappers add."""
+    for prefix in ("module.", "backbone."):  # of DataParallel; of an AttentionModel
         has_own = any(key.startswith(prefix) for key in net.state_dict())
         inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         others = [key for key in state if not key.startswith((prefix, "attention."))]
         state = inner if inner and not others and not has_own else state
     kept = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY) or _has(net, key)}
-    # Old DenseNets of torchvision write "norm.1" for what is "norm1" now.
+    # Old DenseNets of torchvision have "norm.1" for "norm1".
     return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): value for key, value in kept.items()}
 
 
@@ -111,7 +112,7 @@ def _has(net: nn.Module, key: str) -> bool:
 
 
 def _sum_channels(net: nn.Module, wanted: Mapping[str, Tensor], state: dict[str, Tensor], file: Path) -> list[str]:
-    """Sum the first convolution over its 3 channels for images of one; refuse any other difference of channels."""
+    """Sum the first convolution over its 3 channels for images of one channel; refuse any other difference."""
     path = next((path for path, module in net.named_modules() if isinstance(module, nn.Conv2d)), None)
     key = f"{path}.weight"
     if path is None or key not in state or state[key].ndim != 4:
@@ -122,7 +123,7 @@ def _sum_channels(net: nn.Module, wanted: Mapping[str, Tensor], state: dict[str,
     if (n_given, n_wanted) != (3, 1):
         raise FileError(
             f"The weights {file} are for images of {n_given} channels, but these have {n_wanted} ('{key}'): only 3 can "
-            "be turned into 1, by a sum."
+            "be converted to 1, by a sum."
         )
     state[key] = state[key].sum(1, keepdim=True)
     return [f"The weights are for images of 3 channels: '{key}' is summed over them for images of one."]
@@ -136,14 +137,14 @@ def _fit_classifier(
     num_classes: int,
     class_names: Sequence[str],
 ) -> list[str]:
-    """Keep the rows of the classes that match, and put the drawn ones in the place of the rest."""
+    """Keep the classifier rows of matching classes; the other rows get the initial weights."""
     path = classifier_path(net, num_classes)
     keys = [key for key in (f"{path}.weight", f"{path}.bias") if key in wanted and key in state]
-    given = {state[key].shape[0] for key in keys}
+    n_rows = {state[key].shape[0] for key in keys}
     other = any(state[key].shape[1:] != wanted[key].shape[1:] for key in keys)
-    if path is None or len(given) != 1 or other:  # of another network, which is refused
+    if path is None or len(n_rows) != 1 or other:  # of another network: refused later
         return []
-    n_given = given.pop()
+    n_given = n_rows.pop()
     ours = list(class_names) or [str(index) for index in range(num_classes)]
     theirs = _class_names(file) if class_names else []
     if len(theirs) != n_given and not _is_pair(theirs, n_given):  # without names only an equal number of classes fits
@@ -156,24 +157,24 @@ def _fit_classifier(
         state[key] = fitted
     if len(rows) == num_classes:
         return []
-    kept = f"keeps the rows of {len(rows)} classes of the same name" if rows else "is left as drawn"
+    kept = f"keeps the rows of {len(rows)} classes of the same name" if rows else "keeps its initial weights"
     n_theirs = len(theirs) or n_given
     return [f"The weights' {n_theirs} classes are not the images' {len(ours)}: the classifier '{path}' {kept}."]
 
 
 def _rows(ours: list[str], n_ours: int, theirs: list[str], n_theirs: int) -> dict[int, dict[int, float]]:
-    """Return the rows of a classifier that another's tell: of which of its rows each is the sum, and their shares.
+    """Return the rows that another classifier determines, each as a weighted sum {index of its row: weight}.
 
-    A single logit z for two classes is the difference of theirs, and so they are -z/2 and z/2.
+    A single logit z for two classes is the difference of two logits, and these are then -z/2 and z/2.
     """
-    told = {name: {index: 1.0} for index, name in enumerate(theirs)}
+    known = {name: {index: 1.0} for index, name in enumerate(theirs)}
     if _is_pair(theirs, n_theirs):
-        told = {theirs[0]: {0: -0.5}, theirs[1]: {0: 0.5}} if {*theirs} <= {*ours} else {}
+        known = {theirs[0]: {0: -0.5}, theirs[1]: {0: 0.5}} if {*theirs} <= {*ours} else {}
     if not _is_pair(ours, n_ours):
-        return {index: told[name] for index, name in enumerate(ours) if name in told}
-    if not {*ours} <= {*told}:
+        return {index: known[name] for index, name in enumerate(ours) if name in known}
+    if not {*ours} <= {*known}:
         return {}
-    second, first = told[ours[1]], told[ours[0]]
+    second, first = known[ours[1]], known[ours[0]]
     return {0: {row: second.get(row, 0.0) - first.get(row, 0.0) for row in {*second, *first}}}
 
 
@@ -182,7 +183,7 @@ def _is_pair(names: list[str], n_logits: int) -> bool:
 
 
 def _class_names(file: Path) -> list[str]:
-    """Return the class names of the model file beside the weights, if there is one that names them."""
+    """Return the class names in the model file (`.json`) beside the weights, if any."""
     try:
         content = json.loads(file.with_suffix(".json").read_bytes())
         names = content["class_names"] if content["weights"]["name"] == file.name else []
@@ -192,7 +193,7 @@ def _class_names(file: Path) -> list[str]:
 
 
 def _refuse_other(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], file: Path) -> None:
-    """Refuse the first name or shape that differs, in the network's order; old files count no batches."""
+    """Refuse the first name or shape that differs, in the network's order; old files have no batch counters."""
     for key in [*wanted, *(key for key in state if key not in wanted)]:
         if key.endswith(_COUNTER) and key in wanted and key not in state:
             continue

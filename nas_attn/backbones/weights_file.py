@@ -1,4 +1,4 @@
-"""Finds the file of weights that a backbone's spec names; no torch, unless torchvision's are meant."""
+"""Finds the file of a backbone's pretrained weights; needs torch only for torchvision's weights."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nas_attn.errors import FileError, SpaceError, unknown
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _TORCHVISION = "torchvision.models"
 _OTHER_NAMES = {"squeezenet": "squeezenet1_1", "shufflenet_v2": "shufflenet_v2_x1_0"}
-"""What torchvision calls a backbone of ours whose record does not say it."""
+"""torchvision's names of backbones that have another name here."""
 
 
 def find_weights(spec: Spec, *, download: bool = False) -> Path | None:
-    """Return the whole path of the weights that a checked spec names, or None if it names none.
+    """Return the absolute path of the weights of a checked spec, or None if it has none.
 
     Args:
-        download: Whether torchvision's or timm's weights may be fetched; the spec's own `download` allows it too.
-    Raises: FileError if the file is missing or of another kind, or would have to be fetched without leave; SpaceError
-    if torchvision or timm has no such weights for the backbone.
+        download: Whether torchvision's or timm's weights may be downloaded; the spec's own `download` allows it too.
+    Raises: FileError if the file is missing, has another suffix, or may not be downloaded; SpaceError if torchvision or
+    timm has no such weights for the backbone.
     """
     given = spec.get("weights")
     if given is None:
@@ -31,7 +31,7 @@ def find_weights(spec: Spec, *, download: bool = False) -> Path | None:
     if path.suffix in SUFFIXES:
         if not path.is_file():
             raise FileError(f"The backbone's weights must be a file, but there is none at {given}.")
-        return path.absolute()  # a link is not followed: what it points at may bear no ending
+        return path.absolute()  # a link is not resolved: its target may have no suffix
     if is_timm(spec):
         return timm_weights_file(spec, given, download=download or bool(spec.get("download")))
     if not given.isidentifier():
@@ -43,7 +43,7 @@ def find_weights(spec: Spec, *, download: bool = False) -> Path | None:
 
 
 def _torchvision_file(spec: Spec, name: str, *, download: bool) -> Path:
-    """Return where torchvision keeps these weights, fetched before if they may be."""
+    """Return torchvision's file of these weights, downloaded if allowed."""
     from torch import hub
 
     url = _url(spec, name)
@@ -52,24 +52,28 @@ def _torchvision_file(spec: Spec, name: str, *, download: bool) -> Path:
         return path
     if not download:
         raise FileError(
-            f"The weights {name} are not on this machine ({path}), and may not be fetched: give --download, or "
+            f"The weights {name} are not on this machine ({path}), and downloads are not allowed: use --download, or "
             "download = true in [backbone], or a file."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2], progress=False)
-    except (OSError, RuntimeError) as error:  # no network; another content than the name's digest says
-        raise FileError(f"The weights {name} cannot be fetched from {url}: {' '.join(str(error).split())}.") from error
+    except (OSError, RuntimeError) as error:  # no network; a digest that does not match
+        raise FileError(
+            f"The weights {name} cannot be downloaded from {url}: {' '.join(str(error).split())}."
+        ) from error
     return path
 
 
 def _url(spec: Spec, name: str) -> str:
-    """Return where torchvision's weights of this name lie. Raises: SpaceError that names those that there are."""
+    """Return the URL of torchvision's weights. Raises: SpaceError that lists the known ones."""
     from torchvision import models
 
     network, ours = _torchvision_name(spec)
     if network not in models.list_models(models):
-        raise SpaceError(f"torchvision has no weights for backbone '{ours}', but got weights = '{name}': name a file.")
+        raise SpaceError(
+            f"torchvision has no weights for backbone '{ours}', but got weights = '{name}': set weights to a file."
+        )
     known = models.get_model_weights(network).__members__
     if name not in known:
         raise SpaceError(unknown(f"weights of backbone '{ours}'", name, known))
@@ -78,7 +82,7 @@ def _url(spec: Spec, name: str) -> str:
 
 
 def _torchvision_name(spec: Spec) -> tuple[str, str]:
-    """Return what torchvision calls the backbone ("" if it has none such), and what it is called here."""
+    """Return torchvision's name of the backbone ("" if it has none), and its name here."""
     plugged = plugged_entry(spec)
     path = spec.get("import") if plugged is None else plugged.build
     if path is not None:

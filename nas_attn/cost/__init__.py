@@ -1,4 +1,4 @@
-"""What running a network takes: parameters, multiply-adds, time and memory. This is a face."""
+"""Cost of a network: parameters, multiply-adds, time and memory. This module only exports names."""
 
 from nas_attn.backbones.passes import count_parameters
 from nas_attn.cost.measurement import bench_of, count_macs, measure

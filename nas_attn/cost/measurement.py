@@ -1,4 +1,9 @@
-"""What a network costs: parameters, multiply-adds, time and memory."""
+"""Measures multiply-adds, time and memory of a network.
+
+Time is measured here rather than by `torch.utils.benchmark.Timer`, which times one statement at a time: the latency
+relative to a second network is the median over pairs of measurements, alternating between the two, so that a machine
+that slows down meanwhile changes the ratio little. The clock and the synchronisation with the device are torch.utils.benchmark's.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +28,18 @@ from nas_attn.records import Bench, Measured
 from nas_attn.training.loop import make_optimizer, precision, take_step
 
 TURNS = 9
-"""Turns at most: the median of fewer moves by some per cent when the machine does something else for a moment."""
+"""Greatest number of turns; the median of fewer varies by some per cent if the machine is busy for a moment."""
 
 _FEWEST_TURNS = 3
-_SLOT = 0.002  # seconds: what a fast network is timed over in a turn, so that the clock's own time vanishes
-_STILL = 1e-12  # a rate that moves no weight: a step takes as long, and nothing diverges
+_SLOT = 0.002  # seconds: minimum duration of a turn, so that the cost of reading the clock is negligible
+_STILL = 1e-12  # a learning rate that changes no weight: a step has the same cost, and nothing diverges
 
 
 def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
     """Return the multiply-adds of the convolutions and matrix products for one image in evaluation mode.
 
     Args:
-        shape: Of one image, (C, H, W).
+        shape: Shape of one image, (C, H, W).
     """
     weight = next(model.parameters(), torch.zeros(()))
     image = torch.zeros(1, *shape, device=weight.device, dtype=weight.dtype)
@@ -51,18 +56,17 @@ def measure(
     beside: nn.Module | None = None,
     seconds: float = 0.1,
 ) -> Measured:
-    """Measure time and memory of a network as our training runs it: channels last, on CUDA with bfloat16 autocast.
+    """Measure time and memory of a network as in training: channels last, on CUDA with bfloat16 autocast.
 
-    The network itself is left as it is: a copy is measured. On the CPU as many threads work as torch is set to. Time is
-    the median over turns, each warmed up; a second network takes a turn after each of them, so that a machine that
-    grows slower or faster meanwhile changes the ratio little.
+    A copy of the network is measured, on the CPU with torch's current number of threads. Time is the median over turns,
+    each with a warm-up; a second network is measured alternately, one turn each.
 
     Args:
-        shape: Of the batch, (N, C, H, W).
-        recipe: Its optimiser takes the training step whose memory is measured; None measures none.
+        shape: Shape of the batch, (N, C, H, W).
+        recipe: Names the optimiser of the training step whose memory is measured; None measures no training step.
         beside: The network to compare with, e.g. the one without attention.
-        seconds: How long to time; a network that takes longer gets three turns.
-    Raises: what the network raises, such as torch's error when memory runs out.
+        seconds: Time limit of the turns; there are at least three.
+    Raises: any error of the network, such as torch's if memory is exhausted.
     """
     device = torch.device(device)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
@@ -71,7 +75,7 @@ def measure(
     own = _copied(model, device)
     forward = partial(_forward, own, images)
     with torch.inference_mode(), precision(device):
-        forward()  # what is made once, such as a library's handles, is no part of any pass
+        forward()  # allocates what is made once, such as handles of libraries
     with torch.inference_mode(), precision(device):
         forward_bytes = peak_bytes(forward, lambda: [images, *_tensors(own)], device)
     rivals = [own] if beside is None else [own, _copied(beside, device)]
@@ -85,13 +89,13 @@ def measure(
 
 
 def bench_of(shape: tuple[int, int, int, int], device: torch.device, *, optimizer: str | None) -> Bench:
-    """Return where and how `measure` measures on this machine, as torch is set."""
+    """Return the conditions under which `measure` measures on this machine, with torch's current settings."""
     words = "bfloat16 autocast" if device.type == "cuda" else "float32"
     return Bench(_device_name(device), torch.get_num_threads(), words, shape, optimizer, torch.__version__)
 
 
 def _device_name(device: torch.device) -> str:
-    """Return what the device is called by its maker, as far as the system tells."""
+    """Return the device's model name, as far as the system provides it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -113,11 +117,11 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 def _forward(model: nn.Module, images: Tensor) -> None:
     model(images)
     if images.device.type == "mps":
-        torch.mps.synchronize()  # torch's timer waits for CUDA, in older versions for nothing else
+        torch.mps.synchronize()  # older versions of torch's timer synchronise with CUDA only
 
 
 def _time(models: Sequence[nn.Module], images: Tensor, seconds: float) -> tuple[list[float], float]:
-    """Return the first network's seconds a pass, turn by turn, and their median ratio to those of the last one."""
+    """Return the first network's seconds per pass in each turn, and their median ratio to those of the last one."""
     turns: list[list[float]] = []
     with torch.inference_mode(), precision(images.device):
         n_passes = max(1, int(_SLOT / _seconds_a_pass(models[0], images, 1)))
@@ -128,8 +132,8 @@ def _time(models: Sequence[nn.Module], images: Tensor, seconds: float) -> tuple[
 
 
 def _seconds_a_pass(model: nn.Module, images: Tensor, n_passes: int) -> float:
-    """Return the mean time of some passes after one that is not counted, by torch's clock: it waits for the device."""
-    # On a machine with CUDA's tools and no GPU, this import warns of what nobody asked for.
+    """Return the mean time of `n_passes` after one warm-up, by torch's clock, which synchronises with the device."""
+    # On a machine with CUDA's tools and no GPU, this import logs an irrelevant warning.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import timer
 
@@ -141,13 +145,13 @@ def _seconds_a_pass(model: nn.Module, images: Tensor, n_passes: int) -> float:
 
 
 def _middle(seconds: Sequence[float]) -> tuple[float, float]:
-    """Return the median and the distance between the quartiles. Units: milliseconds."""
+    """Return the median and the interquartile range. Units: milliseconds."""
     low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return 1e3 * middle, 1e3 * (high - low)
 
 
 def _training_bytes(model: nn.Module, images: Tensor, recipe: Recipe) -> int:
-    """Return the peak of the second step: the first still has no optimiser's state."""
+    """Return the peak of the second step, since the optimiser has no state before the first."""
     model.train()
     targets = torch.zeros(len(images), dtype=torch.long, device=images.device)
     still = recipe.model_copy(update={"lr": _STILL, "backbone_lr": 1.0, "freeze_epochs": 0})

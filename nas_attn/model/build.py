@@ -1,4 +1,4 @@
-"""Builds a network with a placement's attention in it; the network keeps its own names and its own forward."""
+"""Builds a network with the attention of a placement; the network keeps its own names and its own forward."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ BackboneLike = str | Mapping[str, Any] | nn.Module | Maker
 
 
 class AttentionModel(nn.Module):
-    """A backbone under its own names, and the attention that is placed in it.
+    """A backbone and the attention that is placed in it.
 
-    Its state dict is `backbone.*`, as the plain network has it, and `attention.<site>.<attention's name>.*`.
+    The keys of its state dict are `backbone.*`, as in the plain network, and `attention.<site>.<attention's name>.*`.
 
     Args:
-        spec: The backbone's checked spec; `{"own": class name}` for a network that was passed in.
         inserts: The attention by site.
+        spec: The backbone's checked spec; `{"own": class name}` for a network that was passed in.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes).
     """
 
     preprocess: Callable[[Any], Tensor] | None
-    """Turns images into what the network was trained on; set by `load_model`."""
+    """Converts images to inputs of the network; set by `load_model`."""
     class_names: tuple[str, ...] | None
     """Names of the classes, in the order of the probabilities; set by `load_model`."""
     probabilities: Callable[[Tensor], Tensor] | None
-    """Turns logits into a probability for each class name; set by `load_model` where it is known what they mean."""
+    """Converts logits to one probability per class name; set by `load_model` if the meaning of the logits is known."""
 
     def __init__(
         self, backbone: nn.Module, inserts: Mapping[str, Insert], placement: Placement, spec: Mapping[str, Any]
@@ -66,11 +66,11 @@ class AttentionModel(nn.Module):
         return logits
 
     def insert_at(self, site: str) -> Insert:
-        """Return what sits at a site of the placement. Raises: SpaceError if nothing does."""
+        """Return the insert at a site of the placement. Raises: SpaceError if there is none."""
         if site not in self.placement:
             raise SpaceError(f"Nothing is placed at site '{site}': the placement is {self.placement}.")
         insert = self.attention.get_submodule(site)
-        assert isinstance(insert, Insert), f"{site} holds {insert}"
+        assert isinstance(insert, Insert), f"at {site} is {insert}"
         return insert
 
 
@@ -84,23 +84,25 @@ def build_model(
     seed: int | None = None,
     class_names: Sequence[str] = (),
 ) -> AttentionModel:
-    """Build a backbone with the placement's attention in it.
+    """Build a backbone with the attention of a placement.
 
-    The backbone and each attention are drawn on their own, from the seed and the site's name: two placements share
-    the backbone's initial weights bit for bit. With an empty placement the outputs are the plain network's, bit for
-    bit.
+    The backbone and each attention are initialised separately, from the seed and the site's name: with one seed, the
+    backbone has the same initial weights for every placement. With an empty placement the outputs equal those of the
+    plain network, bit for bit.
 
     Args:
         backbone: A catalogue name, `timm:NAME`, a `{"name": ..., option: value}` mapping, the user's own network, or
-            a function that makes it, from those of num_classes, in_channels and image_size that it takes. A network
-            that is passed in is copied with its weights, and never changed.
-        image_size: Height and width of the images, which attention is fitted to (others of at least the backbone's
-            smallest size pass too); None takes the catalogue backbone's default.
-        seed: None draws one from torch's global generator, which is otherwise left as it was.
-        class_names: Of the images: where the backbone's `weights` name their classes too, the classifier keeps the
-            rows of those that match.
-    Raises: SpaceError that names the site, and what is refused there; FileError if the backbone's `weights` cannot be
-    read, or are another network's.
+            a function that returns one and is called with those of num_classes, in_channels and image_size that it has
+            as parameters. A network that is passed in is copied with its weights, and never changed.
+        num_classes: Number of logits: one per class, or one for two classes.
+        in_channels: Channels of the images.
+        image_size: Height and width for which the attention is built (other sizes of at least the backbone's smallest
+            are accepted too); None takes the catalogue backbone's default.
+        seed: None draws one from torch's global generator, whose state is otherwise unchanged.
+        class_names: Names of the images' classes: if the backbone's `weights` have class names too, the classifier
+            keeps the rows of matching classes.
+    Raises: SpaceError with the site and the reason; FileError if the backbone's `weights` cannot be read, or belong to
+    another network.
     """
     spec = check_backbone(backbone) if isinstance(backbone, str | Mapping) else {"import": ""}
     shape = check_shape(spec, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
@@ -115,7 +117,7 @@ def build(
     seed: int | None = None,
     class_names: Sequence[str] = (),
 ) -> AttentionModel:
-    """Build a model of a checked shape; otherwise as `build_model`."""
+    """As `build_model`, with a shape that `check_shape` has returned."""
     seed = int(torch.randint(2**31, ())) if seed is None else seed
     net, spec, found = _backbone(backbone, shape, seed, class_names)
     table = found.table
@@ -131,7 +133,9 @@ def build(
     open_blocks(net, ((site.kind, site.module) for site in sites.values()))
     _move_beside(net, inserts)
     copied = found.copied | _written_later(sites, found.copied)
-    for name in sorted(inserts, key=lambda name: sites[name].kind not in SWAPPED):  # taps outlast no later swap
+    for name in sorted(
+        inserts, key=lambda name: sites[name].kind not in SWAPPED
+    ):  # a replaced module would lose its hook
         _join(net, sites[name], inserts[name], name in copied)
     model = AttentionModel(net, inserts, placement, spec)
     model.num_classes, model.in_channels, model.image_size = table.num_classes, table.in_channels, table.image_size
@@ -143,11 +147,11 @@ def build(
 def _backbone(
     backbone: BackboneLike, shape: Shape, seed: int, class_names: Sequence[str]
 ) -> tuple[nn.Module, dict[str, Any], Survey]:
-    """Return the plain network, its spec, and its sites."""
+    """Return the plain network, its spec, and its survey."""
     if isinstance(backbone, str | Mapping):
         spec = check_backbone(backbone)
         net = build_backbone(spec, shape, seed=seed, class_names=class_names)
-        spec = without_start(spec)  # a model file holds its own weights
+        spec = without_start(spec)  # a model file has its own weights
         if not is_foreign(spec):
             return net, spec, site_survey(spec, shape)
         return net, spec, foreign_survey(spec, net, shape)
@@ -157,7 +161,7 @@ def _backbone(
 
 
 def _own(backbone: nn.Module | Maker, shape: Shape) -> nn.Module:
-    """Return a copy of the user's network, or what the user's function makes. Raises: SpaceError if it is neither."""
+    """Return a copy of the user's network, or call the user's function. Raises: SpaceError for anything else."""
     if isinstance(backbone, nn.Module):
         return copy_network(backbone)
     if not callable(backbone):
@@ -171,13 +175,13 @@ def _warn_once(sentence: str) -> None:
 
 
 def _written_later(sites: Mapping[str, Site], copied: Collection[str]) -> set[str]:
-    """Return the replaced convolutions whose norm goes too, where the network writes over what the norm gave."""
+    """Return the replaced convolutions whose norm is replaced too and has an output that is modified in place later."""
     replaced = (site for site in sites.values() if site.replaced is not None)
     return {site.module for site in replaced if site.replaced is not None and site.replaced.norm in copied}
 
 
 def _refuse_doubles(net: nn.Module, sites: Mapping[str, Site]) -> None:
-    """Refuse two names of one place: in a user's own network, a Sequential and its last child."""
+    """Refuse two names of one place, such as a Sequential and its last child in a user's own network."""
     places: dict[tuple[str, bool], str] = {}
     for name, site in sites.items():
         first = places.setdefault((tap_path(net, site.kind, site.module), site.kind in SWAPPED), name)
@@ -195,7 +199,7 @@ def _insert(site: Site, attention: Attention, num_classes: int, seed: int, names
 
 
 def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
-    """Let what passes the site run through the insert, which is tapped in, or held in the place of a module."""
+    """Connect the insert at its site: by a hook on a module's output, or in place of a module."""
     path = tap_path(net, site.kind, site.module)
     if site.kind not in SWAPPED:
         tap = Tap(insert, copies)
@@ -213,9 +217,12 @@ def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
 
 
 def _nested(inserts: Mapping[str, Insert]) -> nn.Module:
-    """Hang each insert under its site's name, a level a dot. Raises: SpaceError where two children want one name."""
+    """Return nested modules that have each insert at the path of its site's name.
+
+    Raises: SpaceError if two children would have one name.
+    """
     root = nn.Module()
-    for name in sorted(inserts, key=len):  # a name comes before those that continue it
+    for name in sorted(inserts, key=len):  # a name precedes those that extend it
         *path, last = name.split(".")
         node = root
         for part in path:
@@ -228,12 +235,12 @@ def _nested(inserts: Mapping[str, Insert]) -> nn.Module:
 
 def _add(node: nn.Module, part: str, child: nn.Module, name: str) -> None:
     if hasattr(node, part):
-        raise SpaceError(f"Site '{name}' cannot be used: '{part}' means something else beside the attention there.")
+        raise SpaceError(f"Site '{name}' cannot be used: another module of the model is called '{part}' there.")
     node.add_module(part, child)
 
 
 def _move_beside(net: nn.Module, inserts: Mapping[str, Insert]) -> None:
-    """Give the attention the device and the number type of the network's weights."""
+    """Move the attention to the device and type of the network's weights."""
     weight = next((weight for weight in net.parameters() if weight.is_floating_point()), None)
     if weight is not None:
         for insert in inserts.values():

@@ -1,4 +1,4 @@
-"""A model as two files: what it is (`best.json`) and its weights (`best.safetensors`), each checked when read."""
+"""A model as two files: its description (`best.json`) and its weights (`best.safetensors`), each checked when read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nas_attn.errors import FileError, SpaceError
 from nas_attn.files import content_digest, write_whole
 from nas_attn.model.build import AttentionModel, Maker, build_model
 from nas_attn.model.preprocess import Preprocess
-from nas_attn.model.tasks import READINGS
+from nas_attn.model.tasks import LABEL_KINDS
 from nas_attn.placement import Placement, Shape
 from nas_attn.records import LogitsOf
 from nas_attn.validation import Strict, validate
@@ -32,7 +32,7 @@ Record = dict[str, Any]
 
 
 class WeightsFile(Strict):
-    """The file of weights that belongs to a model, in the same folder.
+    """The file of a model's weights, in the same folder.
 
     Args:
         name: Its name, without any folder.
@@ -44,19 +44,19 @@ class WeightsFile(Strict):
 
 
 class ModelFile(Strict):
-    """`best.json`: everything that rebuilds a model, and where it comes from.
+    """Content of `best.json`: everything that is needed to rebuild a model, and its origin.
 
     Args:
         backbone: The catalogue's spec; `{"own": class name}` or `{"import": "module:function"}` for a network of the
             user's own, which the reader passes in.
-        num_classes: How many logits the network gives.
-        logits_of: What they stand for: each for one of `class_names` (`classes`: their softmax are probabilities), one
-            for the second of two (`second_class`: its sigmoid is that class's), or each for a label (`labels`: the
-            sigmoid of each); None where it is not known.
-        mean, std: Of the images trained on, a channel, of pixels between 0 and 1.
+        num_classes: Number of logits.
+        logits_of: Meaning of the logits: one per class (`classes`: softmax gives the probabilities), one for the second
+            of two classes (`second_class`: sigmoid gives its probability), or one per label (`labels`: sigmoid of
+            each); None if unknown.
+        mean, std: Of the training images, per channel, for pixels between 0 and 1.
         metrics: Measured values by name, each with its split.
         cost: Parameters and multiply-adds; time and memory, with the device that they were measured on.
-        recommended: What the search recommends in the end: this placement, or `none`.
+        recommended: The final recommendation of the search: this placement, or `none`.
         digest: SHA-256 of the rest of this file's content.
     """
 
@@ -87,13 +87,12 @@ class ModelFile(Strict):
 def save_model(model: AttentionModel, json_path: str | Path, *, record: Mapping[str, Any]) -> None:
     """Write the model's JSON file, and its weights beside it under the same name with `.safetensors`.
 
-    Each file replaces its old one in one step, the weights first: a reader never sees half a file.
+    Each file replaces its old one in one step, the weights first: a reader never sees a partial file.
 
     Args:
-        record: `mean`, `std` and `class_names`; and, where they are known, `logits_of`, `metrics`, `cost`, `recipe`,
-            `provenance` and `recommended`. See `ModelFile`.
-    Raises: FileError if the record has a key that is not known or a value that does not fit, or the folder cannot be
-        written.
+        record: `mean`, `std` and `class_names`; optionally `logits_of`, `metrics`, `cost`, `recipe`, `provenance` and
+            `recommended`. See `ModelFile`.
+    Raises: FileError if the record has an unknown key or an invalid value, or the folder cannot be written.
     """
     path = Path(json_path)
     weights_path = path.with_suffix(".safetensors")
@@ -120,13 +119,14 @@ def save_model(model: AttentionModel, json_path: str | Path, *, record: Mapping[
 def load_model(path: str | Path, *, backbone: nn.Module | Maker | None = None, weights: bool = True) -> AttentionModel:
     """Build the model that a JSON file describes, in evaluation mode, with its weights.
 
-    The model has `preprocess`, which turns images into its input, `class_names`, and `probabilities`, which turns its
-    logits into one probability for each of them. Nothing that the file names is imported or executed.
+    The model has `preprocess`, which converts images to inputs, `class_names`, and `probabilities`, which converts
+    logits to one probability per class name. No code that the file names is imported or executed.
 
     Args:
-        backbone: The user's own network, or the function that made it, where the file's is none of the catalogue. It
-            gets what it takes of the options that the file holds, and of num_classes, in_channels and image_size.
-        weights: Whether to load the weights that lie beside the file; False gives initial ones.
+        backbone: The user's own network, or a function that returns it, if the file's backbone is not in the catalogue.
+            The function is called with those of the file's options, num_classes, in_channels and image_size that it
+            has as parameters.
+        weights: Whether to load the weights from the file beside; False keeps initial weights.
     Raises: FileError if a file is missing, truncated, altered or of another schema, or does not fit the network.
     """
     path = Path(path)
@@ -148,7 +148,7 @@ def load_model(path: str | Path, *, backbone: nn.Module | Maker | None = None, w
     model.preprocess = Preprocess(described.image_size, tuple(described.mean), tuple(described.std))
     model.class_names = tuple(described.class_names)
     if described.logits_of is not None:
-        model.probabilities = READINGS[
+        model.probabilities = LABEL_KINDS[
             "multi-label" if described.logits_of == "labels" else "single-label"
         ].probabilities
     return model.eval()
@@ -162,15 +162,15 @@ def read_model_file(path: str | Path) -> ModelFile:
     except OSError as error:
         raise FileError(f"The model file {path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:
-        raise FileError(f"The model file {path} is truncated or altered: it is no JSON ({error}).") from error
+        raise FileError(f"The model file {path} is truncated or altered: it is not JSON ({error}).") from error
     if not isinstance(content, dict):
-        raise FileError(f"The model file {path} must hold an object, but holds {type(content).__name__}.")
+        raise FileError(f"The model file {path} must contain an object, but contains {type(content).__name__}.")
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
         raise FileError(f"The model file {path} must have schema_version {SCHEMA_VERSION}, but has {version!r}.")
     described = _checked(content, path)
     if content_digest(content) != described.digest:
-        raise FileError(f"The model file {path} is altered: its content does not give the digest that it states.")
+        raise FileError(f"The model file {path} is altered: its content does not match its digest.")
     return described
 
 
@@ -190,7 +190,7 @@ def _checked(content: Record, path: Path) -> ModelFile:
 
 
 def _plain(content: Record, path: Path) -> Record:
-    """Return the content as JSON gives it back. Raises: FileError for what JSON cannot hold."""
+    """Return the content after a round trip through JSON. Raises: FileError for values that JSON does not support."""
     try:
         plain: Record = json.loads(json.dumps(content, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -199,11 +199,11 @@ def _plain(content: Record, path: Path) -> Record:
 
 
 def _refuse_constant(word: str) -> float:
-    raise ValueError(f"{word} is no number of JSON")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def _read_weights(path: Path, weights: WeightsFile) -> dict[str, Tensor]:
-    """Return the tensors of the file that lies beside `path`, whose content must be the one that was saved."""
+    """Return the tensors of the weights file beside `path`, after a check of its SHA-256."""
     file = path.with_name(weights.name)
     try:
         content = file.read_bytes()
@@ -213,7 +213,9 @@ def _read_weights(path: Path, weights: WeightsFile) -> dict[str, Tensor]:
             "weights=False for an untrained model."
         ) from error
     if hashlib.sha256(content).hexdigest() != weights.sha256:
-        raise FileError(f"The weights {file} are truncated or altered: {path.name} states another SHA-256.")
+        raise FileError(
+            f"The weights {file} are truncated or altered: their SHA-256 differs from the one in {path.name}."
+        )
     try:
         return safetensors.torch.load(content)
     except SafetensorError as error:
@@ -221,7 +223,7 @@ def _read_weights(path: Path, weights: WeightsFile) -> dict[str, Tensor]:
 
 
 def _given_backbone(described: ModelFile, path: Path, backbone: nn.Module | Maker | None) -> nn.Module | Maker | None:
-    """Return the network that the caller passed, where one is needed and only there."""
+    """Return the caller's network. Raises: FileError if one is needed and missing, or passed and not needed."""
     named = described.backbone.get("own") or described.backbone.get("import")
     if named is not None and backbone is None:
         raise FileError(
@@ -235,7 +237,7 @@ def _given_backbone(described: ModelFile, path: Path, backbone: nn.Module | Make
 
 
 def _own_network(given: nn.Module | Maker, described: ModelFile) -> nn.Module:
-    """Return a copy of the user's network, or what their function makes of the file's options, as it was trained."""
+    """Return a copy of the user's network, or call the user's function with the file's options."""
     if isinstance(given, nn.Module):
         net = copy_network(given)
     else:
@@ -261,7 +263,7 @@ def _fill(model: AttentionModel, state: Mapping[str, Tensor], file: Path) -> Non
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file in one step, kept through a power loss. Raises: FileError if that cannot be done."""
+    """Write a file in one step that survives a loss of power. Raises: FileError if it cannot be written."""
     try:
         write_whole(path, lambda file: file.write(content), durable=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How an attention sits in a network: what joins it to the maps that pass, and what holds it in a module's place."""
+"""Connects an attention to a network: `Insert` around it, `Tap` on a module's output, `Held` in a module's place."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from nas_attn.placement import Attention
 
 
 class Insert(nn.Module):
-    """One attention A, how it joins at its site, and how it starts.
+    """One attention A with its wiring and its start.
 
     Wirings: `gate` y = A(x); `residual` y = x + A(x); `concat` y = conv1x1([x, A(x)]); `addend`, at a block's shortcut,
     y = shortcut + A(shortcut) + branch, which is `residual` there. With the start `identity` the site's tensor is
     x + g * (y - x) with a learned g that starts at 0; at a merge, x is the plain sum.
 
-    The attention is the child that bears its name (`cbam`, or `cbam_` where a site below is called so); `concat` adds
-    the convolution `join`, the start `identity` the parameter `share`. Sites whose names continue this one's hang below
-    as further children, which `forward` never runs.
+    The attention is a child with its own name (`cbam`, or `cbam_` if a site below has that name); `concat` adds the
+    convolution `join`, the start `identity` the parameter `share`. The inserts of sites whose names extend this site's
+    are further children, which `forward` never runs.
 
     Args:
-        below: What sites whose names continue this one's are called behind it, as far as the next dot.
+        below: Next parts of the names of sites that extend this site's name.
 
-    Shape: what the attention takes -> what it gives; with a wiring, (N, C, H, W) -> the same.
+    Shape: as the attention; with a wiring other than `gate`, (N, C, H, W) -> the same.
     """
 
     def __init__(self, placed: Attention, attention: nn.Module, channels: int, below: Collection[str] = ()) -> None:
@@ -60,25 +60,25 @@ class Insert(nn.Module):
 
 
 class Tap:
-    """A forward hook that hands a module's output through an insert; an object, so that copies and pickles follow it.
+    """A forward hook that passes a module's output through an insert; an object, so that it is copied and pickled.
 
     Args:
-        copies: Whether the network writes over what passes here: the insert then works on copies, since attention may
-            need its input and its output for the gradient.
+        copies: Whether the network modifies the output in place later: the insert then works on copies, since its
+            gradient may need its input and its output.
     """
 
     def __init__(self, insert: Insert, copies: bool) -> None:
         self.insert, self.copies = insert, copies
-        self.handle: RemovableHandle | None = None  # unpickling it keeps later hooks from taking this one's number
+        self.handle: RemovableHandle | None = None  # unpickling it keeps later hooks from reusing its id
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Return what the network shall see instead of `output`."""
+        """Return the new output."""
         inserted: Tensor = self.insert(output.clone() if self.copies else output)
         return inserted.clone() if self.copies else inserted
 
 
 class SkippedNorm(nn.Identity):
-    """Passes on what it is given, in the place of a norm that an attention replaces; a forward may read its features.
+    """Identity in place of a norm that an attention replaces, with the norm's attributes: a forward may read them.
 
     Shape: any -> the same.
     """
@@ -89,10 +89,10 @@ class SkippedNorm(nn.Identity):
 
 
 class Held(nn.Module):
-    """Runs an insert in the place of a module of the network; the insert's weights belong to the model's `attention`.
+    """Run an insert in place of a module of the network; the insert itself is a child of the model's `attention`.
 
     Args:
-        replaced: The module that stood here; a forward that reads its `in_channels`, say, finds them still.
+        replaced: The replaced module; its attributes are kept, since a forward may read its `in_channels`, for example.
 
     Shape: as the insert.
     """
@@ -100,14 +100,14 @@ class Held(nn.Module):
     def __init__(self, insert: Insert, replaced: nn.Module) -> None:
         super().__init__()
         self.__dict__.update(plain_attributes(replaced))
-        self._held = (insert,)  # in a tuple, it is no child: its weights have one name
+        self._held = (insert,)  # in a tuple it is no child, so that its weights have one name
 
     def keep(self, replaced: nn.Module) -> None:
-        """Keep the parameters of the module that stood here, under their own names."""
+        """Keep the parameters of the replaced module under their own names."""
         for name, parameter in replaced.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """Return what the insert gives."""
-        given: Tensor = self._held[0](*maps)
-        return given
+        """Return the output of the insert."""
+        output: Tensor = self._held[0](*maps)
+        return output

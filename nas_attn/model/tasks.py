@@ -1,9 +1,11 @@
-"""How logits are read: the loss that trains them, the value that judges them, and their probabilities."""
+"""Kinds of labels: the loss, the value and the probabilities that belong to each."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,14 +16,12 @@ from nas_attn.records import Labelling
 
 if TYPE_CHECKING:
     from nas_attn.config import Recipe
-import math
-from statistics import fmean
 
 
-class Reading(ABC):
-    """What the logits of a task mean, in training as in use; all that depends on the task is here.
+class LabelKind(ABC):
+    """All that depends on the kind of labels, in training and in use.
 
-    Shape: logits (N, K); targets as the task has them.
+    Shape: logits (N, K); targets as in the subclass.
     """
 
     @abstractmethod
@@ -30,17 +30,17 @@ class Reading(ABC):
 
     @abstractmethod
     def value(self, logits: Tensor, targets: Tensor) -> float:
-        """Return what a network is judged by. Units: 0 to 1."""
+        """Return the value by which networks are ranked. Units: 0 to 1."""
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return a probability for each class or label, in the order of their names."""
+        """Return one probability per class or label, in the order of their names."""
 
 
-class OneLabel(Reading):
-    """An image is of one class: cross-entropy, and the share that is named right.
+class OneLabel(LabelKind):
+    """Each image has one class: cross-entropy and accuracy.
 
-    A network for two classes may give one logit. `class_logits` is all that knows: its cross-entropy is then the
+    A network for two classes may have one logit; `class_logits` converts it to two. Its cross-entropy is then the
     binary one, with the class weights and the label smoothing that two logits would have.
 
     Shape: targets (N,) int64.
@@ -52,16 +52,16 @@ class OneLabel(Reading):
         return CrossEntropy(weight=weights, label_smoothing=recipe.label_smoothing)
 
     def value(self, logits: Tensor, targets: Tensor) -> float:
-        """Return the share of images that is named right."""
+        """Return the accuracy."""
         return int((class_logits(logits).argmax(1) == targets).sum()) / len(targets)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return a probability for each class, together 1. Shape: (N, K), or (N, 1) for two classes -> (N, classes)."""
+        """Return one probability per class, with sum 1. Shape: (N, K), or (N, 1) for two classes -> (N, classes)."""
         return class_logits(logits).softmax(1)
 
 
-class AnyLabels(Reading):
-    """An image has any number of labels: binary cross-entropy, and the mean ROC AUC.
+class AnyLabels(LabelKind):
+    """Each image has any number of labels: binary cross-entropy and the mean ROC AUC.
 
     Shape: targets (N, K) of 0 and 1.
     """
@@ -76,19 +76,19 @@ class AnyLabels(Reading):
         return mean_auc(logits, targets)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probability of each label on its own. Shape: (N, K) -> the same."""
+        """Return the probability of each label separately. Shape: (N, K) -> the same."""
         return torch.sigmoid(logits)
 
 
-READINGS: Mapping[Labelling, Reading] = {"single-label": OneLabel(), "multi-label": AnyLabels()}
+LABEL_KINDS: Mapping[Labelling, LabelKind] = {"single-label": OneLabel(), "multi-label": AnyLabels()}
 
 
 class CrossEntropy(nn.Module):
-    """Cross-entropy of classes; of a single logit, which is that of the second of two, the binary cross-entropy.
+    """Cross-entropy of classes; for a single logit, that of the second of two classes, binary cross-entropy.
 
     Args:
-        weight: What each class weighs, one for each class; None weighs all alike. The mean is over the weights.
-        label_smoothing: Share of the target that is spread over all classes.
+        weight: One weight per class, for a weighted mean; None for equal weights.
+        label_smoothing: Share of the target that is distributed over all classes.
 
     Shape: logits (N, K) or (N, 1), targets (N,) -> a scalar.
     """
@@ -108,7 +108,7 @@ class CrossEntropy(nn.Module):
 
 
 def class_logits(logits: Tensor) -> Tensor:
-    """Return a logit for each class; a single one is that of the second of two classes, and the first's is 0.
+    """Return one logit per class; a single logit is that of the second of two classes, and the first one is 0.
 
     The softmax of (0, z) is (1 - sigmoid(z), sigmoid(z)).
 
@@ -121,22 +121,22 @@ def class_logits(logits: Tensor) -> Tensor:
 
 
 def class_weights(targets: Tensor, num_classes: int) -> Tensor:
-    """Return a weight for each class: the inverse of how often it occurs, mean 1. Shape: (K,)."""
+    """Return one weight per class: the inverse of its frequency, with mean 1. Shape: (K,)."""
     counts = torch.bincount(targets.cpu(), minlength=num_classes).clamp(min=1).float()
     weights = 1 / counts
     return (weights / weights.mean()).to(targets.device)
 
 
 MOST_WEIGHT = 100.0
-"""The most that a positive weighs: a label that one image in a thousand has would drown the others otherwise."""
+"""Greatest weight of a positive: without it, a label of one image in a thousand would dominate the loss."""
 
 
 class BinaryCrossEntropy(nn.Module):
     """Binary cross-entropy of logits, the mean over images and labels.
 
     Args:
-        positive_weight: What a positive of each label weighs, (K,); None weighs all alike.
-        label_smoothing: Share of each target that goes to its other value: 1 becomes 1 - s / 2, and 0 becomes s / 2.
+        positive_weight: Weight of the positives of each label, (K,); None for 1.
+        label_smoothing: Share s of each target: 1 becomes 1 - s / 2, and 0 becomes s / 2.
 
     Shape: logits (N, K), targets (N, K) of 0 and 1 -> a scalar.
     """
@@ -155,7 +155,7 @@ class BinaryCrossEntropy(nn.Module):
 
 
 def positive_weights(targets: Tensor) -> Tensor:
-    """Return what a positive of each label weighs: negatives to positives among the targets, at most `MOST_WEIGHT`.
+    """Return the weight of each label's positives: number of negatives by positives, at most `MOST_WEIGHT`.
 
     Shape: (N, K) -> (K,).
     """
@@ -166,11 +166,11 @@ def positive_weights(targets: Tensor) -> Tensor:
 def label_aucs(logits: Tensor, targets: Tensor) -> list[float]:
     """Return the area under the ROC curve of each label, by scikit-learn.
 
-    It is NaN for a label that all images have or none, and for logits that are not finite.
+    It is NaN for a label that all or no images have, and for logits that are not finite.
 
     Shape: logits and targets (N, K).
     """
-    from sklearn.metrics import roc_auc_score  # on use: a single-label run needs none of it
+    from sklearn.metrics import roc_auc_score  # on use: a single-label run does not need it
 
     scores, truth = logits.detach().float().cpu(), targets.cpu().long()
     return [
@@ -182,9 +182,9 @@ def label_aucs(logits: Tensor, targets: Tensor) -> list[float]:
 
 
 def mean_auc(logits: Tensor, targets: Tensor) -> float:
-    """Return the mean of the labels' ROC AUC; labels that all images have or none are left out.
+    """Return the mean ROC AUC over the labels that some but not all images have.
 
-    It is NaN for logits that are not finite, and when no label is left.
+    It is NaN for logits that are not finite, and if there is no such label.
 
     Shape: logits and targets (N, K). Units: 0 to 1; 0.5 is chance.
     """

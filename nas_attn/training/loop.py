@@ -17,7 +17,7 @@ from nas_attn.backbones.weights import classifier_path
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed
-from nas_attn.model.tasks import READINGS, OneLabel
+from nas_attn.model.tasks import LABEL_KINDS, OneLabel
 from nas_attn.training.auxiliary import auxiliary_loss
 from nas_attn.training.batches import epoch_batches, n_batches, normalisation, normalised
 from nas_attn.training.onednn import subsampled_inputs
@@ -47,7 +47,7 @@ def train(
     generators has no influence, and is restored.
 
     Args:
-        images: Their task determines the loss and the value; see `READINGS`.
+        images: Their task determines the loss and the value; see `LABEL_KINDS`.
         validation: Images to evaluate after each epoch; None (a retraining) evaluates the training batches instead.
         recipe: Optimiser, learning rates, batch size, augmentation and loss.
         seed: Seed of the order, the augmentation and the network's own random numbers (dropout).
@@ -235,8 +235,8 @@ def _train(
     images = images.to(device)
     validation = validation.to(device) if validation is not None else None
     optimizer = make_optimizer(model, recipe, num_classes=num_classes)
-    reading = READINGS[images.task]
-    criterion = reading.criterion(images.targets, recipe, num_classes)
+    labels = LABEL_KINDS[images.task]
+    criterion = labels.criterion(images.targets, recipe, num_classes)
     generator = torch.Generator().manual_seed(seed)
     n_steps = epochs * n_batches(len(images), recipe.batch_size)
     rates = (learning_rate(step, n_steps, recipe.lr) for step in range(n_steps))
@@ -251,7 +251,7 @@ def _train(
         seconds.append(time.perf_counter() - start)
         if validation is not None:
             seen = _evaluated(model, validation, epoch, epochs)
-        value = reading.value(*seen)
+        value = labels.value(*seen)
         seconds_evaluating.append(time.perf_counter() - start - seconds[-1])
         report(epoch, value)
     facts = {

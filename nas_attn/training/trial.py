@@ -16,7 +16,7 @@ from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
 from nas_attn.errors import TrialFailed
 from nas_attn.model.build import build
-from nas_attn.model.tasks import READINGS, label_aucs
+from nas_attn.model.tasks import LABEL_KINDS, label_aucs
 from nas_attn.records import LABEL_AUC, Artifact, Outcome, Stage, Task
 from nas_attn.training.context import TrialContext, load_train, register_all
 from nas_attn.training.loop import Report, is_out_of_memory, predict, train
@@ -124,7 +124,7 @@ def _built_in_training(
     if not final:
         return reported[-1], facts
     logits = predict(model, data.test)
-    return READINGS[data.facts.task].value(logits, data.test.targets), facts | _by_label(logits, data)
+    return LABEL_KINDS[data.facts.task].value(logits, data.test.targets), facts | _by_label(logits, data)
 
 
 def _by_label(logits: Tensor, data: Data) -> dict[str, float]:

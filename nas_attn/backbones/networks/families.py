@@ -1,4 +1,4 @@
-"""Builds torchvision's networks, with another first convolution where the images or the stem ask for one."""
+"""Builds torchvision's networks, with another first convolution if the images or the stem need one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 from torchvision import models
 
 Draw = Callable[[Tensor], object]
-"""Draws the weights of a new first convolution as the network draws its own."""
+"""Initialises a new first convolution as the network initialises its own."""
 
 _he: Draw = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
 _narrow: Draw = partial(nn.init.trunc_normal_, std=0.01)
@@ -20,7 +20,7 @@ _wide: Draw = partial(nn.init.trunc_normal_, std=0.1)
 
 
 class DenseNet(models.DenseNet):  # type: ignore[misc]  # torchvision has no type hints
-    """torchvision's DenseNet; a step without effect stands where it pools, so that this can be replaced.
+    """torchvision's DenseNet with an Identity `head` before its pooling, which an attention can replace.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes).
     """
@@ -77,7 +77,7 @@ def squeezenet(*, num_classes: int, in_channels: int, stem: str) -> nn.Module:
 
 
 def mobilenet_v2(*, num_classes: int, in_channels: int, width_mult: float, stem: str) -> nn.Module:
-    """Return torchvision's MobileNet-v2; a step without effect stands where it pools, so that this can be replaced."""
+    """Return torchvision's MobileNet-v2 with an Identity before its pooling, which an attention can replace."""
     net: nn.Module = models.mobilenet_v2(num_classes=num_classes, width_mult=width_mult)
     net.get_submodule("features").add_module("head", nn.Identity())
     return _stemmed(net, "features.0.0", _he, in_channels, stem)
@@ -95,13 +95,13 @@ def efficientnet_b0(*, num_classes: int, in_channels: int, stem: str) -> nn.Modu
 
 
 def regnet_y_400mf(*, num_classes: int, in_channels: int, stem: str) -> nn.Module:
-    """Return torchvision's RegNet-Y-400MF; its widths are computed by tensors, which must hold values."""
+    """Return torchvision's RegNet-Y-400MF, built on the CPU: it computes its widths by tensors."""
     with torch.device("cpu"):
         return _stemmed(models.regnet_y_400mf(num_classes=num_classes), "stem.0", _he, in_channels, stem)
 
 
 def shufflenet_v2(*, num_classes: int, in_channels: int, stem: str) -> nn.Module:
-    """Return torchvision's ShuffleNet-v2 x1.0; a step without effect stands where it takes means, to be replaced."""
+    """Return torchvision's ShuffleNet-v2 x1.0 with an Identity before its pooling, which an attention can replace."""
     net: nn.Module = models.shufflenet_v2_x1_0(num_classes=num_classes)
     net.get_submodule("conv5").add_module("head", nn.Identity())
     return _stemmed(net, "conv1.0", None, in_channels, stem, "maxpool")
@@ -110,9 +110,14 @@ def shufflenet_v2(*, num_classes: int, in_channels: int, stem: str) -> nn.Module
 def _stemmed(
     net: nn.Module, conv: str, draw: Draw | None, in_channels: int, stem: str = "imagenet", *pools: str
 ) -> nn.Module:
-    """Replace the network's first convolution where it must differ, drawn by `draw`; None keeps torch's own way.
+    """Replace the first convolution if the channels or the stem differ.
 
-    A small stem is 3x3 at stride 1; an Identity keeps the place of each of its poolings, so that all names stay.
+    A small stem is 3x3 at stride 1, with Identities in place of the poolings, so that all names stay.
+
+    Args:
+        conv: Path of the first convolution.
+        draw: Initialises the new one; None keeps torch's default.
+        pools: Paths of the stem's poolings.
     """
     old = net.get_submodule(conv)
     assert isinstance(old, nn.Conv2d), f"{conv} is no convolution"

@@ -1,1 +1,1 @@
-"""Where the sites of the catalogue's networks lie, and what they are called."""
+"""Names and modules of the sites of the catalogue's networks."""

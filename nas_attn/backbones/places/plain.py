@@ -1,4 +1,4 @@
-"""Names the sites of the networks whose blocks add nothing to their input, all counted from 1."""
+"""Names the sites of networks without residual blocks; stages and blocks are counted from 1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 def densenet_places(net: nn.Module) -> list[Place]:
     """Name a DenseNet's 3x3 convolutions, the outputs of its layers, blocks and transitions, and its pooling.
 
-    A transition's map is the next stage's. No ReLU follows a layer's convolution: it comes before.
+    The output of a transition belongs to the next stage. A layer's ReLU precedes its convolution.
     """
     places = []
     stage = ""
@@ -36,7 +36,7 @@ def densenet_places(net: nn.Module) -> list[Place]:
 def layer_places(net: nn.Module) -> list[Place]:
     """Name the sites of layers in a row (LeNet, AlexNet, VGG): a block ends in its activation, a stage in its pooling.
 
-    A block's convolution is a site if it is 3x3. What is pooled is the site `pool` of its stage.
+    A block's convolution is a site if it is 3x3. The output of a pooling is the site `pool` of its stage.
     """
     places = []
     stage, block = 1, 0
@@ -111,5 +111,5 @@ def _units(net: nn.Module, name: str, path: str, stage: str) -> list[Place]:
 
 
 def _is_3x3(conv: nn.Conv2d) -> bool:
-    """Tell whether the convolution is 3x3 and keeps the map, but for the stride."""
+    """Return whether the convolution is 3x3 and keeps the map size up to its stride."""
     return conv.kernel_size == (3, 3) and conv.padding == (1, 1)

@@ -1,4 +1,4 @@
-"""Names the sites of the networks that are built of residual or separable blocks, all counted from 1."""
+"""Names the sites of networks of residual or separable blocks; stages and blocks are counted from 1."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def regnet_places(net: nn.Module) -> list[Place]:
 
 
 def mobilenet_v1_places(net: nn.Module) -> list[Place]:
-    """Name the depthwise convolutions of a MobileNet-v1's blocks, the maps behind them, and its pooling."""
+    """Name the depthwise convolutions of a MobileNet-v1's blocks, their outputs, and its pooling."""
     places = []
     for number in range(5):
         stage = f"stage{number + 1}"
@@ -79,9 +79,9 @@ def efficientnet_places(net: nn.Module) -> list[Place]:
 
 
 def shufflenet_places(net: nn.Module) -> list[Place]:
-    """Name the branches of a ShuffleNet-v2's blocks, which are joined and shuffled, and the map that it pools.
+    """Name the branches of a ShuffleNet-v2's blocks, which are concatenated and shuffled, and its pooling.
 
-    The other half is a branch of its own, the shortcut, in the first block of a stage only; nothing is added.
+    Only in the first block of a stage, the other half passes layers too: the site `shortcut`.
     """
     places = []
     for number in range(1, 4):
@@ -119,7 +119,7 @@ def residual(name: str, path: str, stage: str, steps: Sequence[Place], *, pre: b
 
 
 def depthwise(name: str, path: str, unit: nn.Module, stage: str) -> list[Place]:
-    """Name the convolution of a unit (convolution, norm, activation) if it is 3x3, and what leaves the unit."""
+    """Name the convolution of a unit (convolution, norm, activation) if it is 3x3, and the output of the unit."""
     conv, activation = unit.get_submodule("0"), unit.get_submodule("2")
     assert isinstance(conv, nn.Conv2d), f"{path}.0 is no convolution"
     hidden = Place(f"{name}.hidden", "hidden", path, stage)
@@ -136,7 +136,7 @@ def _blocks(net: nn.Module, path: str, stage: str) -> Iterator[tuple[str, str, n
 
 
 def _in_a_row(net: nn.Module, n_blocks: Sequence[int]) -> list[Place]:
-    """Name the sites of blocks that follow each other behind a stem, given how many belong to each stage."""
+    """Name the sites of consecutive blocks after a stem; `n_blocks` is their number per stage."""
     places = []
     index = 0
     for number, n in enumerate(n_blocks, 1):
@@ -148,7 +148,7 @@ def _in_a_row(net: nn.Module, n_blocks: Sequence[int]) -> list[Place]:
 
 
 def _inverted(name: str, path: str, block: nn.Module, stage: str) -> list[Place]:
-    """Name the sites of an inverted residual block; one that is not added to its input has no edges but its output."""
+    """Name the sites of an inverted residual block; one without a shortcut has only its inner sites and its output."""
     inner, steps_of = next(block.named_children())
     child, unit = next((key, child) for key, child in steps_of.named_children() if _is_depthwise(child))
     steps = depthwise(name, f"{path}.{inner}.{child}", unit, stage)

@@ -1,1 +1,1 @@
-"""A network of somebody else: its sites are found by running a copy of it."""
+"""Finds the sites of a network that is not in the catalogue, by running a copy of it."""

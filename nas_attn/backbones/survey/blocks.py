@@ -1,4 +1,4 @@
-"""Opens the residual blocks of a user's own network, and keeps those open that compute what they did."""
+"""Opens the residual blocks of a network and closes those whose opening changes its outputs."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch import Tensor, nn
 from nas_attn.backbones.modules import put_module
 from nas_attn.backbones.opening import OPENING_KINDS, Opened, has_opening, open_block, opening_path
 from nas_attn.backbones.passes import Passage, watched
-from nas_attn.backbones.survey.effects import gives, same
+from nas_attn.backbones.survey.effects import is_unchanged, same
 from nas_attn.backbones.survey.swaps import Sighting
 from nas_attn.backbones.tracing import refusal
 from nas_attn.backbones.user_network import as_before
 from nas_attn.errors import SpaceError, first_line
 
-_NOT_ALONE = "the network uses more of it than its forward, or reaches it by another way than its name"
+_NOT_ALONE = "the network uses more of it than its forward, or does not call it by its name"
 
 
 def open_all(
     net: nn.Module, blocks: Sequence[str], passages: Mapping[str, Passage], refusals: dict[str, str]
 ) -> dict[str, Opened]:
-    """Open every block of `net` that can be opened, and add to `refusals` what cannot be had.
+    """Open every block of `net` that can be opened, and add the sites that do not exist to `refusals`.
 
     Args:
-        passages: Of the blocks, with copies of what they were given.
-        refusals: Why nothing can be inserted behind a module, by its path.
+        passages: Of the blocks, with copies of their inputs.
+        refusals: Reasons why a module's output is no site, by its path.
     """
     opened = {}
     for path in blocks:
@@ -53,14 +53,14 @@ def close_harmful(
     sightings: Sequence[Sighting],
     refusals: dict[str, str],
 ) -> None:
-    """Put back the plain blocks of which the network uses more, or less, than their forward; add to `refusals` why.
+    """Restore the blocks whose opening changes the network's outputs or is never run; add the reason to `refusals`.
 
-    A block that it keeps in a list of its own is run as it was, for instance.
+    For instance, a block in a plain Python list is run as it was: replacing it under its name has no effect.
 
     Args:
-        opened: The opened blocks, which lie in the network; those that are put back are left out.
-        plain: The blocks as they were.
-        sightings: Of the network with none open.
+        opened: The opened blocks, now in the network; restored blocks are removed from it.
+        plain: The original blocks.
+        sightings: Of the original network.
     """
     if _works(net, list(opened), images, sightings):
         return
@@ -80,36 +80,36 @@ def _refuse(refusals: dict[str, str], path: str, error: SpaceError) -> None:
 
 
 def _works(net: nn.Module, paths: Sequence[str], images: Tensor, sightings: Sequence[Sighting]) -> bool:
-    """Tell whether the network gives what it did, and runs the opened blocks that lie at these paths."""
+    """Return whether the outputs of the network are unchanged and the opened blocks at these paths are run."""
     with watched(net, [opening_path(path, "output") for path in paths]) as passages:
-        return gives(net, images, sightings) and all(passage.calls for passage in passages.values())
+        return is_unchanged(net, images, sightings) and all(passage.calls for passage in passages.values())
 
 
 def _open_one(block: nn.Module, path: str, passage: Passage, reason: str | None) -> Opened:
-    """Return the opened block. Raises: SpaceError if it cannot be opened, or computes something else then."""
-    if reason is None and passage.given is None:
+    """Return the opened block. Raises: SpaceError if it cannot be opened, or its outputs would change."""
+    if reason is None and passage.input_copy is None:
         reason = "it must take one tensor"
     if reason is not None:
         raise refusal(path, reason)
     opened = open_block(block, path)
-    assert passage.given is not None, "checked above"
+    assert passage.input_copy is not None, "checked above"
     for training in (False, True):
         try:
-            plain, again = (_run(module, passage.given, training) for module in (block, opened))
-        except Exception as error:  # alone, the user's block may raise anything
+            plain, again = (_run(module, passage.input_copy, training) for module in (block, opened))
+        except Exception as error:  # the user's block may raise anything when it runs alone
             raise refusal(path, f"it does not run on its own ({first_line(error)})") from error
         if not all(map(same, plain, again)):
-            raise refusal(path, "it would compute something else then")
+            raise refusal(path, "its outputs would change")
     return opened
 
 
-def _run(block: nn.Module, given: Tensor, training: bool) -> tuple[Tensor, Tensor]:
-    """Return the block's output in this mode, and its input afterwards; random numbers and buffers are as before."""
-    given = given.clone()
+def _run(block: nn.Module, maps: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+    """Return the block's output in this mode, and its input afterwards; generators and buffers are restored."""
+    maps = maps.clone()
     block.train(training)
     try:
         with as_before(block), torch.no_grad():
-            output: Tensor = block(given)
+            output: Tensor = block(maps)
     finally:
         block.eval()
-    return output, given
+    return output, maps

@@ -1,4 +1,4 @@
-"""What the network does with its modules: where an attention would never be run or trained, or would change more."""
+"""Detects places where an inserted module would never run, get no gradient, or alter other parts of the network."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from nas_attn.errors import SpaceError
 
 log = logging.getLogger(__name__)
 
-_OUT_OF_REACH = "the network reaches it by another way than its name"
+_OUT_OF_REACH = "the network does not call it by its name"
 
 
 class StandIn(nn.Module):
-    """Runs a module in its place, and notes that it did; it holds what an attention there would hold.
+    """Run a module in its place and record that it ran; it has the attributes that an attention there would have.
 
     Shape: as the module.
     """
@@ -35,13 +35,13 @@ class StandIn(nn.Module):
         self.has_run = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the module gives."""
+        """Return the output of the module."""
         self.has_run = True
         return self.stood(*args, **kwargs)
 
 
-def gives(net: nn.Module, images: Tensor, sightings: Sequence[Sighting]) -> bool:
-    """Tell whether the network gives, bit for bit, what it was seen to give, in evaluation and then in training."""
+def is_unchanged(net: nn.Module, images: Tensor, sightings: Sequence[Sighting]) -> bool:
+    """Return whether the outputs equal those of `sightings` bit for bit, in evaluation and in training mode."""
     try:
         for training, sighting in zip((False, True), sightings, strict=False):
             with as_before(net):
@@ -55,16 +55,16 @@ def gives(net: nn.Module, images: Tensor, sightings: Sequence[Sighting]) -> bool
 
 
 def same(one: object, other: object) -> bool:
-    """Tell whether two tensors are equal bit for bit, what is no number included."""
+    """Return whether two objects are tensors that are equal bit for bit, NaN included."""
     if not isinstance(one, Tensor) or not isinstance(other, Tensor) or one.shape != other.shape:
         return False
     return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def unlearned(net: nn.Module, images: Tensor) -> dict[str, str]:
-    """Return the modules whose output decides nothing that can be learned: no gradient comes back to it in training.
+    """Return the modules whose output gets no gradient in training, with the reason.
 
-    Nothing reads what they give, or they run without gradients, or their result is detached later on.
+    Their output is not read, or is computed without gradients, or is detached later.
     """
     marks: dict[str, Tensor] = {}
     handles = [
@@ -76,22 +76,22 @@ def unlearned(net: nn.Module, images: Tensor) -> dict[str, str]:
         with as_before(net), torch.enable_grad():
             logits = net.train()(images)
             logits.float().sum().backward()
-    except Exception as error:  # the network is the user's; nothing was found out then
-        log.debug("where the network %s learns is not known: %s", type(net).__name__, error)
+    except Exception as error:  # the network is the user's and may raise anything
+        log.debug("the gradients of the network %s are not known: %s", type(net).__name__, error)
         return {}
     finally:
         for handle in handles:
             handle.remove()
         net.eval().zero_grad(set_to_none=True)
     return {
-        path: "no gradient comes back from what it gives, so that nothing there could be trained"
+        path: "its output gets no gradient, so an attention there could not be trained"
         for path, mark in marks.items()
         if mark.grad is None
     }
 
 
 def _mark(mark: Tensor, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    """Add a nought to what a module gives, which gets a gradient if that does."""
+    """Add a zero scalar that requires grad; it receives a gradient only if the module's output does."""
     is_real = isinstance(output, Tensor) and output.is_floating_point()
     return output + mark.to(output.dtype) if is_real else output
 
@@ -99,20 +99,21 @@ def _mark(mark: Tensor, module: nn.Module, args: tuple[Any, ...], output: Any) -
 def keep_reached(
     net: nn.Module, places: Sequence[Place], images: Tensor, sightings: Sequence[Sighting]
 ) -> tuple[list[Place], dict[str, str]]:
-    """Return the sites in place of a module whose module can be taken out, and why of the others it cannot.
+    """Return the places whose module can be replaced, and the reasons for the others.
 
     Args:
-        sightings: Of the network as it is.
+        places: Sites in place of a module.
+        sightings: Of the unchanged network.
     """
     with _stood_in(net, places) as stand_ins:
-        if gives(net, images, sightings):
+        if is_unchanged(net, images, sightings):
             reached = [place for place in places if all(stand_ins[path].has_run for path in _parts(place))]
             return reached, {place.name: _OUT_OF_REACH for place in places if place not in reached}
     kept, refusals = [], {}
     for place in places:
         with _stood_in(net, [place]) as stand_ins:
-            if not gives(net, images, sightings):
-                refusals[place.name] = "the network reads more of it than what it gives"
+            if not is_unchanged(net, images, sightings):
+                refusals[place.name] = "the network reads more of it than its output"
             elif not all(stand_in.has_run for stand_in in stand_ins.values()):
                 refusals[place.name] = _OUT_OF_REACH
             else:
@@ -121,13 +122,13 @@ def keep_reached(
 
 
 def _parts(place: Place) -> list[str]:
-    """Return the paths of the modules that an attention in place of a module takes out."""
+    """Return the paths of the modules that an attention at this place replaces."""
     return [place.module, *([place.norm] if place.norm else [])]
 
 
 @contextmanager
 def _stood_in(net: nn.Module, places: Iterable[Place]) -> Iterator[dict[str, StandIn]]:
-    """Let something stand in for the modules of these sites, and put them back afterwards."""
+    """Replace the modules of these places by stand-ins, and restore them afterwards."""
     plain = {path: net.get_submodule(path) for place in places for path in _parts(place)}
     stand_ins = {path: StandIn(module) for path, module in plain.items()}
     for path, stand_in in stand_ins.items():
@@ -140,31 +141,31 @@ def _stood_in(net: nn.Module, places: Iterable[Place]) -> Iterator[dict[str, Sta
 
 
 def relied_on(net: nn.Module, taps: Mapping[str, str], images: Tensor, sightings: Sequence[Sighting]) -> dict[str, str]:
-    """Return the sites where an attention would come between a part that writes over a tensor and one that reads that.
+    """Return sites whose tensor is modified in place by one part of the network and read again by another.
 
-    An attention works on copies of what is written over, and the network would write over those.
+    At such a site an attention works on a copy, so the network would modify the copy and read the original.
 
     Args:
-        taps: Where each site whose tensor is written over is tapped.
-        sightings: Of the network as it is.
+        taps: Path of the tapped module, for each site whose tensor is modified in place.
+        sightings: Of the unchanged network.
     """
     if not taps or _copying(net, taps.values(), images, sightings):
         return {}
     return {
-        name: "one part of the network writes over it in place, and another part reads the result"
+        name: "one part of the network modifies it in place, and another part reads the result"
         for name, path in taps.items()
         if not _copying(net, [path], images, sightings)
     }
 
 
 def _copying(net: nn.Module, paths: Iterable[str], images: Tensor, sightings: Sequence[Sighting]) -> bool:
-    """Tell whether the network gives what it did while copies pass on there."""
+    """Return whether the outputs are unchanged if these modules return copies."""
     hooks = [
         net.get_submodule(path).register_forward_hook(lambda module, args, output: output.clone())
         for path in dict.fromkeys(paths)
     ]
     try:
-        return gives(net, images, sightings)
+        return is_unchanged(net, images, sightings)
     finally:
         for hook in hooks:
             hook.remove()

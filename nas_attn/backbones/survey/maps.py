@@ -1,4 +1,4 @@
-"""Tells the modules of a user's own network that give maps (N, C, H, W) from those that give something else."""
+"""Finds the modules of a network whose output is a map (N, C, H, W)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nas_attn.backbones.user_network import described, run
 from nas_attn.errors import SpaceError
 
 _WIDER = 32
-"""Pixels by which the images are widened: a map grows, up to a total stride of this."""
+"""Pixels added to the width of the images: a map becomes wider, up to a total stride of this."""
 
 _TAKES_MAPS = (
     nn.Conv2d,
@@ -33,31 +33,31 @@ Shape = tuple[int, ...]
 
 
 def wide_shapes(net: nn.Module, images: Tensor, paths: Iterable[str]) -> dict[str, Shape]:
-    """Return the shape of what each module gives for wider images, as far as the network gets with them."""
+    """Return the output shapes for wider images, of the modules that run before the network fails, if it does."""
     with watched(net, paths) as passages, suppress(SpaceError):
         run(net, functional.pad(images, (0, _WIDER)))
     return {path: tuple(found.tensor.shape) for path, found in passages.items() if found.tensor is not None}
 
 
 def not_maps(net: nn.Module, passages: Mapping[str, Passage], wider: Mapping[str, Shape]) -> dict[str, str]:
-    """Return why nothing can be inserted after a module, for those that give something else than a map.
+    """Return the modules whose output is no map, with the reason.
 
-    A tensor of four dimensions may also be (N, H, W, C), or hold what each pixel has to do with each other one. On
-    wider images, the last dimension of a map grows, and no other. Where nothing grows, or the network takes no wider
-    images, a convolution, norm or pooling must handle a map of this very shape.
+    A tensor of four dimensions may also be (N, H, W, C), or an attention matrix over pixels. On wider images, only the
+    last dimension of a map grows. Where nothing grows, or the network does not accept wider images, a convolution, norm
+    or pooling of the network must have an input or output of the same shape.
 
     Args:
-        wider: What the modules give for wider images, from `wide_shapes`.
+        wider: Output shapes for wider images, from `wide_shapes`.
     """
     known = set(_known_maps(net, passages))
     reasons = {}
     for path, passage in passages.items():
         shape = () if passage.tensor is None else tuple(passage.tensor.shape)
         if len(shape) != 4:
-            given = described(passage.output) if passage.tensor is None else f"a tensor of shape {shape}"
-            reasons[path] = f"it gives {given}, and a map (N, C, H, W) is needed"
+            found = described(passage.output) if passage.tensor is None else f"a tensor of shape {shape}"
+            reasons[path] = f"it returns {found}, but must return a map (N, C, H, W)"
         elif not _is_map(shape, wider.get(path), known):
-            reasons[path] = f"it gives a tensor of shape {shape}, which is not seen to be a map (N, C, H, W)"
+            reasons[path] = f"it returns a tensor of shape {shape}, which is not known to be a map (N, C, H, W)"
     return reasons
 
 
@@ -68,7 +68,7 @@ def _is_map(shape: Shape, wider: Shape | None, known: set[Shape]) -> bool:
 
 
 def _known_maps(net: nn.Module, passages: Mapping[str, Passage]) -> Iterator[Shape]:
-    """Yield (C, H, W) of what enters and leaves the modules that only work on maps."""
+    """Yield (C, H, W) of the inputs and outputs of modules that accept maps only."""
     for path, passage in passages.items():
         if isinstance(net.get_submodule(path), _TAKES_MAPS):
             for tensor in (passage.source, passage.tensor):
@@ -77,7 +77,7 @@ def _known_maps(net: nn.Module, passages: Mapping[str, Passage]) -> Iterator[Sha
 
 
 def last_map(net: nn.Module, passages: Mapping[str, Passage], wider: Mapping[str, Shape]) -> int:
-    """Return the rank, in the order in which modules end, of the last that gives or reads more than one pixel."""
+    """Return the rank (`Passage.order`) of the last module with an input or output of more than one pixel."""
     ranks = [-1]
     for path, passage in passages.items():
         is_leaf = not any(True for _ in net.get_submodule(path).children())

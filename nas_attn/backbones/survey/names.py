@@ -1,4 +1,4 @@
-"""Calls the sites of a plug-in's network as its author does: places that are named, each at a site that was found."""
+"""Renames the sites of a plug-in's network as its author does; each named place must be a site that was found."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Found = Mapping[tuple[str, str], Site]
 
 
 def with_names(found: Survey, net: nn.Module, entry: Backbone) -> Survey:
-    """Return a survey under the names of the record's `places`, or as it is if that names none, with what it lacks.
+    """Return the survey with the record's `lacks`, and its sites renamed and selected by the record's `places`, if any.
 
-    What is named must be a site that was found, whose shape, convolution and stage (where the author gives none) it
-    has. The order stays that of the data flow.
+    A place must coincide with a found site and takes over its shape, its convolution, and its stage unless the author
+    names one. The order is that of the data flow.
 
     Raises: SpaceError that names the place and the reason why it is none.
     """
@@ -44,7 +44,7 @@ def with_names(found: Survey, net: nn.Module, entry: Backbone) -> Survey:
 
 
 def _places(net: nn.Module, function: str | Callable[..., Any]) -> list[Place]:
-    """Return what the author's function names. Raises: SpaceError if it raises, or gives something else."""
+    """Return the places of the author's function. Raises: SpaceError if it raises, or returns something else."""
     noun = "places function"
     what, name_them = called(noun, function), load_function(function, noun)
     try:
@@ -53,12 +53,12 @@ def _places(net: nn.Module, function: str | Callable[..., Any]) -> list[Place]:
         raise SpaceError(f"The {what} raised {named(error)}.") from error
     for place in places:
         if not isinstance(place, Place):
-            raise SpaceError(f"The {what} must give nas_attn.Place, but gave {type(place).__name__}.")
+            raise SpaceError(f"The {what} must return nas_attn.Place objects, but returned {type(place).__name__}.")
     return places
 
 
 def _origin(place: Place, net: nn.Module, table: SiteTable, sites: Found) -> Site:
-    """Return the site that was found where a place lies. Raises: SpaceError if there is none."""
+    """Return the found site that a place coincides with. Raises: SpaceError if there is none."""
     where = f"place '{place.name}'"
     if place.kind not in KINDS:
         raise SpaceError(unknown("kind of site", place.kind, KINDS, where))
@@ -68,11 +68,11 @@ def _origin(place: Place, net: nn.Module, table: SiteTable, sites: Found) -> Sit
     edge = f"{place.module}.{place.kind}"
     found = sites.get((place.kind, place.module if place.kind == "output" else edge))
     if found is None and place.kind not in SWAPPED and not may_open(modules[place.module]):
-        found = sites.get(("output", place.module))  # a branch that is a module of its own ends there
+        found = sites.get(("output", place.module))  # a branch that is one module: its output
     if found is None:
         why = table.refusals.get(edge) or table.refusals.get(place.module)
         raise SpaceError(
-            f"Module '{place.module}' has no site of kind '{place.kind}', where place '{place.name}' is said to lie"
+            f"Place '{place.name}' must be a site, but module '{place.module}' has none of kind '{place.kind}'"
             f"{f': {why}' if why else ''}."
         )
     return found

@@ -1,4 +1,4 @@
-"""Which operators read a tensor while a network runs: what lies behind a convolution is seen, not guessed."""
+"""Records which operators read each tensor of a pass: what follows a convolution is observed, not guessed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _aten = torch.ops.aten
 
 
 class Readers(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch types its hook for subclasses in part
-    """Keeps, while it is entered, the operators that read each tensor, in their order.
+    """Context that records the operators that read each tensor, in order.
 
-    It sees what functions, methods and modules come down to; one that makes a view of a tensor counts as its reader.
+    It sees the operators that functions, methods and modules consist of. An operator that returns a view is a reader.
     """
 
     def __init__(self) -> None:
@@ -31,10 +31,10 @@ class Readers(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch type
         return func(*args, **(kwargs or {}))
 
     def n_readers(self, tensor: Tensor) -> int:
-        """Count the operators that read a tensor."""
+        """Return the number of operators that read a tensor."""
         return len(self._operators.get(tensor, ()))
 
     def only_relu(self, tensor: Tensor) -> bool:
-        """Tell whether a ReLU alone reads a tensor, or writes over it before anything else does."""
+        """Return whether the only reader is a ReLU, or the first one is a ReLU in place."""
         first, *others = self._operators.get(tensor, (None,))
         return first is _aten.relu_.default or (first is _aten.relu.default and not others)

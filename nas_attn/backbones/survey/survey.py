@@ -1,4 +1,12 @@
-"""Finds the sites of a user's own network by running a copy of it, and says of the rest why they are none."""
+"""Finds the sites of a network by running a copy of it, with a reason for every module that is no site.
+
+The catalogue's networks need none of this: their `places` name the sites. Any other network (a user's own, timm's, a
+plug-in's) is run on random images, and every claim about a site is checked on that copy: the module runs exactly once,
+its output is a map, an inserted module gets a gradient, and opening, replacing or copying leaves all outputs equal bit
+for bit in both modes. Tracing the whole network instead (torch.fx, torch.export) would refuse the networks with
+control flow that this accepts, and would not show whether a module's attributes are read from outside; torch.fx is used
+inside one block at a time, in `backbones/opening.py`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +24,7 @@ from nas_attn.backbones.opening import OPENING_KINDS, has_opening, may_open
 from nas_attn.backbones.passes import Passage, count_parameters, dry_pass, forward_macs
 from nas_attn.backbones.sites import Place, measured, tap_path
 from nas_attn.backbones.survey.blocks import close_harmful, open_all
-from nas_attn.backbones.survey.effects import gives, keep_reached, relied_on, unlearned
+from nas_attn.backbones.survey.effects import is_unchanged, keep_reached, relied_on, unlearned
 from nas_attn.backbones.survey.maps import last_map, not_maps, wide_shapes
 from nas_attn.backbones.survey.names import with_names
 from nas_attn.backbones.survey.swaps import Sighting, sight, swapped_places
@@ -26,13 +34,15 @@ from nas_attn.errors import SpaceError
 from nas_attn.placement import Shape, Site, SiteTable, Survey
 
 _SURVEYS: dict[tuple[object, ...], Survey] = {}
-"""What networks of foreign code offer, kept for the time of the process: every trial builds the same one again."""
+"""Surveys of imported and plugged-in networks in this process: every trial builds the same network again. The key
+covers the spec, the shape, the plug-in's record, the classes of all modules and the shapes of all weights: all that is
+known of code that is not ours."""
 
 
 def survey_spec(spec: Spec, shape: Shape) -> Survey:
-    """Survey the network that a checked spec of foreign code, or of timm's, gives.
+    """Build and survey the network of a checked spec: an imported one, a plug-in's, or timm's.
 
-    Raises: SpaceError as `survey`, and if it does not give `num_classes` numbers for each image in training too.
+    Raises: SpaceError as `survey`, and if the network does not return `num_classes` logits in training mode too.
     """
     net = build_backbone(spec, shape, seed=0)
     found = _timm_survey(spec, net, shape) if is_timm(spec) else foreign_survey(spec, net, shape)
@@ -42,7 +52,7 @@ def survey_spec(spec: Spec, shape: Shape) -> Survey:
 
 
 def _timm_survey(spec: Spec, net: nn.Module, shape: Shape) -> Survey:
-    """Survey a network of timm's. Raises: SpaceError as `survey`, which ends in the size of timm's own images."""
+    """Survey a network of timm's. Raises: SpaceError as `survey`, with timm's default image size as a hint."""
     try:
         return survey(net, shape, spec["name"])
     except SpaceError as error:
@@ -52,11 +62,9 @@ def _timm_survey(spec: Spec, net: nn.Module, shape: Shape) -> Survey:
 
 
 def foreign_survey(spec: Spec, net: nn.Module, shape: Shape) -> Survey:
-    """Return what the network of an imported function or of a plug-in offers.
+    """Return the survey of an imported or plugged-in network, cached in this process.
 
-    Asked again for a network of the same modules, by the same record, it runs nothing.
-
-    Raises: SpaceError as `survey`; on a plug-in, it names that.
+    Raises: SpaceError as `survey`; for a plug-in, the message names it.
     """
     entry, words = plugged_entry(spec), json.dumps(without_start(spec), sort_keys=True, default=str)
     key = (words, shape, entry, _anatomy(net))
@@ -73,23 +81,23 @@ def _plugged_survey(entry: Backbone, net: nn.Module, shape: Shape) -> Survey:
 
 
 def _anatomy(net: nn.Module) -> tuple[object, ...]:
-    """Return the modules of a network by their classes, and its parameters by their shapes."""
+    """Return the classes of all modules, and the shape, type and `requires_grad` of all parameters, by path."""
     modules = ((path, type(module)) for path, module in net.named_modules())
     weights = ((path, weight.shape, weight.dtype, weight.requires_grad) for path, weight in net.named_parameters())
     return (*modules, *weights)
 
 
 def survey(net: nn.Module, shape: Shape, name: str | None = None) -> Survey:
-    """Run a copy of the network on random images, as it is and with every residual block opened that can be.
+    """Return the sites of a network, found by running a copy of it on random images.
 
-    A block counts as openable only if the opened one gives bit-equal outputs in both modes. Stages are numbered by
-    the sizes of the maps in the order of the data flow. A `Sequential` and its last child are one place: their sites
-    name the same module. Torch's global generator is left as it was.
+    Residual blocks are opened where the outputs stay equal bit for bit in both modes. Stages are numbered by map size,
+    in the order of the data flow. The output of a `Sequential` and of its last child is one place: their sites name the
+    same module. Torch's global generator is left unchanged.
 
     Args:
-        name: What the network is called; None takes its class.
-    Raises: SpaceError if the network cannot be copied, does not take such images, or does not give `num_classes`
-    numbers for each in evaluation mode.
+        name: The network's name in messages and in the table; None takes its class.
+    Raises: SpaceError if the network cannot be copied, does not accept such images, or does not return `num_classes`
+    logits per image in evaluation mode.
     """
     trial = copy_network(net).cpu()
     with seeded(0, "survey"):
@@ -97,13 +105,13 @@ def survey(net: nn.Module, shape: Shape, name: str | None = None) -> Survey:
 
 
 def _survey(trial: nn.Module, name: str, shape: Shape) -> Survey:
-    """Survey a network that may be changed."""
+    """Survey a copy of a network, which is changed."""
     images = random_images(trial, shape)
     sightings, untrainable = _sightings(trial, images, shape.num_classes, name)
-    if not gives(trial, images, sightings):
+    if not is_unchanged(trial, images, sightings):
         raise SpaceError(
-            f"The network {name} must give the same twice for the same images, or nothing in it can be checked: let it "
-            "keep no count of its runs, and draw by torch's, numpy's or Python's own generators."
+            f"The network {name} must return the same output twice for the same images, but does not, so its sites "
+            "cannot be checked: let it count no passes, and use the generators of torch, numpy or Python."
         )
     n_parameters, n_macs = count_parameters(trial), forward_macs(trial, images[:1])
     paths = [path for path, _ in trial.named_modules() if path]
@@ -125,7 +133,7 @@ def _survey(trial: nn.Module, name: str, shape: Shape) -> Survey:
         seen = dry_pass(trial, images, taps.values())
     written = {place.name for place in places if place.kind == "output" and passages[place.name].overwritten}
     written |= {name for name, path in taps.items() if seen[path].overwritten}
-    lost = {name: "the network does not run it every time" for name, path in taps.items() if not seen[path].calls}
+    lost = {name: "it does not run in every pass" for name, path in taps.items() if not seen[path].calls}
     lost |= relied_on(trial, {name: taps[name] for name in sorted(written)}, images, sightings)
     places = [place for place in places if place.name not in lost]
     places.sort(key=lambda place: (seen[taps[place.name]].order, -len(place.name)))
@@ -145,7 +153,7 @@ def _survey(trial: nn.Module, name: str, shape: Shape) -> Survey:
 
 
 def _sightings(net: nn.Module, images: Tensor, num_classes: int, name: str) -> tuple[list[Sighting], str | None]:
-    """Run the network in both modes, and leave it in evaluation; return what was seen, and why it cannot be trained."""
+    """Run the network in both modes and leave it in evaluation; return the sightings, and why it cannot be trained."""
     held = set(net.state_dict())
     with as_before(net):
         evaluated = sight(net.eval(), images)
@@ -153,8 +161,8 @@ def _sightings(net: nn.Module, images: Tensor, num_classes: int, name: str) -> t
     late = sorted(set(net.state_dict()) - held)
     if late:
         raise SpaceError(
-            f"The network {name} gets '{late[0]}' only as it runs, and could not take it from a file then: register it "
-            "where the network is made, or run the network once."
+            f"The network {name} creates '{late[0]}' in its first pass, so a file could not fill it: register it in "
+            "__init__, or run the network once before."
         )
     try:
         with as_before(net):
@@ -170,17 +178,17 @@ def _sightings(net: nn.Module, images: Tensor, num_classes: int, name: str) -> t
 
 
 def _not_run_once(passages: Mapping[str, Passage]) -> dict[str, str]:
-    """Return the modules that do not run once, and how often they do."""
-    reasons = {0: "it is never run"}
+    """Return the modules that do not run exactly once, with the reason."""
+    reasons = {0: "it never runs"}
     return {
-        path: reasons.get(passage.calls, f"the network runs it {passage.calls} times, and once is needed")
+        path: reasons.get(passage.calls, f"it runs {passage.calls} times, but must run once")
         for path, passage in passages.items()
         if passage.calls != 1
     }
 
 
 def _places(net: nn.Module, paths: Collection[str], opened: Mapping[str, nn.Module]) -> list[Place]:
-    """Name the sites; where a block's child is called like one of its edges, the edge keeps the name."""
+    """Return the named places; if a child of a block is named like one of its edges, the edge gets the name."""
     edges = {
         f"{path}.{kind}": Place(f"{path}.{kind}", kind, path, "")
         for path, block in opened.items()
@@ -192,7 +200,7 @@ def _places(net: nn.Module, paths: Collection[str], opened: Mapping[str, nn.Modu
 
 
 def _outermost(net: nn.Module, path: str, known: Collection[str]) -> str:
-    """Return the path of the largest `Sequential` that runs and whose last child this is: one tensor leaves both."""
+    """Return the path of the outermost `Sequential` whose last child this is: both have the same output."""
     parent, _, name = path.rpartition(".")
     module = net.get_submodule(parent)
     in_turn = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
@@ -200,9 +208,9 @@ def _outermost(net: nn.Module, path: str, known: Collection[str]) -> str:
 
 
 def _with_stages(sites: Iterable[Site]) -> tuple[Site, ...]:
-    """Number the stages by the maps' sizes, in the order in which they appear.
+    """Number the stages by map size, in order of appearance.
 
-    A pixel before a larger map belongs to that map's stage: squeeze-and-excitation pools within a block.
+    A map of one pixel before a larger map belongs to the stage of the latter: squeeze-and-excitation inside a block.
     """
     sizes: dict[tuple[int, int], int] = {}
     staged: list[Site] = []

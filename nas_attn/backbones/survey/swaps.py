@@ -1,4 +1,4 @@
-"""Finds the modules of a user's own network whose place an attention can take: 3x3 convolutions, and poolings."""
+"""Finds the modules of a network that an attention can replace: 3x3 convolutions and the last global pooling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TO_A_PIXEL = (1, (1, 1), [1, 1])
 
 @dataclass(frozen=True)
 class Sighting:
-    """One pass of a network in one mode: what it gave, what passed its convolutions and norms, and who read that."""
+    """Record of one pass in one mode: output, passages of convolutions and norms, and readers of all tensors."""
 
     output: object
     passages: Mapping[str, Passage]
@@ -29,7 +29,7 @@ class Sighting:
 
 
 def sight(net: nn.Module, images: Tensor) -> Sighting:
-    """Run the network once in the mode that it is in. Raises: SpaceError if it does not take the images."""
+    """Run the network once in its current mode. Raises: SpaceError if it does not accept the images."""
     paths = [path for path, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
     with watched(net, paths) as passages, Readers() as readers:
         output = run(net, images)
@@ -43,11 +43,11 @@ def swapped_places(
     sightings: Sequence[Sighting],
     end: int,
 ) -> tuple[list[Place], dict[str, str]]:
-    """Name the sites in place of a module, and say of the other convolutions and poolings why they are none.
+    """Return the places in place of a module, and the reasons for the other convolutions and poolings.
 
     Args:
-        sightings: In every mode in which the network runs; a norm or a ReLU is a convolution's own only if all agree.
-        end: Rank of the last module that has to do with more than one pixel: the pooling there is the head.
+        sightings: In every mode in which the network runs; a norm or a ReLU belongs to a convolution only if all agree.
+        end: Rank of the last module with maps of more than one pixel: a pooling at or after it is the head.
     """
     places, refusals = [], {}
     n_owners = Counter(id(weight) for module in net.modules() for weight in module.parameters(recurse=False))
@@ -71,23 +71,23 @@ def swapped_places(
 
 
 def _conv_rule(conv: nn.Conv2d) -> str | None:
-    """Return why this is no 3x3 convolution that keeps the map, but for its stride, with zeros around it."""
+    """Return why this is not a 3x3 convolution with zero padding that keeps the map size up to its stride."""
     is_square = conv.stride[0] == conv.stride[1] and conv.dilation[0] == conv.dilation[1]
     is_padded = conv.padding in (conv.dilation, "same") and conv.padding_mode == "zeros"
     if conv.kernel_size == (3, 3) and is_square and is_padded:
         return None
-    return "a 3x3 convolution is needed that keeps the map but for its stride, with zeros around it"
+    return "it must be a 3x3 convolution with zero padding that keeps the map size up to its stride"
 
 
 def _head_rule(pool: nn.AdaptiveAvgPool2d, *, is_last: bool) -> str | None:
-    """Return why this is not what ends the maps of the network: squeeze-and-excitation pools to a pixel too."""
+    """Return why this is not the last pooling to one pixel: squeeze-and-excitation has such poolings too."""
     if pool.output_size not in _TO_A_PIXEL:
-        return "a pooling to one pixel is needed"
-    return None if is_last else "the network goes on with maps behind it, and the last pooling is needed"
+        return "it must pool to one pixel"
+    return None if is_last else "it must be the last pooling, but maps follow it"
 
 
 def _owner_rule(module: nn.Module, n_owners: Mapping[int, int]) -> str | None:
-    """Return why a module cannot be taken out: it is more than what torch has under its name, or not alone."""
+    """Return why a module cannot be replaced: it is not torch's own class, has hooks, or shares or freezes weights."""
     if is_parametrized(module):
         return "its weights are computed by a parametrization"
     if not any(type(module).forward is kind.forward for kind in _KINDS):
@@ -97,35 +97,35 @@ def _owner_rule(module: nn.Module, n_owners: Mapping[int, int]) -> str | None:
     if any(n_owners[id(weight)] > 1 for weight in module.parameters()):
         return "it shares its weights with another module"
     if not all(weight.requires_grad for weight in module.parameters()):
-        return "its weights are frozen, and what takes its place is trained"
+        return "its weights are frozen, but an attention in its place is trained"
     return None
 
 
 def _call_rule(passage: Passage) -> str | None:
     is_map = passage.source is not None and passage.source.ndim == 4
-    return None if is_map else "it must be given one map (N, C, H, W), and not by keyword"
+    return None if is_map else "its input must be one map (N, C, H, W), passed by position"
 
 
 def _behind(
     net: nn.Module, path: str, sightings: Sequence[Sighting], n_owners: Mapping[int, int]
 ) -> tuple[str | None, bool]:
-    """Return the batch norm that alone reads what a convolution gives, and whether a ReLU alone reads what follows."""
+    """Return the batch norm that is the only reader of a convolution, and whether a ReLU is the only next reader."""
     norms = {_norm_behind(net, path, sighting, n_owners) for sighting in sightings}
     norm = norms.pop() if len(norms) == 1 else None
     return norm, all(_relu_behind(norm or path, sighting) for sighting in sightings)
 
 
 def _norm_behind(net: nn.Module, path: str, sighting: Sighting, n_owners: Mapping[int, int]) -> str | None:
-    given = sighting.passages[path].tensor
-    if given is None or sighting.readers.n_readers(given) != 1:
+    output = sighting.passages[path].tensor
+    if output is None or sighting.readers.n_readers(output) != 1:
         return None
     for other, passage in sighting.passages.items():
         norm = net.get_submodule(other)
-        if passage.source is given and passage.calls == 1 and isinstance(norm, nn.BatchNorm2d):
+        if passage.source is output and passage.calls == 1 and isinstance(norm, nn.BatchNorm2d):
             return other if norm.affine and _owner_rule(norm, n_owners) is None else None
     return None
 
 
 def _relu_behind(path: str, sighting: Sighting) -> bool:
-    given = sighting.passages[path].tensor
-    return given is not None and sighting.readers.only_relu(given)
+    output = sighting.passages[path].tensor
+    return output is not None and sighting.readers.only_relu(output)
