@@ -135,7 +135,6 @@ def test_a_search_starts_its_one_logit_from_the_weights_of_two(tmp_path: Path) -
     given = {"space": SearchSpace.from_dict(record), "data": f"folder:{folder}", "image_size": 32}
     assert [note for note in bind(read_settings(given)).notes if "classifier" in note] == []
     record["backbone"]["weights"] = str(saved(tmp_path / "other", 3, ["cat", "owl", "frog"]))
-    (note,) = [
-        note for note in bind(read_settings(given | {"space": SearchSpace.from_dict(record)})).notes if "classifier" in note
-    ]
+    request = bind(read_settings(given | {"space": SearchSpace.from_dict(record)}))
+    (note,) = [note for note in request.notes if "classifier" in note]
     assert "The weights' 3 classes are not the images' 2: the classifier" in note

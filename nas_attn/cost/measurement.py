@@ -2,7 +2,8 @@
 
 Time is measured here rather than by `torch.utils.benchmark.Timer`, which times one statement at a time: the latency
 relative to a second network is the median over pairs of measurements, alternating between the two, so that a machine
-that slows down meanwhile changes the ratio little. The clock and the synchronisation with the device are torch.utils.benchmark's.
+that slows down meanwhile changes the ratio little. The clock, which synchronises with the device, is that of
+`torch.utils.benchmark`.
 """
 
 from __future__ import annotations
