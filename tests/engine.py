@@ -1,4 +1,4 @@
-"""What the tests of the engine share: a small space, and a job that runs to its end without any training."""
+"""Shared by the tests of the engine: a small space, and a job that runs to its end without any training."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def small_space(**changes: object) -> BoundSpace:
 
 
 def score(task: Task) -> Outcome:
-    """Let CBAM help a little wherever it sits, and the seed not at all."""
+    """Return a value in which CBAM helps a little at every site, and the seed has no effect."""
     n_cbam = sum(attention.name == "cbam" for attention in task.placement.attentions.values())
     return Outcome("complete", 0.9 + 0.01 * n_cbam - 0.001 * len(task.placement), seconds=1.0)
 
 
 class OpenRun:
-    """The stages of a run over a ledger on disk, opened and closed as a driver does."""
+    """Context manager: the stages of a run over a ledger on disk, opened and closed as by a driver."""
 
     def __init__(self, folder: Path, bound: BoundSpace | None = None, **settings: object) -> None:
         self.folder, self.bound = folder, bound or small_space()
@@ -82,7 +82,7 @@ class OpenRun:
 
 
 def work(stages: Stages, scored: Score = score, *, stop_after: int | None = None) -> list[Task]:
-    """Run a job to its end, one task at a time; `stop_after` leaves that many tasks done and one more running."""
+    """Run a job to its end, one task at a time; `stop_after` stops after that many tasks with one more running."""
     tasks: list[Task] = []
     while not stages.is_finished:
         task = stages.ask()

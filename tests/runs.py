@@ -1,4 +1,4 @@
-"""What the tests of whole runs share: a tiny space, its command line, and what must hold of a run folder."""
+"""Shared by the tests of whole runs: a tiny space, its command line, and the checks of a run folder."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def command(space: Path, out: Path, **settings: object) -> list[str]:
 
 
 def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own."""
+    """Start a command in its own process group."""
     return subprocess.Popen(
         words,
         cwd=folder,
@@ -69,13 +69,13 @@ def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str]:
-    """Wait for a command; return its exit code and what it printed."""
+    """Wait for a command; return its exit code and its output."""
     output, _ = process.communicate(timeout=timeout)
     return process.returncode, output
 
 
 def wait_for(log: Path, words: str, process: subprocess.Popen[str], timeout: float = 60) -> None:
-    """Wait until a run's log says `words`, or, without words, until a file exists.
+    """Wait until a run's log contains `words`, or, without words, until a file exists.
 
     Raises: AssertionError if the process ends before that.
     """
@@ -89,7 +89,7 @@ def wait_for(log: Path, words: str, process: subprocess.Popen[str], timeout: flo
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """End a driver as a loss of power would: without a word."""
+    """Kill a driver without any clean-up, as a loss of power would."""
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=20)
     assert process.stdout is not None
@@ -102,7 +102,7 @@ def trained(rows: tuple[TrialRecord, ...]) -> list[tuple[str, str, int]]:
 
 
 def check_finished(out: Path, **settings: int) -> RunRecord:
-    """Check what must hold of every finished run, however often it was cut off; return it."""
+    """Check the invariants of a finished run, however often it was interrupted; return it."""
     wanted = {**SETTINGS, **settings}
     run = load_run(out)
     rows = (*run.search, *run.confirm, *run.retrain)

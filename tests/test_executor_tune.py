@@ -1,4 +1,4 @@
-"""Ray Tune as an executor, without a cluster: nothing to do, a worker that could not begin, a worker that died."""
+"""Ray Tune as an executor, without a cluster: a finished job, a worker that could not start, a worker that died."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def task_error() -> RayTaskError:
     return RayTaskError("setup", "Traceback ...\nModuleNotFoundError: No module named 'mine'", KeyError("mine"))
 
 
-def test_worker_that_cannot_be_made_says_why(tmp_path: Path, task_error: RayTaskError) -> None:
+def test_a_worker_that_cannot_be_created_has_a_reason(tmp_path: Path, task_error: RayTaskError) -> None:
     sentence = "The worker could not begin the trial: ModuleNotFoundError: No module named 'mine'"
     assert _raised(failed(tmp_path, ActorDiedError(task_error))) == sentence
     assert _raised(failed(tmp_path, task_error)) == sentence
 
 
-def test_worker_that_died_is_left_to_be_begun_again(tmp_path: Path) -> None:
+def test_a_worker_that_died_has_no_reason_and_its_trial_is_run_again(tmp_path: Path) -> None:
     assert _raised(failed(tmp_path, ActorDiedError())) is None
     assert _raised(FailedTrial(None)) is None
     assert _raised(FailedTrial(str(tmp_path / "never-written.pkl"))) is None
 
 
 class FinishedJob:
-    """All is trained; only the export was cut off."""
+    """All trials are finished; only the export was interrupted."""
 
     is_finished = True
 

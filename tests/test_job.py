@@ -1,4 +1,4 @@
-"""Whole runs on digits: by each executor, cut off in each stage, interrupted, extended, refused."""
+"""Whole runs on digits: by each executor, killed in each stage, interrupted, extended, refused."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def local_run(space: Path, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
-    """One run by the local executor, which the tests only look at."""
+    """One run by the local executor, which the tests only read."""
     return search(space, out=tmp_path_factory.mktemp("local") / "run", executor="local", **SETTINGS)
 
 
 def values(run: RunRecord) -> list[tuple[str, str, int, float | None]]:
-    """What two runs that are the same agree in."""
+    """Return what equal runs have in common."""
     rows = (*run.search, *run.confirm, *run.retrain)
     return sorted((row.stage, row.key, row.seed, row.value) for row in rows)
 

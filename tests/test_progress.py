@@ -1,4 +1,4 @@
-"""The display: what it says while a job goes on, in a terminal of 80 columns and in a pipe."""
+"""The display of a running job, in a terminal of 80 columns and in a pipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def terminal() -> Console:
 
 
 def shown(display: LiveDisplay) -> list[str]:
-    """The lines that the live display would draw now."""
+    """Return the lines that the live display would draw now."""
     console = Console(file=io.StringIO(), width=WIDTH, highlight=False)
     console.print(display._render())
     return console.file.getvalue().splitlines()

@@ -21,7 +21,7 @@ from nas_attn.study.stages import FAILURES_IN_A_ROW
 
 
 def done_keys(rows: tuple[TrialRecord, ...]) -> list[str]:
-    """Keys of the rows that were trained to a result."""
+    """Return the keys of the rows that were trained to a result."""
     return [row.key for row in rows if row.state in ("complete", "pruned") and row.answered_from is None]
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nas_attn.training.context import TrialContext
 
 RESUMABLE = "Interrupted: the same command resumes the run."
-"""What an interrupted run tells the user."""
+"""Message of an interrupted run."""
 
 INTERRUPTED = Outcome("fail", cause="interrupted", reason="The run was interrupted; this trial is run again.")
 
@@ -41,21 +41,21 @@ class Job(Protocol):
 class Executor(Protocol):
     """Runs the tasks of a job: opened once, run once, closed once, all in the main thread.
 
-    Made from the run's resources. Whatever a task produces comes back in its outcome: an executor never assumes that
-    its workers share the driver's disk.
+    It is created from the run's resources. Everything that a task produces is returned in its outcome: workers need not
+    share the driver's disk.
     """
 
     def check(self) -> None:
-        """Refuse resources that cannot be had, before anything is written; quick. Raises: ConfigError."""
+        """Refuse unavailable resources before anything is written; returns quickly. Raises: ConfigError."""
         ...
 
     def open(self) -> None:
-        """Start or join the workers. Raises: ConfigError if that cannot be done."""
+        """Start the workers, or connect to them. Raises: ConfigError if that fails."""
         ...
 
     @property
     def capacity(self) -> Allocation:
-        """How many tasks run at the same time, and what each may use; known once the executor is open."""
+        """The resources of the tasks; known once the executor is open."""
         ...
 
     def run(self, job: Job, context: TrialContext, interrupts: Interrupts) -> None:
@@ -66,5 +66,5 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """End the workers that `open` started; does nothing if it was not called, or failed."""
+        """End the workers that `open` started; do nothing if it was not called or failed."""
         ...

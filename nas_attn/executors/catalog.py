@@ -1,4 +1,4 @@
-"""The executors, as a literal table; each is imported when it is made."""
+"""The executors, as a literal table; creating one imports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExecutorEntry:
-    """One way to run trials.
+    """An executor: a way to run trials.
 
     Args:
         about: One sentence for the help text.

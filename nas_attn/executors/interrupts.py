@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, held back until the ledger can be closed cleanly."""
+"""Ctrl-C and SIGTERM, deferred until the ledger is in a consistent state."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from types import FrameType
 
 
 class Interrupts:
-    """While it is entered, a first signal sets `pending`, and a second one leaves the process at once.
+    """Context manager: the first signal sets `pending`, a second one ends the process at once.
 
-    Inside `abruptly` a signal raises KeyboardInterrupt instead, so that a long computation need not be waited for.
-    Outside the main thread Python cannot take signals: then nothing is held back.
+    Inside `abruptly` the first signal also raises KeyboardInterrupt, which ends a long computation. Python receives
+    signals only in the main thread; in another thread this does nothing.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Interrupts:
         return self
 
     def hold(self) -> None:
-        """Take the signals, again if something has taken them since: Ray puts in handlers of its own."""
+        """Install the signal handlers; call it again after a library (Ray) has installed its own."""
         if threading.current_thread() is threading.main_thread():
             for name in (signal.SIGINT, signal.SIGTERM):
                 before = signal.signal(name, self._take)
@@ -40,7 +40,7 @@ class Interrupts:
 
     @contextmanager
     def abruptly(self) -> Iterator[None]:
-        """Let a signal raise KeyboardInterrupt inside; one that is pending already raises at once."""
+        """Context manager: a signal raises KeyboardInterrupt; a pending one raises it at once."""
         if self.pending:
             raise KeyboardInterrupt
         self._abrupt = True
@@ -51,7 +51,7 @@ class Interrupts:
 
     @contextmanager
     def gently(self) -> Iterator[None]:
-        """Hold signals back inside a part of `abruptly` that must not be cut, such as a write to the ledger."""
+        """Context manager: defer signals in a part of `abruptly` that must be complete, such as a ledger write."""
         self._abrupt = False
         yield
         if self.pending:

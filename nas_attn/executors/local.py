@@ -1,4 +1,4 @@
-"""The executor `local`: this process, one task after the other; for debugging, tests, and where there is no Ray."""
+"""The executor `local`: this process, one task after the other; for debugging, tests and systems without Ray."""
 
 from __future__ import annotations
 

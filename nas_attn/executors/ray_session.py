@@ -1,4 +1,4 @@
-"""A Ray cluster for one run: started quietly, and ended with the driver."""
+"""A Ray cluster for one run, which ends with the driver."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_prestart_worker_first_driver": "0",  # Tune's actors take none of the processes started ahead
+    "RAY_prestart_worker_first_driver": "0",  # Tune's actors do not use prestarted processes
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -37,11 +37,11 @@ _IMPORTS = ("ray.tune", "optuna", "optuna.storages", "nas_attn.study.ledger", "n
 
 @contextmanager
 def ray_session(resources: Resources) -> Iterator[Allocation]:
-    """Start Ray, or join the cluster at `resources.address`, and yield the allocation.
+    """Context manager: start Ray, or connect to the cluster at `resources.address`, and yield the allocation.
 
-    Must be entered in the main thread: Ray's processes die with the thread that started them. A cluster that the
-    caller has joined already is used and left running. Raises: ConfigError if the cluster cannot be reached, or has
-    less than a trial needs.
+    Enter it in the main thread: Ray's processes end with the thread that started them. If Ray is already initialised,
+    its cluster is used and left running. Raises: ConfigError if the cluster cannot be reached, or has too few resources
+    for a trial.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
     import ray
@@ -71,7 +71,7 @@ def _start(resources: Resources) -> None:
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"--address must lead to a running Ray cluster, but {resources.address!r} did not: {reason}"
+                f"--address must be that of a running Ray cluster, but {resources.address!r} is not: {reason}"
             ) from error
         return
     needed = (resources.workers or 1) * (resources.cpus_per_trial or 1)
@@ -88,7 +88,7 @@ def _start(resources: Resources) -> None:
 
 @contextmanager
 def _importable() -> Iterator[None]:
-    """Context manager: processes that start inside can import this package, also from a checkout."""
+    """Context manager: processes started inside can import this package, also from a checkout."""
     before = os.environ.get("PYTHONPATH")
     root = Path(__file__).resolve().parents[2]
     if root.name != "site-packages":
@@ -103,7 +103,7 @@ def _importable() -> Iterator[None]:
 
 
 def _hush() -> None:
-    """Keep Ray's messages out of the terminal; handlers of its logger, such as the run's log, still get them."""
+    """Remove Ray's messages from the terminal; file handlers of its logger (the run's log) still receive them."""
     logger = logging.getLogger("ray")
     logger.setLevel(logging.ERROR)
     logger.propagate = False

@@ -1,4 +1,4 @@
-"""How many trials run at the same time, and what each of them may use."""
+"""The resources of the trials: their number at the same time, and the cores and GPUs of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nas_attn.config import Resources, n_cores
 from nas_attn.errors import ConfigError
 
 _TRIALS_PER_CORE = 8
-"""Maximum number of trials per core: enough to overlap them, and an absurd number is refused."""
+"""Maximum number of trials per core; a larger number is refused as a mistake."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Allocation:
 def allocate(resources: Resources, *, n_cores: int, n_gpus: int) -> Allocation:
     """Return the allocation, by default one trial per GPU, or without GPUs one per core.
 
-    Raises: ConfigError if a trial asks for more than there is, or the trials for far more.
+    Raises: ConfigError if a trial needs more than is available, or all trials together far more.
     """
     _refuse_absurd(resources, n_cores)
     device = resources.device
@@ -62,7 +62,7 @@ def allocate(resources: Resources, *, n_cores: int, n_gpus: int) -> Allocation:
 
 
 def local_allocation(resources: Resources) -> Allocation:
-    """Return the allocation on this machine. Raises: ConfigError if a trial asks for more than it has."""
+    """Return the allocation on this machine. Raises: ConfigError if a trial needs more than it has."""
     import torch
 
     if resources.device == "mps" and not torch.backends.mps.is_available():
@@ -71,17 +71,17 @@ def local_allocation(resources: Resources) -> Allocation:
 
 
 def _pinned() -> int | None:
-    """Return the threads that the user pins by `OMP_NUM_THREADS`; torch is ten times as slow with more than that."""
+    """Return the number of threads in `OMP_NUM_THREADS`, or None; torch is ten times as slow with more threads."""
     pinned = os.environ.get("OMP_NUM_THREADS", "")
     return int(pinned) if pinned.isdigit() and int(pinned) else None
 
 
 def refuse_silent_address(address: str, seconds: float = 5.0) -> None:
-    """Check that something answers at a cluster's address; Ray itself would wait for minutes and log much.
+    """Check that a server answers at a cluster's address; Ray itself would wait for minutes.
 
-    Raises: ConfigError if the address is none, or nothing answers there.
+    Raises: ConfigError if the address is malformed, or nothing answers there.
     """
-    if address == "auto":  # the cluster of this machine, which Ray finds by itself
+    if address == "auto":  # Ray finds the cluster of this machine itself
         return
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (colon and host and port.isdigit() and 0 < int(port) < 2**16):
@@ -90,7 +90,7 @@ def refuse_silent_address(address: str, seconds: float = 5.0) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
     except OSError as error:
         raise ConfigError(
-            f"--address must lead to a running Ray cluster, but nothing answers at '{address}' "
+            f"--address must be that of a running Ray cluster, but nothing answers at '{address}' "
             f"({error.strerror or error}): start one there with `ray start --head`, or leave --address out."
         ) from None
 

@@ -1,6 +1,6 @@
 """The executor `tune`: Ray Tune's workers, on this machine or on a cluster.
 
-Ray is imported when the executor is opened: it reads its environment variables at import.
+Opening the executor imports Ray, which reads its environment variables at import.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ class TuneExecutor:
         self._capacity: Allocation | None = None
 
     def check(self) -> None:
-        """Refuse an address that does not answer, and more than this machine has; a cluster is asked in `open`."""
+        """Refuse an address without a server, or more resources than this machine has; `open` checks a cluster's."""
         resources = self._resources
         if resources.address is not None:
             refuse_silent_address(resources.address)
         elif resources.device in ("cuda", "mps") or resources.gpus_per_trial:
             local_allocation(resources)
-        else:  # cores are counted without torch, which the first trial must not wait for
+        else:  # counts cores without importing torch, so that the first trial starts earlier
             allocate(resources, n_cores=n_cores(), n_gpus=0)
 
     def open(self) -> None:
-        """Start Ray, or join its cluster."""
+        """Start Ray, or connect to its cluster."""
         from nas_attn.executors.ray_session import ray_session
 
         self._capacity = self._session.enter_context(ray_session(self._resources))
 
     @property
     def capacity(self) -> Allocation:
-        """How many tasks run at the same time, and what each may use."""
+        """The resources of the tasks."""
         assert self._capacity is not None, "the executor must be open"
         return self._capacity
 

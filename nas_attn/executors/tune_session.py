@@ -1,4 +1,4 @@
-"""One session of Ray Tune: Tune places and supervises the trials, the job decides what runs and what stops.
+"""One session of Ray Tune: Tune schedules and supervises the trials; the job decides what runs and what stops.
 
 Import this only inside `ray_session`: Ray and Tune read their environment variables at import.
 """
@@ -31,7 +31,7 @@ def run_tune(job: Job, context: TrialContext, capacity: Allocation, interrupts: 
     Raises: Interrupted after a signal, once every running task is finished as interrupted.
     """
     if job.is_finished:
-        return  # Tune would wait ten minutes for a first trial before it asks its stopper
+        return  # Tune would wait ten minutes for a first trial before it calls its stopper
     folder = tempfile.mkdtemp(prefix="nas_attn-tune-")
     session = _Session(job, interrupts)
     trainable = tune.with_resources(
@@ -112,7 +112,7 @@ class _Asker(Searcher):
         return None if task is None else {"task": task}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Finish a trial that ended without an outcome: its worker died."""
+        """Finish a trial without an outcome, whose worker died."""
         if error:
             reason = "The worker process died (killed from outside, out of memory, or a crash in native code)."
             self._session.finish(trial_id, Outcome("fail", cause="crashed", reason=reason))
@@ -142,12 +142,14 @@ class _Decider(FIFOScheduler):
                 return str(TrialScheduler.STOP)
         if result["outcome"] is None:
             return str(TrialScheduler.CONTINUE)
-        outcome = result.pop("outcome")  # Tune keeps the last result of each trial: it must not keep the artifacts
+        outcome = result.pop(
+            "outcome"
+        )  # Tune stores the last result of each trial, which must not contain the artifacts
         self._session.finish(trial.trial_id, outcome)
         return str(TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Finish a trial whose worker raised outside the training; one that died is left to the searcher."""
+        """Finish a trial whose worker raised an error outside the training; the searcher handles a dead worker."""
         reason = _raised(trial)
         if reason is not None:
             self._session.finish(trial.trial_id, Outcome("fail", cause="error", reason=reason))
@@ -164,7 +166,7 @@ class _Stopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Whether the whole session ends now."""
+        """Return whether the session ends now."""
         return self._session.interrupts.pending or self._session.job.is_finished
 
 
@@ -173,7 +175,7 @@ def _short_name(trial: Trial) -> str:
 
 
 def _raised(trial: Trial) -> str | None:
-    """Return the error of a trial whose worker lives, or could not be created; None if the worker died."""
+    """Return the error of a trial whose worker is alive or was not created; None if the worker died."""
     path = Path(trial.pickled_error_file or "")
     if not path.is_file():
         return None

@@ -1,8 +1,9 @@
-"""Ends what Ray leaves behind when its driver is killed: two of its agents live on for a minute or more.
+"""Kills the processes that Ray leaves behind when its driver is killed: two of its agents run for a minute or longer.
 
-Run as a process of its own, with the driver's id. It reads "PID START" lines from its standard input until that ends,
-which it does when the driver ends, however that happens; then it ends those of the processes that are still there. A
-driver that was killed while Ray started has told of none: those are known by the driver's id in their session's name.
+It runs as its own process, with the driver's process id as argument. It reads lines "PID START" from its standard
+input, which ends when the driver ends in any way; then it kills those processes that still run. If the driver was
+killed while Ray started, there are no lines; Ray's processes are then recognised by the driver's id in the name of
+their session.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 _GRACE_SECONDS = 4.0
-"""What Ray's processes get to notice the end of the driver by themselves."""
+"""Time for Ray's processes to notice the end of the driver themselves."""
 
 
 @contextmanager
 def watchdog() -> Iterator[Callable[[], None]]:
-    """Start a watchdog, and yield what hands the processes below this one over to it; the block's end ends it."""
+    """Context manager: start a watchdog, and yield a function that reports this process's descendants to it."""
     process = subprocess.Popen(
         [sys.executable, __file__, str(os.getpid())],
         stdin=subprocess.PIPE,
@@ -49,7 +50,7 @@ def watchdog() -> Iterator[Callable[[], None]]:
 
 
 def main() -> None:
-    """Wait for the driver's end, then for Ray's own clean-up, then end the rest."""
+    """Wait for the end of the driver and for Ray's own clean-up, then kill the remaining processes."""
     watched = [line.split() for line in sys.stdin]
     ended = time.time()
     time.sleep(_GRACE_SECONDS)
@@ -66,14 +67,14 @@ def main() -> None:
                 process.kill()
 
 
-def of_session(words: Sequence[str], driver: int) -> bool:
-    """Whether a command line is one of Ray's own, for the session that a driver started.
+def of_session(arguments: Sequence[str], driver: int) -> bool:
+    """Return whether a command line is that of a Ray process in the session of a driver.
 
     >>> of_session(["raylet", "--session-dir=/tmp/ray/session_2026-11-21_11-33-09_038594_26834"], 26834)
     True
     """
-    is_ray = any(word.endswith(("raylet", "gcs_server", ".py")) for word in words)
-    return is_ray and any(re.search(rf"session_[\d_-]+_{driver}\b", word) for word in words)
+    is_ray = any(argument.endswith(("raylet", "gcs_server", ".py")) for argument in arguments)
+    return is_ray and any(re.search(rf"session_[\d_-]+_{driver}\b", argument) for argument in arguments)
 
 
 if __name__ == "__main__":

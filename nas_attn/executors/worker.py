@@ -16,8 +16,8 @@ from nas_attn.records import Outcome, Task
 from nas_attn.training.context import TrialContext
 
 BATCH_SECONDS = 1.0
-"""Reports of this period travel together, since a message costs the driver some milliseconds. A step never takes
-longer, so an interrupt does not wait for the end of an epoch."""
+"""Reports of this period are sent together, since a message costs the driver some milliseconds. A step takes at most
+this long, so an interrupt does not wait for the end of an epoch."""
 
 
 class Worker(tune.Trainable):
@@ -54,7 +54,7 @@ class Worker(tune.Trainable):
         return True
 
     def cleanup(self) -> None:
-        """Let a training that still runs end at its next report."""
+        """Stop a running training at its next report."""
         self._stopped.set()
 
     def _start(self, task: Task) -> None:

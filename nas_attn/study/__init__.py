@@ -1,1 +1,1 @@
-"""What to try next, and the ledger of what was tried."""
+"""The stages of a run: proposals, planned runs and the ledger of all trials."""

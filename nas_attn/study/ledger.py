@@ -1,7 +1,7 @@
 """The ledger of a run: every trial is one row of an Optuna study, and only the driver writes it.
 
-A run's database holds two studies: the search, and what confirms and retrains its best. Rows are written through
-Optuna's storage interface, so that its dashboard and its command line read them as they read any study.
+The database of a run contains two studies: one of the search trials, and one of the confirm and retrain runs. Rows are
+written through Optuna's storage interface, so its dashboard and its command line can read them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _NAMES = {state: name for name, state in _STATES.items()} | {TrialState.WAITING:
 def open_storage(path: Path) -> RDBStorage:
     """Open (or create) the SQLite database of a run in WAL mode.
 
-    A commit is quick (`synchronous=NORMAL`); `Ledger.finish` makes it last. Raises: RunError if it is no database.
+    Commits are quick (`synchronous=NORMAL`); `Ledger.finish` makes them durable. Raises: RunError if the file is not a
+    database.
     """
 
     def connect() -> sqlite3.Connection:
@@ -54,7 +55,7 @@ def open_storage(path: Path) -> RDBStorage:
             "sqlite:///study.db",  # the creator opens the file: a path in a URL would need quoting
             engine_kwargs={"poolclass": StaticPool, "creator": connect},
         )
-    except Exception as error:  # SQLAlchemy, SQLite and Alembic each have their own
+    except Exception as error:  # SQLAlchemy, SQLite and Alembic raise different ones
         raise RunError(
             f"The ledger {path} must be a database that this version can read, but: {first_line(error)}. "
             "Move the run folder away, or choose another --out."
@@ -70,7 +71,7 @@ def open_storage(path: Path) -> RDBStorage:
 
 
 def close_storage(storage: RDBStorage) -> None:
-    """Fold the write-ahead log into the database file, so that a copy of the file alone is whole."""
+    """Merge the write-ahead log into the database file, so that a copy of that file is complete."""
     with storage.engine.connect() as connection:
         connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
     storage.remove_session()
@@ -78,12 +79,12 @@ def close_storage(storage: RDBStorage) -> None:
 
 
 class Ledger:
-    """One study as rows: begin a trial, report its epochs, finish it; read them all back.
+    """The rows of one study: begin a trial, report its epochs, finish it; read all rows.
 
     Args:
-        storage: Where the study lies.
+        storage: Storage of the study.
         name: `SEARCH` or `FINAL`.
-        create: Whether a missing study is made; otherwise it reads as empty.
+        create: Whether to create a missing study; otherwise it reads as empty.
     """
 
     def __init__(self, storage: RDBStorage, name: str, *, create: bool = True) -> None:
@@ -96,7 +97,7 @@ class Ledger:
         self._running: dict[int, TrialRecord] = {}
 
     def records(self) -> tuple[TrialRecord, ...]:
-        """Return every row, in the order in which they were begun."""
+        """Return all rows, in the order in which they began."""
         if self._study_id is None:
             return ()
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
@@ -139,7 +140,7 @@ class Ledger:
 
     def add(self, record: TrialRecord, choices: Mapping[str, tuple[Value, ...]]) -> TrialRecord:
         """Write one row, in the state of `record`, in one transaction; return it with its number."""
-        assert self._study_id is not None, "a ledger that was opened to read cannot be written"
+        assert self._study_id is not None, "a ledger that was opened for reading cannot be written"
         template = _template(record, {name: CategoricalDistribution(values) for name, values in choices.items()})
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
         number = self._storage.get_trial_number_from_id(trial_id)
@@ -152,7 +153,7 @@ class Ledger:
         self._running[number] = self._running[number].with_epoch(epoch, value)
 
     def finish(self, number: int, outcome: Outcome) -> TrialRecord:
-        """Write how a running trial ended, and return its row; it then survives a loss of power."""
+        """Write the outcome of a running trial, and return its row; it survives a loss of power."""
         self._write_end(number, outcome)
         return self._running.pop(number).ended(outcome)
 
@@ -171,17 +172,17 @@ class Ledger:
         self._pragma("synchronous=NORMAL")
 
     def set_note(self, name: str, content: Mapping[str, Any]) -> None:
-        """Keep a note beside the rows."""
-        assert self._study_id is not None, "a ledger that was opened to read cannot be written"
+        """Store a note beside the rows."""
+        assert self._study_id is not None, "a ledger that was opened for reading cannot be written"
         self._storage.set_study_user_attr(self._study_id, name, dict(content))
 
     def note(self, name: str) -> dict[str, Any]:
-        """Return the note of that name, empty when there is none."""
+        """Return the note with this name, or an empty one."""
         notes = {} if self._study_id is None else self._storage.get_study_user_attrs(self._study_id)
         return dict(notes.get(name, {}))
 
     def sweep(self) -> int:
-        """Mark the rows that a dead driver left running as interrupted; return how many there were."""
+        """Mark the rows that a dead driver left running as interrupted; return their number."""
         dead = [record.number for record in self.records() if record.state == "running"]
         for number in dead:
             reason = "The run ended while this trial was running; it is run again."
@@ -194,7 +195,7 @@ class Ledger:
 
 
 def _template(record: TrialRecord, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
-    """Return the row as Optuna writes it; what is unknown is left out."""
+    """Return a row as an Optuna trial; unknown values are left out."""
     optional = {
         "label": record.label,
         "answered_from": record.answered_from,
@@ -221,7 +222,7 @@ def _template(record: TrialRecord, distributions: dict[str, BaseDistribution]) -
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:
-    """Return the row as the rest of the package reads it."""
+    """Return an Optuna trial as a row."""
     attributes = trial.user_attrs
     stage: Stage = attributes.get("stage", "search")
     state = _NAMES[trial.state]

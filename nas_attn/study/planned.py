@@ -70,7 +70,7 @@ class PlannedRuns:
         return any(row.state == "complete" and row.identity == plan.identity for row in self._rows.values())
 
     def ask(self) -> Task | None:
-        """Begin the next planned run, or return None when none waits."""
+        """Begin the next planned run, or return None if the queue is empty."""
         if not self._queue:
             return None
         plan = self._queue.popleft()

@@ -1,4 +1,4 @@
-"""The samplers and schedulers of the search, as literal tables; Optuna is imported when one is made."""
+"""The samplers and schedulers of the search, as literal tables; creating one imports Optuna."""
 
 from __future__ import annotations
 

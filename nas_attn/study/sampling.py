@@ -1,7 +1,7 @@
-"""Proposes the next search trial: an Optuna sampler over the ledger of the search.
+"""Proposals of search trials: an Optuna sampler over the ledger of the search.
 
-The sampler uses an in-memory Optuna study, which is rebuilt from the ledger at each start. The ledger gets one row per
-trial that begins, and one per proposal that it can answer.
+The sampler uses an in-memory Optuna study, which is rebuilt from the ledger at each start. The ledger has one row per
+trial, and one per proposal that it answers with a known value.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ MAX_CRASHES = 3
 """Number of times that a placement whose worker died is run in one session."""
 
 _HISTORY = 2_000
-"""Number of finished trials, the newest, that the sampler sees; its time per proposal grows with them."""
+"""Maximum number of finished trials that the sampler uses, the newest ones: the time per proposal grows with it."""
 
 _PROPOSALS = 30
-"""Number of useless proposals in a row before an untried placement is drawn at random."""
+"""Number of proposals in a row without a new trial before an untried placement is drawn at random."""
 
 _DRAWS = 10_000
 """Number of random draws after which a space counts as exhausted."""
@@ -56,7 +56,7 @@ class SearchStudy:
         engine: Sampler, scheduler and seed.
         budget: Number of distinct placements that must end with a result.
         epochs: Length of a trial's schedule.
-        top: Number of best placements that get a new seed instead of an answer when they are proposed again.
+        top: Number of best placements that are trained with a new seed when they are proposed again.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class SearchStudy:
         return self._begin(drawn, self._trial(params), label=None)
 
     def _answer(self, placement: Placement, trial: optuna.Trial) -> Task | None:
-        """Begin a trial if the placement is new or deserves another seed; otherwise answer from the ledger: None."""
+        """Begin a trial if the placement is new or among the best; otherwise answer from the ledger and return None."""
         key = placement.key
         if not self._is_known(key):
             return self._begin(placement, trial, label=None)
@@ -193,7 +193,7 @@ class SearchStudy:
         return None
 
     def _repeat(self, known: TrialRecord, trial: optuna.Trial) -> None:
-        """Answer a proposal with the value that its placement already has."""
+        """Answer a proposal with the known value of its placement."""
         record = replace(
             known, params=trial.params, answered_from=known.number, label=None, curve={}, seconds=0.0, facts={}
         )
@@ -201,7 +201,7 @@ class SearchStudy:
         if known.state == "complete":
             self._sampler_study.tell(trial, known.value)
         else:
-            self._reject(trial)  # the value of a pruned trial is not one of the full budget
+            self._reject(trial)  # the value of a pruned trial belongs to fewer epochs
 
     def _trial(self, params: Mapping[str, Value] | None = None) -> optuna.Trial:
         """Return an Optuna trial with every parameter suggested; `params` fixes them."""
@@ -210,11 +210,11 @@ class SearchStudy:
         return self._sampler_study.ask(self._distributions)
 
     def _reject(self, trial: optuna.Trial) -> None:
-        """Let the sampler rank a trial last, unless it was pruned with values of its own."""
+        """Report a trial as pruned: the sampler ranks it last unless it has intermediate values."""
         self._sampler_study.tell(trial, state=TrialState.PRUNED)
 
     def _remember(self, record: TrialRecord) -> None:
-        """Add a trial of an earlier session to the in-memory study, as the scheduler saw it too."""
+        """Add a trial of an earlier session to the in-memory study; its curve is reported to the scheduler again."""
         running = optuna.trial.create_trial(
             state=TrialState.RUNNING, params=dict(record.params), distributions=self._distributions
         )
@@ -233,30 +233,30 @@ class SearchStudy:
         if len(self._by_key) >= self._bound.n_placements:
             return None
         if self._bound.n_placements <= _DRAWS:
-            untried = [found for found in self._bound.enumerate() if self._is_worth(found)]
+            untried = [found for found in self._bound.enumerate() if self._is_candidate(found)]
             return self._random.choice(untried) if untried else None
         for _ in range(_DRAWS):
             params = {name: self._random.choice(values) for name, values in self._choices.items()}
             placement = self._bound.placement(params)
-            if self._is_worth(placement):
+            if self._is_candidate(placement):
                 return placement
         return None
 
     def _planned(self) -> list[tuple[str | None, Placement]]:
-        """Return the placements that begin before the sampler is asked: interrupted ones, then the priors."""
-        cut_off = [
+        """Return the placements to train before the sampler proposes any: interrupted ones, then the priors."""
+        interrupted = [
             (row.label, row.placement)
             for rows in self._by_key.values()
             if not any(row.state in ("complete", "pruned") or row.cause in ("oom", "nan") for row in rows)
             for row in rows[-1:]
         ]
-        return cut_off + list(self._bound.priors())
+        return interrupted + list(self._bound.priors())
 
-    def _is_worth(self, placement: Placement) -> bool:
+    def _is_candidate(self, placement: Placement) -> bool:
         return not self._is_known(placement.key) and self._bound.check(placement) is None
 
     def _is_known(self, key: str) -> bool:
-        """Return whether a placement runs, has a result, or failed in a way that would repeat itself."""
+        """Return whether a placement is running, has a result, or would fail again."""
         return self._is_running(key) or any(self._settles(row) for row in self._by_key.get(key, []))
 
     def _settles(self, row: TrialRecord) -> bool:

@@ -18,10 +18,10 @@ from nas_attn.study.planned import PlannedRun, PlannedRuns
 from nas_attn.study.sampling import SearchStudy, ranking
 
 FAILURES_IN_A_ROW = 5
-"""Number of failures in a row with the same cause after which the run stops: they are no accident."""
+"""Number of failures in a row with the same cause after which the run stops."""
 
 CONFIRM_SEEDS = 2
-"""Number of new seeds that each of the best is run with before one of them becomes the winner."""
+"""Number of new seeds per candidate in the confirm stage, which decides the winner."""
 
 CONFIRM_OFFSET, RETRAIN_OFFSET = 10_000, 20_000
 """Offsets of the later stages' seeds from the run's seed: no stage uses a seed of another."""
@@ -45,7 +45,7 @@ class Winner:
 
 
 class WeightStore(Protocol):
-    """Where the weights of retrained models are kept, by placement, seed and epochs."""
+    """Stores the weights of retrained models by placement, seed and epochs."""
 
     def has(self, placement: Placement, seed: int, epochs: int) -> bool:
         """Return whether these weights are stored."""
@@ -57,7 +57,7 @@ class WeightStore(Protocol):
 
 
 class Stages:
-    """Hands out the trials of all three stages; idle workers retrain the fixed arms before a stage begins.
+    """Hands out the trials of all three stages; workers that are idle between stages retrain the fixed arms.
 
     Args:
         search: The search and its ledger.
@@ -181,7 +181,7 @@ class Stages:
 
     @property
     def retrain_epochs(self) -> int:
-        """Length of a retraining."""
+        """Number of epochs of a retraining."""
         return self.recipe.retrain_epochs or self.recipe.epochs
 
     def _advance(self) -> None:
@@ -241,12 +241,12 @@ class Stages:
         ]
 
     def _artifacts(self, seed: int) -> tuple[Artifact, ...]:
-        """Return the files of a retraining: every arm keeps the weights of its first seed."""
+        """Return the artifacts of a retraining: the weights, for the first seed of each arm."""
         return ("weights",) if seed == self.seeds[0] else ()
 
     def _lost_weights(self, plans: list[PlannedRun]) -> list[PlannedRun]:
-        """Return the finished run to repeat because its weights, which the export needs, are missing."""
-        assert self.winner is not None, "the export needs weights once the winner is known"
+        """Return the finished runs of the winner whose weights are missing, because the export needs them."""
+        assert self.winner is not None, "only the winner's weights are needed"
         key = (self.winner.placement or NONE).key
         return [
             plan
@@ -256,7 +256,7 @@ class Stages:
         ]
 
     def _count_failures(self, record: TrialRecord) -> None:
-        """Stop the run when the same cause fails trial after trial."""
+        """Stop the run after too many failures in a row with the same cause."""
         if record.state != "fail":
             self._causes.clear()
         elif record.cause != "interrupted":
@@ -264,6 +264,6 @@ class Stages:
         if len(self._causes) >= FAILURES_IN_A_ROW and self.error is None:
             reason = str(record.reason).rstrip(".")
             self.error = RunStopped(
-                f"{len(self._causes)} trials in a row failed by the same cause, so the run stops; the last one said: "
-                f"{reason}. What is finished is kept, and the same command goes on once the cause is mended."
+                f"{len(self._causes)} trials in a row failed with the same cause, so the run stops. The last error: "
+                f"{reason}. Finished trials are stored; fix the cause, and the same command resumes the run."
             )
