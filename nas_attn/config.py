@@ -1,7 +1,7 @@
 """The settings of a run: each is written here once, with its type, bounds, default, help, group and table.
 
-The command line's options, the tables of a space file, the identity of a run and the reference page come from these
-records.
+The options of the command line, the tables of a space file, the identity of a run and the reference page are made
+from these records.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pydantic import create_model, model_validator
 from nas_attn.errors import ConfigError
 from nas_attn.validation import Field, Setting, Strict, fields_of
 
-WHAT = "What is searched"
+SPACE = "Search space"
 DATA = "Data"
 BUDGET = "Budget"
 TRAINING = "Training"
-OWN = "Your own training (without --data it reads its own images)"
+OWN = "Custom training (reads its own images unless --data is stated)"
 ENGINE = "Search engine"
 RESOURCES = "Resources"
 RUN = "Run"
-GROUPS = (WHAT, DATA, BUDGET, TRAINING, OWN, ENGINE, RESOURCES, RUN)
+GROUPS = (SPACE, DATA, BUDGET, TRAINING, OWN, ENGINE, RESOURCES, RUN)
 
 Table = Literal["recipe", "data"]
 """A table of a space file that states settings."""
@@ -37,22 +37,22 @@ Fraction = Annotated[float, Rule(ge=0.0, le=1.0)]
 MaxParams = Annotated[
     int | None,
     Rule(ge=1, le=10**15, description="Maximum number of trainable parameters of the network."),
-    Setting(WHAT, unset="the space's"),
+    Setting(SPACE, unset="the space's"),
 ]
 MaxMacs = Annotated[
     int | None,
     Rule(ge=1, le=10**18, description="Maximum number of multiply-adds of the network for one image."),
-    Setting(WHAT, unset="the space's"),
+    Setting(SPACE, unset="the space's"),
 ]
 
 
 class Target(Strict):
-    """What is searched, with which training, and where the run is stored."""
+    """The searched space, the training and the run folder."""
 
     space: Annotated[
         str,
         Rule(min_length=1, description="A shipped space (see `nas-attn spaces`) or a space file."),
-        Setting(WHAT, metavar="NAME|FILE"),
+        Setting(SPACE, metavar="NAME|FILE"),
     ] = "densenet_attn"
     arm: Annotated[
         tuple[str, ...],
@@ -61,11 +61,11 @@ class Target(Strict):
             description="A published network in the same backbone to compare with (see `nas-attn published`); "
             "repeatable.",
         ),
-        Setting(WHAT, metavar="published:NAME", unset="none"),
+        Setting(SPACE, metavar="published:NAME", unset="none"),
     ] = ()
     train: Annotated[
         str | None,
-        Rule(min_length=1, description="Your own training function."),
+        Rule(min_length=1, description="Custom training function."),
         Setting(OWN, metavar="MODULE:FUNCTION", unset="the built-in loop"),
     ] = None
     num_classes: Annotated[
@@ -86,7 +86,7 @@ class Target(Strict):
 
 
 class DataConfig(Strict):
-    """Which images, at which size, split how."""
+    """The images, their size and their split."""
 
     name: Annotated[
         str,
@@ -95,7 +95,7 @@ class DataConfig(Strict):
     ] = "digits"
     root: Annotated[
         str,
-        Rule(min_length=1, description="Folder that holds torchvision's data sets, or that they are downloaded to."),
+        Rule(min_length=1, description="Folder of torchvision's data sets, also for downloads."),
         Setting(DATA, name="data_root", metavar="FOLDER"),
     ] = "data"
     download: Annotated[bool, Rule(description="Download a data set that is missing."), Setting(DATA)] = False
@@ -123,32 +123,30 @@ class DataConfig(Strict):
 
 
 class Budget(Strict):
-    """How many placements are tried, and how often they are repeated; a larger budget extends a run."""
+    """The numbers of placements and of repetitions; a larger budget extends a run."""
 
     trials: Annotated[
         int,
         Rule(ge=1, le=1_000_000, description="Number of distinct placements to try; a larger number extends a run."),
         Setting(BUDGET),
     ] = 24
-    top: Annotated[
-        int, Rule(ge=1, le=100, description="Number of best placements that are confirmed."), Setting(BUDGET)
-    ] = 3
+    top: Annotated[int, Rule(ge=1, le=100, description="Number of best placements to confirm."), Setting(BUDGET)] = 3
     seeds: Annotated[
-        int, Rule(ge=1, le=1_000, description="Number of seeds that every arm is retrained with."), Setting(BUDGET)
+        int, Rule(ge=1, le=1_000, description="Number of seeds per arm in the retraining."), Setting(BUDGET)
     ] = 5
 
 
 class Recipe(Strict):
-    """How one network is trained."""
+    """The training of one network."""
 
     epochs: Annotated[
         int,
-        Rule(ge=1, le=100_000, description="Number of epochs of each search or confirm trial."),
+        Rule(ge=1, le=100_000, description="Number of epochs per search or confirm trial."),
         Setting(BUDGET, table="recipe"),
     ] = 30
     retrain_epochs: Annotated[
         int | None,
-        Rule(ge=1, le=100_000, description="Number of epochs of each retraining."),
+        Rule(ge=1, le=100_000, description="Number of epochs per retraining."),
         Setting(BUDGET, table="recipe", unset="--epochs"),
     ] = None
     batch_size: Annotated[
@@ -164,8 +162,8 @@ class Recipe(Strict):
         Rule(
             gt=0.0,
             le=100.0,
-            description="Peak learning rate of the schedule: linear warm-up over the first tenth, then half a cosine "
-            "to 0. Default for Adam and AdamW: 0.003.",
+            description="Peak learning rate: linear warm-up over the first tenth of the steps, then half a cosine to "
+            "0. Default for Adam and AdamW: 0.003.",
         ),
         Setting(TRAINING, table="recipe"),
     ] = 0.1
@@ -185,8 +183,8 @@ class Recipe(Strict):
     class_weights: Annotated[
         bool,
         Rule(
-            description="Weigh rare classes more in the loss: by inverse frequency with mean 1; the positives of a "
-            "label by negatives over positives, at most 100."
+            description="Give rare classes more weight in the loss: the inverse frequency, with mean 1; for positives "
+            "of a label, negatives divided by positives, at most 100."
         ),
         Setting(TRAINING, table="recipe"),
     ] = False
@@ -235,7 +233,7 @@ class Recipe(Strict):
 
 
 class Engine(Strict):
-    """How placements are proposed and stopped early."""
+    """The proposal and the early stopping of placements."""
 
     max_params: MaxParams = None
     max_macs: MaxMacs = None
@@ -245,9 +243,9 @@ class Engine(Strict):
 
 
 class Resources(Strict):
-    """What computes; a result never depends on it, only the time."""
+    """The resources of the trials; they change the time of a run and never its results."""
 
-    executor: Annotated[str, Rule(description="What runs the trials."), Setting(RESOURCES)] = "tune"
+    executor: Annotated[str, Rule(description="Executor of the trials."), Setting(RESOURCES)] = "tune"
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"],
         Rule(description="auto: CUDA if there is a GPU, otherwise the CPU."),
@@ -276,31 +274,31 @@ class Resources(Strict):
 
 
 class Terminal(Strict):
-    """What the command line prints; no setting of a run."""
+    """The output of the command line; not part of a run."""
 
     dry_run: Annotated[
-        bool, Rule(description="Print the plan with time and memory, and start nothing."), Setting(RUN)
+        bool, Rule(description="Print a preview with estimated time and memory, and start nothing."), Setting(RUN)
     ] = False
     quiet: Annotated[bool, Rule(description="Print only the result."), Setting(RUN)] = False
     debug: Annotated[bool, Rule(description="Print the traceback of an error."), Setting(RUN)] = False
 
 
 def settings() -> tuple[Field, ...]:
-    """Return every setting, in the order of its group."""
+    """Return all settings, in the order of their groups."""
     models = (Target, DataConfig, Budget, Recipe, Engine, Resources, Terminal)
     found = [field for model in models for field in fields_of(model) if field.setting is not None]
     return tuple(sorted(found, key=lambda field: GROUPS.index(field.setting.group) if field.setting else 0))
 
 
 def table_model(table: Table) -> type[Strict]:
-    """Return the record of a space file's table: the settings that it may state, each optional."""
+    """Return the model of a table of a space file: its settings, each optional."""
     stated = [field for field in settings() if field.setting is not None and field.setting.table == table]
     fields: dict[str, Any] = {field.key: (_optional(field), None) for field in stated}
     return create_model(f"{table.capitalize()}Table", __base__=Strict, **fields)
 
 
 def before_settings(model: type[Strict], stated: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stored values of an older run, with the settings that did not exist then as they had been."""
+    """Return the stored values of an older run, completed by the values that describe its behaviour."""
     formerly = {
         field.key: field.setting.formerly if field.setting and field.setting.formerly is not None else field.default
         for field in fields_of(model)
@@ -309,7 +307,7 @@ def before_settings(model: type[Strict], stated: Mapping[str, Any]) -> dict[str,
 
 
 def read_shares(text: str, where: str) -> tuple[float, float, float]:
-    """Return shares of train, validation and test in percent as fractions; a rest to 100 is left out.
+    """Return shares of train, validation and test in percent as fractions; they may add up to less than 100.
 
     >>> read_shares("10/20/70", "--split")
     (0.1, 0.2, 0.7)
@@ -336,6 +334,6 @@ def n_cores() -> int:
 
 
 def _optional(field: Field) -> Any:
-    """Return a field's annotation with None allowed, under the same rules and description."""
+    """Return the annotation of a field that also allows None, with the same rules and description."""
     rules = [rule for rule in field.info.metadata if not isinstance(rule, Setting)]
     return Annotated[field.annotation | None, *rules, Rule(description=field.help)]

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, digests of their content, and the user's cache folder."""
+"""Atomic writes of files, digests of their content, and the user's cache folder."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _PACKAGE = Path(__file__).resolve().parent
 def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, durable: bool = False) -> None:
     """Let `write` fill a temporary file in the same folder, then rename it to `path` in one step.
 
-    A reader sees the old file or the new one and never a part, also while several processes write the same path: the
-    last one stays. The folder is created if it is missing.
+    A reader sees the old file or the new one and never a part of it. If several processes write the same path, the last
+    one wins. A missing folder is created.
 
     Args:
-        durable: Whether the content is flushed to the disk before the rename, so that it survives a loss of power.
-    Raises: OSError if the file cannot be written; the old file is then untouched and no temporary file remains.
+        durable: Whether to flush the content to the disk before the rename, so that it survives a loss of power.
+    Raises: OSError if the file cannot be written; the old file is unchanged and no temporary file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
@@ -50,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an indented JSON object that survives a loss of power; values that JSON does not know become text."""
+    """Write an indented JSON object that survives a loss of power; values without a JSON form become text."""
     text = json.dumps(content, indent=2, default=str) + "\n"
     write_whole(path, lambda file: file.write(text.encode("utf-8")), durable=True)
 
@@ -62,30 +62,30 @@ def file_digest(path: Path) -> str:
 
 
 def content_digest(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a JSON object without its own key `digest`."""
+    """Return the SHA-256 of a JSON object without its key `digest`."""
     rest = {key: value for key, value in content.items() if key != "digest"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @lru_cache
-def code_digest(room: str) -> str:
-    """Return the SHA-256 of the code in a folder of this package and in the files of its ground floor.
+def code_digest(folder: str) -> str:
+    """Return the SHA-256 of the code in a folder of this package and in the modules beside the folders.
 
-    A folder on the lowest floor of folders (`backbones`, `attention`, `data`) imports from the ground alone, so this
-    covers all code of ours that its results depend on. It is part of the key of everything that is cached.
+    The folders `backbones`, `attention` and `data` import only these modules, so the digest covers all code of this
+    package that their results depend on. It is part of the key of every cached record.
     """
     digest = hashlib.sha256()
-    for path in sorted([*_PACKAGE.glob("*.py"), *(_PACKAGE / room).rglob("*.py")]):
+    for path in sorted([*_PACKAGE.glob("*.py"), *(_PACKAGE / folder).rglob("*.py")]):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
 def cache_path(*parts: str) -> Path | None:
-    """Return a path in this package's part of the user's cache folder; None on a machine without a home folder.
+    """Return a path in this package's folder of the user's cache; None on a machine without a home folder.
 
-    The user's cache folder is `XDG_CACHE_HOME`, or else the platform's.
+    The user's cache is `XDG_CACHE_HOME` if set, otherwise that of the platform.
     """
     named = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if os.name == "nt" else None)
     try:
@@ -95,15 +95,15 @@ def cache_path(*parts: str) -> Path | None:
     return folder.joinpath("nas_attn", *parts)
 
 
-def cached_record_path(kind: str, *key: str, room: str) -> Path | None:
-    """Return the file of a cached JSON record; None on a machine without a home folder.
+def cached_record_path(kind: str, *key: str, folder: str) -> Path | None:
+    """Return the path of a cached JSON record; None on a machine without a home folder.
 
     Args:
-        kind: The folder inside the cache folder.
+        kind: Folder inside the cache folder.
         key: Everything that the record depends on besides the code.
-        room: The folder of this package whose code makes the record, as in `code_digest`.
+        folder: Folder of this package whose code computes the record, as in `code_digest`.
     """
-    digest = hashlib.sha256("\n".join([*key, code_digest(room)]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([*key, code_digest(folder)]).encode()).hexdigest()
     return cache_path(kind, f"{digest[:32]}.json")
 
 
@@ -122,7 +122,7 @@ def read_cached_record(path: Path) -> Any:
 
 
 def cache_record(path: Path, record: Any) -> None:
-    """Cache a JSON record with its digest; a folder that cannot be written costs only time at the next start."""
+    """Cache a JSON record with its digest; if the folder is not writable, the record is only computed again."""
     text = json.dumps({"digest": _record_digest(record), "record": record})
     try:
         write_whole(path, lambda file: file.write(text.encode()))

@@ -1,4 +1,4 @@
-"""Records that pass between ledger, workers and report: frozen, plain, without any framework."""
+"""Frozen records that the ledger, the workers and the report exchange; they need no framework."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LABEL_AUC = "test_roc_auc:"
 
 
 def labelling(n_dims: int) -> Labelling:
-    """Return the task of labels with that many dimensions: (N,) is one per image, (N, K) any of K labels."""
+    """Return the kind of labels with `n_dims` dimensions: (N,) is one class per image, (N, K) is K labels per image."""
     return "multi-label" if n_dims == 2 else "single-label"
 
 
@@ -37,7 +37,7 @@ class Task:
         seed: Seeds the weights, the order of the images and the augmentation.
         epochs: Length of the schedule.
         arm: The arm that a retraining belongs to; None in the search.
-        artifacts: The files that its outcome must contain.
+        artifacts: Files that its outcome must contain.
     """
 
     number: int
@@ -56,10 +56,10 @@ class Outcome:
     Args:
         value: Accuracy or mean ROC AUC between 0 and 1, or the value that the user's own training returned; None
             unless complete.
-        cause: One word for counting failures: "oom", "nan", "error", "crashed", "interrupted".
-        reason: One sentence for people.
+        cause: Kind of failure: "oom", "nan", "error", "crashed" or "interrupted".
+        reason: The failure in one sentence.
         facts: Further measured values by name, e.g. `{"train_loss": 0.1, "seconds_per_epoch": 0.4}`.
-        artifacts: The content of the files that the task asked for.
+        artifacts: Content of the files that the task requested.
     """
 
     state: State
@@ -109,7 +109,7 @@ class TrialRecord:
         return (self.stage, self.key, self.seed, self.epochs)
 
     def task(self, artifacts: tuple[Artifact, ...] = ()) -> Task:
-        """Return the training that this row records."""
+        """Return the task of this row."""
         arm = None if self.stage == "search" else self.label
         return Task(self.number, self.stage, self.placement, self.seed, self.epochs, arm, artifacts)
 
@@ -118,7 +118,7 @@ class TrialRecord:
         return replace(self, curve={**self.curve, epoch: value})
 
     def ended(self, outcome: Outcome) -> TrialRecord:
-        """Return the row as the outcome leaves it; a pruned trial keeps the last value of its curve."""
+        """Return the row with its outcome; the value of a pruned trial is the last one of its curve."""
         last = self.curve[max(self.curve)] if self.curve else None
         return replace(
             self,
@@ -139,7 +139,7 @@ class RunRecord:
         config: `config.json`: the space, the data with its fingerprint, the task, the recipe, the engine, versions,
             command.
         best: `best.json`, or None if it does not exist yet.
-        table: The sites of the backbone, for the drawing.
+        table: The sites of the backbone, for the figures.
         measured: Time and memory of the arms by placement key, all under the same conditions; empty if none was
             measured.
     """

@@ -1,4 +1,4 @@
-"""Strict records, what a field of one offers as a setting, and the one sentence for a value that is refused."""
+"""Strict records, their fields as settings, and the one sentence for a refused value."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from nas_attn.errors import ConfigError, Refused, nearest, unknown
 
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[int | str, ...]
-"""Where a value stands inside a record: keys and list positions, from the outside."""
+"""Path of a value inside a record: keys and list positions, the outermost first."""
 
 
 class Strict(BaseModel):
-    """A record that refuses unknown keys and wrong types, and never changes."""
+    """An immutable record that refuses unknown keys and wrong types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a field of a record is offered to users, beside its type, bounds, default and description.
+    """The presentation of a field as a setting, in addition to its type, bounds, default and description.
 
     Args:
-        group: Heading under which the command line and the documentation list it.
-        name: The setting's name where it differs from the field's; the option is the name with dashes.
-        table: Table of a space file that may state it, or None.
+        group: Heading in the help text and the documentation.
+        name: Name of the setting if it differs from the field's; the option is the name with dashes.
+        table: Table of a space file that can state it, or None.
         unset: Description of the default None.
-        metavar: What the command line shows in place of a value; None derives it from the type.
-        formerly: How runs behaved that were begun before the setting existed, if not by its default.
+        metavar: Placeholder of the value in the help text; None derives it from the type.
+        formerly: The value that describes runs from before the setting existed, if it is not the default.
     """
 
     group: str
@@ -47,12 +47,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a record as users see it.
+    """A field of a record.
 
     Args:
-        key: Its name in the record.
-        info: Its definition.
-        setting: How it is offered; None for a field that is no setting.
+        key: Name of the field in the record.
+        info: Definition of the field.
+        setting: Presentation as a setting; None for a field that is not a setting.
     """
 
     model: type[BaseModel]
@@ -62,37 +62,37 @@ class Field:
 
     @property
     def name(self) -> str:
-        """The name of the setting."""
+        """Name of the setting."""
         return (self.setting.name if self.setting else None) or self.key
 
     @property
     def option(self) -> str:
-        """The option of the command line."""
+        """Option of the command line."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
     def help(self) -> str:
-        """The description."""
+        """Description."""
         return self.info.description or ""
 
     @property
     def default(self) -> Any:
-        """The default value."""
+        """Default value."""
         return self.info.get_default()
 
     @property
     def annotation(self) -> Any:
-        """The type without None."""
+        """Type without None."""
         return _without_none(self.info.annotation)
 
     @property
     def words(self) -> tuple[Any, ...]:
-        """The values of a field that takes one of several words or numbers; else empty."""
+        """The allowed values of a field with an enumeration; otherwise empty."""
         return get_args(self.annotation) if get_origin(self.annotation) is Literal else ()
 
     @property
     def law(self) -> str | None:
-        """What a value must be, to stand after "must be"; None where pydantic's own words serve.
+        """The rule for a value, as the end of a sentence "... must be"; None if pydantic's message is used.
 
         >>> [field.law for field in fields_of(type("R", (Strict,), {"__annotations__": {"n": int, "on": bool}}))]
         ['a whole number', 'true or false']
@@ -106,7 +106,7 @@ class Field:
         return None
 
     def allows(self, value: float) -> bool:
-        """Return whether a number lies within the bounds; nan does not."""
+        """Return whether a number is within the bounds; nan is not."""
         checks: dict[type, Callable[[Any], bool]] = {
             Ge: lambda bound: value >= bound.ge,
             Gt: lambda bound: value > bound.gt,
@@ -116,7 +116,7 @@ class Field:
         return value == value and all(checks[type(bound)](bound) for bound in self._bounds())
 
     def _range(self) -> str:
-        """Return the bounds in words, with a leading space."""
+        """Return the bounds as text with a leading space."""
         ends = {type(bound): bound for bound in self._bounds()}
         low = f" from {_shown(ends[Ge].ge)}" if Ge in ends else f" above {_shown(ends[Gt].gt)}" if Gt in ends else ""
         high = f" to {_shown(ends[Le].le)}" if Le in ends else f" and below {_shown(ends[Lt].lt)}" if Lt in ends else ""
@@ -127,7 +127,7 @@ class Field:
 
 
 def fields_of(model: type[BaseModel]) -> tuple[Field, ...]:
-    """Return the fields of a record in their order."""
+    """Return the fields of a record, in their order."""
     return tuple(_field(model, key) for key in model.model_fields)
 
 
@@ -141,9 +141,9 @@ def validate(
     """Return `values` as a checked record.
 
     Args:
-        where: How the sentence calls the source of the values.
-        locate: Returns the key at fault and the place of its table, from its path and `where`.
-    Raises: `error`, in one sentence: the place, the rule, the value, and the nearest valid word for an unknown one.
+        where: Name of the source of the values in messages.
+        locate: Returns the faulty key and the place of its table, from its path and `where`.
+    Raises: `error`, in one sentence: the place, the rule, the value, and the nearest valid name for an unknown one.
     """
     try:
         return model.model_validate(dict(values))
@@ -152,7 +152,7 @@ def validate(
 
 
 def must_be(label: str, law: str, got: object, words: Sequence[object] = ()) -> str:
-    """Return the sentence for a value that breaks a law, with the nearest of the valid words."""
+    """Return the sentence for a value that breaks a rule, with the nearest valid value."""
     close = nearest(got, map(str, words)) if isinstance(got, str) else None
     shown = got if isinstance(got, str) and not words else repr(got)
     return f"{label} must be {law}, but got {shown}{f': did you mean {close!r}?' if close else '.'}"
@@ -161,7 +161,7 @@ def must_be(label: str, law: str, got: object, words: Sequence[object] = ()) -> 
 def _sentence(
     model: type[BaseModel], failure: ValidationError, where: str, locate: Callable[[KeyPath, str], tuple[str, str]]
 ) -> str:
-    """Return the sentence for the first error: an unknown key before others, since it makes others missing."""
+    """Return the sentence for the first error; an unknown key goes first, since it may cause the others."""
     errors = failure.errors(include_url=False)
     error = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     path, got = error["loc"], error["input"]
@@ -196,7 +196,7 @@ def _field(model: type[BaseModel], key: str) -> Field:
 
 
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
-    """Return the record that a path inside `model` leads to."""
+    """Return the record at a path inside `model`."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model

@@ -63,7 +63,7 @@ def _remembered(spec_json: str, plugged: Backbone | None, shape: Shape) -> Surve
     spec = json.loads(spec_json)
     if is_foreign(spec):
         return _made(spec, shape)
-    path = cached_record_path("sites", spec_json, json.dumps(vars(shape)), *_versions(spec), room="backbones")
+    path = cached_record_path("sites", spec_json, json.dumps(vars(shape)), *_versions(spec), folder="backbones")
     found = _cached(path)
     if found is None:
         found = _made(spec, shape)

@@ -113,7 +113,7 @@ def load_timm() -> Any:
 @lru_cache(maxsize=1)
 def _registry(version: str) -> dict[str, tuple[int, dict[str, str]]]:
     """Return image size and weights of every network that timm brings, by name."""
-    path = cached_record_path("timm", version, room="backbones")
+    path = cached_record_path("timm", version, folder="backbones")
     found = None if path is None else read_cached_record(path)
     if not isinstance(found, dict):
         found = _read_registry()
