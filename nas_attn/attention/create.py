@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from nas_attn.attention.catalog import attention_entry
-from nas_attn.attention.entry import Context, load_class
+from nas_attn.attention.entry import Context, construct
 from nas_attn.attention.options import NO_CONTEXT, require_fit, resolve_options
 from nas_attn.placement import Value
 
@@ -27,7 +27,6 @@ def create_attention(name: str, channels: int, *, context: Context | None = None
     """
     entry = attention_entry(name)
     require_fit(name, channels, context=context, **options)
-    extra = {"context": context} if entry.needs_context else {}
     resolved = resolve_options(entry, channels, options, context or NO_CONTEXT)
-    module: nn.Module = load_class(entry.cls)(channels, **resolved, **extra)
+    module: nn.Module = construct(entry, channels, resolved, context)
     return module

@@ -143,3 +143,9 @@ def load_class(cls: str | type[Any]) -> type[Any]:
     if not isinstance(loaded, type):
         raise SpaceError(f"The class {cls} of an attention must be a class, but is {loaded!r}.")
     return loaded
+
+
+def construct(entry: Entry, channels: int, options: Options, context: Context | None) -> Any:
+    """Return a module of the entry's class, with exactly these options, and the context if the class takes one."""
+    extra = {"context": context} if entry.needs_context else {}
+    return load_class(entry.cls)(channels, **options, **extra)

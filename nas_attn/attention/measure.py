@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nas_attn.attention.entry import Context, Entry, Options, load_class
+from nas_attn.attention.entry import Context, Entry, Options, construct
 from nas_attn.macs import counted_macs
 
 
@@ -18,10 +18,9 @@ def measured_cost(entry: Entry, channels: int, options: Options, context: Contex
     """
     assert context.height is not None, f"no map is known: {context}"
     assert context.width is not None, f"no map is known: {context}"
-    extra = {"context": context} if entry.needs_context else {}
     in_channels = channels if context.replaced is None else context.replaced.in_channels
     with torch.device("meta"):
-        module = load_class(entry.cls)(channels, **options, **extra).eval()
+        module = construct(entry, channels, options, context).eval()
         maps = [torch.empty(1, in_channels, context.height, context.width) for _ in range(entry.n_inputs)]
     n_parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     return n_parameters, counted_macs(lambda: module(*maps))

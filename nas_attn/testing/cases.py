@@ -11,7 +11,7 @@ from itertools import islice, product
 import torch
 from torch import Tensor, nn
 
-from nas_attn.attention.entry import Context, Entry, Option, Options, load_class
+from nas_attn.attention.entry import Context, Entry, Option, Options, construct
 from nas_attn.attention.options import check_options, context_at, resolve_options, why_not
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Convolution, Site, Value
@@ -86,8 +86,7 @@ class Case:
 
     def construct(self, options: Options, size: Size | None = None) -> nn.Module:
         """Return the module with exactly these options and its own initialisation, in train mode."""
-        extra = {"context": self.context(size)} if self.entry.needs_context else {}
-        module: nn.Module = load_class(self.entry.cls)(self.channels, **options, **extra)
+        module: nn.Module = construct(self.entry, self.channels, options, self.context(size))
         return module
 
     def fresh(self, size: Size | None = None) -> nn.Module:
