@@ -1,18 +1,18 @@
-"""How long attention modules take, forward and backward, beside timm's, torchvision's and their authors' formulas.
+"""Time of the attention modules, forward and backward, beside timm, torchvision and their authors' formulas.
 
     python benchmarks/attention_speed.py [--minutes 10] [--threads 1 2] [--entries cbam se] [--maps 14 28 56]
 
-Each row is one module on one map (batch 16, float32, train mode): milliseconds of ours and of the rival, who take turns
-on the same weights after both were seen to give the same output and the same gradient; how many times as long the
-rival takes (median over the turns); and how much each keeps for the backward pass, parameters apart, and allocates at
-its peak, in maps of the input's size. Rivals:
+Each row is one module on one map (batch 16, float32, train mode): the milliseconds of ours and of the rival, measured
+alternately on the same weights after a check that both compute the same output and the same gradient; the rival's time
+divided by ours (median over the rounds); and the memory that each stores for the backward pass (without parameters) and
+allocates at its peak, in multiples of the input. Rivals:
 
 - `plain`: cbam, gam, triplet and gct as their authors compute them: permutations, contiguous copies, views. Goals on
-  maps of 28x28 and larger: 1.3 x as long as ours, and ours keeps at most 0.8 x the memory.
-- `timm`, `torchvision`: their modules, where they compute the same. Goal: ours takes at most 1.05 x their time.
+  maps of 28x28 and larger: the rival takes 1.3 x our time, and ours stores at most 0.8 x the memory.
+- `timm`, `torchvision`: their modules, if they compute the same. Goal: ours takes at most 1.05 x their time.
 
-The grid is cut short when the minutes are over; the last line of each part says how much of it was measured. On a CUDA
-GPU, where there is one, the grid is measured as well, by the GPU's own clock.
+The grid stops when the minutes are over; the last line of each part shows how much of it was measured. If there is a
+CUDA GPU, the grid is measured there too, by the GPU's own clock.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PlainPlane(nn.Module):
         self.norm = nn.BatchNorm2d(1, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x, gated."""
+        """Return the gated x."""
         pooled = torch.cat([torch.max(x, 1)[0].unsqueeze(1), torch.mean(x, 1).unsqueeze(1)], 1)
         return x * torch.sigmoid(self.norm(self.conv(pooled)))
 
@@ -66,7 +66,7 @@ class PlainCBAM(nn.Module):
         self.plane = PlainPlane()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x, gated twice."""
+        """Return x after both gates."""
         pools = (functional.avg_pool2d, functional.max_pool2d)
         logits = sum(self.mlp(pool(x, x.shape[2:], stride=x.shape[2:]).flatten(1)) for pool in pools)
         return self.plane(x * torch.sigmoid(logits).unsqueeze(2).unsqueeze(3).expand_as(x))
@@ -88,7 +88,7 @@ class PlainGAM(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x, gated twice."""
+        """Return x after both gates."""
         n_images, channels, height, width = x.shape
         pixels = x.permute(0, 2, 3, 1).reshape(n_images, -1, channels)
         x = x * self.mlp(pixels).view(n_images, height, width, channels).permute(0, 3, 1, 2)
@@ -119,7 +119,7 @@ class PlainGCT(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x, gated."""
+        """Return the gated x."""
         size = (x.pow(2).sum((2, 3), keepdim=True) + 1e-5).pow(0.5) * self.alpha
         norm = self.gamma / (size.pow(2).mean(1, keepdim=True) + 1e-5).pow(0.5)
         return x * (1.0 + torch.tanh(size * norm + self.beta))
@@ -140,7 +140,7 @@ class PlainDeform(nn.Module):
 
 @dataclass(frozen=True)
 class Pair:
-    """One entry of the catalogue, and who computes the same.
+    """One entry of the catalogue, and a rival that computes the same.
 
     Args:
         largest: Largest map that it is measured on: some take seconds a turn.
@@ -155,7 +155,7 @@ class Pair:
 
 
 def timm_module(place: str, **options: Any) -> Callable[[int], nn.Module]:
-    """Return what builds one of timm's modules for given channels; options that are callable get the channels."""
+    """Return a function of the channels that builds a timm module; options that are callable are called with them."""
 
     def build(channels: int) -> nn.Module:
         module, name = place.split(":")
@@ -207,7 +207,7 @@ PAIRS = [
 
 @dataclass(frozen=True)
 class Row:
-    """What one pair took on one map."""
+    """The measurements of one pair on one map."""
 
     pair: Pair
     size: int
@@ -216,7 +216,7 @@ class Row:
 
 
 def build(pair: Pair, channels: int, device: str, memory_format: torch.memory_format) -> list[nn.Module]:
-    """Return ours and the rival's on the same random weights, in train mode."""
+    """Return our module and the rival's with the same random weights, in train mode."""
     torch.manual_seed(0)
     ours = create_attention(pair.entry, channels)
     theirs = pair.build(channels)
@@ -249,7 +249,7 @@ def check_same(modules: list[nn.Module], x: Tensor, grad: Tensor) -> None:
 
 
 def milliseconds(module: nn.Module, x: Tensor, grad: Tensor) -> float:
-    """Return how long forward and backward take."""
+    """Return the time of forward and backward."""
     if x.is_cuda:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize()
@@ -264,12 +264,12 @@ def milliseconds(module: nn.Module, x: Tensor, grad: Tensor) -> float:
 
 
 def kept_maps(module: nn.Module, x: Tensor) -> float:
-    """Return the memory kept for the backward pass, parameters apart, over that of the input."""
+    """Return the memory stored for the backward pass (without parameters) divided by that of the input."""
     return kept_bytes(module, x) / x.untyped_storage().nbytes()
 
 
 def peak_maps(module: nn.Module, x: Tensor, grad: Tensor) -> float:
-    """Return the most memory in use at once beyond what was there before, over that of the input."""
+    """Return the peak of the additional memory divided by that of the input."""
     if x.is_cuda:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -285,7 +285,7 @@ def peak_maps(module: nn.Module, x: Tensor, grad: Tensor) -> float:
 
 
 def measure(pair: Pair, channels: int, size: int, layout: str, device: str, seconds: float) -> Row:
-    """Print one row: ours and the rival take turns, at least three, while the seconds last."""
+    """Print one row: measure ours and the rival alternately for some seconds, at least three rounds."""
     memory_format = LAYOUTS[layout]
     modules = build(pair, channels, device, memory_format)
     x = torch.randn(BATCH, channels, size, size, device=device).contiguous(memory_format=memory_format)
@@ -307,7 +307,7 @@ def measure(pair: Pair, channels: int, size: int, layout: str, device: str, seco
 
 
 def cells(pairs: list[Pair], maps: list[int]) -> Iterator[tuple[Pair, int, int, str]]:
-    """Yield the grid, the cheap cells first, so that a cut leaves something of each pair."""
+    """Yield the grid, the cheap cells first, so that a shortened grid has cells of every pair."""
     for size in sorted(maps):
         for channels in (64, 256):
             for layout in LAYOUTS:
@@ -317,8 +317,8 @@ def cells(pairs: list[Pair], maps: list[int]) -> Iterator[tuple[Pair, int, int, 
 
 
 def summarise(rows: list[Row]) -> None:
-    """Print, for each pair, what the goals ask for."""
-    print("\nrival's time over ours: median (least); memory kept, ours over the rival's: most")
+    """Print the figures of each pair that the goals refer to."""
+    print("\nrival's time divided by ours: median (minimum); stored memory, ours divided by the rival's: maximum")
     for pair in dict.fromkeys(row.pair for row in rows):
         goal = "1.30 and 0.80" if pair.rival == "plain" else f"{1 / 1.05:.2f}"
         found = [row for row in rows if row.pair is pair and (row.size >= 28 or pair.rival != "plain")]
@@ -336,12 +336,12 @@ def has_timm() -> bool:
 def main() -> None:
     """Measure the grid with each number of threads, then on CUDA."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10, help="after which no further row is begun")
+    parser.add_argument("--minutes", type=float, default=10, help="time after which no further row begins")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--maps", type=int, nargs="+", default=[14, 28, 56], help="heights, which are the widths")
+    parser.add_argument("--maps", type=int, nargs="+", default=[14, 28, 56], help="heights (and widths) of the maps")
     parser.add_argument("--entries", nargs="+", default=None, help="entries of the catalogue; all by default")
     options = parser.parse_args()
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # or the profiler writes lines of its own
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # otherwise the profiler prints
     if not has_timm():
         print("timm is not installed: only torchvision's modules and the plain formulas are rivals.")
     known = [pair for pair in PAIRS if pair.rival != "timm" or has_timm()]

@@ -1,7 +1,7 @@
-"""Networks with attention as people write them: torchvision's blocks subclassed, its layers put together anew.
+"""Networks with attention as people write them: subclasses of torchvision's blocks, or its layers put together again.
 
-Each comes with the placement that says the same. The attention modules are ours in both, so that what differs is how
-they got there.
+Each has a placement that builds the same network. Both use our attention modules, so they differ only in the way of
+insertion.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ CLASSES = 10
 
 
 class BranchBottleneck(Bottleneck):
-    """SE at the end of the branch, as SENet has it."""
+    """SE at the end of the branch, as in SENet."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.attention = create_attention("se", self.conv3.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the block gives."""
+        """Return the output of the block."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.attention(self.bn3(self.conv3(out)))
@@ -51,7 +51,7 @@ class PreBottleneck(Bottleneck):
         self.attention = create_attention("se", self.conv1.in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the block gives."""
+        """Return the output of the block."""
         out = self.relu(self.bn1(self.conv1(self.attention(x))))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -63,7 +63,7 @@ class ShortcutBottleneck(BranchBottleneck):
     """SE on the shortcut."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the block gives."""
+        """Return the output of the block."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -75,7 +75,7 @@ class OutputBottleneck(BranchBottleneck):
     """SE after the block."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the block gives."""
+        """Return the output of the block."""
         return self.attention(Bottleneck.forward(self, x))
 
 
@@ -90,7 +90,7 @@ class SelectiveBottleneck(Bottleneck):
         self.conv2 = self.bn2 = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the block gives."""
+        """Return the output of the block."""
         out = self.attention(self.relu(self.bn1(self.conv1(x))))
         out = self.bn3(self.conv3(out))
         out += x if self.downsample is None else self.downsample(x)
@@ -98,14 +98,14 @@ class SelectiveBottleneck(Bottleneck):
 
 
 class CBAMBasicBlock(BasicBlock):
-    """CBAM at the end of the branch, as its authors have it."""
+    """CBAM at the end of the branch, as in its authors' code."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.attention = create_attention("cbam", self.conv2.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the block gives."""
+        """Return the output of the block."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.attention(self.bn2(self.conv2(out)))
         out += x if self.downsample is None else self.downsample(x)
@@ -120,7 +120,7 @@ class AFFBasicBlock(BasicBlock):
         self.attention = create_attention("aff", self.conv2.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the block gives."""
+        """Return the output of the block."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return self.relu(self.attention(out, x if self.downsample is None else self.downsample(x)))
@@ -154,7 +154,7 @@ def se_densenet121() -> nn.Module:
 
 @dataclass(frozen=True)
 class Pair:
-    """One network written by hand, and the placement that says the same.
+    """One network written by hand, and the placement that builds the same network.
 
     Args:
         sites: Patterns of the sites where the attention goes.
@@ -171,12 +171,12 @@ class Pair:
 
 
 def resnet50(block: type[Bottleneck]) -> Callable[[], nn.Module]:
-    """Return what builds ResNet-50 of these blocks."""
+    """Return a function that builds ResNet-50 from these blocks."""
     return lambda: ResNet(block, [3, 4, 6, 3], num_classes=CLASSES)
 
 
 def resnet18(block: type[BasicBlock]) -> Callable[[], nn.Module]:
-    """Return what builds ResNet-18 of these blocks."""
+    """Return a function that builds ResNet-18 from these blocks."""
     return lambda: ResNet(block, [2, 2, 2, 2], num_classes=CLASSES)
 
 
@@ -199,7 +199,7 @@ PAIRS = (
 
 
 def placement_of(pair: Pair) -> Placement:
-    """Return the placement that says what the network written by hand does."""
+    """Return the placement that is equal to the network written by hand."""
     sites = site_table(pair.backbone, num_classes=CLASSES, in_channels=3).sites
     found = [site.name for site in sites if any(fnmatchcase(site.name, pattern) for pattern in pair.sites)]
     return Placement({name: Attention(pair.attention, pair.options) for name in found})
@@ -211,7 +211,7 @@ def build_ours(pair: Pair, placement: Placement) -> AttentionModel:
 
 
 def build_both(pair: Pair) -> tuple[AttentionModel, nn.Module]:
-    """Return our network and the one written by hand, on the same weights."""
+    """Return our network and the one written by hand, with the same weights."""
     placement = placement_of(pair)
     ours, theirs = build_ours(pair, placement), pair.by_hand()
     order = [site.name for site in site_table(pair.backbone, num_classes=CLASSES, in_channels=3).sites]
@@ -228,7 +228,7 @@ def build_both(pair: Pair) -> tuple[AttentionModel, nn.Module]:
 
 
 def outputs_of(nets: Iterable[nn.Module], images: Tensor) -> list[Tensor]:
-    """Return what each network gives, dropping the same values at random."""
+    """Return the output of each network with the same dropout masks."""
     outputs = []
     for net in nets:
         torch.manual_seed(0)

@@ -1,19 +1,19 @@
-"""What survives kill -9: a tiny run is cut off at seeded random moments, and the same command goes on.
+"""Robustness to kill -9: a tiny run is killed at seeded random moments, and the same command resumes it.
 
     python benchmarks/crash_matrix.py [--kills 20] [--worker-kills 5] [--executor tune] [--peer-kills 3] [--seed 0]
 
-First a run is left in peace, to learn how long it takes and how many lines its log gets. Then each row of the table is
-a new run, killed at a random moment: the driver, or (Ray Tune only) one worker. Every other moment is uniform over the
-time of the run, the others over the lines of its log, plus up to 0.3 s, since most of a tiny run's time is its start;
-a worker is always killed by the log, while there is one. After a driver's kill nothing of the run may be left after ten
-seconds; then the same command is given, and the finished run is looked at. What must hold:
+The first run is not killed; it measures the time and the number of lines in the log. Then each row of the table is a
+new run, of which the driver or (Ray Tune only) one worker is killed at a random moment. Half of the moments are uniform
+over the time of the run, the others over the lines of its log plus up to 0.3 s, because most of a tiny run's time is
+its start; a worker is always killed by the log. Ten seconds after the kill of a driver no process of the run may be
+alive. Then the same command finishes the run, which must obey these rules:
 
-- nothing that was finished before the kill is lost, or done twice (same stage, placement and seed);
+- no trial that had ended before the kill is lost or repeated (same stage, placement and seed);
 - no row is RUNNING; the budget of distinct placements is exact; every arm has every seed;
-- `best.json` and its weights load, and the page, the tables and no half-written file are there.
+- `best.json` and its weights load; the page and the tables exist; no file is incomplete.
 
 The peer is stock Ray Tune with OptunaSearch on a SQLite storage (`stock.py`), killed in the same way and continued by
-`Tuner.restore`. The script ends with code 1 if any row of ours broke a rule.
+`Tuner.restore`. The script exits with code 1 if one of our rows breaks a rule.
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ STOCK_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Moment:
-    """When to kill: so many seconds after the log has so many lines that begin or end a trial."""
+    """The moment of a kill: `seconds` after the log has `n_events` lines that begin or end a trial."""
 
     n_events: int
     seconds: float
 
     def wait(self, command: Command, folder: Path) -> None:
-        """Wait for it, or for the end of the command."""
+        """Wait for this moment, or for the end of the command."""
         while command.process.poll() is None and len(events(folder / "run" / "log.txt")) < self.n_events:
             time.sleep(0.005)
         with suppress(subprocess.TimeoutExpired):
@@ -83,7 +83,7 @@ class Moment:
 
 
 def start(folder: Path, executor: str) -> Command:
-    """Start the run of a folder, or go on with it."""
+    """Start or resume the run in a folder."""
     (folder / "tiny.toml").write_text(SPACE)
     words = [sys.executable, "-m", "nas_attn", "search", "--space", "tiny.toml", "--out", "run", "--executor", executor]
     for name, value in SETTINGS.items():
@@ -92,7 +92,7 @@ def start(folder: Path, executor: str) -> Command:
 
 
 def finish(folder: Path, executor: str) -> list[str]:
-    """Give the same command once more, to its end; return what is wrong with how it went."""
+    """Repeat the command and wait for its end; return the rules that it breaks."""
     command = start(folder, executor)
     code = _code(command)
     left = command.wait_until_gone(PATIENCE_SECONDS)
@@ -105,7 +105,7 @@ def finish(folder: Path, executor: str) -> list[str]:
 
 
 def look_at(run_folder: Path, before: list[Event]) -> list[str]:
-    """Return which rules a finished run breaks."""
+    """Return the rules that a finished run breaks."""
     run = load_run(run_folder)
     rows = (*run.search, *run.confirm, *run.retrain)
     wrong = []
@@ -115,7 +115,7 @@ def look_at(run_folder: Path, before: list[Event]) -> list[str]:
     trained = [row for row in rows if row.state == "complete" and row.answered_from is None]
     twice = [name for name, n in Counter((row.stage, row.key, row.seed) for row in trained).items() if n > 1]
     if twice:
-        wrong.append(f"done twice: {twice}")
+        wrong.append(f"repeated: {twice}")
     n_tried = len({row.key for row in trained if row.stage == "search"})
     if n_tried != SETTINGS["trials"]:
         wrong.append(f"{n_tried} placements instead of {SETTINGS['trials']}")
@@ -129,14 +129,14 @@ def look_at(run_folder: Path, before: list[Event]) -> list[str]:
     missing = [name for name in FILES if not (run_folder / name).exists()]
     halves = [path.name for path in run_folder.rglob("*.part")]
     if missing or halves:
-        wrong.append(f"missing {missing}, half-written {halves}")
+        wrong.append(f"missing {missing}, incomplete {halves}")
     else:
         load_model(run_folder / "best.json")
     return wrong
 
 
 def kill_driver(folder: Path, executor: str, moment: Moment) -> tuple[str, list[str]]:
-    """Kill the driver, go on, and return (where it was, what is wrong)."""
+    """Kill the driver, resume, and return (progress at the kill, broken rules)."""
     command = start(folder, executor)
     moment.wait(command, folder)
     command.process.send_signal(signal.SIGKILL)
@@ -150,7 +150,7 @@ def kill_driver(folder: Path, executor: str, moment: Moment) -> tuple[str, list[
 
 
 def kill_worker(folder: Path, executor: str, moment: Moment) -> tuple[str, list[str]]:
-    """Kill one of Ray's workers as soon as there is one after `moment`; the run must finish by itself."""
+    """Kill a Ray worker as soon as there is one after `moment`; the run must finish by itself."""
     command = start(folder, executor)
     moment.wait(command, folder)
     where = "no worker was there"
@@ -172,7 +172,7 @@ def kill_worker(folder: Path, executor: str, moment: Moment) -> tuple[str, list[
 
 
 def kill_stock(folder: Path, _: str, moment: Moment) -> tuple[str, list[str]]:
-    """Kill the peer and restore it; return (where it was, what is wrong by the same rules)."""
+    """Kill the peer and restore it; return (progress at the kill, broken rules)."""
     script = str(Path(__file__).with_name("stock.py"))
     words = [sys.executable, script, str(folder), "--trials", str(STOCK_TRIALS), "--seconds", "1"]
     command = Command(words, folder, folder / "output.txt")
@@ -200,7 +200,7 @@ def kill_stock(folder: Path, _: str, moment: Moment) -> tuple[str, list[str]]:
 
 
 def _code(command: Command) -> int | str:
-    """Wait for a command to end; one that hangs is killed."""
+    """Wait for the end of a command; kill it if it hangs."""
     try:
         return command.process.wait(HUNG_SECONDS)
     except subprocess.TimeoutExpired:
@@ -224,7 +224,7 @@ def _completed(found: list[Event]) -> list[Event]:
 
 
 def _where(found: list[Event]) -> str:
-    """Return how far the run was, in words."""
+    """Return the progress of the run as text."""
     if not found:
         return "starting"
     counts = Counter(event.stage for event in _completed(found))
@@ -249,7 +249,7 @@ def main() -> None:
     """Print the matrix row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="runs whose driver is killed")
-    parser.add_argument("--worker-kills", type=int, default=5, help="runs one of whose workers is killed (tune only)")
+    parser.add_argument("--worker-kills", type=int, default=5, help="runs of which one worker is killed (tune only)")
     parser.add_argument("--peer-kills", type=int, default=3, help="runs of the peer whose driver is killed")
     parser.add_argument("--executor", choices=("tune", "local"), default="tune")
     parser.add_argument("--seed", type=int, default=0)
@@ -279,7 +279,7 @@ def main() -> None:
         when = f"line {moment.n_events:2} + {moment.seconds:5.2f} s"
         print(f"{number:3} {victim:<14} {when}  {where:<34} {'; '.join(wrong) or 'ok'}", flush=True)
     for victim, n in Counter(victim for victim, _ in rows).items():
-        print(f"{victim}: {n - broken[victim]} of {n} kills left every rule standing")
+        print(f"{victim}: {n - broken[victim]} of {n} kills broke no rule")
     sys.exit(1 if broken["driver"] or broken["worker"] else 0)
 
 

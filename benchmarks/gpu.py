@@ -1,16 +1,16 @@
-"""What the package does on a CUDA GPU; without one it says so and ends with code 2.
+"""Benchmarks and checks on a CUDA GPU; without one the script prints a message and exits with code 2.
 
     python benchmarks/gpu.py [--parts job loop packing memory] [--repeats 5] [--trials 32]
 
-- `job`: the README's first command with one trial a GPU: seconds, exit code, the verdict.
-- `loop`: images a second of the training loop (ResNet-18 with a small stem, 32x32 colour, batch 256, bf16) beside the
+- `job`: the README's first command with one trial per GPU: seconds, exit code, the verdict.
+- `loop`: images per second of the training loop (ResNet-18 with a small stem, 32x32 colour, batch 256, bf16) beside the
   loop that PyTorch's tutorials teach, with bf16 autocast, channels_last, worker processes and pinned memory. With crop
-  and flip its DataLoader reads PIL images through torchvision's transforms; without, tensors that are normalised
-  already. All take turns. Goal: not below the peers.
-- `packing`: the default space with 1, 1/2, 1/4 and 1/8 of a GPU a trial: trials a minute, and the peak of the first
-  GPU's memory beyond what was in use before. The peer is one trial a GPU, the first row.
-- `memory`: a search one of whose trials takes a batch that cannot fit. That trial must end as FAIL with the cause
-  `oom`, all others with a value, and the run must come to its end.
+  and flip its DataLoader reads PIL images through torchvision's transforms; without, normalised
+  tensors. All are measured alternately. Goal: not slower than the peers.
+- `packing`: the default space with 1, 1/2, 1/4 and 1/8 of a GPU per trial: trials per minute, and the peak of the
+  additional memory of the first GPU. The peer is one trial per GPU, the first row.
+- `memory`: a search in which one trial has a batch that is too large. That trial must end as FAIL with the cause `oom`,
+  all others with a value, and the run must finish.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ def job() -> None:
             [*words, "--device", "cuda", "--gpus-per-trial", "1"], cwd=folder, capture_output=True, text=True
         )
         seconds = time.monotonic() - begun
-    print(f"Main job, 1 trial a GPU: {seconds:.1f} s, exit code {done.returncode}\n{done.stdout[-1200:]}{done.stderr}")
+    print(
+        f"Main job, 1 trial per GPU: {seconds:.1f} s, exit code {done.returncode}\n{done.stdout[-1200:]}{done.stderr}"
+    )
 
 
 def loop(device: str, repeats: int) -> None:
-    """Let our loop and the plain ones take turns, from the same weights."""
+    """Measure our loop and the plain ones alternately, from the same weights."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (N_IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
     images = Images(pixels, torch.arange(N_IMAGES) % 10, (0.5,) * 3, (0.29,) * 3)
@@ -77,7 +79,7 @@ def loop(device: str, repeats: int) -> None:
     for _ in range(repeats):
         for name, contender in contenders.items():
             rates[name].append(len(images) / contender(copy.deepcopy(net)))
-    print(f"\nTraining loop, ResNet-18 at 32x32, batch {BATCH}, bf16, median (range) of {repeats} turns")
+    print(f"\nTraining loop, ResNet-18 at 32x32, batch {BATCH}, bf16, median (range) of {repeats} rounds")
     for name, found in rates.items():
         rival = median(rates[name.replace("DataLoader", "ours")])
         shown = f"{median(found):9,.0f} images/s ({min(found):,.0f} to {max(found):,.0f})"
@@ -85,7 +87,7 @@ def loop(device: str, repeats: int) -> None:
 
 
 def ours(model: nn.Module, images: Images, device: str, augment: str) -> float:
-    """Return seconds an epoch of our loop; the first epoch warms up, and the median leaves it out."""
+    """Return the median seconds per epoch of our loop, without the first epoch, which warms up."""
     recipe = Recipe(batch_size=BATCH, augment=augment)  # type: ignore[arg-type]  # one of two literals
     facts = train(
         model, images, None, recipe, seed=0, epochs=EPOCHS, device=device, report=lambda *_: None, num_classes=10
@@ -94,7 +96,7 @@ def ours(model: nn.Module, images: Images, device: str, augment: str) -> float:
 
 
 def plain(model: nn.Module, dataset: Dataset[Any], device: str) -> float:
-    """Return seconds an epoch of a plain loop with bf16 autocast."""
+    """Return the seconds per epoch of a plain loop with bf16 autocast."""
     loader = DataLoader(
         dataset,
         batch_size=BATCH,
@@ -124,7 +126,7 @@ def plain(model: nn.Module, dataset: Dataset[Any], device: str) -> float:
 
 
 def packing(n_trials: int) -> None:
-    """Run the search with ever smaller shares of a GPU."""
+    """Run the search with smaller and smaller shares of a GPU."""
     print("\nPacking, the search stage of densenet_attn on digits")
     first = 0.0
     for share in PACKED:
@@ -140,7 +142,7 @@ def packing(n_trials: int) -> None:
 
 @contextmanager
 def used_memory() -> Iterator[list[float]]:
-    """Sample the memory in use on the first GPU while inside; the list's only item is the peak beyond the start."""
+    """Context manager: sample the memory of the first GPU; the list's only item is the peak minus the start."""
     peak, ended = [0.0], threading.Event()
     before = torch.cuda.mem_get_info(0)[0]
 
@@ -158,7 +160,7 @@ def used_memory() -> Iterator[list[float]]:
 
 
 def greedy_training(model: Any, run: Any) -> float:
-    """Give every trial a value after one step, but one of them a batch whose activations no GPU holds."""
+    """Return a value after one step; one of the trials has a batch whose activations fit no GPU."""
     greedy = run.stage == "search" and not len(model.placement)
     images = torch.zeros(batch_that_cannot_fit() if greedy else 8, 1, 8, 8, device=run.device)
     logits: Tensor = model.to(run.device)(images)
@@ -173,7 +175,7 @@ def batch_that_cannot_fit() -> int:
 
 
 def memory(device: str, executor: str) -> None:
-    """Run a search with one trial out of memory, and say what became of its trials."""
+    """Run a search in which one trial runs out of memory, and print the states of its trials."""
     with tempfile.TemporaryDirectory() as folder:
         record = search(
             "densenet_attn",
@@ -195,18 +197,18 @@ def memory(device: str, executor: str) -> None:
     for row in failed:
         print(f"  trial {row.number} ({row.placement}): {row.state}, cause {row.cause}: {row.reason}")
     right = [row.cause for row in failed] == ["oom"] and n_others >= 5 and record.best is not None
-    print(f"  {n_others} other trials of the search have a value; {'as it must be' if right else 'THAT IS WRONG'}")
+    print(f"  {n_others} other trials of the search have a value; {'as required' if right else 'WRONG'}")
 
 
 def main() -> None:
-    """Measure the chosen parts."""
+    """Measure the selected parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=("job", "loop", "packing", "memory"), default=None)
-    parser.add_argument("--repeats", type=int, default=5, help="turns of the loops")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of the loops")
     parser.add_argument("--trials", type=int, default=32, help="trials of each row of the packing")
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        print("This benchmark needs a CUDA GPU that torch can see, but there is none.", file=sys.stderr)
+        print("This benchmark needs a CUDA GPU that torch can use, but found none.", file=sys.stderr)
         sys.exit(2)
     parts = options.parts or ["job", "loop", "packing", "memory"]
     print(f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, torch {torch.__version__}")

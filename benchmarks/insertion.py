@@ -1,19 +1,20 @@
-"""What inserting attention costs, beside the same networks written by hand and beside torchvision's plain ones.
+"""The cost of insertion, beside the same networks written by hand and beside torchvision's plain ones.
 
     python benchmarks/insertion.py [--parts passes building listing] [--rounds 9] [--threads 1 2] [--image-size 64]
                                    [--batch 8] [--pairs SE-ResNet]
 
-- `passes`: each network of `by_hand.py`, forward and backward in train mode and forward in eval mode, ours over the one
-  written by hand. Both give equal outputs bit for bit before any time is taken. Goal: at most 1.02. Beside it what is
-  kept for the backward pass and the number of its steps, which no other work on the machine disturbs.
+- `passes`: each network of `by_hand.py`, forward and backward in train mode and forward in eval mode, our
+  time divided by that of the one written by hand. Their outputs are first checked to be equal bit for bit. Goal: at
+  most 1.02. Also the memory stored for the backward pass and the number of its steps, which do not depend on other work
+  of the machine.
 - `building`: ResNet-50 with SE in its 16 branches, beside the one written by hand and torchvision's without attention;
-  goal: at most 0.3 s. Then every network of the catalogue with SE at 16 sites (all, where it has fewer), beside the
+  goal: at most 0.3 s. Then every network of the catalogue with SE at 16 sites (or all, if it has fewer), beside the
   plain one.
-- `listing`: the sites of every network of the catalogue, measured anew and read from the cache, torch and torchvision
-  being imported, beside building the plain network; goal: at most 1 s.
+- `listing`: the sites of every network of the catalogue, measured and read from the cache, after torch and
+  torchvision are imported, beside building the plain network; goal: at most 1 s.
 
-All take turns, in alternating order, and the medians are shown. On one thread the time is that of the process alone,
-so that other work on the machine disturbs it less; on more it is the clock's.
+All are measured alternately, in alternating order, and the medians are shown. On one thread the time is the CPU time of
+the process, which depends less on other work of the machine; on more threads it is the wall time.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ Clock = Callable[[], float]
 
 
 def turns(functions: Sequence[Callable[[], Any]], rounds: int, clock: Clock) -> list[list[float]]:
-    """Return seconds of each function at each round; every other round goes backwards. The first round is not kept."""
+    """Return the seconds of each function per round; every other round is reversed, and the first one is dropped."""
     times: list[list[float]] = [[] for _ in functions]
     for number in range(rounds + 1):
         order = range(len(functions)) if number % 2 else reversed(range(len(functions)))
@@ -74,7 +75,7 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def clock_of(threads: int) -> Clock:
-    """Return the process's own time for one thread, else the clock's."""
+    """Return the CPU time of the process with one thread, otherwise the wall time."""
     return time.process_time if threads == 1 else time.perf_counter
 
 
@@ -116,7 +117,7 @@ def passes(options: argparse.Namespace) -> None:
     for threads in options.threads:
         torch.set_num_threads(threads)
         print(f"\nthreads {threads}, {options.batch} images of {options.image_size} pixels, n = {options.rounds}")
-        print(f"{'':<40}{'train: ours, over by hand':<36} {'eval: ours, over by hand':<36} ours / by hand")
+        print(f"{'':<40}{'train: ours / by hand':<36} {'eval: ours / by hand':<36} ours / by hand")
         for pair in PAIRS:
             if options.pairs in pair.title:
                 for layout in LAYOUTS:
@@ -124,7 +125,7 @@ def passes(options: argparse.Namespace) -> None:
 
 
 def building(options: argparse.Namespace) -> None:
-    """Measure how long building takes, on one thread."""
+    """Measure the time of building, on one thread."""
     torch.set_num_threads(1)
     pair = PAIRS[0]
     placement = placement_of(pair)
@@ -133,7 +134,7 @@ def building(options: argparse.Namespace) -> None:
     print(f"\nResNet-50 with {len(placement)} insertions, n = {options.rounds}")
     for label, found in (("ours", ours), ("written by hand", by_hand), ("torchvision's, no attention", plain)):
         print(f"  {label:<30} {median(found):.3f} s ({min(found):.3f} to {max(found):.3f})")
-    print(f"  ours over by hand {ratio(ours, by_hand)}, over torchvision's {ratio(ours, plain)}")
+    print(f"  ours / by hand {ratio(ours, by_hand)}, ours / torchvision's {ratio(ours, plain)}")
     print(f"\nSE at {N_SITES} sites of every network, and the plain network, n = {options.few}")
     for name in BACKBONES:
         shape = {"num_classes": CLASSES, "in_channels": 3, "image_size": image_sizes(name)[1]}
@@ -147,17 +148,17 @@ def building(options: argparse.Namespace) -> None:
 
 
 def spread_placement(name: str, shape: Mapping[str, int]) -> Placement:
-    """Return SE at sites that are spread evenly over those that it fits."""
+    """Return SE at some of the sites that it fits, evenly spread."""
     sites = [site for site in table.site_table(name, **shape).sites if site.kind in SHAPE_KEEPING]
     chosen = sites if len(sites) <= N_SITES else [sites[k * len(sites) // N_SITES] for k in range(N_SITES)]
     return Placement({site.name: Attention("se", {"reduction": min(16, site.channels)}) for site in chosen})
 
 
 def listing(options: argparse.Namespace) -> None:
-    """Measure how long naming all sites takes, on one thread."""
+    """Measure the time of listing all sites, on one thread."""
     torch.set_num_threads(1)
     fresh, cached = [], []
-    print("\nsites of every network: measured anew, read from the cache; building the plain network; n = 1")
+    print("\nsites of every network: measured, read from the cache; building the plain network; n = 1")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         for name in BACKBONES:
@@ -176,22 +177,24 @@ def listing(options: argparse.Namespace) -> None:
             print(
                 f"  {name:<20} {times[0]:.3f} s  {times[1]:.4f} s  plain {times[2]:.3f} s  {n_sites} sites", flush=True
             )
-    print(f"  most {max(fresh):.3f} s and {max(cached):.4f} s, median {median(fresh):.3f} s and {median(cached):.4f} s")
+    print(
+        f"  maximum {max(fresh):.3f} s and {max(cached):.4f} s, median {median(fresh):.3f} s and {median(cached):.4f} s"
+    )
 
 
 PARTS = {"passes": passes, "building": building, "listing": listing}
 
 
 def main() -> None:
-    """Measure the parts that are asked for."""
+    """Measure the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--few", type=int, default=3, help="rounds of each network of the catalogue")
+    parser.add_argument("--few", type=int, default=3, help="rounds per network of the catalogue")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pairs", default="", help="only those whose title has these letters")
+    parser.add_argument("--pairs", default="", help="only pairs whose title contains this text")
     options = parser.parse_args()
     for part in options.parts:
         PARTS[part](options)

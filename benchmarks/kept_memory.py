@@ -1,4 +1,4 @@
-"""The memory that a forward pass keeps for the backward pass."""
+"""The memory that a forward pass stores for the backward pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def kept_bytes(net: nn.Module, images: Tensor) -> int:
-    """Return the memory that a forward pass keeps for the backward pass, weights and statistics apart."""
+    """Return the bytes that a forward pass stores for the backward pass, without weights and statistics."""
     own = {tensor.untyped_storage().data_ptr() for tensor in [*net.parameters(), *net.buffers()]}
     kept: dict[int, int] = {}
 

@@ -1,21 +1,21 @@
-"""The README's first command, whole: how long it takes, how much memory, how busy its workers are, how soon it trains.
+"""The README's first command: its total time, its memory, the load of its workers, and the time to its first epoch.
 
     python benchmarks/main_job.py [--repeats 1] [--starts 5] [-- MORE OPTIONS OF THE COMMAND]
 
-It runs `python run_search.py --space densenet_attn` in a temporary folder as a process of its own. What follows `--`
-goes to that command, so `-- --trials 4 --epochs 2 --seeds 2` is a smaller job. How to read the result:
+It runs `python run_search.py --space densenet_attn` in a temporary folder as its own process. Arguments after `--` are
+passed to that command: `-- --trials 4 --epochs 2 --seeds 2` is a smaller job. Meaning of the result:
 
-- `total` is from the command to its end, report included. Beside it stands what the same trainings would take if they
-  came one after the other on the same number of workers and nothing else had to be done: their seconds / workers.
+- `total` is the time from the command to its end, including the report. Beside it is the time of its trainings alone
+  on the same number of workers: their seconds / workers.
 - `memory` is the peak of the proportional set size (shared pages counted once) of all its processes together, sampled
-  each half second by psutil.
-- A stage's seconds run from the end of the stage before to the end of the stage's last run. `start` ends when the first
-  trial is handed out; its worker's own start lies in `search`. While a stage runs out, idle workers begin to retrain
-  the fixed arms, so some of the retraining lies in the earlier stages' time.
+  every half second by psutil.
+- The seconds of a stage are from the end of the previous stage to the end of its last run. `start` ends when the first
+  trial begins; the start of its worker counts as `search`. At the end of a stage, idle workers begin to retrain the
+  fixed arms, so the earlier stages include some of the retraining.
 - `busy` is the sum of the trainings' seconds over workers x (last end - first begin).
 - `first epoch` is from the command to the end of the first trial's first epoch with `--epochs 1`, validation and report
   included: an upper bound of the time to the first training step. The peers train one epoch of the same size: a plain
-  script, and the same inside stock Ray Tune with OptunaSearch; they take turns.
+  script, and the same inside stock Ray Tune with OptunaSearch; they are measured alternately.
 
 Goals on two cores without a GPU: at most 300 s, 3 GB, and 8 s to the first step.
 """
@@ -82,7 +82,7 @@ def whole(options: list[str], workers: int) -> Measured:
 
 
 def first_epoch(options: list[str]) -> float:
-    """Return seconds from the command to the end of its first trial of one epoch; the rest of the run is ended."""
+    """Return the seconds from the command to the end of its first trial of one epoch; then end the run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         command = Command([*COMMAND, "--out", "run", *options, "--epochs", "1"], folder, folder / "output.txt")
@@ -99,7 +99,7 @@ def first_epoch(options: list[str]) -> float:
 
 
 def peer_first_epoch(*options: str) -> float:
-    """Return the same of the peer."""
+    """Return the same time for the peer."""
     begun = time.time()
     words = [sys.executable, str(Path(__file__).with_name("plain_training.py")), *options]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
@@ -113,7 +113,7 @@ def print_whole(measured: list[Measured]) -> None:
     ideal = median(one.trained for one in measured)
     print(f"\nThe whole job, {measured[0].n_trainings} trainings, median (range) of {n}:")
     shown = f"{median(totals):7.1f} s ({min(totals):.1f} to {max(totals):.1f})"
-    print(f"  total    {shown}   its trainings alone: {ideal:.1f} s, ratio {median(totals) / ideal:.2f}; goal: 300 s")
+    print(f"  total    {shown}   trainings alone: {ideal:.1f} s, ratio {median(totals) / ideal:.2f}; goal: 300 s")
     peaks = [one.memory / GIGABYTE for one in measured]
     shown = f"{median(peaks):7.2f} GB ({min(peaks):.2f} to {max(peaks):.2f}; {measured[0].n_samples} samples a run)"
     print(f"  memory   {shown}; goal: 3 GB")
@@ -125,11 +125,11 @@ def print_whole(measured: list[Measured]) -> None:
 
 
 def main() -> None:
-    """Measure the whole job, then let the starts take turns."""
+    """Measure the whole job, then the starts alternately."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=1, help="whole runs; 0 leaves them out")
-    parser.add_argument("--starts", type=int, default=5, help="turns of the start; 0 leaves it out")
-    parser.add_argument("--workers", type=int, default=2, help="workers that the command is told to use")
+    parser.add_argument("--repeats", type=int, default=1, help="number of whole runs; 0 skips them")
+    parser.add_argument("--starts", type=int, default=5, help="rounds of the start; 0 skips it")
+    parser.add_argument("--workers", type=int, default=2, help="number of workers of the command")
     parser.add_argument("options", nargs="*", help="more options of the command")
     options = parser.parse_args()
     more = ["--workers", str(options.workers), *options.options]

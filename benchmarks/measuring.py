@@ -1,8 +1,8 @@
-"""What measuring time and memory of the main job's arms takes, and how well their ratios repeat; goal: 2 s in all.
+"""The time to measure the main job's arms, and the repeatability of their ratios; goal: 2 s in total.
 
-Run: `python benchmarks/measuring.py [--repeats 5] [--space densenet_attn]`, on a machine that does nothing else. "in
-turns" is the time over that of `none`, measured in alternation with it; "one by one" divides the two medians that were
-measured one after the other.
+Run: `python benchmarks/measuring.py [--repeats 5] [--space densenet_attn]`, on an idle machine. "in turns" is the time
+divided by that of `none`, measured alternately; "one by one" divides two medians that were measured one after the
+other.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""What the search costs around its trials: milliseconds a trivial trial, and how busy one-second trials keep workers.
+"""The overhead of the engine: milliseconds per trivial trial, and the load of workers with one-second trials.
 
     python benchmarks/orchestration.py [--trials 100] [--repeats 3] [--busy-trials 40]
 
-Ours is `nas_attn.search` under Ray Tune with a training of the user's own that returns at once: two workers, the SQLite
+Ours is `nas_attn.search` under Ray Tune with a custom training that returns at once: two workers, the SQLite
 ledger, the default sampler, 15 parameters. The peers are Ray Tune with OptunaSearch on a SQLite storage, 15 parameters:
 
-- `stock`: as its guide writes it, a function as trial; each trial gets a process of its own.
+- `stock`: as in its guide, with a function as trial; each trial has its own process.
 - `stock, reuse_actors`: the strongest form, a class as trial and `reuse_actors=True`.
 
 A trial's cost is the time between the ends of trials (the last end minus that of the first few, over the trials
-between), so neither start-up nor shut-down is in it. Goals: at most 60 ms a trivial trial; workers busy at least 95 %
-of the time with one-second trials. Ours also builds each trial's (tiny) network in the worker; the peers build none.
+between), so it includes neither start-up nor shut-down. Goals: at most 60 ms per trivial trial; workers busy at least
+95 % of the time with one-second trials. Ours also builds each trial's (tiny) network in the worker; the peers build none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nas_attn.space.search_space import SearchSpace
 
 WORKERS = 2
 WARM = 4
-"""Trials that start-up may still be in: the clock starts when this many have ended."""
+"""Number of trials that may include start-up: the clock starts when this many have ended."""
 
 SPACE = {
     "title": "Five sites of three parameters",
@@ -48,14 +48,14 @@ SPACE = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run measured."""
+    """The measurements of one run."""
 
     ms_per_trial: float
     busy: float
 
 
 def train(model: Any, run: Any, *, seconds: float) -> float:
-    """Take as long as it is told, report one epoch, and return a value that depends on nothing."""
+    """Wait, report one epoch, and return a constant value."""
     time.sleep(seconds)
     run.report(1, 0.5)
     return 0.5
@@ -85,7 +85,7 @@ def ours(n_trials: int, seconds: float) -> Cost:
 
 
 def stock(n_trials: int, seconds: float, *options: str) -> Cost:
-    """Measure the peer, in a process of its own."""
+    """Measure the peer, in its own process."""
     script = Path(__file__).with_name("stock.py")
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(script), folder, "--trials", str(n_trials), "--seconds", str(seconds), *options]
@@ -94,7 +94,7 @@ def stock(n_trials: int, seconds: float, *options: str) -> Cost:
 
 
 def _cost(trials: list[tuple[float, float]]) -> Cost:
-    """Return what trials of (moment of the end, seconds) cost, from the end of the warm ones to the last end."""
+    """Return the cost of trials (moment of the end, seconds), from the end of the warm-up to the last end."""
     moments = [moment for moment, _ in trials]
     start, window = moments[WARM - 1], moments[-1] - moments[WARM - 1]
     busy = sum(max(0.0, moment - max(start, moment - seconds)) for moment, seconds in trials)
@@ -102,7 +102,7 @@ def _cost(trials: list[tuple[float, float]]) -> Cost:
 
 
 def main() -> None:
-    """Let all take turns; print medians with their range."""
+    """Measure all alternately; print medians with their range."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=100, help="trivial trials in each of our runs")
     parser.add_argument("--stock-trials", type=int, default=30, help="trivial trials in each of the peers' runs")
@@ -122,7 +122,7 @@ def main() -> None:
                 trivial[name].append(run(n_trials, 0.0).ms_per_trial)
             if options.busy_trials > WARM:
                 busy[name].append(run(options.busy_trials, 1.0).busy)
-    print(f"{WORKERS} workers, median (range) of {options.repeats} turns")
+    print(f"{WORKERS} workers, median (range) of {options.repeats} rounds")
     for name, found in trivial.items():
         if found:
             ratio = median(found) / median(trivial["nas_attn"] or found)

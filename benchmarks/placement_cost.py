@@ -1,8 +1,8 @@
-"""What a placement's cost takes on ResNet-50, without building it, beside building and counting it; goal: at most 5 ms.
+"""The time to compute a placement's cost on ResNet-50 without building it; goal: at most 5 ms.
 
-Run: `python benchmarks/placement_cost.py [--rounds 30] [--built 3]`. Placements are random: an attention at each site
-with probability one half, any that fits there, with its defaults. "first" is a placement that a fresh process has
-not seen before, "bound" one of a space whose costs are known.
+Run: `python benchmarks/placement_cost.py [--rounds 30] [--built 3]`. The peer builds the
+network and counts. Placements are random: at each site, with probability one half, one of the attentions that fit, with
+its defaults. "first" is a placement that is new to the process, "bound" one of a bound space, whose costs are known.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def counted(placement: Placement) -> Cost:
 
 
 def show(label: str, times: list[float]) -> None:
-    """Print median, least and most."""
+    """Print median, minimum and maximum."""
     print(f"{label:44} {statistics.median(times):9.3f} ms   ({min(times):.3f} to {max(times):.3f}, n = {len(times)})")
 
 
 def main() -> None:
-    """Print the times, and whether both ways agree."""
+    """Print the times, and check that both ways agree."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--built", type=int, default=3)
@@ -68,11 +68,11 @@ def main() -> None:
         for site in table.sites
     }
     placements = [drawn(fitting, dice) for _ in range(arguments.rounds)]
-    print(f"ResNet-50: {len(table.sites)} sites, about {len(placements[0])} attentions a placement")
+    print(f"ResNet-50: {len(table.sites)} sites, about {len(placements[0])} attentions per placement")
     show("first: resolve, check and add up", [timed(lambda p=p: placement_cost(table, p))[0] for p in placements])
     bound = SearchSpace.from_dict(SPACE).bind(table)
     resolved = [bound.resolve(placement) for placement in placements]
-    bound.cost(resolved[0])  # makes the table of costs
+    bound.cost(resolved[0])  # computes the table of costs
     show("bound: add up", [timed(lambda p=p: bound.cost(p))[0] for p in resolved])
     times = []
     for placement in placements[: arguments.built]:
@@ -80,7 +80,7 @@ def main() -> None:
         times.append(took)
         assert cost == placement_cost(table, placement), f"{cost} is not {placement_cost(table, placement)}"
     show("peer: build the network and count it", times)
-    print("Both ways agree to the parameter and to the multiply-add.")
+    print("Both ways count the same parameters and multiply-adds.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The peer of the start: a plain training script on the same digits, by itself or inside stock Ray Tune.
+"""Peer of the start of `main_job.py`: a plain training script on the same digits, alone or inside stock Ray Tune.
 
     python benchmarks/plain_training.py [--tune]
 
-It prints the moment at which its first epoch ended, in seconds since the epoch. What it trains is torchvision's own
-DenseNet at the sizes of the space `densenet_attn`, with a DataLoader, as a script without a framework would.
+It prints the time at which its first epoch ended, in seconds since 1970. It trains torchvision's DenseNet with the
+sizes of the space `densenet_attn` and a DataLoader, as a script without a framework would.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def train_one_epoch() -> float:
-    """Train as many images as the main job's default split has; return when the epoch ended."""
+    """Train on as many images as in the main job's default split; return the time at the end of the epoch."""
     import torch
     from sklearn.datasets import load_digits
     from torch.utils.data import DataLoader, TensorDataset
@@ -38,7 +38,7 @@ def train_one_epoch() -> float:
 
 
 def in_tune() -> float:
-    """Train inside a worker of stock Tune, whose OptunaSearch keeps a SQLite storage."""
+    """Train inside a worker of stock Tune, whose OptunaSearch has a SQLite storage."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
     from optuna.storages import RDBStorage

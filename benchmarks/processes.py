@@ -1,4 +1,4 @@
-"""Every process of one command, found by a mark in its environment: their memory, and which of them are still there."""
+"""All processes of one command, found by a mark in their environment: their memory, and which are still alive."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ INTERVAL_SECONDS = 0.5
 
 
 class Command:
-    """A started command, and whatever it starts in turn, also what leaves its process group.
+    """A started command with all its descendants, also those that leave its process group.
 
     Args:
         words: The command line; it imports this checkout's package.
-        output: File that takes what it prints.
+        output: File for its output.
     """
 
     def __init__(self, words: list[str], folder: Path, output: Path) -> None:
@@ -41,7 +41,7 @@ class Command:
             )
 
     def alive(self) -> list[psutil.Process]:
-        """Return the processes that bear the mark and have not ended."""
+        """Return the processes with the mark that have not ended."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -50,14 +50,14 @@ class Command:
         return found
 
     def wait_until_gone(self, seconds: float) -> list[psutil.Process]:
-        """Wait for every process to end, at most `seconds`; return those that are left."""
+        """Wait at most `seconds` for the end of all processes; return those that are left."""
         deadline = time.monotonic() + seconds
         while (left := self.alive()) and time.monotonic() < deadline:
             time.sleep(0.1)
         return left
 
     def end(self) -> None:
-        """Kill whatever is left."""
+        """Kill the processes that are left."""
         for process in self.alive():
             with suppress(psutil.Error):
                 process.kill()
@@ -76,7 +76,7 @@ class Memory:
         self.largest: list[tuple[int, str]] = []
 
     def sample(self, command: Command) -> None:
-        """Take one sample; a process that ends meanwhile counts nothing."""
+        """Take one sample; a process that has ended counts as 0."""
         sizes = []
         for process in command.alive():
             with suppress(psutil.Error):
@@ -89,7 +89,7 @@ class Memory:
 
 
 def short_name(process: psutil.Process) -> str:
-    """Return the last part of the first word of the command line that is no option and no interpreter."""
+    """Return the file name of the first argument that is neither an option nor an interpreter."""
     words = [word for word in process.cmdline() if not word.startswith("-")]
     names = [Path(word).name for word in words if "python" not in Path(word).name] or [process.name()]
     return names[0]
@@ -97,7 +97,7 @@ def short_name(process: psutil.Process) -> str:
 
 @contextmanager
 def sampled(command: Command) -> Iterator[Memory]:
-    """Sample the memory of a command while inside."""
+    """Context manager: sample the memory of a command."""
     memory, ended = Memory(), threading.Event()
 
     def sample() -> None:

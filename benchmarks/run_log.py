@@ -1,4 +1,4 @@
-"""What a run's `log.txt` says of its trials: when each began and ended."""
+"""The begin and the end of each trial, read from a run's `log.txt`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ class Event:
     """The begin or the end of one run.
 
     Args:
-        moment: In seconds since the epoch.
-        state: How it ended; what a begin says instead has no use.
+        moment: Seconds since 1970.
+        kind: `begin` or `end`.
+        state: State at the end; without meaning for a begin.
     """
 
     moment: float
@@ -27,7 +28,7 @@ class Event:
 
 
 def events(log: Path) -> list[Event]:
-    """Return what a log says; a missing log says nothing."""
+    """Return the events of a log; a missing log has none."""
     lines = log.read_text().splitlines() if log.exists() else []
     found = (_LINE.match(line) for line in lines)
     return [
@@ -43,5 +44,5 @@ def events(log: Path) -> list[Event]:
 
 
 def ends(log: Path, stage: str) -> list[float]:
-    """Return the moments at which the runs of a stage ended, the earliest first."""
+    """Return the moments at which the runs of a stage ended, in their order."""
     return [event.moment for event in events(log) if event.kind == "end" and event.stage == stage]

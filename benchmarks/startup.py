@@ -1,6 +1,7 @@
-"""How long `nas-attn --help` takes to answer, beside other command lines of the field; goal: at most 0.3 s.
+"""The time of `nas-attn --help`, beside other command lines of the field; goal: at most 0.3 s.
 
-Run: `python benchmarks/startup.py [--rounds 9]`. Each round runs every command once, so that all see the same machine.
+Run: `python benchmarks/startup.py [--rounds 9]`. Each round runs every command once, under the same
+load of the machine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ COMMANDS = {
 
 
 def seconds(command: list[str]) -> float:
-    """Return how long one run of `command` takes."""
+    """Return the seconds of one run of `command`."""
     start = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     for command in COMMANDS.values():
-        seconds(command)  # reads the files from disk once
+        seconds(command)  # loads the files into the cache of the disk
     times = {name: [] for name in COMMANDS}
     for _ in range(rounds):
         for name, command in COMMANDS.items():

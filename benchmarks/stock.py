@@ -2,8 +2,8 @@
 
     python benchmarks/stock.py FOLDER [--trials 30] [--seconds 0] [--reuse] [--restore]
 
-The other benchmarks start it as a process of its own. It prints one JSON object: the moment at which each trial ended,
-in seconds since the epoch. `--restore` goes on with what a killed run left in FOLDER, by `Tuner.restore`.
+The other benchmarks start it as its own process. It prints one JSON object: the time at which each trial ended, in
+seconds since 1970. `--restore` resumes a killed run in FOLDER by `Tuner.restore`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ WORKERS = 2
 
 
 def trial(config: dict[str, Any]) -> None:
-    """Take as long as it is told, and report one value."""
+    """Wait, and report one value."""
     time.sleep(config["seconds"])
     tune.report({"accuracy": 0.5})
 
 
 class Trial(tune.Trainable):
-    """The same trial as a class, which Tune can use again without starting a process."""
+    """The same trial as a class, which Tune can reuse without starting a process."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Keep how long a trial lasts."""
+        """Store the length of a trial."""
         self._seconds = config["seconds"]
 
     def step(self) -> dict[str, Any]:
@@ -51,18 +51,18 @@ class Trial(tune.Trainable):
 
 
 class Clock(tune.Callback):
-    """Notes when each trial ends."""
+    """Records the end of each trial."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Note one end."""
+        """Record one end."""
         self.ends.append(time.time())
 
 
 def make_tuner(folder: Path, clock: Clock, *, n_trials: int, seconds: float, reuse: bool) -> tune.Tuner:
-    """Return a new search, as Tune's guide writes it."""
+    """Return a new search, as in Tune's guide."""
     space: dict[str, Any] = {f"p{index}": tune.choice(list(range(N_VALUES))) for index in range(N_PARAMETERS)}
     return tune.Tuner(
         Trial if reuse else trial,

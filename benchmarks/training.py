@@ -1,16 +1,17 @@
-"""Images a second of the training loop beside a plain PyTorch loop with a DataLoader, and what a report costs.
+"""Images per second of the training loop beside a plain PyTorch loop with a DataLoader, and the cost of a report.
 
     python benchmarks/training.py [--repeats 7] [--threads 1 2]
 
-Both sides train the same network from the same weights on the same images with the same optimiser; they take turns, and
-every row is the median over the turns. The peers, from the plainest to the strongest:
+Both sides train the same network from the same weights on the same images with the same optimiser, alternately; each
+row is the median over the rounds. The peers, from the plainest to the strongest:
 
-- `DataLoader`: a shuffling DataLoader without worker processes, over floats that were normalised beforehand (without
+- `DataLoader`: a shuffling DataLoader without worker processes, over normalised floats (without
   augmentation), or over PIL images and torchvision's transforms (with it). What most scripts do.
-- `+ channels_last`: the same, with the network and its inputs laid out channels last.
-- `+ 1 worker`: that, with one worker process to read ahead (with augmentation only: without, there is nothing to read).
+- `+ channels_last`: the same, with the network and its inputs in channels_last.
+- `+ 1 worker`: in addition, one worker process that reads ahead (only with augmentation; otherwise there is nothing to
+  read).
 
-The report's cost is what an epoch's validation takes beyond its bare forward pass, as a share of the training epoch.
+The cost of a report is the time of an epoch's validation minus its bare forward pass, as a share of the training epoch.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ EPOCHS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """One workload: images, their validation, and how they are trained on."""
+    """One workload: training images, validation images and the settings of the training."""
 
     title: str
     images: Images
@@ -50,7 +51,7 @@ class Case:
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """PIL images behind torchvision's transforms, as a training script has them."""
+    """PIL images with torchvision's transforms, as in a training script."""
 
     def __init__(self, images: Images) -> None:
         size = images.pixels.shape[-1]
@@ -83,7 +84,7 @@ def cases() -> Iterator[Case]:
 
 
 def ours(model: nn.Module, case: Case) -> float:
-    """Return seconds an epoch of our loop."""
+    """Return the seconds per epoch of our loop."""
     facts = train(
         model, case.images, None, case.recipe,
         seed=0, epochs=EPOCHS, device="cpu", report=lambda *_: None, num_classes=10,
@@ -92,7 +93,7 @@ def ours(model: nn.Module, case: Case) -> float:
 
 
 def plain(model: nn.Module, case: Case, *, channels_last: bool = False, workers: int = 0) -> float:
-    """Return seconds an epoch of the loop that PyTorch's tutorials teach."""
+    """Return the seconds per epoch of the loop in PyTorch's tutorials."""
     images, recipe = case.images, case.recipe
     if recipe.augment == "none":
         floats = (images.pixels.float().div(255) - images.mean[0]) / images.std[0]
@@ -121,7 +122,7 @@ def plain(model: nn.Module, case: Case, *, channels_last: bool = False, workers:
 
 
 def report_cost(model: nn.Module, case: Case) -> float:
-    """Return what validating and reporting takes beyond the bare forward pass, as a share of the training epoch."""
+    """Return the time of validation and report minus the bare forward pass, as a share of the training epoch."""
     reports: list[float] = []
     facts = train(
         model, case.images, case.validation, case.recipe,
@@ -142,7 +143,7 @@ def report_cost(model: nn.Module, case: Case) -> float:
 
 
 def measure(case: Case, repeats: int) -> None:
-    """Print one table: every contender takes its turn in every repeat."""
+    """Print one table: every repeat measures every contender once."""
     channels, size = case.images.pixels.shape[1], case.images.pixels.shape[-1]
     net = build_model(BACKBONE, Placement(), num_classes=10, in_channels=channels, image_size=size, seed=0)
     contenders: dict[str, Callable[[nn.Module, Case], float]] = {
@@ -158,7 +159,7 @@ def measure(case: Case, repeats: int) -> None:
         for name, contender in contenders.items():
             seconds[name].append(contender(copy.deepcopy(net), case))
         costs.append(report_cost(copy.deepcopy(net), case))
-    print(f"\n{case.title}, threads: {torch.get_num_threads()}, median (range) of {repeats} turns")
+    print(f"\n{case.title}, threads: {torch.get_num_threads()}, median (range) of {repeats} rounds")
     for name, measured in seconds.items():
         rates = sorted(len(case.images) / value for value in measured)
         ratio = median(theirs / own for theirs, own in zip(measured, seconds["ours"], strict=True))
