@@ -10,7 +10,8 @@ ledger, the default sampler, 15 parameters. The peers are Ray Tune with OptunaSe
 
 A trial's cost is the time between the ends of trials (the last end minus that of the first few, over the trials
 between), so it includes neither start-up nor shut-down. Goals: at most 60 ms per trivial trial; workers busy at least
-95 % of the time with one-second trials. Ours also builds each trial's (tiny) network in the worker; the peers build none.
+95 % of the time with one-second trials. Ours also builds the (tiny) network of each trial in the worker; the peers
+build none.
 """
 
 from __future__ import annotations
