@@ -117,14 +117,14 @@ class CBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        squash = GATES[self.gate]
+        activation = GATES[self.gate]
         branches = [branch for branch in self.children() if isinstance(branch, PooledChannel | PooledSpatial)]
         if self.parallel:
             x, *pools = pool(x, *[branch.over for branch in branches])
-            return scale(x, *[squash(branch(*pools[2 * k : 2 * k + 2])) for k, branch in enumerate(branches)])
+            return scale(x, *[activation(branch(*pools[2 * k : 2 * k + 2])) for k, branch in enumerate(branches)])
         x, *pools = pool(x, branches[0].over)
-        first = squash(branches[0](*pools))
+        first = activation(branches[0](*pools))
         if len(branches) == 1:
             return scale(x, first)
         scaled, *pools = pool(scale(x, first), branches[1].over)
-        return scale_again(scaled, squash(branches[1](*pools)), x, first)
+        return scale_again(scaled, activation(branches[1](*pools)), x, first)

@@ -65,7 +65,7 @@ class GAM(nn.Module):
         channel_gate: Whether a sigmoid follows the channel branch.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
-    Cost: 2*C*h + 2*k*k*C*h / groups multiply-adds a pixel and as many weights, h = C // reduction.
+    Cost: 2*C*h + 2*k*k*C*h / groups multiply-adds per pixel and as many weights, h = C // reduction.
     Raises: SpaceError unless 1 <= reduction <= channels, for groups that do not divide, an even kernel size, or an
         unknown word.
     """
