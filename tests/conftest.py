@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was left out."""
     if config.option.markexpr == "not nightly and not whole_tree":
-        terminalreporter.write_line("The rows marked nightly or whole_tree were left out; `pytest -m ''` runs them too.")
+        terminalreporter.write_line("Rows marked nightly or whole_tree were left out; `pytest -m ''` runs every row.")
 
 
 @pytest.fixture(scope="session")
