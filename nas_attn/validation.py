@@ -86,19 +86,19 @@ class Field:
         return _without_none(self.info.annotation)
 
     @property
-    def words(self) -> tuple[Any, ...]:
+    def choices(self) -> tuple[Any, ...]:
         """The allowed values of a field with an enumeration; otherwise empty."""
         return get_args(self.annotation) if get_origin(self.annotation) is Literal else ()
 
     @property
-    def law(self) -> str | None:
+    def rule(self) -> str | None:
         """The rule for a value, as the end of a sentence "... must be"; None if pydantic's message is used.
 
-        >>> [field.law for field in fields_of(type("R", (Strict,), {"__annotations__": {"n": int, "on": bool}}))]
+        >>> [field.rule for field in fields_of(type("R", (Strict,), {"__annotations__": {"n": int, "on": bool}}))]
         ['a whole number', 'true or false']
         """
-        if self.words:
-            return f"one of {', '.join(map(str, self.words))}"
+        if self.choices:
+            return f"one of {', '.join(map(str, self.choices))}"
         if self.annotation is bool:
             return "true or false"
         if self.annotation in (int, float):
@@ -151,11 +151,11 @@ def validate(
         raise error(_sentence(model, failure, where, locate or _dotted)) from None
 
 
-def must_be(label: str, law: str, got: object, words: Sequence[object] = ()) -> str:
+def _must_be(label: str, rule: str, got: object, choices: Sequence[object] = ()) -> str:
     """Return the sentence for a value that breaks a rule, with the nearest valid value."""
-    close = nearest(got, map(str, words)) if isinstance(got, str) else None
-    shown = got if isinstance(got, str) and not words else repr(got)
-    return f"{label} must be {law}, but got {shown}{f': did you mean {close!r}?' if close else '.'}"
+    close = nearest(got, map(str, choices)) if isinstance(got, str) else None
+    shown = got if isinstance(got, str) and not choices else repr(got)
+    return f"{label} must be {rule}, but got {shown}{f': did you mean {close!r}?' if close else '.'}"
 
 
 def _sentence(
@@ -176,8 +176,8 @@ def _sentence(
     if error["type"] == "tuple_type":
         return f"'{key}' in {place} must be a list, but got {got!r}: write {key} = [{got!r}]."
     field = _field(table, str(path[-1])) if path[-1] in table.model_fields else None
-    if field is not None and field.law is not None:
-        return must_be(f"'{key}' in {place}", field.law, got if field.words else repr(got), field.words)
+    if field is not None and field.rule is not None:
+        return _must_be(f"'{key}' in {place}", field.rule, got if field.choices else repr(got), field.choices)
     rule = error["msg"][0].lower() + error["msg"][1:]
     return f"'{key}' in {place} is refused: {rule}, but got {got!r}."
 

@@ -55,27 +55,27 @@ def test_there_is_an_option_for_every_setting_with_its_default():
     }
 
 
-@pytest.mark.parametrize("field", [field for field in settings() if field.words], ids=lambda field: field.name)
-def test_an_option_takes_the_words_of_its_setting(field, received):
-    assert parameters()[field.name].metavar == "|".join(map(str, field.words))
-    for word in field.words:
+@pytest.mark.parametrize("field", [field for field in settings() if field.choices], ids=lambda field: field.name)
+def test_an_option_has_the_choices_of_its_setting(field, received):
+    assert parameters()[field.name].metavar == "|".join(map(str, field.choices))
+    for word in field.choices:
         assert main(["search", field.option, str(word)]) == 0
-    assert [stated[field.name] for stated in received] == list(field.words)
+    assert [stated[field.name] for stated in received] == list(field.choices)
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "records"),
     [("sampler", SAMPLERS), ("scheduler", SCHEDULERS), ("executor", EXECUTORS)],
 )
-def test_an_option_takes_the_names_of_its_table(name, words, received):
-    assert parameters()[name].metavar == "|".join(words)
-    for word in words:
-        assert main(["search", f"--{name}", word]) == 0
-    assert [stated[name] for stated in received] == list(words)
+def test_an_option_has_the_names_of_its_table(name, records, received):
+    assert parameters()[name].metavar == "|".join(records)
+    for record in records:
+        assert main(["search", f"--{name}", record]) == 0
+    assert [stated[name] for stated in received] == list(records)
 
 
 @pytest.mark.parametrize(
-    "field", [field for field in settings() if field.law and "from" in field.law], ids=lambda field: field.name
+    "field", [field for field in settings() if field.rule and "from" in field.rule], ids=lambda field: field.name
 )
 def test_an_option_has_the_bounds_of_its_setting(field, received):
     for rule in field.info.metadata:

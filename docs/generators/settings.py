@@ -11,13 +11,9 @@ from generators.markdown import block, code, plain, table, toml
 from nas_attn.cli.commands import command_line
 from nas_attn.config import GROUPS, settings, table_model
 from nas_attn.data.catalog import DATA
-from nas_attn.executors.catalog import EXECUTORS
+from nas_attn.run.tables import RECORDS
 from nas_attn.space.file import Limits, SiteRule, SpaceFile
-from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
 from nas_attn.validation import Field, fields_of
-
-NAMED: Mapping[str, Mapping[str, Any]] = {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "executor": EXECUTORS}
-"""Settings whose value is the name of a record in a table."""
 
 TABLES: Mapping[str, type[BaseModel]] = {
     "[[sites]]": SiteRule,
@@ -46,7 +42,7 @@ def _settings() -> str:
         found = [field for field in settings() if field.setting is not None and field.setting.group == group]
         rows = [(code(field.option), plain(field.help), _values(field), _default(field)) for field in found]
         parts += [f"### {group}", table(("option", "meaning", "values", "default"), rows)]
-    for name, records in NAMED.items():
+    for name, records in RECORDS.items():
         parts += [f"### Names of {name}s", _records(records)]
     parts += [
         "### Data sources",
@@ -76,11 +72,11 @@ def _records(records: Mapping[str, Any]) -> str:
 
 def _values(field: Field) -> str:
     """Return in words what values a field takes."""
-    if field.name in NAMED:
-        return ", ".join(NAMED[field.name])
-    if field.words:
-        return ", ".join(map(str, field.words))
-    return field.law or _type(field.annotation)
+    if field.name in RECORDS:
+        return ", ".join(RECORDS[field.name])
+    if field.choices:
+        return ", ".join(map(str, field.choices))
+    return field.rule or _type(field.annotation)
 
 
 def _type(annotation: Any) -> str:

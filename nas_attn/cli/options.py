@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from nas_attn.errors import ConfigError, nearest
+from nas_attn.run.tables import RECORDS
 
 if TYPE_CHECKING:
     from nas_attn.validation import Field
@@ -33,13 +34,13 @@ def settings_signature() -> inspect.Signature:
 def whole(option: str, low: int, high: int, *, help: str, default: str | bool = True) -> Any:
     """Return an option whose value is a whole number from `low` to `high`."""
 
-    def parse(text: str) -> int:
+    def parse(stated: str) -> int:
         try:
-            number = int(text)
+            number = int(stated)
         except ValueError:
             number = low - 1
         if not low <= number <= high:
-            raise ConfigError(f"'{option}' must be a whole number from {low:,} to {high:,}, but got {text}.")
+            raise ConfigError(f"'{option}' must be a whole number from {low:,} to {high:,}, but got {stated}.")
         return number
 
     return _with_value(option, parse, "N", help, default)
@@ -63,25 +64,20 @@ def _annotation(field: Field) -> tuple[Any, Any]:
         off = "/--no-" + field.option.removeprefix("--") if field.setting.table is not None else ""
         option = typer.Option(field.option + off, rich_help_panel=panel, help=field.help, show_default=bool(off))
         return Annotated[bool, option], field.default
-    words = _words(field)
-    option = _with_value(field.option, _parser(field, words), _metavar(field, words), _help(field), shown, panel, words)
+    choices = _choices(field)
+    option = _with_value(
+        field.option, _parser(field, choices), _metavar(field, choices), _help(field), shown, panel, choices
+    )
     if field.default == ():
         return Annotated[list[str] | None, option], None
     kind = str if field.setting.metavar else field.annotation
-    kind = type(words[0]) if words else kind
+    kind = type(choices[0]) if choices else kind
     return Annotated[kind | None, option], field.default
 
 
-def _words(field: Field) -> tuple[Any, ...]:
+def _choices(field: Field) -> tuple[Any, ...]:
     """Return the allowed values of a setting: those of its type, or the names in its table; else empty."""
-    return field.words or tuple(_tables().get(field.name, {}))
-
-
-def _tables() -> dict[str, Any]:
-    from nas_attn.executors.catalog import EXECUTORS
-    from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
-
-    return {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "executor": EXECUTORS}
+    return field.choices or tuple(RECORDS.get(field.name, {}))
 
 
 def _help(field: Field) -> str:
@@ -90,57 +86,57 @@ def _help(field: Field) -> str:
         from nas_attn.data.catalog import data_forms
 
         return f"{field.help} Sources: {', '.join(data_forms())}."
-    table = _tables().get(field.name, {})
-    return " ".join([field.help, *(f"{name}: {record.about}" for name, record in table.items())])
+    records = RECORDS.get(field.name, {})
+    return " ".join([field.help, *(f"{name}: {record.about}" for name, record in records.items())])
 
 
-def _metavar(field: Field, words: Sequence[Any]) -> str:
+def _metavar(field: Field, choices: Sequence[Any]) -> str:
     assert field.setting is not None, f"{field.key} is no setting"
-    if words:
-        return "|".join(map(str, words))
+    if choices:
+        return "|".join(map(str, choices))
     return field.setting.metavar or ("N" if field.annotation is int else "X")
 
 
-def _parser(field: Field, words: Sequence[Any]) -> Callable[[str], Any]:
+def _parser(field: Field, choices: Sequence[Any]) -> Callable[[str], Any]:
     """Return the parser of a setting's value on the command line; it refuses a bad value in one sentence."""
 
-    def parse(word: str) -> Any:
-        if words:
-            return _one_of(field.option, words, word)
+    def parse(stated: str) -> Any:
+        if choices:
+            return _one_of(field.option, choices, stated)
         if field.name == "split":
             from nas_attn.config import read_shares
 
-            return read_shares(word, field.option)
+            return read_shares(stated, field.option)
         if field.annotation in (int, float):
-            return _number(field, word)
-        return _not_empty(field.option, word)
+            return _number(field, stated)
+        return _not_empty(field.option, stated)
 
     return parse
 
 
-def _one_of(option: str, words: Sequence[Any], word: str) -> Any:
-    for known in words:
-        if word == str(known):
+def _one_of(option: str, choices: Sequence[Any], stated: str) -> Any:
+    for known in choices:
+        if stated == str(known):
             return known
-    close = nearest(word, map(str, words))
+    close = nearest(stated, map(str, choices))
     hint = f": did you mean '{close}'?" if close else "."
-    raise ConfigError(f"'{option}' must be one of {', '.join(map(str, words))}, but got '{word}'{hint}")
+    raise ConfigError(f"'{option}' must be one of {', '.join(map(str, choices))}, but got '{stated}'{hint}")
 
 
-def _number(field: Field, word: str) -> float:
+def _number(field: Field, stated: str) -> float:
     try:
-        number: float = field.annotation(word)
+        number: float = field.annotation(stated)
     except ValueError:
         number = float("nan")
     if not field.allows(number):
-        raise ConfigError(f"'{field.option}' must be {field.law}, but got {word}.")
+        raise ConfigError(f"'{field.option}' must be {field.rule}, but got {stated}.")
     return number
 
 
-def _not_empty(option: str, word: str) -> str:
-    if not word.strip():
-        raise ConfigError(f"'{option}' must not be empty, but got '{word}'.")
-    return word
+def _not_empty(option: str, stated: str) -> str:
+    if not stated.strip():
+        raise ConfigError(f"'{option}' must not be empty, but got '{stated}'.")
+    return stated
 
 
 def _with_value(
@@ -150,15 +146,15 @@ def _with_value(
     help: str,
     default: str | bool,
     panel: str | None = None,
-    words: Sequence[Any] = (),
+    choices: Sequence[Any] = (),
 ) -> Any:
     """Return typer's definition of an option with a value."""
 
-    def once(word: str | Parsed) -> Parsed | str:
-        return parse(word) if isinstance(word, str) else word  # typer also parses the default
+    def once(stated: str | Parsed) -> Parsed | str:
+        return parse(stated) if isinstance(stated, str) else stated  # typer also parses the default
 
     def complete(start: str) -> list[str]:
-        return [str(word) for word in words if str(word).startswith(start)]
+        return [str(choice) for choice in choices if str(choice).startswith(start)]
 
     return typer.Option(
         option,
@@ -167,5 +163,5 @@ def _with_value(
         rich_help_panel=panel,
         help=help,
         show_default=default,
-        autocompletion=complete if words else None,
+        autocompletion=complete if choices else None,
     )

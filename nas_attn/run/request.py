@@ -17,20 +17,17 @@ from nas_attn.data.catalog import data_label, data_source
 from nas_attn.data.dataset import DataFacts, describe
 from nas_attn.data.entry import Progress
 from nas_attn.errors import ConfigError, SpaceError, unknown
-from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.files import file_digest
 from nas_attn.placement import Placement, Shape
 from nas_attn.records import LogitsOf
+from nas_attn.run.tables import RECORDS
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.published import Published, load_published
 from nas_attn.space.search_space import SearchSpace
-from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
 from nas_attn.training.context import load_train
 from nas_attn.validation import Model, fields_of, validate
 
 _ARM = "published:"
-_TABLES: Mapping[str, Mapping[str, object]] = {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "executor": EXECUTORS}
-"""Settings whose value is the name of a record in a table."""
 
 
 @dataclass(frozen=True)
@@ -294,9 +291,9 @@ def _validated(model: type[Model], stated: Mapping[str, Any], space: SearchSpace
     if isinstance(values.get("split"), str):
         values["split"] = read_shares(values["split"], "--split")
     record = validate(model, values, "the settings")
-    for name, table in _TABLES.items():
-        if name in model.model_fields and getattr(record, name) not in table:
-            raise ConfigError(unknown(name, getattr(record, name), table))
+    for name, records in RECORDS.items():
+        if name in model.model_fields and getattr(record, name) not in records:
+            raise ConfigError(unknown(name, getattr(record, name), records))
     return record
 
 
