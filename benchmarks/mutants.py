@@ -1,0 +1,416 @@
+"""Mutation testing: of the core's small faults, drawn at random, how many do the tests notice? Goal: at least 90 %.
+
+Run: `python benchmarks/mutants.py [--number 300] [--seed 0] [--room study] [--at nas_attn/study/stages.py:227]`,
+nightly or by hand; it needs the extra `mutants`. A mutant is one small change of one file. Each is written into a copy
+of the tree, never into the checkout, and the tests of its room run there until one fails.
+
+Most operators are cosmic-ray's, which works on the source text: it reaches properties, decorated functions and
+constants, which mutmut 3 leaves out. Three of our own remove a call, remove a keyword argument, and turn `in` around.
+Annotations are not mutated. Tests run in a fork of this process, which has imported the large packages once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import parso
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code, use_mutation
+from cosmic_ray.operators.operator import Operator
+from cosmic_ray.plugins import get_operator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PRELOADED = ("optuna", "pytest", "scipy.stats", "sqlalchemy", "torch", "torch.fx", "torchvision")
+"""Packages that are imported once, before the forks."""
+
+TEST_SECONDS = 60
+"""Time limit of one test: a mutant may loop for ever."""
+
+MEMORY = 8 * 2**30
+"""Limit on the memory of one test process, in bytes: a mutant may allocate for ever."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """A part of the core, and the tests that state its rules.
+
+    Args:
+        sources: Files and folders to mutate.
+        tests: Test files, those that find most mutants in the shortest time first.
+        left_out: Tests of these files that take long, or measure time.
+    """
+
+    sources: tuple[str, ...]
+    tests: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+
+ROOMS = {
+    "study": Room(
+        ("nas_attn/study",),
+        ("tests/test_study_rules.py", "tests/test_study.py"),
+        ("tests/test_study.py::test_a_kill_at_any_moment_loses_and_repeats_nothing",),
+    ),
+    "space": Room(
+        ("nas_attn/space",),
+        (
+            "tests/test_space_rules.py",
+            "tests/test_space.py",
+            "tests/test_space_one_of.py",
+            "tests/test_space_file.py",
+            "tests/test_shorthands.py",
+            "tests/test_published.py",
+        ),
+        (
+            "tests/test_space.py::test_the_shipped_spaces_bind_to_the_real_networks",
+            "tests/test_space.py::test_a_placement_its_cost_and_its_check_take_less_than_a_third_of_a_millisecond",
+        ),
+    ),
+    "insertion": Room(
+        ("nas_attn/model/insert.py", "nas_attn/model/build.py"),
+        (
+            "tests/test_insertion_rules.py",
+            "tests/test_model.py",
+            "tests/test_model_starts.py",
+            "tests/test_model_swaps.py",
+        ),
+    ),
+    "statistics": Room(("nas_attn/statistics.py",), ("tests/test_statistics.py",)),
+}
+
+COSMIC_RAY = (
+    "AddNot",
+    "ExceptionReplacer",
+    "NumberReplacer",
+    "RemoveDecorator",
+    "ReplaceAndWithOr",
+    "ReplaceBinaryOperator_Add_Sub",
+    "ReplaceBinaryOperator_BitAnd_BitOr",
+    "ReplaceBinaryOperator_BitOr_BitAnd",
+    "ReplaceBinaryOperator_Div_Mul",
+    "ReplaceBinaryOperator_FloorDiv_Mul",
+    "ReplaceBinaryOperator_Mod_Mul",
+    "ReplaceBinaryOperator_Mul_Div",
+    "ReplaceBinaryOperator_Pow_Mul",
+    "ReplaceBinaryOperator_Sub_Add",
+    "ReplaceBreakWithContinue",
+    "ReplaceComparisonOperator_Eq_NotEq",
+    "ReplaceComparisonOperator_GtE_Gt",
+    "ReplaceComparisonOperator_GtE_Lt",
+    "ReplaceComparisonOperator_Gt_GtE",
+    "ReplaceComparisonOperator_Gt_LtE",
+    "ReplaceComparisonOperator_IsNot_Is",
+    "ReplaceComparisonOperator_Is_IsNot",
+    "ReplaceComparisonOperator_LtE_Gt",
+    "ReplaceComparisonOperator_LtE_Lt",
+    "ReplaceComparisonOperator_Lt_GtE",
+    "ReplaceComparisonOperator_Lt_LtE",
+    "ReplaceComparisonOperator_NotEq_Eq",
+    "ReplaceContinueWithBreak",
+    "ReplaceFalseWithTrue",
+    "ReplaceOrWithAnd",
+    "ReplaceTrueWithFalse",
+    "ReplaceUnaryOperator_Delete_Not",
+    "ReplaceUnaryOperator_Delete_USub",
+    "ZeroIterationForLoop",
+)
+"""Each operator is replaced by its opposite and its neighbour; cosmic-ray's others make the same faults once more."""
+
+
+class RemoveCall(Operator):
+    """Replaces a statement that is a call by `pass`."""
+
+    def mutation_positions(self, node):
+        """Yield the position of the call, if the node is such a statement."""
+        if node.type == "simple_stmt" and _is_call(node.children[0]):
+            yield node.children[0].start_pos, node.children[0].end_pos
+
+    def mutate(self, node, index):
+        """Return the statement without its call."""
+        call = node.children[0]
+        node.children[0] = parso.python.tree.Keyword("pass", call.start_pos, call.get_first_leaf().prefix)
+        return node
+
+    @classmethod
+    def examples(cls):
+        """No examples: cosmic-ray asks for them in its own tests only."""
+        return ()
+
+
+class RemoveKeywordArgument(Operator):
+    """Leaves a keyword argument out of a call."""
+
+    def mutation_positions(self, node):
+        """Yield the position of each keyword argument of the call."""
+        for argument in self._keywords(node):
+            yield argument.start_pos, argument.end_pos
+
+    def mutate(self, node, index):
+        """Return the arguments without the one at `index`, and without its comma."""
+        place = node.children.index(self._keywords(node)[index])
+        comma = place + 1 < len(node.children) and node.children[place + 1].type == "operator"
+        del node.children[place : place + (2 if comma and node.type == "arglist" else 1)]
+        return node
+
+    @staticmethod
+    def _keywords(node):
+        if node.type not in ("arglist", "trailer"):
+            return []
+        return [child for child in node.children if child.type == "argument" and child.children[1] == "="]
+
+    @classmethod
+    def examples(cls):
+        """No examples: cosmic-ray asks for them in its own tests only."""
+        return ()
+
+
+class ReplaceMembership(Operator):
+    """Replaces `in` by `not in`, and the other way round."""
+
+    def mutation_positions(self, node):
+        """Yield the position of the operator, if the node is such a comparison."""
+        if node.type == "comparison" and self._word(node) in ("in", "not in"):
+            yield node.children[1].start_pos, node.children[1].end_pos
+
+    def mutate(self, node, index):
+        """Return the opposite comparison."""
+        node.children[1] = parso.parse(" not in" if self._word(node) == "in" else " in")
+        return node
+
+    @staticmethod
+    def _word(node):
+        return " ".join(node.children[1].get_code().split())
+
+    @classmethod
+    def examples(cls):
+        """No examples: cosmic-ray asks for them in its own tests only."""
+        return ()
+
+
+OPERATORS: dict[str, type[Operator]] = {
+    **{name: get_operator(f"core/{name}") for name in COSMIC_RAY},
+    **{operator.__name__: operator for operator in (RemoveCall, RemoveKeywordArgument, ReplaceMembership)},
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change of one file.
+
+    Args:
+        path: The file, relative to the root.
+        occurrence: Number of the operator's place in the file.
+        old, new: The line before and after, without its indent.
+    """
+
+    room: str
+    path: str
+    line: int
+    operator: str
+    occurrence: int
+    old: str
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.old} -> {self.new} [{self.operator}]"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a file that an operator can change; Python may refuse what it makes."""
+
+    room: str
+    path: str
+    line: int
+    operator: str
+    occurrence: int
+
+    def mutant(self) -> Mutant | None:
+        """Return the mutant, or None if it cannot be compiled, or is the same program."""
+        source = (ROOT / self.path).read_text()
+        mutated = mutate_code(source, OPERATORS[self.operator](), self.occurrence)
+        try:
+            if ast.dump(ast.parse(mutated)) == ast.dump(ast.parse(source)):
+                return None
+        except SyntaxError:
+            return None
+        old, new = source.splitlines(), mutated.splitlines()
+        after = new[self.line - 1].strip() if len(new) == len(old) else "(removed)"
+        return Mutant(
+            self.room, self.path, self.line, self.operator, self.occurrence, old[self.line - 1].strip(), after
+        )
+
+
+def places_in(room: str, path: Path) -> Iterator[Place]:
+    """Yield every place of a file; annotations stay as they are."""
+    source = path.read_text()
+    nodes, annotations = list(ast_nodes(get_ast(source))), _annotations(source)
+    for name, operator in OPERATORS.items():
+        places = [place for node in nodes for place in operator().mutation_positions(node)]
+        for occurrence, (start, _) in enumerate(places):
+            if not any(first <= start < last for first, last in annotations):
+                yield Place(room, str(path.relative_to(ROOT)), start[0], name, occurrence)
+
+
+def every_place() -> list[Place]:
+    """Return the places of all rooms, in a fixed order."""
+    found = []
+    for room, parts in ROOMS.items():
+        for source in parts.sources:
+            path = ROOT / source
+            files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+            found += [place for file in files for place in places_in(room, file)]
+    return found
+
+
+def draw(places: list[Place], number: int, seed: int) -> list[Mutant]:
+    """Return `number` mutants at random, each equally likely, in the order of the files."""
+    shuffled = random.Random(seed).sample(places, len(places))
+    mutants = (mutant for place in shuffled if (mutant := place.mutant()) is not None)
+    order = {room: index for index, room in enumerate(ROOMS)}
+    return sorted(islice(mutants, number), key=lambda mutant: (order[mutant.room], mutant.path, mutant.line))
+
+
+def run_tests(tree: Path, room: Room) -> str:
+    """Run the tests of a room in a fork; return `survived`, `killed` or `timeout`."""
+    log = tree.parent / "output.txt"
+    child = os.fork()
+    if child == 0:
+        _be_a_test_process(tree, room, log)
+    deadline = time.monotonic() + 20 * TEST_SECONDS
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() > deadline:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "timeout"
+        time.sleep(0.02)
+    if status == 0:
+        return "survived"
+    return "timeout" if "Failed: Timeout" in log.read_text(errors="replace") else "killed"
+
+
+def _be_a_test_process(tree: Path, room: Room, log: Path) -> None:
+    """Run pytest in the copy, and end this process with its exit code."""
+    code = 1
+    try:
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        with log.open("w") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        os.chdir(tree)
+        sys.path.insert(0, str(tree))
+        os.environ["PYTHONPATH"] = str(tree)
+        import pytest
+
+        tests = [name for name in room.tests if Path(name).exists()]
+        left_out = [f"--deselect={name}" for name in room.left_out]
+        options = ["-x", "-q", "-n0", "-p", "no:cacheprovider", f"--timeout={TEST_SECONDS}", "--tb=short"]
+        code = int(pytest.main([*options, *left_out, *tests]))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def copy_tree(folder: Path) -> Path:
+    """Copy the files of the checkout that git does not ignore, changed or not, into `folder`."""
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    tree = folder / "tree"
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+    return tree
+
+
+def judge(drawn: list[Mutant]) -> dict[Mutant, str]:
+    """Return the outcome of every mutant; refuse to start if the unchanged tree fails its tests."""
+    outcomes: dict[Mutant, str] = {}
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        tree = copy_tree(Path(folder))
+        sys.pycache_prefix, sys.dont_write_bytecode = str(Path(folder) / "compiled"), False
+        for name in {mutant.room: None for mutant in drawn}:
+            if run_tests(tree, ROOMS[name]) != "survived":
+                raise SystemExit(
+                    f"The tests of {name} fail without a mutant:\n{(Path(folder) / 'output.txt').read_text()}"
+                )
+        sys.dont_write_bytecode = True  # the mutants read what the unchanged tree has compiled, and add nothing to it
+        for number, mutant in enumerate(drawn, 1):
+            with use_mutation(tree / mutant.path, OPERATORS[mutant.operator](), mutant.occurrence):
+                outcomes[mutant] = run_tests(tree, ROOMS[mutant.room])
+            print(f"{number}/{len(drawn)} {outcomes[mutant]:8} {mutant}", flush=True)
+    return outcomes
+
+
+def main() -> None:
+    """Draw mutants, run the tests on each, and print a table of the rooms and the list of the survivors."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--number", type=int, default=300, help="Number of mutants to draw.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the draw.")
+    parser.add_argument("--room", choices=ROOMS, help="Draw from this room only.")
+    parser.add_argument("--at", metavar="FILE:LINE", action="append", help="Run all mutants of this line; repeatable.")
+    chosen = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    for name in PRELOADED:
+        importlib.import_module(name)
+    places = [place for place in every_place() if chosen.room in (None, place.room)]
+    if chosen.at:
+        places = [place for place in places if f"{place.path}:{place.line}" in chosen.at]
+    outcomes = judge(draw(places, len(places) if chosen.at else chosen.number, chosen.seed))
+    print(f"\n{'room':12}{'places':>8}{'drawn':>7}{'killed':>8}{'timeout':>9}{'survived':>10}")
+    for room in [*ROOMS, None]:
+        counts = Counter(outcome for mutant, outcome in outcomes.items() if room in (None, mutant.room))
+        n_places = sum(room in (None, place.room) for place in places)
+        row = f"{counts.total():>7}{counts['killed']:>8}{counts['timeout']:>9}{counts['survived']:>10}"
+        print(f"{room or 'together':12}{n_places:>8}{row}")
+    if outcomes:
+        share = 1 - Counter(outcomes.values())["survived"] / len(outcomes)
+        print(f"\nNoticed (killed or out of time): {share:.1%} of {len(outcomes)}. Survivors:")
+    print("\n".join(f"  {mutant}" for mutant, outcome in outcomes.items() if outcome == "survived"))
+
+
+def _is_call(node: parso.tree.NodeOrLeaf) -> bool:
+    return (
+        node.type in ("atom_expr", "power")
+        and node.children[-1].type == "trailer"
+        and node.children[-1].children[0] == "("
+    )
+
+
+def _annotations(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return the first position and the one behind the last of every annotation; lines count from 1."""
+    nodes = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            nodes.append(node.returns)
+        elif isinstance(node, ast.arg | ast.AnnAssign):
+            nodes.append(node.annotation)
+    return [((n.lineno, n.col_offset), (n.end_lineno, n.end_col_offset)) for n in nodes if n is not None]
+
+
+if __name__ == "__main__":
+    main()

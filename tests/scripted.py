@@ -1,0 +1,135 @@
+"""A search whose proposals a test chooses: a sampler that follows a script, a scheduler that always stops, a driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine import small_space
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from nas_attn.config import Budget, Engine, Recipe
+from nas_attn.placement import Attention, Placement
+from nas_attn.space.bound import BoundSpace
+from nas_attn.study.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
+from nas_attn.study.planned import PlannedRuns
+from nas_attn.study.samplers import SAMPLERS, SCHEDULERS, Sampler, Scheduler
+from nas_attn.study.sampling import SearchStudy
+from nas_attn.study.stages import Stages
+
+
+class Scripted(BaseSampler):
+    """Proposes the placements of a script, the last one for ever, and keeps what it is told.
+
+    Args:
+        script: The placements to propose.
+    """
+
+    def __init__(self, bound: BoundSpace, script: Iterable[Placement]) -> None:
+        self._script = [bound.params(placement) for placement in script]
+        self.proposed = 0
+        self.seeds: list[int] = []
+        self.told: list[tuple[TrialState, float | None]] = []
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return nothing: each parameter is drawn for itself."""
+        return {}
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        """Move on by one proposal."""
+        self.proposed += 1
+        return {}
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: Any) -> Any:
+        """Return the parameter's value in the proposal."""
+        params = self._script[min(self.proposed, len(self._script)) - 1]
+        assert params is not None, "a script must stay within the space"
+        return params[name]
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
+        """Keep the state and the value of a trial that ended."""
+        self.told.append((state, values[0] if values else None))
+
+
+class AlwaysStops(BasePruner):
+    """Stops every trial that asks."""
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Return True."""
+        return True
+
+
+def follow(monkeypatch: pytest.MonkeyPatch, bound: BoundSpace, *script: Placement) -> Scripted:
+    """Put a scripted sampler in the place of the default one, and return it."""
+    sampler = Scripted(bound, script)
+
+    def make(seed: int) -> BaseSampler:
+        sampler.seeds.append(seed)
+        return sampler
+
+    monkeypatch.setitem(SAMPLERS, "tpe", Sampler("tpe", "a script.", make))
+    return sampler
+
+
+def always_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a scheduler that stops every trial in the place of `asha`."""
+    monkeypatch.setitem(SCHEDULERS, "asha", Scheduler("asha", "stops everything.", lambda epochs: AlwaysStops()))
+
+
+def at(site: int, name: str = "se", **options: int) -> Placement:
+    """Return one attention at one dense block of the small space, as the space resolves it."""
+    return small_space().resolve(Placement({f"denseblock{site}": Attention(name, {"reduction": 4, **options})}))
+
+
+class Weights(dict[tuple[str, int, int], bytes]):
+    """Weights in memory, by placement key, seed and epochs."""
+
+    def has(self, placement: Placement, seed: int, epochs: int) -> bool:
+        """Return whether these weights are stored."""
+        return (placement.key, seed, epochs) in self
+
+    def write(self, placement: Placement, seed: int, epochs: int, content: bytes) -> None:
+        """Store weights."""
+        self[placement.key, seed, epochs] = content
+
+
+@contextmanager
+def ledger_in(folder: Path, name: str = SEARCH) -> Iterator[Ledger]:
+    """Open one ledger of the run in a folder, and close its storage in the end."""
+    storage = open_storage(folder / "study.db")
+    yield Ledger(storage, name)
+    close_storage(storage)
+
+
+@contextmanager
+def search_in(
+    folder: Path, bound: BoundSpace | None = None, *, budget: int = 12, top: int = 2, epochs: int = 4, **engine: Any
+) -> Iterator[SearchStudy]:
+    """Open the search of the run in a folder as a driver does."""
+    with ledger_in(folder) as ledger:
+        ledger.sweep()
+        yield SearchStudy(ledger, bound or small_space(), Engine(**engine), budget=budget, epochs=epochs, top=top)
+
+
+@contextmanager
+def stages_in(
+    folder: Path, bound: BoundSpace | None = None, *, trials: int = 6, seed: int = 0, recipe: Any = None, **more: Any
+) -> Iterator[Stages]:
+    """Open all stages of the run in a folder as a driver does; `more` goes to `Stages`."""
+    bound, budget = bound or small_space(), Budget(trials=trials, seeds=2, top=2)
+    recipe = Recipe(**{"epochs": 2, **(recipe or {})})
+    storage = open_storage(folder / "study.db")
+    ledgers = [Ledger(storage, name) for name in (SEARCH, FINAL)]
+    for ledger in ledgers:
+        ledger.sweep()
+    search = SearchStudy(ledgers[0], bound, Engine(seed=seed), budget=trials, epochs=recipe.epochs, top=budget.top)
+    more = {"weights": Weights(), **more}
+    yield Stages(search, PlannedRuns(ledgers[1], bound), bound, budget=budget, recipe=recipe, seed=seed, **more)
+    close_storage(storage)
