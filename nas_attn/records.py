@@ -54,7 +54,7 @@ class Outcome:
     """How a task ended.
 
     Args:
-        value: Accuracy or mean ROC AUC between 0 and 1, or the value that the user's own training returned; None
+        value: Accuracy or mean ROC AUC between 0 and 1, or the value that a custom training returned; None
             unless complete.
         cause: Kind of failure: "oom", "nan", "error", "crashed" or "interrupted".
         reason: The failure in one sentence.

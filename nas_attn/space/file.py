@@ -113,7 +113,7 @@ def read_space(record: Mapping[str, Any], where: str) -> SpaceFile:
 
     Raises: SpaceError, in one sentence: the file, the place in it, the rule, the value, the nearest valid name.
     """
-    space = validate(SpaceFile, record, where, SpaceError, _key_and_place)
+    space = validate(SpaceFile, record, where, SpaceError, key_and_place)
     tables: dict[str, Any] = {name: _read_table(name, getattr(space, name), where) for name in TABLES}
     backbone = None if space.backbone is None else check_backbone(space.backbone, f"[backbone] of {where}")
     for number, rule in enumerate(space.sites, 1):
@@ -186,6 +186,14 @@ def shown(path: Path) -> str:
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(path)
 
 
+def key_and_place(path: KeyPath, where: str) -> tuple[str, str]:
+    """Return the faulty key, and the name of its table in messages."""
+    if len(path) > 1 and path[0] == "sites" and isinstance(path[1], int):
+        return ".".join(str(part) for part in path[2:3]) or "sites", place_of_rule(path[1] + 1, where)
+    tables = [str(part) for part in path if not isinstance(part, int)]
+    return tables[-1], f"[{'.'.join(tables[:-1])}] of {where}" if len(tables) > 1 else where
+
+
 def _check_patterns(rule: SiteRule, place: str) -> None:
     """Refuse a table with both keys or neither, and a position that is listed twice."""
     if (rule.match is None) == (rule.one_of is None):
@@ -226,11 +234,3 @@ def _refuse_doubles(key: str, values: Sequence[Value], place: str) -> None:
 def _read_table(table: Table, stated: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return the settings in a table of the file."""
     return validate(TABLES[table], stated, f"[{table}] of {where}", SpaceError).model_dump(exclude_none=True)
-
-
-def _key_and_place(path: KeyPath, where: str) -> tuple[str, str]:
-    """Return the faulty key, and the name of its table in messages."""
-    if len(path) > 1 and path[0] == "sites" and isinstance(path[1], int):
-        return ".".join(str(part) for part in path[2:3]) or "sites", place_of_rule(path[1] + 1, where)
-    tables = [str(part) for part in path if not isinstance(part, int)]
-    return tables[-1], f"[{'.'.join(tables[:-1])}] of {where}" if len(tables) > 1 else where

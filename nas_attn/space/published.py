@@ -16,7 +16,7 @@ from nas_attn.backbones.catalog import check_backbone, check_shape
 from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError, unknown
 from nas_attn.placement import Attention, Placement, SiteTable
-from nas_attn.space.file import Names, place_of_rule, read_toml, shown
+from nas_attn.space.file import Names, key_and_place, place_of_rule, read_toml, shown
 from nas_attn.space.fit import Cost, placement_cost, resolve_placement
 from nas_attn.space.patterns import covered, no_match
 from nas_attn.validation import Strict, validate
@@ -141,7 +141,7 @@ def load_published(name: str) -> Published:
 def read_published(path: Path) -> Published:
     """Return the network that a file describes. Raises: SpaceError, in one sentence that names the file."""
     where = shown(path)
-    record = validate(PublishedFile, read_toml(path), where, SpaceError)
+    record = validate(PublishedFile, read_toml(path), where, SpaceError, key_and_place)
     backbone = check_backbone(record.backbone, f"[backbone] of {where}")
     shape = {"num_classes": record.num_classes, "in_channels": record.in_channels}
     check_shape(backbone, **shape, image_size=record.image_size)
