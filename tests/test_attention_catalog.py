@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_attn.attention.catalog import ATTENTIONS, attention_entry
-from nas_attn.attention.entry import Entry, load_class
-from nas_attn.attention.options import check_options, resolve_options, why_not
+from nas_attn.attention.entry import Context, Entry, load_class
+from nas_attn.attention.options import check_options, context_at, resolve_options, why_not
 from nas_attn.errors import SpaceError
 from nas_attn.placement import KINDS, Site
 from nas_attn.testing.cases import Case, plain_convolution, randomised
@@ -229,6 +229,11 @@ def seeded_models_are_equal(one: Case, other: Case, salt: int) -> bool:
 )
 def test_what_does_not_fit_says_why(name: str, at: Site, options: dict[str, Any], message: str) -> None:
     assert why_not(ATTENTIONS[name], at, options) == message
+
+
+def test_the_context_at_a_site_has_its_map_and_its_replaced_convolution() -> None:
+    at = replace(site(height=5, width=7), replaced=plain_convolution(32))
+    assert context_at(at, num_classes=3) == Context(num_classes=3, height=5, width=7, replaced=plain_convolution(32))
 
 
 def test_an_option_without_effect_cannot_misfit() -> None:
