@@ -98,6 +98,7 @@ def test_sk_gives_the_shape_of_the_convolution_that_it_replaces(replaced: Convol
         assert (output >= 0).all()
     convs = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     assert [conv.groups for conv in convs] == [replaced.groups] * 2
+    assert [conv.dilation[0] for conv in convs] == [replaced.dilation, 2 * replaced.dilation]
 
 
 def test_sk_takes_no_depthwise_convolution_and_says_so() -> None:
