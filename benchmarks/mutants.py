@@ -66,7 +66,12 @@ class Room:
 ROOMS = {
     "study": Room(
         ("nas_attn/study",),
-        ("tests/test_study_rules.py", "tests/test_study.py"),
+        (
+            "tests/test_stages_rules.py",
+            "tests/test_ledger_rules.py",
+            "tests/test_study_rules.py",
+            "tests/test_study.py",
+        ),
         ("tests/test_study.py::test_a_kill_at_any_moment_loses_and_repeats_nothing",),
     ),
     "space": Room(
