@@ -133,7 +133,7 @@ def test_modules_of_ones_own_go_before_a_shorthand():
     assert _names("stage2.*", table) == ["stage2.0", "stage2.1"]
     assert "conv3x3" not in shorthands_of(table)
     with pytest.raises(
-        SpaceError, match=r"matches no site of Named: nothing can be placed at 'conv3x3' \(it gives a te"
+        SpaceError, match=r"matches no site of Named: nothing can be placed at 'conv3x3' \(it returns a te"
     ):
         _bound(table, match=["conv3x3"])
 
