@@ -108,11 +108,6 @@ class TrialRecord:
         """Stage, placement key, seed and epochs: two rows that agree in them are the same training."""
         return (self.stage, self.key, self.seed, self.epochs)
 
-    def task(self, artifacts: tuple[Artifact, ...] = ()) -> Task:
-        """Return the task of this row."""
-        arm = None if self.stage == "search" else self.label
-        return Task(self.number, self.stage, self.placement, self.seed, self.epochs, arm, artifacts)
-
     def with_epoch(self, epoch: int, value: float) -> TrialRecord:
         """Return the row with one more point of its curve."""
         return replace(self, curve={**self.curve, epoch: value})

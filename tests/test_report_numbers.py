@@ -80,6 +80,12 @@ def test_searched_sites_follow_the_patterns_of_the_space(patterns: object, expec
     assert set(searched_sites(RunRecord(run.folder, config, run.table, (), (), ()))) == expected
 
 
+def test_searched_sites_are_those_that_the_run_lists_whatever_its_patterns_say():
+    run = make_run()
+    config = {"space": {"sites": [{"match": ["every block"]}]}, "searched_sites": [SITES[2], SITES[0]]}
+    assert searched_sites(RunRecord(run.folder, config, run.table, (), (), ())) == (SITES[0], SITES[2])
+
+
 def test_searched_sites_are_those_of_the_trials_if_the_space_is_unknown():
     assert searched_sites(make_run()) == SITES
 

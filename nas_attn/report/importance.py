@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from nas_attn.placement import Placement, Value
+from nas_attn.placement import Placement, Value, matches
 from nas_attn.records import RunRecord, TrialRecord
 from nas_attn.report.tables import BARE, in_flow_order, section, trials_of, values_by_placement
 from nas_attn.statistics import Summary, difference_of_means, summarize
@@ -54,13 +53,21 @@ def rows_of(trials: Iterable[TrialRecord]) -> list[Row]:
 
 
 def searched_sites(run: RunRecord) -> tuple[str, ...]:
-    """Return the searched sites in flow order: those that the space matches or any trial uses."""
-    filled = {site for trial in trials_of(run) for site in trial.placement}
-    tables = section(run.config, "space").get("sites")
-    patterns = [pattern for table in _mappings(tables) for pattern in _words(table.get("match"))]
+    """Return the searched sites in flow order, with those that any trial uses.
+
+    A run of an older version does not list them: they are those that the patterns of its space match by name.
+    """
     names = [site.name for site in run.table.sites] if run.table else []
-    matched = {name for name in names if any(_matches(pattern, name) for pattern in patterns)}
-    return in_flow_order(sorted(filled | matched), run.table)
+    listed = _words(run.config.get("searched_sites")) or [
+        name for name in names if any(matches(pattern, name) for pattern in _patterns(run))
+    ]
+    filled = {site for trial in trials_of(run) for site in trial.placement}
+    return in_flow_order(sorted({*filled, *listed}), run.table)
+
+
+def _patterns(run: RunRecord) -> list[str]:
+    tables = section(run.config, "space").get("sites")
+    return [pattern for table in _mappings(tables) for pattern in _words(table.get("match"))]
 
 
 def _mappings(value: object) -> list[Mapping[str, object]]:
@@ -70,13 +77,6 @@ def _mappings(value: object) -> list[Mapping[str, object]]:
 def _words(value: object) -> list[str]:
     words = [value] if isinstance(value, str) else value
     return [word for word in words if isinstance(word, str)] if isinstance(words, list | tuple) else []
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """Return whether a site pattern matches: `*` stops at a dot, `**` does not."""
-    wild = {"*": "[^.]*", "**": ".*"}
-    parts = re.split(r"(\*\*|\*)", pattern)
-    return re.fullmatch("".join(wild.get(part, re.escape(part)) for part in parts), name) is not None
 
 
 def marginals(rows: Sequence[Row], sites: Sequence[str]) -> tuple[Marginal, ...]:

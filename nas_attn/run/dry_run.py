@@ -15,7 +15,7 @@ from nas_attn.data.dataset import Images, load_data
 from nas_attn.executors.resources import Allocation, local_allocation
 from nas_attn.model.build import build
 from nas_attn.placement import Placement
-from nas_attn.run.progress import duration
+from nas_attn.report.words import duration
 from nas_attn.run.request import Request
 from nas_attn.study.stages import CONFIRM_SEEDS
 from nas_attn.training.loop import train

@@ -19,6 +19,9 @@ from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request
 from nas_attn.study.stages import Stages
 
+_ELSEWHERE = ("sites", "searched_sites", "recipe")
+"""Keys of `config.json` that `best.json` has elsewhere, or does not need."""
+
 
 def export(request: Request, stages: Stages, folder: RunFolder, measured: Mapping[str, Attempt]) -> None:
     """Write `best.json` and `best.safetensors`: the best placement with attention, and the weights of its first seed.
@@ -68,7 +71,7 @@ def _record(request: Request, stages: Stages, placement: Placement, attempt: Att
         },
         "cost": {"n_parameters": cost.n_parameters, "n_macs": cost.n_macs, **_figures(attempt)},
         "recipe": request.settings.recipe.model_dump(),
-        "provenance": {name: value for name, value in config.items() if name not in ("sites", "recipe")},
+        "provenance": {name: value for name, value in config.items() if name not in _ELSEWHERE},
     }
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from nas_attn.executors.resources import Allocation
 from nas_attn.records import RunRecord, TrialRecord
+from nas_attn.report import words
 
 if TYPE_CHECKING:
     from nas_attn.run.request import Request
@@ -294,7 +295,7 @@ class LiveDisplay(_Introduced):
 
     def _render(self) -> RenderableType:
         title = Text(f"{_STAGES[self._name]} ...", style="bold")
-        title.append(f"  {duration(time.monotonic() - self._start)} so far", style="dim")
+        title.append(f"  {words.duration(time.monotonic() - self._start)} so far", style="dim")
         now = self._now
         if now is None:
             if self._name == "read" and self._read is not None:
@@ -302,7 +303,7 @@ class LiveDisplay(_Introduced):
             return title
         if now.seconds_left is not None:
             left = max(0.0, now.seconds_left - (time.monotonic() - self._taken))
-            title.append(f", about {duration(left)} left", style="dim")
+            title.append(f", about {words.duration(left)} left", style="dim")
         counts = Table.grid(padding=(0, 2))
         for name, count in (("search", now.search), ("confirm", now.confirm), ("retrain", now.retrain)):
             counts.add_row(name, ProgressBar(max(1, count.total), count.done, width=30), f"{count.done}/{count.total}")
@@ -333,24 +334,13 @@ def _facts(now: Snapshot, workers: int) -> str:
 def _best(best: TrialRecord | None, metric: str) -> str:
     if best is None or best.value is None:
         return "best so far: none yet"
-    from nas_attn.report import words  # on use: it loads scipy, which the first lines do not need
-
     scale = {"accuracy": words.PER_CENT, "roc_auc": words.ROC_AUC}.get(metric, words.AS_IS)
     value, where = words.value_words(best.value, scale), words.placement_words(best.placement, None)
     return f"best so far: {value} on validation, {where}"
 
 
 def _line(now: Snapshot) -> str:
-    left = "" if now.seconds_left is None else f", about {duration(now.seconds_left)} left"
+    left = "" if now.seconds_left is None else f", about {words.duration(now.seconds_left)} left"
     counts = f"search {now.search.done}/{now.search.total}, confirm {now.confirm.done}/{now.confirm.total}, "
     counts += f"retrain {now.retrain.done}/{now.retrain.total}"
     return f"{counts}; {now.running} running, {now.failed} failed, {now.answered} answered{left}"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text: `42 s`, `3 min 05 s`, `2 h 10 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -36,6 +36,7 @@ def describe_run(request: Request) -> dict[str, Any]:
         "arms": {label: placement.to_dict() for label, placement in request.arms.items()},
         "resources": settings.resources.model_dump(),
         "sites": request.bound.table.to_dict(),
+        "searched_sites": [site.name for decision in request.bound.decisions for site in decision.sites],
         "versions": versions(),
         "commit": _git_commit(),
         "command": shlex.join([*_program(), *sys.argv[1:]]),

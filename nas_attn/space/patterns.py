@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
 
 from nas_attn.errors import suggestion
-from nas_attn.placement import KINDS, Site, SiteTable
+from nas_attn.placement import KINDS, Site, SiteTable, matches
 
 SHORTHANDS = ("last", "every block", "conv3x3")
 
@@ -40,21 +39,6 @@ def covered(pattern: str, table: SiteTable, kinds: Collection[str] = KINDS) -> l
     owned = pattern in table.refusals or any(site.is_path for site in named)
     found = named if owned else _by_shorthand(pattern, table)
     return [site for site in (named if found is None else found) if "*" not in pattern or site.kind in kinds]
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Return whether a pattern matches a name: "*" stays within a dot, "**" crosses dots.
-
-    >>> matches("stage*.block1", "stage3.block1"), matches("stage*", "stage3.block1"), matches("**1", "stage3.block1")
-    (True, False, True)
-    """
-    return _compiled(pattern).fullmatch(name) is not None
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    wild = {"**": ".*", "*": "[^.]*"}
-    return re.compile("".join(wild.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*)", pattern)))
 
 
 def _by_shorthand(pattern: str, table: SiteTable) -> list[Site] | None:

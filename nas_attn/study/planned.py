@@ -77,7 +77,7 @@ class PlannedRuns:
         cost = self._bound.cost(plan.placement)
         record = self._ledger.begin(plan.stage, plan.placement, plan.seed, plan.epochs, cost, label=plan.label)
         self._live[record.number] = plan
-        return record.task(plan.artifacts)
+        return Task(record.number, plan.stage, plan.placement, plan.seed, plan.epochs, plan.label, plan.artifacts)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Record the value of one epoch; nothing stops a planned run early."""

@@ -156,7 +156,7 @@ class SearchStudy:
             choices=self._choices,
         )
         self._live[record.number] = _Live(record, trial)
-        return record.task()
+        return Task(record.number, "search", placement, record.seed, self._epochs)
 
     def _propose(self) -> Task | None:
         """Ask the sampler until it proposes a placement that must be trained."""
