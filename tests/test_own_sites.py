@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from typing import NamedTuple
 
 import cloudpickle
@@ -14,6 +15,7 @@ from own_realistic import REALISTIC, BottleneckNet, ChannelsLast, FunctionalBott
 from torch import nn
 from torch.nn import functional
 
+from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.survey.survey import Survey, survey
 from nas_attn.backbones.user_network import initialise
 from nas_attn.cost import count_macs, count_parameters
@@ -293,3 +295,20 @@ def test_a_pooling_within_a_block_is_of_the_blocks_stage_and_the_last_one_of_its
     stages = {site.name: site.stage for site in survey(Squeezed(), Shape(**SHAPE)).table.sites}
     assert (stages["conv"], stages["squeeze"], stages["excite"]) == ("stage1", "stage1", "stage1")
     assert (stages["down"], stages["pool"]) == ("stage2", "stage3")
+
+
+STRIDE = 1
+
+
+def strided_net(num_classes: int, in_channels: int) -> nn.Module:
+    """A network whose code is edited in a notebook: only the stride of a convolution changes."""
+    conv = nn.Conv2d(in_channels, 4, 3, stride=STRIDE, padding=1)
+    return nn.Sequential(conv, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+
+
+def test_an_imported_network_that_has_changed_is_surveyed_again(monkeypatch):
+    spec, heights = {"import": f"{__name__}:strided_net"}, []
+    for stride in (1, 2):
+        monkeypatch.setattr(sys.modules[__name__], "STRIDE", stride)
+        heights.append(site_table(spec, **SHAPE).site("0").height)
+    assert heights == [SIZE, SIZE // 2]

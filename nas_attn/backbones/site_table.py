@@ -8,8 +8,8 @@ from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, plugged_entry, without_start
-from nas_attn.backbones.entry import Backbone, Spec
+from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, without_start
+from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.files import cache_record, cached_record_path, read_cached_record
 from nas_attn.placement import Shape, SiteTable, Survey
@@ -30,8 +30,8 @@ def site_table(spec: str | Spec, *, num_classes: int, in_channels: int, image_si
     is replaced.
 
     Args:
-        spec: As `check_backbone` takes it. An imported or plugged-in network is surveyed once per process; a plug-in's
-            again if another record is registered under its name.
+        spec: As `check_backbone` takes it. An imported or plugged-in network is built in every call, since its code may
+            change; its survey is repeated only if the network differs (see `foreign_survey`).
         image_size: Height and width of the images; None takes the backbone's default.
     Raises: SpaceError if the spec is not valid, or the image is smaller than the backbone takes.
     """
@@ -43,7 +43,9 @@ def site_table(spec: str | Spec, *, num_classes: int, in_channels: int, image_si
 def site_survey(spec: Spec, shape: Shape) -> Survey:
     """Return the site table of a checked spec's backbone with the sites that need copies; otherwise as `site_table`."""
     plain = without_start(spec)
-    return _remembered(json.dumps(plain, sort_keys=True), plugged_entry(plain), shape)
+    if is_foreign(plain):
+        return _made(plain, shape)
+    return _remembered(json.dumps(plain, sort_keys=True), shape)
 
 
 def own_table(net: nn.Module, *, num_classes: int, in_channels: int, image_size: int) -> SiteTable:
@@ -58,11 +60,9 @@ def own_table(net: nn.Module, *, num_classes: int, in_channels: int, image_size:
 
 
 @lru_cache(maxsize=64)
-def _remembered(spec_json: str, plugged: Backbone | None, shape: Shape) -> Survey:
-    """Return the survey, cached in this process; the key has the plug-in's record, since its name may be reused."""
+def _remembered(spec_json: str, shape: Shape) -> Survey:
+    """Return the survey of a network of the catalogue or of timm, cached in this process and on disk."""
     spec = json.loads(spec_json)
-    if is_foreign(spec):
-        return _made(spec, shape)
     path = cached_record_path("sites", spec_json, json.dumps(vars(shape)), *_versions(spec), folder="backbones")
     found = _cached(path)
     if found is None:

@@ -124,16 +124,17 @@ def _likeness(block: nn.Module) -> tuple[object, ...] | None:
     parts: list[object] = [type(block).forward]
     for path, module in block.named_modules():
         plain = {name: value for name, value in plain_attributes(module).items() if name != "training"}
-        if not all(map(_is_plain, plain.values())):
+        if not all(map(is_plain, plain.values())):
             return None
         held = {**module._parameters, **module._buffers, **module._modules}
         parts += [path, type(module), *plain.items(), *((name, part is None) for name, part in held.items())]
     return tuple(parts)
 
 
-def _is_plain(value: object) -> bool:
+def is_plain(value: object) -> bool:
+    """Return whether a value is a number, a word, None, or a tuple of them."""
     if isinstance(value, tuple):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     return isinstance(value, int | float | str | None)
 
 

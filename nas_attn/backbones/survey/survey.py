@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import blamed_on, plugged_entry, unusable, without_start
 from nas_attn.backbones.entry import Backbone, Spec
-from nas_attn.backbones.modules import built_in_se, seeded
+from nas_attn.backbones.modules import built_in_se, plain_attributes, seeded
 from nas_attn.backbones.opening import OPENING_KINDS, has_opening, may_open
 from nas_attn.backbones.passes import Passage, count_parameters, dry_pass, forward_macs
 from nas_attn.backbones.sites import Place, measured, tap_path
@@ -29,14 +29,15 @@ from nas_attn.backbones.survey.maps import last_map, not_maps, wide_shapes
 from nas_attn.backbones.survey.names import with_names
 from nas_attn.backbones.survey.swaps import Sighting, sight, swapped_places
 from nas_attn.backbones.timm_names import is_timm, timm_network
+from nas_attn.backbones.tracing import is_plain
 from nas_attn.backbones.user_network import as_before, check_logits, copy_network, random_images, run
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Shape, Site, SiteTable, Survey
 
 _SURVEYS: dict[tuple[object, ...], Survey] = {}
 """Surveys of imported and plugged-in networks in this process: every trial builds the same network again. The key
-covers the spec, the shape, the plug-in's record, the classes of all modules and the shapes of all weights: all that is
-known of code that is not ours."""
+covers the spec, the shape, the plug-in's record, and the classes, plain attributes and weights' shapes of all modules:
+all that is known of code that is not ours."""
 
 
 def survey_spec(spec: Spec, shape: Shape) -> Survey:
@@ -81,10 +82,15 @@ def _plugged_survey(entry: Backbone, net: nn.Module, shape: Shape) -> Survey:
 
 
 def _anatomy(net: nn.Module) -> tuple[object, ...]:
-    """Return the classes of all modules, and the shape, type and `requires_grad` of all parameters, by path."""
-    modules = ((path, type(module)) for path, module in net.named_modules())
+    """Return class and plain attributes of all modules; shape, type and `requires_grad` of all parameters."""
+    modules = ((path, type(module), *_plain(module)) for path, module in net.named_modules())
     weights = ((path, weight.shape, weight.dtype, weight.requires_grad) for path, weight in net.named_parameters())
     return (*modules, *weights)
+
+
+def _plain(module: nn.Module) -> list[tuple[str, object]]:
+    """Return the attributes of a module that are numbers, words or tuples of them, such as a stride."""
+    return [(name, value) for name, value in plain_attributes(module).items() if name != "training" and is_plain(value)]
 
 
 def survey(net: nn.Module, shape: Shape, name: str | None = None) -> Survey:
