@@ -26,7 +26,7 @@ from nas_attn.placement import Attention, Placement, Shape, SiteTable
 from nas_attn.space.fit import placement_cost
 
 NOTHING_IN_PLACE = ("lenet", "cats_dogs_cnn", "mini_xception", "googlenet", "inception_v3")
-"""Networks without an activation module that writes over what it is given; some call functions that do."""
+"""Networks without an activation module that works in place; some call functions that do."""
 
 
 class Case(NamedTuple):
@@ -83,18 +83,7 @@ def test_every_site_takes_something_and_the_network_keeps_its_names_and_weights(
     assert all(torch.equal(state[key], plain[key]) for key in state)
 
 
-def test_both_modes_give_logits_and_every_parameter_gets_a_gradient(case):
-    with torch.no_grad():
-        assert case.model.eval()(case.images).isfinite().all()
-    logits = case.model.train()(case.images)
-    assert logits.shape == (2, 3)
-    assert logits.isfinite().all()
-    logits.square().sum().backward()
-    assert [key for key, parameter in case.model.named_parameters() if parameter.grad is None] == []
-    case.model.zero_grad(set_to_none=True)
-
-
-def _gradients(case: Case) -> list[torch.Tensor]:
+def _gradients(case: Case) -> list[torch.Tensor | None]:
     """Logits and gradients of one pass in training, dropping the same values at random."""
     torch.manual_seed(0)
     logits = case.model.train()(case.images)
@@ -104,8 +93,12 @@ def _gradients(case: Case) -> list[torch.Tensor]:
     return [logits.detach(), *gradients]
 
 
-def test_activations_in_place_or_not_give_the_same_logits_and_gradients(case):
+def test_every_parameter_gets_a_gradient_the_same_one_with_activations_in_place_or_not(case):
     written = _gradients(case)
+    assert written[0].shape == (2, 3)
+    assert written[0].isfinite().all()
+    names = [name for name, _ in case.model.named_parameters()]
+    assert [name for name, gradient in zip(names, written[1:], strict=True) if gradient is None] == []
     in_place = [module for module in case.model.modules() if getattr(module, "inplace", False)]
     assert in_place or case.spec["name"] in NOTHING_IN_PLACE
     try:
@@ -123,36 +116,11 @@ def test_its_cost_by_closed_forms_is_that_of_the_built_network(case):
     assert cost.n_macs == count_macs(case.model, case.images.shape[1:])
 
 
-without_doubles = pytest.mark.parametrize(
-    "case", at_night([name for name in BACKBONES if name not in MORE_OF_RESNET50], but=EVERY_DAY), indirect=True
-)
+EXPORTED = ("densenet", "mobilenet_v3_small")
+"""Hooks on modules; opened blocks with every kind of site. `test_model_swaps.py` exports each kind in a ResNet."""
 
 
-@without_doubles
-def test_it_comes_back_from_its_files(case, tmp_path):
-    record = {"mean": (0.5,), "std": (0.25,), "class_names": ["a", "b", "c"]}
-    case.model.eval()
-    save_model(case.model, tmp_path / "best.json", record=record)
-    again = load_model(tmp_path / "best.json")
-    with torch.no_grad():
-        assert torch.equal(again(case.images), case.model(case.images))
-    assert again.placement == case.placement
-
-
-@without_doubles
-def test_copies_and_pickles_compute_the_same_and_share_nothing(case):
-    case.model.eval()
-    if count_parameters(getattr(case.model.backbone, "classifier", nn.Identity())) > 10_000_000:
-        case.model.backbone.classifier = nn.LazyLinear(3)  # nothing is inserted there, and copies of it take seconds
-    with torch.no_grad():
-        expected = case.model(case.images)
-        for again in (copy.deepcopy(case.model), pickle.loads(cloudpickle.dumps(case.model))):
-            assert list(again.state_dict()) == list(case.model.state_dict())
-            assert torch.equal(again(case.images), expected)
-            next(again.attention.parameters()).add_(1)
-            assert torch.equal(case.model(case.images), expected)
-
-
+@pytest.mark.parametrize("case", at_night(BACKBONES, but=EXPORTED), indirect=True)
 def test_a_network_full_of_attention_exports(case):
     case.model.eval()
     with torch.no_grad():
@@ -160,7 +128,33 @@ def test_a_network_full_of_attention_exports(case):
         assert torch.equal(exported(case.images), case.model(case.images))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "case", at_night([name for name in BACKBONES if name not in MORE_OF_RESNET50], but=EVERY_DAY), indirect=True
+)
+def test_files_copies_and_pickles_compute_the_same(case, tmp_path):
+    case.model.eval()
+    with torch.no_grad():
+        expected = case.model(case.images)
+        assert expected.isfinite().all()
+        record = {"mean": (0.5,), "std": (0.25,), "class_names": ["a", "b", "c"]}
+        save_model(case.model, tmp_path / "best.json", record=record)
+        loaded = load_model(tmp_path / "best.json")
+        assert torch.equal(loaded(case.images), expected)
+        assert loaded.placement == case.placement
+        if count_parameters(getattr(case.model.backbone, "classifier", nn.Identity())) > 10_000_000:
+            case.model.backbone.classifier = nn.LazyLinear(
+                3
+            )  # nothing is inserted there, and copies of it take seconds
+            expected = case.model(case.images)
+        copies = [copy.deepcopy(case.model), pickle.loads(cloudpickle.dumps(case.model))]
+        for again in copies:
+            assert list(again.state_dict()) == list(case.model.state_dict())
+            assert torch.equal(again(case.images), expected)
+            next(again.attention.parameters()).add_(1)
+        assert torch.equal(case.model(case.images), expected), "copies share weights with the model"
+
+
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("efficientnet_b0", marks=pytest.mark.nightly)])
 def test_a_block_that_is_opened_at_one_edge_computes_what_one_opened_at_all_does(name, monkeypatch):
     spec, shape = tiny_spec(name), {"num_classes": 3, "in_channels": 1, "image_size": 16}
     table = site_table(spec, **shape)

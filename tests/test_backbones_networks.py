@@ -13,6 +13,7 @@ from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import BACKBONES, check_backbone, image_sizes
 from nas_attn.backbones.networks.xception import SamePool, XceptionModule
 from nas_attn.backbones.site_table import site_table
+from nas_attn.cost import count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.placement import KINDS, Placement, Shape, SiteTable
@@ -91,15 +92,16 @@ def _meta(spec, *, num_classes: int = 4, in_channels: int = 2, image_size: int) 
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_a_network_has_as_many_parameters_as_its_authors_say(name):
+def test_a_network_has_the_parameters_of_its_authors_and_the_sites_of_its_record(name):
+    _check_sites(name)
     if name in IMAGENET:
         assert site_table(name, **SHAPE).n_parameters == IMAGENET[name]
         return
     cases = [case for case in OTHERS if case[0] == name]
     assert cases or name == "densenet"
     for _, options, (num_classes, in_channels, size), n_parameters in cases:
-        shape = {"num_classes": num_classes, "in_channels": in_channels, "image_size": size}
-        assert site_table({"name": name, **options}, **shape).n_parameters == n_parameters
+        net = _meta({"name": name, **options}, num_classes=num_classes, in_channels=in_channels, image_size=size)
+        assert count_parameters(net) == n_parameters
 
 
 def test_resnet50_has_the_multiply_adds_that_its_authors_round():
@@ -142,11 +144,19 @@ def _entered_by_strides(net: nn.Module, size: int) -> list[int]:
     return entered
 
 
-@pytest.mark.parametrize("spec", [spec for name in BACKBONES for spec in _stems(name)], ids=str)
-def test_an_image_smaller_than_the_smallest_fails_or_leaves_a_stride_nothing_to_halve(spec):
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_smallest_image_is_the_last_that_every_stride_halves_and_larger_ones_pass(name):
+    for spec in _stems(name):
+        _check_image_sizes(spec)
+
+
+def _check_image_sizes(spec: dict) -> None:
     smallest, default = image_sizes(spec)
     assert smallest <= default
     net = _meta(spec, image_size=smallest).train()
+    larger = _meta(spec, image_size=default) if BACKBONES[spec["name"]].sized else net
+    assert larger.eval()(torch.zeros(1, 2, default - 3, default + 5, device="meta")).shape == (1, 4)
+    net.train()
     entered = _entered_by_strides(net, smallest)
     if spec != {"name": "googlenet", "stem": "imagenet"}:  # its last pooling takes one pixel, too
         assert min(entered) >= 2
@@ -175,15 +185,8 @@ def test_the_smallest_images_are_learned_from_in_two_channels(name):
     assert [key for key, parameter in net.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_other_image_sizes_than_that_of_the_build_pass_too(name):
-    _, default = image_sizes(name)
-    net = _meta(name, image_size=default).eval()
-    assert net(torch.zeros(1, 2, default - 3, default + 5, device="meta")).shape == (1, 4)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_the_default_network_lists_its_kinds_of_sites_and_no_name_twice(name):
+def _check_sites(name: str) -> None:
+    """The default network has exactly the kinds of sites of its record, and no name twice."""
     depths = [{"depth": 20}, {"depth": 164}] if name == "preact_resnet" else [{}]
     tables = [site_table({"name": name, **options}, **SHAPE) for options in depths]
     assert {site.kind for table in tables for site in table.sites} == set(BACKBONES[name].kinds)
@@ -235,28 +238,31 @@ def test_the_sites_of_inverted_residuals_with_and_without_an_addition():
     assert _sites("mobilenet_v2", "head") == [("", "head", "features.head", 1280, 7)]
 
 
-@pytest.mark.parametrize(
-    ("name", "n_opened", "n_blocks"),
-    [
-        ("mobilenet_v2", 10, 17),
-        ("mobilenet_v3_large", 10, 15),
-        ("mobilenet_v3_small", 6, 11),
-        ("efficientnet_b0", 9, 16),
-        ("regnet_y_400mf", 16, 16),
-        ("shufflenet_v2", 0, 16),
-        ("preact_resnet", 9, 9),
-        ("mini_xception", 4, 4),
-        ("googlenet", 0, 9),
-        ("inception_v3", 0, 11),
-        ("squeezenet", 0, 8),
-        ("vgg16", 0, 13),
-        ("mobilenet_v1", 0, 13),
-    ],
-)
-def test_as_many_blocks_offer_their_addition_as_have_one(name, n_opened, n_blocks):
-    sites = site_table(name, **SHAPE).sites
-    assert sum(site.kind == "merge" for site in sites) == n_opened
-    assert sum(site.name.endswith(".output") for site in sites) == n_blocks
+N_OPENED_AND_BLOCKS = {
+    "mobilenet_v2": (10, 17),
+    "mobilenet_v3_large": (10, 15),
+    "mobilenet_v3_small": (6, 11),
+    "efficientnet_b0": (9, 16),
+    "regnet_y_400mf": (16, 16),
+    "shufflenet_v2": (0, 16),
+    "preact_resnet": (9, 9),
+    "mini_xception": (4, 4),
+    "googlenet": (0, 9),
+    "inception_v3": (0, 11),
+    "squeezenet": (0, 8),
+    "vgg16": (0, 13),
+    "mobilenet_v1": (0, 13),
+}
+"""Number of blocks with an addition, and of all blocks."""
+
+
+def test_as_many_blocks_offer_their_addition_as_have_one():
+    found = {}
+    for name in N_OPENED_AND_BLOCKS:
+        sites = site_table(name, **SHAPE).sites
+        n_opened = sum(site.kind == "merge" for site in sites)
+        found[name] = (n_opened, sum(site.name.endswith(".output") for site in sites))
+    assert found == N_OPENED_AND_BLOCKS
 
 
 def test_a_shuffled_block_has_the_sites_of_its_two_halves():

@@ -32,13 +32,24 @@ def _start(name: str, kinds: tuple[str, ...] = KINDS, **more: str) -> Placement:
     return Placement({f"stage2.block1.{kind}": Attention(name, start="identity", **more) for kind in kinds})
 
 
-@pytest.mark.parametrize("name", SHAPE_KEEPING)
-def test_any_attention_can_start_as_the_plain_network_bit_for_bit(name):
-    plain = build_backbone(RESNET, Shape(**SHAPE), seed=5)
-    model = build_model(RESNET, _start(name), **SHAPE, seed=5)
-    for training in (False, True):
-        images = _images()
-        assert torch.equal(model.train(training)(images), plain.train(training)(images))
+SITES = [f"stage{stage}.block{block}.{kind}" for stage in (1, 2, 3) for block in (1, 2) for kind in KINDS]
+
+
+@pytest.mark.parametrize("offset", range(len(KINDS)), ids=KINDS)
+def test_any_attention_can_start_as_the_plain_network_bit_for_bit(offset):
+    """One model has each attention at one site; over the rows, each attention gets every kind of site."""
+    for start in range(0, len(SHAPE_KEEPING), len(SITES)):
+        names = SHAPE_KEEPING[start : start + len(SITES)]
+        sites = [SITES[(index + offset) % len(SITES)] for index in range(len(names))]
+        placement = Placement(
+            {site: Attention(name, start="identity") for site, name in zip(sites, names, strict=True)}
+        )
+        plain = build_backbone(RESNET, Shape(**SHAPE), seed=5)
+        model = build_model(RESNET, placement, **SHAPE, seed=5)
+        assert len(model.placement) == len(names)
+        for training in (False, True):
+            images = _images()
+            assert torch.equal(model.train(training)(images), plain.train(training)(images)), names
 
 
 @pytest.mark.parametrize("wiring", ["gate", "residual", "concat"])
@@ -96,7 +107,10 @@ def test_a_space_can_ask_for_the_start():
     bound = SearchSpace.from_dict(record).bind(site_table(RESNET, **SHAPE))
     assert bound.everywhere("eca")["stage1.block1.output"].start == "identity"
     assert bound.params(bound.everywhere("eca")) == {"stage1.block1.output.attention": "eca"}
-    with pytest.raises(SpaceError, match=r"Unknown start 'identiy' in \[\[sites\]\] 1 .*: did you mean 'identity'\?"):
+    message = (
+        r"'start' in \[\[sites\]\] 1 .* must be one of own, identity, but got 'identiy': did you mean 'identity'\?"
+    )
+    with pytest.raises(SpaceError, match=message):
         SearchSpace.from_dict({**record, "sites": [{**record["sites"][0], "start": "identiy"}]})
 
 

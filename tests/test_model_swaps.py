@@ -63,10 +63,13 @@ def _randomise(model: nn.Module) -> None:
             parameter.add_(torch.randn_like(parameter) * 0.05)
 
 
-LARGE = pytest.param(("resnet50", "sk"), marks=pytest.mark.nightly)
+BY_NIGHT = [pytest.param(case, marks=pytest.mark.nightly) for case in (("resnet50", "sk"), ("resnet18", "iaff"))]
+"""Further cases: `iaff` differs from `aff` inside the module only, which has tests of its own."""
 
 
-@pytest.fixture(scope="module", params=[*(("resnet18", name) for name in CHOICES), LARGE], ids=str)
+@pytest.fixture(
+    scope="module", params=[*(("resnet18", name) for name in CHOICES if name != "iaff"), *BY_NIGHT], ids=str
+)
 def built(request) -> tuple[dict, str, Placement, AttentionModel]:
     network, name = request.param
     spec = RESNETS[network]

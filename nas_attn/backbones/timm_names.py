@@ -146,7 +146,7 @@ def _is_plain(value: Any) -> bool:
 _FILE = "model.safetensors"
 
 
-def timm_weights_file(spec: Spec, given: str, *, download: bool) -> Path:
+def timm_weights_file(spec: Spec, name: str, *, download: bool) -> Path:
     """Return the file of the weights with a tag (`a1_in1k`, or in full `resnet50.a1_in1k`).
 
     Args:
@@ -155,7 +155,7 @@ def timm_weights_file(spec: Spec, given: str, *, download: bool) -> Path:
     cannot, be downloaded.
     """
     known = timm_network(spec["name"]).weights
-    tag = given.removeprefix(f"{timm_name(spec)}.")
+    tag = name.removeprefix(f"{timm_name(spec)}.")
     if tag not in known:
         raise SpaceError(unknown(f"weights of backbone '{spec['name']}'", tag, known))
     if "://" in known[tag]:

@@ -27,9 +27,9 @@ def timm_net(spec: Spec, shape: Shape) -> nn.Module:
     try:
         net = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **options)
     except Exception as error:  # each of timm's networks has its own way to refuse an option
-        given = "".join(f", {key}={value!r}" for key, value in options.items())
+        shown = "".join(f", {key}={value!r}" for key, value in options.items())
         raise SpaceError(
-            f"timm refuses to build '{name}' for {classes} classes{given}: {in_one_line(error)}."
+            f"timm refuses to build '{name}' for {classes} classes{shown}: {in_one_line(error)}."
         ) from error
-    assert isinstance(net, nn.Module), f"timm.create_model gave {net!r}"
+    assert isinstance(net, nn.Module), f"timm.create_model returned {net!r}"
     return net

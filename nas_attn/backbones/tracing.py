@@ -126,8 +126,8 @@ def _likeness(block: nn.Module) -> tuple[object, ...] | None:
         plain = {name: value for name, value in plain_attributes(module).items() if name != "training"}
         if not all(map(is_plain, plain.values())):
             return None
-        held = {**module._parameters, **module._buffers, **module._modules}
-        parts += [path, type(module), *plain.items(), *((name, part is None) for name, part in held.items())]
+        members = {**module._parameters, **module._buffers, **module._modules}
+        parts += [path, type(module), *plain.items(), *((name, part is None) for name, part in members.items())]
     return tuple(parts)
 
 
@@ -175,13 +175,13 @@ def _kept(block: nn.Module, name: str) -> Iterator[None]:
         yield
         now = vars(block)
         changed = [key for key in {**before, **now} if now.get(key, _kept) is not before.get(key, _kept)]
-        changed += [key for key, held in contents.items() if _parts(before[key]) != _parts(held)]
+        changed += [key for key, copied in contents.items() if _parts(before[key]) != _parts(copied)]
     finally:
         vars(block).clear()
         vars(block).update(before)
-        for key, held in contents.items():
+        for key, copied in contents.items():
             before[key].clear()
-            (before[key].extend if isinstance(held, list) else before[key].update)(held)
+            (before[key].extend if isinstance(copied, list) else before[key].update)(copied)
     lost = next((key for key in changed if key != "training"), None)
     if lost:
         raise refusal(name, f"its forward changes an attribute of the block ('{lost}')")

@@ -115,7 +115,7 @@ def _refuse_tied_functions(net: nn.Module) -> None:
     for path, module in net.named_modules():
         for name, value in vars(module).items():
             functions = value if isinstance(value, list | tuple) else [value]
-            if any(held in own for function in functions for held in _modules_in(function)):
+            if any(module in own for function in functions for module in _modules_in(function)):
                 place = f"{path}.{name}" if path else name
                 raise SpaceError(
                     f"'{place}' of the network is a function that refers to modules of the network, and a copy of it "
@@ -126,7 +126,7 @@ def _refuse_tied_functions(net: nn.Module) -> None:
 def _modules_in(function: object) -> Iterator[nn.Module]:
     """Yield the modules in a function's closure and among its defaults."""
     if isinstance(function, FunctionType):
-        yield from (held for held in function.__defaults__ or () if isinstance(held, nn.Module))
+        yield from (module for module in function.__defaults__ or () if isinstance(module, nn.Module))
         for cell in function.__closure__ or ():
             with suppress(ValueError):  # a cell may be empty
                 if isinstance(cell.cell_contents, nn.Module):

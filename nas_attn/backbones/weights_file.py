@@ -24,22 +24,22 @@ def find_weights(spec: Spec, *, download: bool = False) -> Path | None:
     Raises: FileError if the file is missing, has another suffix, or may not be downloaded; SpaceError if torchvision or
     timm has no such weights for the backbone.
     """
-    given = spec.get("weights")
-    if given is None:
+    name = spec.get("weights")
+    if name is None:
         return None
-    path = Path(given).expanduser()
+    path = Path(name).expanduser()
     if path.suffix in SUFFIXES:
         if not path.is_file():
-            raise FileError(f"The backbone's weights must be a file, but there is none at {given}.")
+            raise FileError(f"The backbone's weights must be a file, but there is none at {name}.")
         return path.absolute()  # a link is not resolved: its target may have no suffix
     if is_timm(spec):
-        return timm_weights_file(spec, given, download=download or bool(spec.get("download")))
-    if not given.isidentifier():
+        return timm_weights_file(spec, name, download=download or bool(spec.get("download")))
+    if not name.isidentifier():
         raise FileError(
             f"The backbone's weights must be a {', '.join(SUFFIXES)} file or a name of torchvision's such as "
-            f"IMAGENET1K_V1, but got '{given}'."
+            f"IMAGENET1K_V1, but got '{name}'."
         )
-    return _torchvision_file(spec, given, download=download or bool(spec.get("download")))
+    return _torchvision_file(spec, name, download=download or bool(spec.get("download")))
 
 
 def _torchvision_file(spec: Spec, name: str, *, download: bool) -> Path:

@@ -206,14 +206,14 @@ def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
         tap.handle = net.get_submodule(path).register_forward_hook(tap)
         return
     replaced = net.get_submodule(path)
-    held = Held(insert, replaced)
+    module = Held(insert, replaced)
     take_over = getattr(insert.attention, "take_over", None)
     if take_over is not None:
-        held.keep(replaced)
-        take_over(held)
+        module.keep(replaced)
+        take_over(module)
     elif site.replaced is not None and site.replaced.norm:
         put_module(net, site.replaced.norm, SkippedNorm(net.get_submodule(site.replaced.norm)))
-    put_module(net, path, held)
+    put_module(net, path, module)
 
 
 def _nested(inserts: Mapping[str, Insert]) -> nn.Module:

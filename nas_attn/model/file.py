@@ -132,9 +132,9 @@ def load_model(path: str | Path, *, backbone: nn.Module | Maker | None = None, w
     path = Path(path)
     described = read_model_file(path)
     state = _read_weights(path, described.weights) if weights else None
-    given = _given_backbone(described, path, backbone)
+    passed = _passed_backbone(described, path, backbone)
     try:
-        own = None if given is None else _own_network(given, described)
+        own = None if passed is None else _own_network(passed, described)
         model = build_model(
             described.backbone if own is None else own,
             Placement.from_dict(described.placement),
@@ -222,7 +222,7 @@ def _read_weights(path: Path, weights: WeightsFile) -> dict[str, Tensor]:
         raise FileError(f"The weights {file} are no safetensors file: {error}.") from error
 
 
-def _given_backbone(described: ModelFile, path: Path, backbone: nn.Module | Maker | None) -> nn.Module | Maker | None:
+def _passed_backbone(described: ModelFile, path: Path, backbone: nn.Module | Maker | None) -> nn.Module | Maker | None:
     """Return the caller's network. Raises: FileError if one is needed and missing, or passed and not needed."""
     named = described.backbone.get("own") or described.backbone.get("import")
     if named is not None and backbone is None:
@@ -236,15 +236,15 @@ def _given_backbone(described: ModelFile, path: Path, backbone: nn.Module | Make
     return backbone
 
 
-def _own_network(given: nn.Module | Maker, described: ModelFile) -> nn.Module:
+def _own_network(passed: nn.Module | Maker, described: ModelFile) -> nn.Module:
     """Return a copy of the user's network, or call the user's function with the file's options."""
-    if isinstance(given, nn.Module):
-        net = copy_network(given)
+    if isinstance(passed, nn.Module):
+        net = copy_network(passed)
     else:
         aside = ("own", "import", "replace")
-        held = {key: value for key, value in described.backbone.items() if key not in aside and takes(given, key)}
+        options = {key: value for key, value in described.backbone.items() if key not in aside and takes(passed, key)}
         with seeded(0, "backbone"):
-            net = make_network(given, "backbone's function", held, described.shape)
+            net = make_network(passed, "backbone's function", options, described.shape)
     if described.backbone.get("replace") == "se":
         take_out_se(net)
     return net

@@ -12,8 +12,8 @@ class CatsDogsCNN(nn.Module):
 
     Source: the "Image classification" tutorial of TensorFlow 2.0, in the form in which a tutorial on attention adds
     squeeze-and-excitation after each of its poolings.
-    Departs: images of another size than the network was built for are brought to its last map by means. Keras gives
-    the flattened map to the linear layer with the channels last.
+    Departs: for other image sizes than the network was built for, the last map is resized by adaptive average pooling.
+    Keras flattens the map with the channels last.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes); one class is one logit.
     Cost: 8,413,217 parameters for images of 3x128x128 and one logit.

@@ -13,9 +13,9 @@ class LeNet(nn.Module):
 
     Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE 86, 1998.
     Departs: the usual simplifications: the activation is a plain tanh, a pooling is a plain mean, the second
-    convolution sees all maps, the last layer is linear. Images of fewer than 32 pixels get a border of 2 pixels, as the
-    paper sets digits of 28 pixels into fields of 32. Images of another size than the network was built for are brought
-    to its last map by means.
+    convolution reads all maps, the last layer is linear. Images of fewer than 32 pixels get a border of 2 pixels, as
+    digits of 28 pixels do in the paper. For other image sizes than the network was built for, the last map is resized
+    by adaptive average pooling.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes).
     Cost: 61,706 parameters for grey images of 28 or 32 pixels and 10 classes.

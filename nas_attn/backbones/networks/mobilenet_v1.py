@@ -22,7 +22,7 @@ class SeparableBlock(nn.Module):
         self.pointwise = Conv2dNormActivation(in_channels, out_channels, 1, **options)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the map of the 1x1 convolution."""
+        """Return the output of the 1x1 convolution."""
         mixed: Tensor = self.pointwise(self.depthwise(x))
         return mixed
 

@@ -11,9 +11,9 @@ DEEP = 164
 
 
 class PreActivationBlock(nn.Module):
-    """Norm, ReLU and a branch of convolutions, each further one behind a norm and a ReLU of its own.
+    """Norm, ReLU and a branch of convolutions; a norm and a ReLU precede each further one.
 
-    The input is the shortcut; where the width changes, it is a 1x1 convolution of what the branch begins with.
+    The shortcut is the input, or where the width changes, a 1x1 convolution of the input after norm and ReLU.
 
     Shape: (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride), both rounded up.
     """

@@ -1,4 +1,4 @@
-"""mini_XCEPTION: four residual modules of separable convolutions, and classes by the mean of a map each."""
+"""mini_XCEPTION: four residual modules of separable convolutions; each logit is the mean of a map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WIDTHS = (16, 32, 64, 128)
 
 
 class SamePool(nn.Module):
-    """The largest of each 3x3 at stride 2, padded as Keras does for "same": an even map is padded at its end only.
+    """3x3 max pooling at stride 2, padded as by Keras for "same": an even map is padded at its end only.
 
     Shape: (N, C, H, W) -> (N, C, H / 2, W / 2), both rounded up.
     """
@@ -22,7 +22,7 @@ class SamePool(nn.Module):
 
 
 class ThinnedConv2d(nn.Conv2d):
-    """A 1x1 convolution at stride 2, as one at stride 1 on each second pixel of each second row.
+    """A 1x1 convolution at stride 2, computed at stride 1 on every second pixel of every second row.
 
     At stride 2 itself the gradient crashes on a CPU for fewer than 16 channels in channels_last
     (`nas_attn.training.onednn`).
@@ -36,7 +36,7 @@ class ThinnedConv2d(nn.Conv2d):
 
 
 class XceptionModule(nn.Module):
-    """Two separable convolutions and a pooling, beside a 1x1 convolution at stride 2.
+    """A branch of two separable convolutions and a pooling, and a shortcut of a 1x1 convolution at stride 2.
 
     Shape: (N, in_channels, H, W) -> (N, out_channels, H / 2, W / 2), both rounded up.
     """
@@ -63,8 +63,8 @@ class MiniXception(nn.Module):
 
     Source: Arriaga et al., "Real-time Convolutional Neural Networks for Emotion and Gender Classification",
     arXiv:1710.07557, and the authors' Keras code.
-    Departs: it gives logits, where the authors' ends in a softmax. Keras takes the biased variance for its running
-    statistics, torch the unbiased one. The authors' L2 of 0.01 on kernels is the training's business.
+    Departs: it returns logits, the authors' a softmax. The running variance of Keras is the biased one, torch's the
+    unbiased one. The authors' L2 penalty of 0.01 on kernels is left to the training.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes).
     Cost: 56,951 trainable parameters for grey images and 7 classes, 58,423 with the running statistics.

@@ -160,11 +160,11 @@ def _survey(trial: nn.Module, name: str, shape: Shape) -> Survey:
 
 def _sightings(net: nn.Module, images: Tensor, num_classes: int, name: str) -> tuple[list[Sighting], str | None]:
     """Run the network in both modes and leave it in evaluation; return the sightings, and why it cannot be trained."""
-    held = set(net.state_dict())
+    names = set(net.state_dict())
     with as_before(net):
         evaluated = sight(net.eval(), images)
     check_logits(name, evaluated.output, num_classes, training=False)
-    late = sorted(set(net.state_dict()) - held)
+    late = sorted(set(net.state_dict()) - names)
     if late:
         raise SpaceError(
             f"The network {name} creates '{late[0]}' in its first pass, so a file could not fill it: register it in "
@@ -227,6 +227,6 @@ def _with_stages(sites: Iterable[Site]) -> tuple[Site, ...]:
             pixels.append(site)
             continue
         stage = f"stage{sizes.setdefault(size, len(sizes) + 1)}"
-        staged += [replace(held, stage=stage) for held in (*pixels, site)]
+        staged += [replace(found, stage=stage) for found in (*pixels, site)]
         pixels = []
     return (*staged, *(replace(pixel, stage=f"stage{len(sizes) + 1}") for pixel in pixels))
