@@ -72,7 +72,16 @@ ROOMS = {
             "tests/test_study_rules.py",
             "tests/test_study.py",
         ),
-        ("tests/test_study.py::test_a_kill_at_any_moment_loses_and_repeats_nothing",),
+        (
+            "tests/test_study.py::test_a_kill_at_any_moment_loses_and_repeats_nothing",
+            "tests/test_study.py::test_a_known_proposal_is_answered_from_the_ledger_or_gets_a_new_seed",
+            "tests/test_study.py::test_a_larger_budget_extends_and_a_finished_job_has_nothing_to_do",
+            "tests/test_study.py::test_an_answer_for_a_stopped_trial_is_stopped_too",
+            "tests/test_study.py::test_limits_are_known_before_training",
+            "tests/test_study.py::test_the_budget_counts_distinct_placements",
+            "tests/test_study.py::test_the_same_seed_gives_the_same_trials",
+            "tests/test_study.py::test_what_was_cut_off_is_run_again_and_does_not_count",
+        ),
     ),
     "space": Room(
         ("nas_attn/space",),
@@ -85,6 +94,9 @@ ROOMS = {
             "tests/test_published.py",
         ),
         (
+            "tests/test_published.py::test_a_published_network_is_an_arm_of_the_comparison",
+            "tests/test_published.py::test_it_learns_a_few_images",
+            "tests/test_published.py::test_it_trains_with_a_gradient_to_every_attention",
             "tests/test_space.py::test_the_shipped_spaces_bind_to_the_real_networks",
             "tests/test_space.py::test_a_placement_its_cost_and_its_check_take_less_than_a_third_of_a_millisecond",
         ),
@@ -97,6 +109,7 @@ ROOMS = {
             "tests/test_model_starts.py",
             "tests/test_model_swaps.py",
         ),
+        ("tests/test_model_swaps.py::test_copies_pickles_exports_and_files_compute_the_same",),
     ),
     "statistics": Room(("nas_attn/statistics.py",), ("tests/test_statistics.py",)),
 }
