@@ -218,6 +218,7 @@ def _context(request: Request, allocation: Allocation) -> TrialContext:
         n_threads=allocation.cpus,
         registered=registered_here(),
         class_names=request.facts.class_names if request.facts else (),
+        fingerprint=request.facts.fingerprint if request.facts else None,
     )
 
 

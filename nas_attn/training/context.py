@@ -35,6 +35,7 @@ class TrialContext:
         gpus: Number of GPUs per trial; a number below 1 is the share of a GPU's memory that a trial may use.
         n_threads: Number of torch threads; None keeps torch's default.
         class_names: Names of the images' classes; empty if they are not known.
+        fingerprint: Digest of the images, as the driver read them; a process loads them again when it changes.
         registered: Records that the driver's process registered; each worker registers them too.
     """
 
@@ -48,6 +49,7 @@ class TrialContext:
     n_threads: int | None = None
     registered: tuple[Record, ...] = ()
     class_names: tuple[str, ...] = ()
+    fingerprint: str | None = None
 
 
 def registered_here() -> tuple[Record, ...]:

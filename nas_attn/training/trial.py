@@ -137,12 +137,12 @@ def _by_label(logits: Tensor, data: Data) -> dict[str, float]:
 
 def _data(context: TrialContext) -> Data:
     assert context.data is not None, "the built-in training needs data"
-    return _cached_data(context.data, context.device)
+    return _cached_data(context.data, context.device, context.fingerprint)
 
 
 @lru_cache(maxsize=1)
-def _cached_data(config: DataConfig, device: str) -> Data:
-    """Load the data once per process: every trial of a run reads the same images."""
+def _cached_data(config: DataConfig, device: str, fingerprint: str | None) -> Data:
+    """Load the data once per process and content: every trial of a run reads the same images."""
     return load_data(config, device=device)
 
 
