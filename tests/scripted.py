@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from engine import small_space
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -100,10 +103,27 @@ class Weights(dict[tuple[str, int, int], bytes]):
         self[placement.key, seed, epochs] = content
 
 
+@cache
+def empty_database() -> bytes:
+    """Return a database without a study; making its tables takes most of the time of a short test."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "study.db"
+        close_storage(open_storage(path))
+        return path.read_bytes()
+
+
+def storage_in(folder: Path) -> RDBStorage:
+    """Open the database of the run in a folder."""
+    path = folder / "study.db"
+    if not path.exists():
+        path.write_bytes(empty_database())
+    return open_storage(path)
+
+
 @contextmanager
 def ledger_in(folder: Path, name: str = SEARCH) -> Iterator[Ledger]:
     """Open one ledger of the run in a folder, and close its storage in the end."""
-    storage = open_storage(folder / "study.db")
+    storage = storage_in(folder)
     yield Ledger(storage, name)
     close_storage(storage)
 
@@ -125,7 +145,7 @@ def stages_in(
     """Open all stages of the run in a folder as a driver does; `more` goes to `Stages`."""
     bound, budget = bound or small_space(), Budget(trials=trials, seeds=2, top=2)
     recipe = Recipe(**{"epochs": 2, **(recipe or {})})
-    storage = open_storage(folder / "study.db")
+    storage = storage_in(folder)
     ledgers = [Ledger(storage, name) for name in (SEARCH, FINAL)]
     for ledger in ledgers:
         ledger.sweep()
