@@ -66,39 +66,30 @@ class Room:
 ROOMS = {
     "study": Room(
         ("nas_attn/study",),
-        (
-            "tests/test_stages_rules.py",
-            "tests/test_ledger_rules.py",
-            "tests/test_study_rules.py",
-            "tests/test_study.py",
-        ),
-        (
-            "tests/test_study.py::test_a_kill_at_any_moment_loses_and_repeats_nothing",
-            "tests/test_study.py::test_a_known_proposal_is_answered_from_the_ledger_or_gets_a_new_seed",
-            "tests/test_study.py::test_a_larger_budget_extends_and_a_finished_job_has_nothing_to_do",
-            "tests/test_study.py::test_an_answer_for_a_stopped_trial_is_stopped_too",
-            "tests/test_study.py::test_limits_are_known_before_training",
-            "tests/test_study.py::test_the_budget_counts_distinct_placements",
-            "tests/test_study.py::test_the_same_seed_gives_the_same_trials",
-            "tests/test_study.py::test_what_was_cut_off_is_run_again_and_does_not_count",
-        ),
+        ("tests/test_stages_rules.py", "tests/test_ledger_rules.py", "tests/test_study_rules.py"),
     ),
     "space": Room(
-        ("nas_attn/space",),
+        tuple(f"nas_attn/space/{name}.py" for name in ("bound", "decision", "file", "fit", "patterns", "search_space")),
         (
             "tests/test_space_rules.py",
             "tests/test_space.py",
             "tests/test_space_one_of.py",
             "tests/test_space_file.py",
             "tests/test_shorthands.py",
-            "tests/test_published.py",
         ),
+        (
+            "tests/test_space.py::test_the_shipped_spaces_bind_to_the_real_networks",
+            "tests/test_space.py::test_a_placement_its_cost_and_its_check_take_less_than_a_third_of_a_millisecond",
+        ),
+    ),
+    "schema": Room(("nas_attn/space/schema.py",), ("tests/test_space_file.py",)),
+    "published": Room(
+        ("nas_attn/space/published.py",),
+        ("tests/test_published.py",),
         (
             "tests/test_published.py::test_a_published_network_is_an_arm_of_the_comparison",
             "tests/test_published.py::test_it_learns_a_few_images",
             "tests/test_published.py::test_it_trains_with_a_gradient_to_every_attention",
-            "tests/test_space.py::test_the_shipped_spaces_bind_to_the_real_networks",
-            "tests/test_space.py::test_a_placement_its_cost_and_its_check_take_less_than_a_third_of_a_millisecond",
         ),
     ),
     "insertion": Room(
@@ -300,11 +291,9 @@ def every_place() -> list[Place]:
 
 
 def draw(places: list[Place], number: int, seed: int) -> list[Mutant]:
-    """Return `number` mutants at random, each equally likely, in the order of the files."""
+    """Return `number` mutants at random, each equally likely; the first few are a random draw too."""
     shuffled = random.Random(seed).sample(places, len(places))
-    mutants = (mutant for place in shuffled if (mutant := place.mutant()) is not None)
-    order = {room: index for index, room in enumerate(ROOMS)}
-    return sorted(islice(mutants, number), key=lambda mutant: (order[mutant.room], mutant.path, mutant.line))
+    return list(islice((mutant for place in shuffled if (mutant := place.mutant()) is not None), number))
 
 
 def run_tests(tree: Path, room: Room) -> str:
@@ -366,21 +355,26 @@ def copy_tree(folder: Path) -> Path:
 
 
 def judge(drawn: list[Mutant]) -> dict[Mutant, str]:
-    """Return the outcome of every mutant; refuse to start if the unchanged tree fails its tests."""
+    """Return the outcome of every mutant, or after Ctrl-C of those so far.
+
+    It refuses to start if the unchanged tree fails its tests.
+    """
     outcomes: dict[Mutant, str] = {}
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         tree = copy_tree(Path(folder))
         sys.pycache_prefix, sys.dont_write_bytecode = str(Path(folder) / "compiled"), False
         for name in {mutant.room: None for mutant in drawn}:
             if run_tests(tree, ROOMS[name]) != "survived":
-                raise SystemExit(
-                    f"The tests of {name} fail without a mutant:\n{(Path(folder) / 'output.txt').read_text()}"
-                )
+                output = (Path(folder) / "output.txt").read_text()
+                raise SystemExit(f"The tests of {name} fail without a mutant:\n{output}")
         sys.dont_write_bytecode = True  # the mutants read what the unchanged tree has compiled, and add nothing to it
-        for number, mutant in enumerate(drawn, 1):
-            with use_mutation(tree / mutant.path, OPERATORS[mutant.operator](), mutant.occurrence):
-                outcomes[mutant] = run_tests(tree, ROOMS[mutant.room])
-            print(f"{number}/{len(drawn)} {outcomes[mutant]:8} {mutant}", flush=True)
+        try:
+            for number, mutant in enumerate(drawn, 1):
+                with use_mutation(tree / mutant.path, OPERATORS[mutant.operator](), mutant.occurrence):
+                    outcomes[mutant] = run_tests(tree, ROOMS[mutant.room])
+                print(f"{number}/{len(drawn)} {outcomes[mutant]:8} {mutant}", flush=True)
+        except KeyboardInterrupt:
+            print(f"Interrupted after {len(outcomes)} of {len(drawn)} mutants.")
     return outcomes
 
 
