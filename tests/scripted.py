@@ -32,11 +32,11 @@ class Scripted(BaseSampler):
     """Proposes the placements of a script, the last one for ever, and keeps what it is told.
 
     Args:
-        script: The placements to propose.
+        script: The proposals, as placements or as flat parameters.
     """
 
-    def __init__(self, bound: BoundSpace, script: Iterable[Placement]) -> None:
-        self._script = [bound.params(placement) for placement in script]
+    def __init__(self, bound: BoundSpace, script: Iterable[Placement | dict[str, Any]]) -> None:
+        self._script = [found if isinstance(found, dict) else bound.params(found) for found in script]
         self.proposed = 0
         self.seeds: list[int] = []
         self.told: list[tuple[TrialState, float | None]] = []
@@ -69,7 +69,7 @@ class AlwaysStops(BasePruner):
         return True
 
 
-def follow(monkeypatch: pytest.MonkeyPatch, bound: BoundSpace, *script: Placement) -> Scripted:
+def follow(monkeypatch: pytest.MonkeyPatch, bound: BoundSpace, *script: Placement | dict[str, Any]) -> Scripted:
     """Put a scripted sampler in the place of the default one, and return it."""
     sampler = Scripted(bound, script)
 

@@ -53,7 +53,9 @@ def test_the_sampler_hears_the_value_of_a_known_placement_each_time_it_proposes_
 
 
 def test_an_answer_is_a_row_of_its_own_with_the_value_and_nothing_that_was_measured(tmp_path, monkeypatch):
-    bound, _, _ = known_and_new(monkeypatch, NONE)
+    bound = small_space()
+    proposal = {**bound.params(NONE), "denseblock1.se.reduction": 8}  # without effect where nothing is placed
+    follow(monkeypatch, bound, proposal, at(2))
     with search_in(tmp_path, top=1) as study:
         first = study.ask()
         study.report(first.number, 1, 0.1)
@@ -65,7 +67,7 @@ def test_an_answer_is_a_row_of_its_own_with_the_value_and_nothing_that_was_measu
     assert (trained.label, trained.curve, trained.seconds, trained.facts) == ("none", {1: 0.1}, 2.0, {"loss": 0.1})
     assert (answer.answered_from, answer.key, answer.value, answer.state) == (0, NONE.key, 0.25, "complete")
     assert (answer.label, answer.curve, answer.seconds, answer.facts) == (None, {}, 0.0, {})
-    assert answer.params == bound.params(NONE)
+    assert answer.params == proposal != trained.params
 
 
 def test_the_sampler_never_hears_the_value_of_a_stopped_trial(tmp_path, monkeypatch):
