@@ -169,6 +169,9 @@ def _sentence(
     table = _model_at(model, path[:-1])
     if error["type"] == "extra_forbidden":
         return unknown("key", key, table.model_fields, place)
+    if error["type"] == "missing" and isinstance(path[-1], int):  # a list that is too short
+        key, place = locate(path[:-1], where)
+        return f"'{key}' in {place} must have at least {path[-1] + 1} values, but got {got!r}."
     if error["type"] == "missing":
         return f"Key '{key}' is missing in {place}."
     if error["type"] == "tuple_type" and _holds_records(table, path[-1]):

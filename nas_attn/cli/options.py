@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from nas_attn.errors import ConfigError, nearest
-from nas_attn.run.tables import RECORDS
 
 if TYPE_CHECKING:
     from nas_attn.validation import Field
@@ -77,14 +76,17 @@ def _annotation(field: Field) -> tuple[Any, Any]:
 
 def _choices(field: Field) -> tuple[Any, ...]:
     """Return the allowed values of a setting: those of its type, or the names in its table; else empty."""
+    from nas_attn.run.tables import RECORDS  # on use, like the settings: the list of commands needs neither
+
     return field.choices or tuple(RECORDS.get(field.name, {}))
 
 
 def _help(field: Field) -> str:
     """Return the description of a setting, with the description of each name in its table."""
-    if field.name == "data":
-        from nas_attn.data.catalog import data_forms
+    from nas_attn.data.catalog import data_forms
+    from nas_attn.run.tables import RECORDS
 
+    if field.name == "data":
         return f"{field.help} Sources: {', '.join(data_forms())}."
     records = RECORDS.get(field.name, {})
     return " ".join([field.help, *(f"{name}: {record.about}" for name, record in records.items())])
