@@ -20,15 +20,23 @@ from nas_attn.validation import Setting, Strict, fields_of, validate
         (Recipe, {"epochs": True}, "'epochs' in x.toml must be a whole number from 1 to 100,000, but got True."),
         (Recipe, {"epochs": 2.0}, "'epochs' in x.toml must be a whole number from 1 to 100,000, but got 2.0."),
         (Recipe, {"lr": "fast"}, "'lr' in x.toml must be a number above 0 to 100, but got 'fast'."),
-        (Recipe, {"label_smoothing": 1.0}, "'label_smoothing' in x.toml must be a number from 0 and below 1, but got 1"),
+        (
+            Recipe,
+            {"label_smoothing": 1.0},
+            "'label_smoothing' in x.toml must be a number from 0 and below 1, but got 1",
+        ),
         (Recipe, {"one_logit": 1}, "'one_logit' in x.toml must be true or false, but got 1."),
-        (Recipe, {"augment": "flop"}, "'augment' in x.toml must be one of none, crop, crop-flip, but got 'flop': did you mean"),
+        (
+            Recipe,
+            {"augment": "flop"},
+            "'augment' in x.toml must be one of none, crop, crop-flip, but got 'flop': did you mean",
+        ),
         (Recipe, {"epoch": 3}, "Unknown key 'epoch' in x.toml: did you mean 'epochs'?"),
         (DataConfig, {"channels": 2}, "'channels' in x.toml must be one of 1, 3, but got 2."),
         (DataConfig, {"split": (0.1, 0.2)}, "'split' in x.toml must have at least 3 values, but got (0.1, 0.2)."),
         (table_model("recipe"), {"augment": "crop"}, "Unknown key 'augment' in x.toml"),
     ],
-)  # fmt: skip
+)
 def test_a_refused_value_is_one_sentence_with_place_rule_and_value(model, values, sentence) -> None:
     with pytest.raises(SpaceError, match=f"^{re.escape(sentence)}"):
         validate(model, values, "x.toml", SpaceError)
