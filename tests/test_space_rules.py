@@ -260,6 +260,10 @@ def test_a_placement_with_more_than_the_space_has_no_parameters():
     assert bind().params(Placement({**inside.attentions, "denseblock1": Attention("se")})) is None
 
 
+def test_parameters_without_effect_have_their_first_value():
+    assert bind().params(NONE) == {"transition1.attention": "none", "transition1.se.reduction": 4}
+
+
 def test_the_last_stage_is_that_of_the_last_site_of_the_space():
     bound = bind(sites=[{"match": ["denseblock1", "transition1", "denseblock2"], "attentions": ["se"]}])
     assert set(dict(bound.priors())["se in the last stage"]) == {"transition1", "denseblock2"}
