@@ -291,6 +291,28 @@ def test_a_position_is_called_by_the_last_part_of_its_pattern(pattern, name):
     assert position_of(pattern) == name
 
 
+def test_sites_outside_a_block_choose_their_position_under_the_name_that_they_share():
+    table = make_table(*(make_site(f"body.late.{last}", 64, 8, "stage1") for last in ("first", "second")))
+    rule = {"one_of": ["body.late.first", "body.late.second"], "attentions": ["se"]}
+    bound = SearchSpace.from_dict({**ONE_SITE, "sites": [rule], "attentions": {}}).bind(table)
+    assert bound.choices == {"body.late.attention": ("none", "se"), "body.late.position": ("first", "second")}
+
+
+@pytest.mark.parametrize(
+    ("where", "backbone", "lists"),
+    [
+        ("my.toml", {"backbone": "densenet"}, "nas-attn sites my.toml"),
+        ("my.toml", {}, "nas-attn sites densenet"),
+        ("the space", {"backbone": "densenet"}, "nas-attn sites densenet"),
+    ],
+)
+def test_a_pattern_without_a_site_names_the_command_that_lists_those_of_this_network(where, backbone, lists):
+    table = make_table(*(make_site(f"layer{number}", 64, 8, "stage1") for number in range(30)))
+    record = {**ONE_SITE, **backbone, "sites": [{"match": ["nothing"], "attentions": ["se"]}]}
+    with pytest.raises(SpaceError, match=rf"\(`{lists}` lists them\)\.$"):
+        SearchSpace.from_dict(record, where).bind(table)
+
+
 def test_a_path_is_shown_from_the_working_directory_if_it_lies_inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inside = tmp_path / "spaces" / "mine.toml"

@@ -129,6 +129,17 @@ def test_an_idle_worker_retrains_a_fixed_arm_and_confirming_goes_ahead_of_it(tmp
     assert (NONE, early.seed) not in {(task.placement, task.seed) for task in by_stage(tasks, "retrain")}
 
 
+def test_an_exhausted_space_goes_on_to_the_confirm_stage_before_any_arm_is_retrained(tmp_path):
+    bound = small_space(
+        sites=[{"match": ["denseblock3"], "attentions": ["se"]}], attentions={"se": {"reduction": [4, 8]}}
+    )
+    with stages_in(tmp_path, bound, trials=1000) as stages:
+        tasks = work(stages, constant())
+        assert stages.search.n_done == 3
+    order = list(dict.fromkeys(task.stage for task in tasks))
+    assert order == ["search", "confirm", "retrain"]
+
+
 def test_the_winner_is_retrained_first_under_its_name(tmp_path):
     with stages_in(tmp_path) as stages:
         tasks = work(stages, lambda task: Outcome("complete", 0.5 + 0.01 * (task.placement == at(3, reduction=8))))
