@@ -269,13 +269,14 @@ class Place:
 
 
 def places_in(room: str, path: Path) -> Iterator[Place]:
-    """Yield every place of a file; annotations stay as they are."""
+    """Yield every place of a file; annotations, and the `*` before keyword-only parameters, stay as they are."""
     source = path.read_text()
-    nodes, annotations = list(ast_nodes(get_ast(source))), _annotations(source)
+    nodes, kept = list(ast_nodes(get_ast(source))), _annotations(source)
+    kept += [(n.start_pos, n.end_pos) for n in nodes if n.type == "operator" and n.parent.type == "parameters"]
     for name, operator in OPERATORS.items():
         places = [place for node in nodes for place in operator().mutation_positions(node)]
         for occurrence, (start, _) in enumerate(places):
-            if not any(first <= start < last for first, last in annotations):
+            if not any(first <= start < last for first, last in kept):
                 yield Place(room, str(path.relative_to(ROOT)), start[0], name, occurrence)
 
 

@@ -179,6 +179,10 @@ def test_a_model_states_its_shape_its_network_and_its_placement():
     assert (fresh.num_classes, fresh.in_channels, fresh.image_size) == (0, 0, 0)
 
 
+def test_images_have_three_channels_where_nothing_else_is_asked_for():
+    assert build_model(Net(), Placement(), num_classes=5, image_size=8, seed=0).in_channels == 3
+
+
 def test_a_function_that_makes_the_network_gets_the_shape_it_asks_for_and_its_own_seed():
     asked: list[tuple[int, int]] = []
 
