@@ -255,7 +255,9 @@ def test_help_names_every_option_in_its_group_with_its_description_and_default(c
 def test_help_names_every_command(line, capsys):
     assert main(line) == 0
     text = capsys.readouterr().out
-    assert all(f"│ {name} " in text for name in ("search", "dashboard", "report", "spaces", "schema"))
+    commands = dict(re.findall(r"^  (\w+)  +(.+)$", text.partition("Commands:")[2], re.MULTILINE))
+    assert set(commands) == set(cli.command_line().commands)
+    assert not [line for line in commands.values() if line.endswith("...")], "a description must fit its line"
 
 
 def test_spaces_lists_each_shipped_space_with_its_size_on_one_line(capsys):

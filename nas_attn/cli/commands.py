@@ -41,7 +41,7 @@ def start(
         typer.echo(context.get_help())
 
 
-@app.command(rich_help_panel="Commands")
+@app.command(short_help="Search, confirm, retrain and report; resumes a run.")
 def search(context: typer.Context, **settings: Any) -> int:
     """Search, confirm, retrain and report; the same command resumes an interrupted run.
 
@@ -56,7 +56,7 @@ def search(context: typer.Context, **settings: Any) -> int:
 vars(search)["__signature__"] = inspect.Signature()  # without options until `command_line` adds them
 
 
-@app.command(rich_help_panel="Commands")
+@app.command(short_help="Show a run in Optuna's dashboard, read-only.")
 def dashboard(
     run: RunFolder,
     host: Annotated[str, text("--host", "HOST", help="Address to listen on.")] = "127.0.0.1",
@@ -69,7 +69,7 @@ def dashboard(
     serve(run, host=host, port=port, announce=typer.echo)
 
 
-@app.command(rich_help_panel="Commands")
+@app.command()
 def report(run: RunFolder, debug: Debug = False) -> None:
     """Rewrite the report, the figures and the tables of a run."""
     from nas_attn.report.page import write_report
@@ -78,7 +78,7 @@ def report(run: RunFolder, debug: Debug = False) -> None:
     typer.echo(write_report(load_run(run), run))
 
 
-@app.command(rich_help_panel="Commands")
+@app.command()
 def spaces(debug: Debug = False) -> None:
     """List the spaces that ship with the package."""
     from nas_attn.cli.lists import print_spaces
@@ -86,7 +86,7 @@ def spaces(debug: Debug = False) -> None:
     print_spaces()
 
 
-@app.command(rich_help_panel="Commands")
+@app.command(short_help="Draw a network as a tree of its sites.")
 def sites(
     network: Annotated[
         str, typer.Argument(metavar="NETWORK", help="A backbone, timm:NAME, a space, or your own MODULE:FUNCTION.")
@@ -112,7 +112,7 @@ def sites(
     print_sites(network, options or [], num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
-@app.command(rich_help_panel="Commands")
+@app.command(short_help="List the attentions, or show one in full.")
 def attentions(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one attention in full.")] = None,
     debug: Debug = False,
@@ -123,7 +123,7 @@ def attentions(
     print_attentions() if name is None else print_attention(name)
 
 
-@app.command(rich_help_panel="Commands")
+@app.command(short_help="List the published networks, or show one in full.")
 def published(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one network in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead.")] = False,
@@ -135,7 +135,7 @@ def published(
     print_publications(as_json=as_json) if name is None else print_publication(name, as_json=as_json)
 
 
-@app.command(rich_help_panel="Commands")
+@app.command()
 def schema(
     record: Annotated[str, typer.Argument(metavar="space", help="Kind of file to describe.")] = "space",
     debug: Debug = False,
@@ -150,7 +150,9 @@ def command_line(*, options_of_search: bool = True) -> Any:
     """Return the command line as a click group; the options of `search` import the settings and tables."""
     if options_of_search:
         vars(search)["__signature__"] = settings_signature()
-    return typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
+    group.rich_markup_mode = None  # the list of commands is plain text: importing rich would double its time
+    return group
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
