@@ -378,6 +378,7 @@ def test_asha_judges_at_a_quarter_and_at_half_and_keeps_the_better_half(epochs, 
     study = optuna.create_study(direction="maximize", pruner=SCHEDULERS["asha"].make(epochs))
     good = [stopped_at(value) for value in (0.5, 0.6, 0.7, 0.8, 0.9)]
     assert good == [None] * 5
+    assert stopped_at(0.75) is None, "third of six"
     assert stopped_at(0.1) == rungs[0]
     assert stopped_at(0.95) is None
 
