@@ -118,6 +118,13 @@ def test_the_cost_of_an_attention_that_the_space_does_not_have_is_known_too():
     assert placement_cost(table, placement) == bind().cost(placement)
 
 
+def test_a_choice_knows_what_it_adds_to_the_network():
+    bound = bind(sites=[{"match": ["denseblock*", "transition1"], "attentions": ["se"], "share": "all"}])
+    bare = bound.cost(NONE)
+    for choice, placed in bound.decisions[0].placed_choices.items():
+        assert bound.cost(Placement(dict(placed.attentions))) - bare == placed.cost, choice
+
+
 def test_costs_add_and_subtract_by_unit():
     assert Cost(5, 70) + Cost(1, 20) == Cost(6, 90)
     assert Cost(5, 70) - Cost(1, 20) == Cost(4, 50)

@@ -276,6 +276,16 @@ def test_an_interrupted_trial_begins_first_with_its_label(tmp_path):
     ]
 
 
+def test_an_interrupted_proposal_is_run_before_the_sampler_is_asked_again(tmp_path, monkeypatch):
+    sampler = follow(monkeypatch, small_space(), at(1), at(2))
+    with search_in(tmp_path) as study:
+        run_priors(study, {})
+        assert study.ask().placement == at(1)
+    with search_in(tmp_path) as study:
+        assert study.ask().placement == at(1)
+        assert sampler.proposed == 1
+
+
 @pytest.mark.parametrize(("cause", "repeated"), [("oom", False), ("nan", False), ("error", True)])
 def test_a_later_session_repeats_what_may_go_better_and_no_failure_that_would_recur(tmp_path, cause, repeated):
     with search_in(tmp_path) as study:
