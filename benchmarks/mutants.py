@@ -66,7 +66,12 @@ class Room:
 ROOMS = {
     "study": Room(
         ("nas_attn/study",),
-        ("tests/test_stages_rules.py", "tests/test_ledger_rules.py", "tests/test_study_rules.py"),
+        (
+            "tests/test_samplers.py",
+            "tests/test_stages_rules.py",
+            "tests/test_ledger_rules.py",
+            "tests/test_study_rules.py",
+        ),
     ),
     "space": Room(
         tuple(f"nas_attn/space/{name}.py" for name in ("bound", "decision", "file", "fit", "patterns", "search_space")),

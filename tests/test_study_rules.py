@@ -7,14 +7,13 @@ from collections.abc import Mapping
 import optuna
 import pytest
 from engine import small_space
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 from scripted import always_stop, at, follow, search_in
 
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import Outcome, Task, TrialRecord
 from nas_attn.study import sampling
-from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
+from nas_attn.study.samplers import SCHEDULERS
 from nas_attn.study.sampling import MAX_RUNS, SearchStudy, ranking
 
 LAST_STAGE = {"sites": [{"match": ["denseblock3"], "attentions": ["se"]}], "attentions": {"se": {"reduction": [4, 8]}}}
@@ -344,60 +343,3 @@ def test_the_ranking_is_by_the_mean_over_trained_seeds():
     rows = (row(0, "a", 0.5), row(1, "b", 0.6), row(2, "a", 0.9), row(3, "b", 0.99, answered=1))
     rows += (row(4, "c", 0.95, "pruned"), row(5, "d", None, "running"), row(6, "e", 0.6))
     assert ranking(rows) == [("a", pytest.approx(0.7)), ("b", 0.6), ("e", 0.6)]
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_repeats_itself_by_its_seed(name):
-    def draws(seed: int) -> list[str]:
-        study = optuna.create_study(sampler=SAMPLERS[name].make(seed))
-        words = CategoricalDistribution([str(number) for number in range(50)])
-        return [study.ask({"word": words}).params["word"] for _ in range(8)]
-
-    assert SAMPLERS[name].name == name
-    assert draws(1) == draws(1) != draws(2)
-
-
-def test_tpe_models_parameters_together_and_avoids_what_runs():
-    distributions = {name: CategoricalDistribution(list(range(8))) for name in ("a", "b")}
-    sampler = SAMPLERS["tpe"].make(0)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    for number in range(12):
-        trial = optuna.trial.create_trial(
-            params={"a": number % 8, "b": number % 8}, distributions=distributions, value=float(number % 8 == 3)
-        )
-        study.add_trial(trial)
-    assert set(sampler.infer_relative_search_space(study, study.trials[0])) == {"a", "b"}
-    alone, beside = (
-        optuna.samplers.TPESampler(seed=0, multivariate=True, constant_liar=liar) for liar in (False, True)
-    )
-    assert vars(sampler)["_constant_liar"] is vars(beside)["_constant_liar"] is not vars(alone)["_constant_liar"]
-
-
-@pytest.mark.parametrize(("epochs", "rungs"), [(8, [2, 4]), (9, [3, 6]), (1, [1])])
-def test_asha_judges_at_a_quarter_and_at_half_and_keeps_the_better_half(epochs, rungs):
-    def stopped_at(value: float) -> int | None:
-        trial = study.ask()
-        for epoch in range(1, epochs + 1):
-            trial.report(value, epoch)
-            if trial.should_prune():
-                study.tell(trial, state=TrialState.PRUNED)
-                return epoch
-        study.tell(trial, value)
-        return None
-
-    study = optuna.create_study(direction="maximize", pruner=SCHEDULERS["asha"].make(epochs))
-    good = [stopped_at(value) for value in (0.5, 0.6, 0.7, 0.8, 0.9)]
-    assert good == [None] * 5
-    assert stopped_at(0.75) is None, "third of six"
-    assert stopped_at(0.1) == rungs[0]
-    assert stopped_at(0.95) is None
-
-
-def test_no_scheduler_stops_nothing():
-    study = optuna.create_study(direction="maximize", pruner=SCHEDULERS["none"].make(4))
-    for value in (0.9, 0.1):
-        trial = study.ask()
-        for epoch in range(1, 5):
-            trial.report(value, epoch)
-            assert not trial.should_prune()
-        study.tell(trial, value)
