@@ -223,7 +223,8 @@ def test_a_space_without_a_backbone_needs_the_sites_of_a_network():
         _ = space().bound
     own = SearchSpace.from_dict(ONE_SITE, table=densenet_table())
     assert own.bound.table == densenet_table()
-    assert own.backbone == {}
+    assert (own.backbone, own.in_channels) == ({}, 3)
+    assert SearchSpace.load("resnet18_attn").in_channels == 3
     assert own.check(own.placement({"transition1.attention": "none"})) is None
 
 
