@@ -30,6 +30,7 @@ from nas_attn.space.fit import (
     resolve_placement,
 )
 from nas_attn.space.patterns import position_of
+from nas_attn.space.published import load_published
 from nas_attn.space.search_space import SearchSpace
 
 ONE_SITE: dict[str, Any] = {
@@ -319,6 +320,11 @@ def test_a_pattern_without_a_site_names_the_command_that_lists_those_of_this_net
     record = {**ONE_SITE, **backbone, "sites": [{"match": ["nothing"], "attentions": ["se"]}]}
     with pytest.raises(SpaceError, match=rf"\(`{lists}` lists them\)\.$"):
         SearchSpace.from_dict(record, where).bind(table)
+
+
+def test_a_published_network_has_the_sites_of_its_own_image_size():
+    network = replace(load_published("cbam_resnet18"), image_size=64)
+    assert network.table.image_size == 64
 
 
 def test_a_path_is_shown_from_the_working_directory_if_it_lies_inside(tmp_path, monkeypatch):
