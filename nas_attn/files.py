@@ -17,6 +17,7 @@ from typing import IO, Any
 log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).resolve().parent
+_PART = ".part"
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, durable: bool = False) -> None:
@@ -30,7 +31,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, durable: bo
     Raises: OSError if the file cannot be written; the old file is unchanged and no temporary file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
     try:
         with part.open("xb") as file:
             write(file)
@@ -42,6 +43,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, durable: bo
         with suppress(OSError):
             part.unlink()
         raise
+
+
+def is_part(path: Path) -> bool:
+    """Return whether this is a temporary file of `write_whole`; one that stays is of a process that was killed."""
+    return path.name.startswith(".") and path.name.endswith(_PART)
 
 
 def write_text(path: Path, text: str) -> None:

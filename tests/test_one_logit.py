@@ -311,14 +311,14 @@ def test_the_page_says_one_logit_and_two_classes(run: RunRecord) -> None:
     assert "one logit" in page
     assert ", 2 classes)" in page
     assert "1 classes" not in page
-    assert "above 0 it means 'dog', else 'cat'" in (run.folder / "log.txt").read_text()
+    assert "above 0 it means 'dog', otherwise 'cat'" in (run.folder / "log.txt").read_text()
 
 
 def test_the_plan_says_what_the_logit_means(run: RunRecord, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["search", "--dry-run", "--space", str(folder.parent / "tiny.toml"), "--one-logit", "--image-size", "8"]
     assert main([*words, "--data", f"folder:{folder}", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert "The network gives one logit: above 0 it means 'dog', else 'cat'." in out
+    assert "The network returns one logit: above 0 it means 'dog', otherwise 'cat'." in out
     bare = site_table(run.config["space"]["backbone"], num_classes=1, in_channels=1, image_size=8)
     assert f"{bare.n_parameters:,}" in out
 

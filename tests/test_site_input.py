@@ -82,7 +82,7 @@ def test_of_many_sites_the_nearest_few_are_named_and_the_command_that_lists_them
 
 def test_a_pattern_is_no_name_of_a_placement():
     with pytest.raises(
-        SpaceError, match=r"names each site, but got 'stage\*\.block1\.branch' for backbone 'resnet18': patt"
+        SpaceError, match=r"must name each site, but got 'stage\*\.block1\.branch' for backbone 'resnet18': use patt"
     ):
         _built("resnet18", "stage*.block1.branch")
 

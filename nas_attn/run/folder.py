@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from nas_attn.config import Recipe, before_settings
 from nas_attn.errors import RunError
-from nas_attn.files import content_digest, file_digest, write_whole
+from nas_attn.files import content_digest, file_digest, is_part, write_whole
 from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import Measurements, RunRecord
 
@@ -78,6 +78,9 @@ class RunFolder:
                 f"The run folder {self.path} must be writable, but: {error.strerror}. Choose another --out."
             ) from error
         try:
+            for path in self.path.rglob(".*"):
+                if is_part(path):  # of a driver that was killed while it wrote
+                    path.unlink()
             yield
         finally:
             lock.release()
@@ -89,7 +92,8 @@ class RunFolder:
         """
         if not self.config.exists():
             known = {"driver.lock", self.log.name}
-            if self.path.is_dir() and any(entry.name not in known for entry in self.path.iterdir()):
+            others = [entry for entry in self.path.iterdir() if entry.name not in known] if self.path.is_dir() else []
+            if any(not is_part(entry) for entry in others):
                 raise RunError(
                     f"The folder {self.path} contains other files and no config.json, so it is not a run: "
                     "choose another --out."
