@@ -71,7 +71,19 @@ def test_a_stopped_trial_has_the_last_value_of_its_curve(tmp_path):
         ledger.report(number, 1, 0.3)
         ledger.report(number, 2, 0.2)
         ended = ledger.finish(number, Outcome("pruned"))
-    assert (ended.state, ended.value) == ("pruned", 0.2)
+        (stored,) = ledger.records()
+        trial = optuna.load_study(study_name=SEARCH, storage=ledger._storage).trials[0]
+    assert (ended.state, ended.value) == (stored.state, stored.value) == ("pruned", 0.2)
+    assert trial.value == 0.2
+
+
+def test_a_stopped_trial_of_an_older_version_has_the_last_value_of_its_curve(tmp_path):
+    with ledger_in(tmp_path) as ledger:
+        number = ledger.begin("search", NONE, 0, 4, COST).number
+        ledger.report(number, 3, 0.4)
+        ledger._storage.set_trial_state_values(ledger._ids[number], optuna.trial.TrialState.PRUNED, None)
+        (stored,) = ledger.records()
+    assert (stored.state, stored.value) == ("pruned", 0.4)
 
 
 def test_a_trial_that_another_program_queued_counts_as_running(tmp_path):

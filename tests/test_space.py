@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import time
 import timeit
 from dataclasses import replace
 from typing import Any
@@ -323,7 +324,8 @@ def test_a_placement_its_cost_and_its_check_take_less_than_a_third_of_a_millisec
     bound = BOUND["densenet_attn"]
     params = bound.params(bound.everywhere("gam"))
     assert params is not None
-    seconds = min(timeit.repeat(lambda: bound.check(bound.placement(params)), number=20, repeat=10)) / 20
+    check = timeit.Timer(lambda: bound.check(bound.placement(params)), timer=time.process_time)
+    seconds = min(check.repeat(number=100, repeat=5)) / 100  # of the processor: other jobs do not count
     assert seconds < 0.3e-3
 
 

@@ -154,10 +154,11 @@ class Ledger:
 
     def finish(self, number: int, outcome: Outcome) -> TrialRecord:
         """Write the outcome of a running trial, and return its row; it survives a loss of power."""
-        self._write_end(number, outcome)
-        return self._running.pop(number).ended(outcome)
+        record = self._running.pop(number).ended(outcome)
+        self._write_end(number, outcome, record.value)
+        return record
 
-    def _write_end(self, number: int, outcome: Outcome) -> None:
+    def _write_end(self, number: int, outcome: Outcome, value: float | None) -> None:
         trial_id = self._ids[number]
         self._storage.set_trial_user_attr(trial_id, "seconds", round(outcome.seconds, 3))
         if outcome.facts:
@@ -165,7 +166,7 @@ class Ledger:
         if outcome.reason is not None:
             self._storage.set_trial_user_attr(trial_id, "cause", outcome.cause)
             self._storage.set_trial_user_attr(trial_id, "reason", outcome.reason)
-        values = None if outcome.value is None else [outcome.value]
+        values = None if value is None else [value]
         self._pragma("synchronous=FULL")
         self._storage.set_trial_state_values(trial_id, _STATES[outcome.state], values)
         self._pragma("wal_checkpoint(PASSIVE)")
@@ -186,7 +187,7 @@ class Ledger:
         dead = [record.number for record in self.records() if record.state == "running"]
         for number in dead:
             reason = "The run ended while this trial was running; it is run again."
-            self._write_end(number, Outcome("fail", cause="interrupted", reason=reason))
+            self._write_end(number, Outcome("fail", cause="interrupted", reason=reason), None)
         return len(dead)
 
     def _pragma(self, pragma: str) -> None:
@@ -226,6 +227,10 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     attributes = trial.user_attrs
     stage: Stage = attributes.get("stage", "search")
     state = _NAMES[trial.state]
+    curve = dict(sorted(trial.intermediate_values.items()))
+    value = trial.value
+    if state == "pruned" and value is None and curve:  # as older versions wrote it
+        value = curve[max(curve)]
     return TrialRecord(
         number=trial.number,
         stage=stage,
@@ -234,8 +239,8 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         key=attributes.get("key", ""),
         seed=attributes.get("seed", 0),
         epochs=attributes.get("epochs", 0),
-        value=trial.value if state in ("complete", "pruned") else None,
-        curve=dict(sorted(trial.intermediate_values.items())),
+        value=value if state in ("complete", "pruned") else None,
+        curve=curve,
         params=dict(trial.params),
         n_parameters=attributes.get("n_parameters"),
         n_macs=attributes.get("n_macs"),
