@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from generators.markdown import block, code, plain, sections, table, toml, value
+from generators.markdown import block, code, options_table, plain, sections, table, toml
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry, Option, load_class
 from nas_attn.attention.options import resolve_options
+from nas_attn.cli.lists import value_range
 from nas_attn.space.fit import Cost, entry_cost
 
 MAPS = ((64, 56), (256, 14), (512, 7))
@@ -66,7 +67,7 @@ def _page(entry: Entry) -> str:
         "## Where it fits",
         _where(entry),
         "## Options",
-        _options(entry),
+        options_table(entry.options, value_range),
         "## Cost",
         _costs(entry),
         *([f"Per map: {documented['Cost']}"] if "Cost" in documented else []),
@@ -92,29 +93,6 @@ def _where(entry: Entry) -> str:
     size = f"The smallest map is {entry.smallest_map}x{entry.smallest_map}."
     kinds = ", ".join(code(kind) for kind in entry.kinds)
     return " ".join([f"Kinds of site: {kinds}.", size, *(note for note, holds in notes.items() if holds)])
-
-
-def _options(entry: Entry) -> str:
-    if not entry.options:
-        return "It has none."
-    rows = [
-        (code(option.name), code(value(option.default)), _values(option), plain(option.about))
-        for option in entry.options
-    ]
-    return table(("option", "default", "values", "meaning"), rows)
-
-
-def _values(option: Option) -> str:
-    """Return in words what values an option takes."""
-    if option.type == "bool":
-        return "true, false"
-    if option.choices:
-        words = ", ".join(value(choice) for choice in option.choices)
-    else:
-        noun = "odd " if option.odd else "whole " if option.type == "int" else ""
-        low = "" if option.low is None else f"{option.low:g}"
-        words = f"{noun}{low} to {option.high:g}" if option.high is not None else f"{noun}from {low}"
-    return f"{words}, auto" if option.optional else words
 
 
 def _costs(entry: Entry) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 _SECTION = re.compile(r"(?P<name>Source|Departs|Args|Shape|Units|Cost|Raises):\s*(?P<text>.*)")
@@ -65,3 +65,11 @@ def sections(documented: Any) -> dict[str, str]:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
+
+
+def options_table(options: Sequence[Any], values: Callable[[Any], str]) -> str:
+    """Return the table of a record's options; `values` describes the values of one."""
+    if not options:
+        return "It has none."
+    rows = [(code(option.name), code(value(option.default)), values(option), plain(option.about)) for option in options]
+    return table(("option", "default", "values", "meaning"), rows)

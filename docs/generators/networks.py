@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from generators.markdown import block, code, plain, table, value
+from generators.markdown import block, code, options_table, plain, table, value
 from nas_attn.backbones.catalog import BACKBONES, check_backbone
 from nas_attn.backbones.entry import Backbone, BackboneOption
 from nas_attn.backbones.site_table import site_table
@@ -62,7 +62,7 @@ def _page(entry: Backbone) -> str:
         f"Smallest image: {smallest}x{smallest} pixels. At the default of {default}x{default}, with 3 channels and 10 "
         f"classes, it has {sites.n_parameters:,} parameters and needs {sites.n_macs:,} multiply-adds for an image.",
         "## Options",
-        _options(entry),
+        options_table(entry.options, _values),
         "## Kinds of site",
         _kinds(sites),
         "## Sites",
@@ -76,16 +76,6 @@ def _page(entry: Backbone) -> str:
     if sites.stacking:
         parts.insert(3, f"!!! note\n    {plain(sites.stacking)}")
     return "\n\n".join(part for part in parts if part)
-
-
-def _options(entry: Backbone) -> str:
-    if not entry.options:
-        return "It has none."
-    rows = [
-        (code(option.name), code(value(option.default)), _values(option), plain(option.about))
-        for option in entry.options
-    ]
-    return table(("option", "default", "values", "meaning"), rows)
 
 
 def _values(option: BackboneOption) -> str:

@@ -82,7 +82,7 @@ def print_attention(name: str) -> None:
         for column in ("option", "default", "values", "description"):
             options.add_column(column)
         for option in entry.options:
-            options.add_row(*map(Text, (option.name, _shown(option.default), _values(option), option.about)))
+            options.add_row(*map(Text, (option.name, _shown(option.default), value_range(option), option.about)))
         console.print(options)
 
 
@@ -231,7 +231,7 @@ def _cost(entry: Entry) -> Cost | None:
     return entry_cost(entry, CHANNELS, resolve_options(entry, CHANNELS, {}, CONTEXT), CONTEXT)
 
 
-def _values(option: Option) -> str:
+def value_range(option: Option) -> str:
     """Return the values of an option as text."""
     if option.type == "bool":
         return "true, false"
