@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import own_networks as own
 import pytest
+from site_tables import make_site, make_table
 from torch import nn
 
 from nas_attn.backbones.catalog import BACKBONES
@@ -112,6 +114,16 @@ def test_in_a_network_of_ones_own_a_block_is_what_opens():
 
 def test_last_lies_before_the_pooling_to_a_pixel():
     assert _names("last", own_table(own.wrap(own.Block(8, 8)), **SMALL)) == ["1"]
+
+
+def test_last_lies_behind_a_pooling_that_larger_maps_follow():
+    before, pool, behind = (
+        make_site("a", 8, 4, "s"),
+        make_site("pool", 8, 4, "s", kind="head"),
+        make_site("b", 8, 2, "s"),
+    )
+    assert _names("last", make_table(before, pool, behind)) == ["b"]
+    assert _names("last", make_table(before, pool, replace(behind, height=1, width=1))) == ["a"]
 
 
 class Named(nn.Module):

@@ -134,6 +134,7 @@ def test_a_backbone_may_be_a_name_alone():
             "must be one of gate, residual, concat, addend, but got 'residal': did you mean 'residual'?",
         ),
         ('match = ["denseblock*"]', 'match = "denseblock*"', "write match = ['denseblock*']."),
+        ('match = ["denseblock*"]', 'match = ["denseblock*", 3]', "'match' in [[sites]] 1 of"),
         ('match = ["denseblock*"]\n', "", "mine.toml must have either 'match' or 'one_of', but it has neither."),
         ('title = "A test"', "", "Key 'title' is missing in"),
         ("90_000", '"many"', "'max_params' in [limits] of"),
