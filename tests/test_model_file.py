@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from nas_attn.data.arrays import resized, with_channels
-from nas_attn.errors import DataError, FileError
+from nas_attn.errors import FileError
 from nas_attn.files import content_digest
 from nas_attn.model.build import build_model
 from nas_attn.model.file import ModelFile, load_model, read_model_file, save_model
@@ -293,30 +293,6 @@ def test_uint8_images_become_what_the_training_saw_bit_for_bit(preprocess, chann
     assert torch.equal(preprocess(images[1]), expected[1:2])
     assert torch.equal(preprocess(tensor[1]), expected[1:2])
     torch.testing.assert_close(preprocess(tensor / 255), expected, atol=0.02, rtol=0)
-
-
-def test_pil_images_of_any_size_and_mode():
-    images = [
-        Image.new(mode, size, 0) for mode, size in (("RGBA", (9, 5)), ("L", (3, 4)), ("P", (8, 8)), ("1", (7, 7)))
-    ]
-    assert COLOUR(images).shape == (4, 3, 6, 6)
-    wide = Image.fromarray(np.full((4, 4), 257 * 100, np.uint16))
-    assert torch.equal(PREPROCESS(wide), PREPROCESS(Image.new("L", (4, 4), 100)))
-
-
-@pytest.mark.parametrize(
-    ("images", "sentence"),
-    [
-        (torch.zeros(8, 8), r"must be \(N, C, H, W\) or \(C, H, W\) with C = 1 or 3, but are \(8, 8\)"),
-        (torch.zeros(1, 2, 8, 8), r"but are \(1, 2, 8, 8\)"),
-        (torch.zeros(1, 8, 8, dtype=torch.int64), "uint8 .* or floating .* but are torch.int64"),
-        ("image.png", "must be tensors or PIL images, but got str"),
-        ([], "must be tensors or PIL images, but got list"),
-    ],
-)
-def test_what_is_no_image_is_refused(images, sentence):
-    with pytest.raises(DataError, match=sentence):
-        PREPROCESS(images)
 
 
 def test_two_lines_are_enough(saved):

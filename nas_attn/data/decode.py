@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nas_attn.config import n_cores
 from nas_attn.data.arrays import DAMAGED, Pixels
 from nas_attn.data.entry import Progress, no_progress
-from nas_attn.errors import DataError
+from nas_attn.errors import DataError, first_line
 from nas_attn.files import cache_path, code_digest, write_whole
 
 if TYPE_CHECKING:
@@ -136,6 +136,24 @@ def decode_all(
     channels = 1 if grey[kept].all() else 3
     whole = channels == 3 and not skipped
     return Decoded(pixels if whole else np.ascontiguousarray(pixels[kept, ..., :channels]), kept, skipped)
+
+
+def decode_image(path: Path, size: int) -> Pixels:
+    """Return one file as the training images of a folder are read. Raises: DataError if it is no image.
+
+    Shape: (size, size, 1) for a grey image, otherwise (size, size, 3).
+    """
+    pixels = np.empty((size, size, 3), np.uint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns about unusual files that it can read
+            grey = _decode(path, pixels)
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise DataError(f"The image {path} cannot be read: {reason}.") from error
+    except Exception as error:  # a damaged file raises anything, from SyntaxError to struct.error
+        raise DataError(f"The image {path} is damaged: {type(error).__name__}: {first_line(error)}.") from error
+    return pixels[..., :1] if grey else pixels
 
 
 def _decode(path: Path, into: Pixels) -> bool:

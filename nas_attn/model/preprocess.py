@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas_attn.data.arrays import resized, with_channels
+from nas_attn.data.decode import decode_image
 from nas_attn.errors import DataError
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as for the training images
+_ROUNDING = 1e-5
+"""Distance from [0, 1] that a floating image may have: a resize in float32 overshoots by rounding."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """Convert images to grey or colour, resize and normalise them as the training images were.
 
-    uint8 images are processed by the same code as the training images; floating ones are resized by torch (bilinear,
-    antialiased), which differs by rounding.
+    Files, PIL images and uint8 values are processed by the same code as the training images; floating ones are resized
+    by torch (bilinear, antialiased), which differs by rounding. An alpha channel of a file or a PIL image is dropped.
 
     Args:
         image_size: Height and width of the result.
         mean, std: Per channel, for pixels between 0 and 1.
 
-    Shape: (N, C, H, W), (C, H, W), a PIL image, or a sequence of PIL images -> (N, len(mean), size, size).
+    Shape: n images -> (n, len(mean), image_size, image_size). See `__call__` for what an image may be.
     """
 
     image_size: int
@@ -40,24 +44,42 @@ class Preprocess:
         """Return a float32 batch, also for one image.
 
         Args:
-            images: uint8 tensors of 0 to 255, floating ones of 0 to 1, or PIL images of any mode and size.
-        Raises: DataError for anything that is not an image.
+            images: One image, a batch, or a list of either. An image is the path of a file, a PIL image of any mode
+                and size, a numpy array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W); a batch is an array
+                (N, H, W, C) or a tensor (N, C, H, W). Values are uint8 (0 to 255) or floating (0 to 1).
+        Raises: DataError for anything else, and for a file that is no image.
         """
+        if isinstance(images, str | np.ndarray | Tensor) or not isinstance(images, Iterable):
+            return self._batch(images)
+        batches = [self._batch(image) for image in images]
+        if not batches:
+            raise DataError("At least one image is needed, but the list of images is empty.")
+        return torch.cat(batches)
+
+    def _batch(self, image: Any) -> Tensor:
+        """Return one image, or one array or tensor of several, as a batch."""
         channels, size = len(self.mean), self.image_size
-        if not isinstance(images, Tensor):
-            pixels = [resized(with_channels(one, channels), size) for one in _pil_arrays(images)]
-            return self._normalised(torch.from_numpy(np.concatenate(pixels)).permute(0, 3, 1, 2).float())
-        batch = images[None] if images.ndim == 3 else images
-        found = batch.shape[1] if batch.ndim == 4 else 0
-        if found != channels and not {found, channels} <= {1, 3}:
-            raise DataError(f"Images must be (N, C, H, W) or (C, H, W) with C = 1 or 3, but are {tuple(images.shape)}.")
-        if batch.dtype == torch.uint8:
-            array = batch.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-            whole = torch.from_numpy(resized(with_channels(array, channels), size)).to(batch.device)
-            return self._normalised(whole.permute(0, 3, 1, 2).float())
-        if not batch.is_floating_point():
-            raise DataError(f"Images must be uint8 (0 to 255) or floating (0 to 1), but are {batch.dtype}.")
-        return self._normalised(255 * _resized(_with_channels(batch.float(), channels), size))
+        if isinstance(image, str | Path):
+            return self._from_bytes(with_channels(decode_image(Path(image), size)[None], channels))
+        if hasattr(image, "convert"):
+            return self._from_bytes(resized(with_channels(_pil_array(image), channels), size))
+        if isinstance(image, np.ndarray):
+            image = torch.tensor(_four_axes(image, channels)).permute(0, 3, 1, 2)
+        elif isinstance(image, Tensor):
+            image = _four_dimensions(image, channels)
+        else:
+            raise DataError(
+                f"Images must be paths, PIL images, numpy arrays or tensors, but got {type(image).__name__}."
+            )
+        if image.dtype == torch.uint8 and {image.shape[1], channels} <= {1, 3}:
+            array = image.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            return self._from_bytes(resized(with_channels(array, channels), size)).to(image.device)
+        values = image.float() / 255 if image.dtype == torch.uint8 else _checked_range(image)
+        return self._normalised(255 * _resized(_with_channels(values, channels), size))
+
+    def _from_bytes(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Shape: (N, size, size, C) -> (N, C, size, size)."""
+        return self._normalised(torch.tensor(pixels).permute(0, 3, 1, 2).float())
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         """Normalise pixels of 0 to 255 as the training loop does."""
@@ -66,15 +88,63 @@ class Preprocess:
         return ((pixels - 255 * mean) * (1 / (255 * std))).contiguous()
 
 
-def _pil_arrays(images: Any) -> list[NDArray[np.uint8]]:
-    """Return PIL images as arrays (1, H, W, C); C is 1 for grey images."""
-    many = list(images) if isinstance(images, Sequence) else [images]
-    if not many or not all(hasattr(image, "convert") for image in many):
-        raise DataError(f"Images must be tensors or PIL images, but got {type(images).__name__}.")
-    return [_pil_array(image) for image in many]
+def _four_axes(array: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Return an array as (N, H, W, C). Raises: DataError for another shape, or another type than uint8 or floating."""
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise DataError(f"Images must be uint8 (0 to 255) or floating (0 to 1), but are {array.dtype}.")
+    four = array[None, ..., None] if array.ndim == 2 else array[None] if array.ndim == 3 else array
+    if four.ndim == 4 and _converts(four.shape[3], channels) and four.size:
+        return four if array.dtype != np.float16 else four.astype(np.float32)
+    hint = ""
+    if four.ndim == 4 and _converts(four.shape[1], channels):
+        axes = (1, 2, 0) if array.ndim == 3 else (0, 2, 3, 1)
+        hint = f": put the channels last by array.transpose{axes}, or pass a tensor"
+    known = _known_channels(channels)
+    raise DataError(
+        f"An array of images must be (H, W), (H, W, C) or (N, H, W, C) with C = {known}, but is {array.shape}{hint}."
+    )
+
+
+def _four_dimensions(tensor: Tensor, channels: int) -> Tensor:
+    """Return a tensor as (N, C, H, W). Raises: DataError for another shape, or another type than uint8 or floating."""
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+        raise DataError(f"Images must be uint8 (0 to 255) or floating (0 to 1), but are {tensor.dtype}.")
+    four = tensor[None, None] if tensor.ndim == 2 else tensor[None] if tensor.ndim == 3 else tensor
+    if four.ndim == 4 and _converts(four.shape[1], channels) and four.numel():
+        return four
+    hint = ""
+    if four.ndim == 4 and _converts(four.shape[3], channels):
+        axes = (2, 0, 1) if tensor.ndim == 3 else (0, 3, 1, 2)
+        hint = f": put the channels first by tensor.permute{axes}"
+    raise DataError(
+        f"A tensor of images must be (H, W), (C, H, W) or (N, C, H, W) with C = {_known_channels(channels)}, "
+        f"but is {tuple(tensor.shape)}{hint}."
+    )
+
+
+def _converts(found: int, channels: int) -> bool:
+    """Return whether images of `found` channels can be converted to `channels`."""
+    return found == channels or {found, channels} <= {1, 3}
+
+
+def _known_channels(channels: int) -> str:
+    return "1 or 3" if channels in (1, 3) else str(channels)
+
+
+def _checked_range(values: Tensor) -> Tensor:
+    """Return floating values as float32. Raises: DataError if one lies outside [0, 1] or is not a number."""
+    values = values.float()
+    low, high = (float(bound) for bound in values.aminmax())
+    if low >= -_ROUNDING and high <= 1 + _ROUNDING:  # false for NaN too
+        return values
+    raise DataError(
+        f"Floating images must lie between 0 and 1, but these lie between {low:g} and {high:g}: divide values of 0 to "
+        "255 by 255, or pass them as uint8, and do not normalise before."
+    )
 
 
 def _pil_array(image: Any) -> NDArray[np.uint8]:
+    """Return a PIL image as (1, H, W, C); C is 1 for a grey image."""
     if image.mode.startswith("I"):  # 16-bit grey: PIL's own conversion clips values above 255
         wide = np.asarray(image).astype(np.int64)
         return np.clip((wide + 128) // 257, 0, 255).astype(np.uint8)[None, ..., None]
