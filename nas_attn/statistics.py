@@ -7,7 +7,7 @@ not finite are left out. The unit of every result is that of the values.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
@@ -17,6 +17,9 @@ CONFIDENCE = 0.95
 
 DIGITS = 12
 """Decimals that differences are rounded to, so that equal differences are equal in floating point too."""
+
+SEEDS_AND_IMAGES, SEEDS_ONLY = "new seeds and new images of this kind", "new seeds only"
+"""What an interval is for: other networks on other images, or other networks on the same images."""
 
 Verdict = Literal["better", "worse", "within noise", "not known"]
 
@@ -28,6 +31,8 @@ class Summary:
     Args:
         sd: Standard deviation with n - 1 in the denominator; None for one value and for an unpaired difference.
         low, high: Ends of the confidence interval of the mean; None where n or the spread is too small for one.
+        covers: What the interval is for, `SEEDS_AND_IMAGES` or `SEEDS_ONLY`; empty where that was not said.
+        why: Why there is no interval, as a sentence without its full stop; empty where that was not said.
     """
 
     n: int
@@ -35,6 +40,8 @@ class Summary:
     sd: float | None = None
     low: float | None = None
     high: float | None = None
+    covers: str = ""
+    why: str = ""
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -76,6 +83,58 @@ def t_quantile(probability: float, degrees: float) -> float:
     from scipy.special import stdtrit  # on use: most commands of the package need no interval
 
     return float(stdtrit(degrees, probability))
+
+
+def p_value(mean: float, variance: float, degrees: float) -> float:
+    """Return the two-sided p-value of a mean against 0, by Student's t distribution.
+
+    It is below 1 - confidence exactly where the t interval of that confidence leaves out 0.
+
+    >>> round(p_value(1.0, 0.16, 4), 4)
+    0.0668
+    """
+    return 2.0 * _above(abs(mean), variance, degrees)
+
+
+def equality_p_value(mean: float, variance: float, degrees: float, margin: float) -> float:
+    """Return the p-value of "the true mean lies beyond the margin", by two one-sided t tests.
+
+    Source: Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987).
+
+    Args:
+        margin: Greatest difference that counts as equal, at least 0; with 0, nothing is equal.
+    """
+    return _above(margin - abs(mean), variance, degrees)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return Holm's adjusted p-values: a family may reject all that are at most its level.
+
+    With that rule, the probability of any false rejection is at most the level, however the values depend on each
+    other.
+
+    Args:
+        p_values: None for a comparison that was not tested: it stays None, and does not count.
+
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979).
+
+    >>> holm([0.01, None, 0.04, 0.03])
+    [0.03, None, 0.06, 0.06]
+    """
+    tested = sorted((value, at) for at, value in enumerate(p_values) if value is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (value, at) in enumerate(tested):
+        highest = max(highest, min((len(tested) - rank) * value, 1.0))
+        adjusted[at] = highest
+    return adjusted
+
+
+def _above(value: float, variance: float, degrees: float) -> float:
+    """Return the probability that t times the standard error lies above a value."""
+    from scipy.special import stdtr
+
+    return float(stdtr(degrees, -value / math.sqrt(variance)))
 
 
 def summarize(

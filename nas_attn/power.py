@@ -1,0 +1,74 @@
+"""How many seeds, or how many images, would tell a difference: power from the observed spread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nas_attn.crossed import FEWEST_SEEDS, Crossed, expected
+from nas_attn.statistics import CONFIDENCE, DIGITS, t_quantile
+
+LEVEL = round(1.0 - CONFIDENCE, DIGITS)
+POWER = 0.8
+"""Probability with which a true difference is to be told."""
+
+MOST_IMAGES = 10_000_000
+
+
+def power(found: Crossed, difference: float, level: float = LEVEL, *, n_seeds: int, n_images: int) -> float:
+    """Return the probability that a true difference is decided with so many seeds and images.
+
+    The variance components are taken as known; the degrees of freedom are those that they lead to.
+
+    Args:
+        found: The crossed components of the observed difference.
+        difference: The true difference, in the unit of the values.
+        level: Two-sided level of the test.
+    """
+    from scipy.special import stdtr
+
+    planned = expected(found, n_seeds=n_seeds, n_images=n_images)
+    if planned.variance <= 0.0:
+        return 1.0 if difference else 0.0
+    shift = abs(difference) / planned.error
+    return float(stdtr(planned.degrees, shift - t_quantile(1.0 - level / 2, planned.degrees)))
+
+
+def seeds_to_tell(
+    found: Crossed, difference: float, level: float = LEVEL, *, wanted: float = POWER, at_most: int = 1_000
+) -> int | None:
+    """Return the fewest seeds that would tell a true difference on as many images, or None if `at_most` would not.
+
+    It is None too where the images alone forbid it: their part of the variance stays however many seeds there are.
+
+    Args:
+        wanted: Probability of a decision, above the level.
+    """
+
+    def enough(n_seeds: int) -> bool:
+        return power(found, difference, level, n_seeds=n_seeds, n_images=found.n_images) >= wanted
+
+    return _fewest(enough, FEWEST_SEEDS, at_most)
+
+
+def images_to_tell(
+    found: Crossed, difference: float, level: float = LEVEL, *, wanted: float = POWER, at_most: int = MOST_IMAGES
+) -> int | None:
+    """Return the fewest test images that would tell a true difference with as many seeds, or None if there are none.
+
+    It is None where the seeds alone forbid it, or where it takes more than `at_most`.
+    """
+
+    def enough(n_images: int) -> bool:
+        return power(found, difference, level, n_seeds=found.n_seeds, n_images=n_images) >= wanted
+
+    return _fewest(enough, 2, at_most)
+
+
+def _fewest(enough: Callable[[int], bool], least: int, most: int) -> int | None:
+    """Return the smallest number that is enough, by bisection; more is never worse."""
+    if not enough(most):
+        return None
+    while least < most:
+        middle = (least + most) // 2
+        least, most = (least, middle) if enough(middle) else (middle + 1, most)
+    return least
