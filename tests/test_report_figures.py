@@ -73,7 +73,7 @@ def test_drawing_fills_the_sites_of_the_placement_and_no_other():
         site.name for site in make_run().table.sites if "layer" in site.name
     }
     fills = {name: re.search(rf'<g id="network-{name}">.*?<use [^>]*fill: var\(--(\w+)\)', page)[1] for name in titles}
-    families = {"transition1": "f0", "denseblock2": "f2"}  # cbam, gam, se, triple
+    families = {"transition1": "f1", "denseblock2": "f0"}
     assert fills == {name: families.get(name, "paper") for name in titles}
     shown = " ".join(Reader(page).texts["svg"])
     assert "reduction 16" in shown

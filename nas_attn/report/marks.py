@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import RunRecord, TrialRecord
 from nas_attn.report.importance import rows_of
-from nas_attn.report.palette import N_FAMILIES
+from nas_attn.report.palette import family_colour
 from nas_attn.report.tables import BARE, FOUND, Arm, Step, main_family, measured, names_in, trials_of
 from nas_attn.report.words import CAUSES, Scale, minus
 
@@ -23,7 +23,7 @@ class Mark:
     Args:
         x, y: In the units of the axes; y is None for a trial without a value.
         shape: `dot`, `ring`, `triangle`, `cross`, `diamond` or `star`.
-        colour: A name of the palette: `f0` to `f7` for families, `plain` for no attention.
+        colour: A name of the palette: `f0`, `f1`, ... for families, `plain` for no attention.
         interval: Ends of the value's interval.
     """
 
@@ -36,12 +36,12 @@ class Mark:
 
 
 class Colours:
-    """One name of the palette for each family of attention, the same in the whole report."""
+    """One name of the palette for each family of attention, the same in every run."""
 
     def __init__(self, families: Iterable[str], table: SiteTable | None = None) -> None:
         names = sorted(set(families))
         self.table = table
-        self.by_family = {name: f"f{index % N_FAMILIES}" for index, name in enumerate(names)}
+        self.by_family = {name: family_colour(name) for name in names}
 
     @classmethod
     def of(cls, run: RunRecord) -> Colours:
@@ -52,7 +52,7 @@ class Colours:
 
     def family(self, name: str | None) -> str:
         """Return the colour of a family; `plain` for none."""
-        return self.by_family.get(name or BARE, "plain")
+        return "plain" if name in (None, BARE) else family_colour(name)
 
     def placement(self, placement: Placement) -> str:
         """Return the colour of the family that a placement uses most."""
