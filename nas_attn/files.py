@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -43,6 +44,23 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, durable: bo
         with suppress(OSError):
             part.unlink()
         raise
+
+
+def link_whole(source: Path, path: Path) -> None:
+    """Give a file a second name in one step, or a copy where the disk has no hard links; a missing folder is created.
+
+    Raises: OSError if it cannot be written; the old file is unchanged and no temporary file remains.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
+    try:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # a rename to another name of the same file leaves both
 
 
 def is_part(path: Path) -> bool:

@@ -18,7 +18,8 @@ from nas_attn.data.arrays import resized, with_channels
 from nas_attn.errors import FileError
 from nas_attn.files import content_digest
 from nas_attn.model.build import build_model
-from nas_attn.model.file import ModelFile, load_model, read_model_file, save_model
+from nas_attn.model.description import ModelFile, read_model_file
+from nas_attn.model.file import load_model, save_model
 from nas_attn.model.preprocess import Preprocess
 from nas_attn.placement import Placement
 from nas_attn.training.batches import normalised

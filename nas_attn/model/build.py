@@ -48,6 +48,8 @@ class AttentionModel(nn.Module):
     """Names of the classes, in the order of the probabilities; set by `load_model`."""
     probabilities: Callable[[Tensor], Tensor] | None
     """Converts logits to one probability per class name; set by `load_model` if the meaning of the logits is known."""
+    about: str | None
+    """What was loaded, in one sentence, also at the head of its `repr`; set by `load_model`."""
 
     def __init__(
         self, backbone: nn.Module, inserts: Mapping[str, Insert], placement: Placement, spec: Mapping[str, Any]
@@ -58,12 +60,16 @@ class AttentionModel(nn.Module):
         self.placement = placement
         self.spec = dict(spec)
         self.num_classes = self.in_channels = self.image_size = 0
-        self.preprocess = self.class_names = self.probabilities = None
+        self.preprocess = self.class_names = self.probabilities = self.about = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
         logits: Tensor = self.backbone(images)
         return logits
+
+    def extra_repr(self) -> str:
+        """Return what was loaded, or otherwise the placement."""
+        return self.about or str(self.placement)
 
     def insert_at(self, site: str) -> Insert:
         """Return the insert at a site of the placement. Raises: SpaceError if there is none."""

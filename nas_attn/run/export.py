@@ -1,15 +1,17 @@
-"""The export of the winner: `best.json` and its weights, with metrics, cost, recipe and provenance."""
+"""The export of the arms: `best.json` holds what is recommended, `arms/` every arm, each with its weights."""
 
 from __future__ import annotations
 
+import logging
+import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
-from nas_attn.backbones.weights import fill
+from nas_attn.answer import names_in
+from nas_attn.errors import RunStopped
 from nas_attn.model.build import build
 from nas_attn.model.file import save_model
 from nas_attn.placement import NONE, Placement
@@ -22,22 +24,71 @@ from nas_attn.study.stages import Stages
 _ELSEWHERE = ("sites", "searched_sites", "recipe")
 """Keys of `config.json` that `best.json` has elsewhere, or does not need."""
 
+log = logging.getLogger(__name__)
+
 
 def export(request: Request, stages: Stages, folder: RunFolder, measured: Mapping[str, Attempt]) -> None:
-    """Write `best.json` and `best.safetensors`: the best placement with attention, and the weights of its first seed.
+    """Write the model of every arm under `arms/`, and that of the recommended arm as `best.json`; the latter last.
 
-    If `recommended` is `none`, no attention was better on validation; the files still contain the best placement with
-    attention, for comparison. If no trial with attention has a value, they contain the bare network.
+    The weights are those of the arm's first retraining, as links to the files under `retrained/`. An arm whose first
+    retraining failed has none and is left out.
 
     Args:
         measured: Time and memory of the arms, by placement key.
+    Raises: RunStopped if the recommended arm is left out.
     """
-    assert stages.winner is not None, "the export needs a winner"
-    placement = stages.winner.placement or NONE
+    common = _common(request, stages)
+    names: dict[str, str] = {}
+    for label, placement in stages.arms():
+        name = file_name(label, names.values())
+        record = common | _of_arm(request, stages, label, placement, measured.get(placement.key))
+        if _save(request, stages, folder, placement, folder.arms / name, record):
+            names[label] = name
+        else:
+            log.warning("Arm '%s' has no model under %s: its first retraining left no weights.", label, folder.arms)
+    kept = {Path(name).stem for name in names.values()}
+    for file in folder.arms.glob("*"):
+        if file.stem not in kept:  # of an earlier `found #1`
+            file.unlink()
+    label, placement = recommended_arm(stages)
+    record = common | _of_arm(request, stages, label, placement, measured.get(placement.key))
+    if not _save(request, stages, folder, placement, folder.best, record):
+        raise RunStopped(
+            f"'{label}' is recommended, but the retraining of its first seed {stages.seeds[0]} failed and left no "
+            f"weights for {folder.best}."
+        )
+
+
+def recommended_arm(stages: Stages) -> tuple[str, Placement]:
+    """Return label and placement of the arm that a finished run recommends."""
+    assert stages.answer is not None, "the export needs an answer"
+    wanted = stages.answer.recommended
+    return next((label, placed) for label, placed in stages.arms() if wanted in (label, *names_in(label)))
+
+
+def file_name(label: str, taken: Collection[str] = ()) -> str:
+    """Return the name of an arm's JSON file: safe on every disk, and unlike those that are taken.
+
+    >>> file_name("found #1 = se everywhere"), file_name("SE (mine)", ["se-mine.json"])
+    ('found-1-se-everywhere.json', 'se-mine-2.json')
+    """
+    stem = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")[:80] or "arm"
+    number = 1
+    while (name := f"{stem}-{number}.json" if number > 1 else f"{stem}.json") in taken:
+        number += 1
+    return name
+
+
+def _save(
+    request: Request, stages: Stages, folder: RunFolder, placement: Placement, path: Path, record: Mapping[str, Any]
+) -> bool:
+    """Write a model with the weights of its first retraining; return whether these exist."""
+    weights = folder.weights.path(placement.key, stages.seeds[0], stages.retrain_epochs)
+    if not weights.is_file():
+        return False
     model = build(request.backbone, placement, request.shape, seed=stages.seeds[0])
-    fill(model, load_file(folder.weights.path(placement, stages.seeds[0], stages.retrain_epochs)))
-    model.eval()
-    save_model(model, folder.best, record=_record(request, stages, placement, measured.get(placement.key)))
+    save_model(model, path, record=record, weights=weights)
+    return True
 
 
 def _figures(attempt: Attempt | None) -> dict[str, Any]:
@@ -47,10 +98,26 @@ def _figures(attempt: Attempt | None) -> dict[str, Any]:
     return {**attempt.measured.figures(), "measured_on": asdict(attempt.bench)}
 
 
-def _record(request: Request, stages: Stages, placement: Placement, attempt: Attempt | None) -> dict[str, Any]:
-    """Return the content of `best.json` besides the model; a custom training normalises its own images."""
-    config = describe_run(request)
+def _common(request: Request, stages: Stages) -> dict[str, Any]:
+    """Return what the JSON files of all arms have in common; a custom training normalises its own images."""
     facts = request.facts
+    return {
+        "recommended": recommended_arm(stages)[0],
+        "answer": stages.answer.to_dict() if stages.answer else {},
+        "arms": stages.retrained(),
+        "mean": list(facts.mean) if facts else [0.0] * request.shape.in_channels,
+        "std": list(facts.std) if facts else [1.0] * request.shape.in_channels,
+        "class_names": list(request.class_names),
+        "logits_of": request.logits_of,
+        "recipe": request.settings.recipe.model_dump(),
+        "provenance": {name: value for name, value in describe_run(request).items() if name not in _ELSEWHERE},
+    }
+
+
+def _of_arm(
+    request: Request, stages: Stages, label: str, placement: Placement, attempt: Attempt | None
+) -> dict[str, Any]:
+    """Return what the JSON file of one arm has of its own."""
     cost = request.bound.cost(placement)
     metric, epochs, searched = request.metric, stages.retrain_epochs, request.settings.recipe.epochs
     retrained = {placement.key: placement for placement in (placement, NONE)}
@@ -59,19 +126,13 @@ def _record(request: Request, stages: Stages, placement: Placement, attempt: Att
         for key, found in retrained.items()
     }
     return {
-        "recommended": stages.winner.recommended if stages.winner else "none",
-        "mean": list(facts.mean) if facts else [0.0] * request.shape.in_channels,
-        "std": list(facts.std) if facts else [1.0] * request.shape.in_channels,
-        "class_names": list(request.class_names),
-        "logits_of": request.logits_of,
+        "arm": label,
         "metrics": {
             "test": test[placement.key],
             "test_without_attention": test[NONE.key],
             "validation": _metric(metric, stages.final.values("confirm", placement, searched), searched),
         },
         "cost": {"n_parameters": cost.n_parameters, "n_macs": cost.n_macs, **_figures(attempt)},
-        "recipe": request.settings.recipe.model_dump(),
-        "provenance": {name: value for name, value in config.items() if name not in _ELSEWHERE},
     }
 
 
