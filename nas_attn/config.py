@@ -132,8 +132,40 @@ class Budget(Strict):
     ] = 24
     top: Annotated[int, Rule(ge=1, le=100, description="Number of best placements to confirm."), Setting(BUDGET)] = 3
     seeds: Annotated[
-        int, Rule(ge=1, le=1_000, description="Number of seeds per arm in the retraining."), Setting(BUDGET)
+        Annotated[int, Rule(ge=1, le=1_000)] | Literal["auto"],
+        Rule(
+            description="Number of seeds per arm in the retraining; a larger number extends a run. auto: 5, and then "
+            "more for undecided arms until attention is judged better, worse or equal, or --max-seeds is reached."
+        ),
+        Setting(BUDGET, metavar="N|auto"),
     ] = 5
+    max_seeds: Annotated[
+        int, Rule(ge=3, le=1_000, description="Largest number of seeds per arm with --seeds auto."), Setting(BUDGET)
+    ] = 20
+    margin: Annotated[
+        float,
+        Rule(
+            gt=0.0,
+            le=1000.0,
+            description="Difference that does not matter, in points (hundredths) of accuracy or ROC AUC, or in the "
+            "unit of a custom training's values: arms are called equal only within it.",
+        ),
+        Setting(BUDGET),
+    ] = 0.5
+    controls: Annotated[
+        int,
+        Rule(
+            ge=0,
+            le=100,
+            description="Number of random placements with as many sites as found #1, retrained together as one arm.",
+        ),
+        Setting(BUDGET),
+    ] = 5
+    ablate: Annotated[
+        bool,
+        Rule(description="Also retrain found #1 without each of its attentions, and with each of them alone."),
+        Setting(BUDGET),
+    ] = False
 
 
 class Recipe(Strict):

@@ -5,19 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from nas_attn.placement import Placement, SiteTable
+
+if TYPE_CHECKING:
+    from nas_attn.looks import Look
+    from nas_attn.predictions import Predictions
 
 Stage = Literal["search", "confirm", "retrain"]
 State = Literal["running", "complete", "pruned", "fail"]
 Labelling = Literal["single-label", "multi-label"]
 
-Artifact = Literal["weights"]
-"""A file that a trial may return: `weights`, the state dict in safetensors format."""
+Artifact = Literal["weights", "predictions", "short predictions"]
+"""A file that a trial may return.
+
+`weights`: the state dict in safetensors format. `predictions`: those of the validation images, in a retraining of the
+test images; `short predictions`: the same without the probability of every class (`nas_attn.predictions`).
+"""
 
 LogitsOf = Literal["classes", "second_class", "labels"]
 """What each logit of a network stands for: a class, the second of two classes, or a label of its own."""
+
+BARE = "none"
+"""Label of the arm without attention."""
+
+FOUND = "found #1"
+"""Label of the arm with the best placement that has attention."""
+
+RANDOM = "random"
+"""Label of the arm of random placements with as many sites as `found #1`."""
 
 LABEL_AUC = "test_roc_auc:"
 """Prefix of the keys that hold the test ROC AUC of one label."""
@@ -137,6 +154,9 @@ class RunRecord:
         table: The sites of the backbone, for the figures.
         measured: Time and memory of the arms by placement key, all under the same conditions; empty if none was
             measured.
+        predictions: What the retrained networks predict for the test images, by placement key, seed and epochs; empty
+            in runs of an older version, and where a custom training records none.
+        looks: The looks at the test values, the oldest first, by the key of the placement that was `found #1`.
     """
 
     folder: Path
@@ -147,6 +167,8 @@ class RunRecord:
     retrain: tuple[TrialRecord, ...]
     best: Mapping[str, Any] | None = None
     measured: Mapping[str, Attempt] = field(default_factory=dict)
+    predictions: Mapping[tuple[str, int, int], Predictions] = field(default_factory=dict, repr=False)
+    looks: Mapping[str, tuple[Look, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,19 @@ class Field:
 
     @property
     def annotation(self) -> Any:
-        """Type without None."""
-        return _without_none(self.info.annotation)
+        """Type without None, and without the words that may stand for a number."""
+        kinds = [
+            kind for kind in _alternatives(self.info.annotation) if not self.words or get_origin(kind) is not Literal
+        ]
+        return _plain(kinds[0]) if len(kinds) == 1 else self.info.annotation
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that may stand for a number, e.g. `auto`; empty for a field of another type."""
+        kinds = _alternatives(self.info.annotation)
+        if not any(_plain(kind) in (int, float) for kind in kinds):
+            return ()
+        return tuple(word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind))
 
     @property
     def choices(self) -> tuple[Any, ...]:
@@ -102,7 +113,8 @@ class Field:
         if self.annotation is bool:
             return "true or false"
         if self.annotation in (int, float):
-            return f"a {'whole ' if self.annotation is int else ''}number{self._range()}"
+            words = "".join(f", or {word}" for word in self.words)
+            return f"a {'whole ' if self.annotation is int else ''}number{self._range()}{words}"
         return None
 
     def allows(self, value: float) -> bool:
@@ -123,7 +135,9 @@ class Field:
         return low + high
 
     def _bounds(self) -> Iterator[Any]:
-        return (rule for rule in self.info.metadata if isinstance(rule, Ge | Gt | Le | Lt))
+        inner = [part for kind in _alternatives(self.info.annotation) for part in getattr(kind, "__metadata__", ())]
+        rules = [rule for info in inner if isinstance(info, FieldInfo) for rule in info.metadata]
+        return (rule for rule in (*self.info.metadata, *rules) if isinstance(rule, Ge | Gt | Le | Lt))
 
 
 def fields_of(model: type[BaseModel]) -> tuple[Field, ...]:
@@ -164,7 +178,7 @@ def _sentence(
     """Return the sentence for the first error; an unknown key goes first, since it may cause the others."""
     errors = failure.errors(include_url=False)
     error = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
-    path, got = error["loc"], error["input"]
+    path, got = _to_field(model, error), error["input"]
     key, place = locate(path, where)
     table = _model_at(model, path[:-1])
     if error["type"] == "extra_forbidden":
@@ -183,6 +197,16 @@ def _sentence(
         return _must_be(f"'{key}' in {place}", field.rule, got if field.choices else repr(got), field.choices)
     rule = error["msg"][0].lower() + error["msg"][1:]
     return f"'{key}' in {place} is refused: {rule}, but got {got!r}."
+
+
+def _to_field(model: type[BaseModel], error: Any) -> KeyPath:
+    """Return the path of an error up to its field, without pydantic's names for the types of a union."""
+    path: KeyPath = error["loc"]
+    if error["type"] in ("extra_forbidden", "missing"):
+        return path
+    while len(path) > 1 and isinstance(path[-1], str) and path[-1] not in _model_at(model, path[:-1]).model_fields:
+        path = path[:-1]
+    return path
 
 
 def _shown(number: float) -> str:
@@ -218,9 +242,12 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for found in inner if found), None)
 
 
-def _without_none(annotation: Any) -> Any:
-    """Return `X` for `X | None`."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        rest = [argument for argument in get_args(annotation) if argument is not type(None)]
-        return rest[0] if len(rest) == 1 else annotation
-    return annotation
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """Return the types of a union without None; a type that is no union is the only one."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return tuple(kind for kind in kinds if kind is not type(None))
+
+
+def _plain(annotation: Any) -> Any:
+    """Return `X` for `Annotated[X, ...]`."""
+    return get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation

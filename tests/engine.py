@@ -9,7 +9,7 @@ from pathlib import Path
 from nas_attn.config import Budget, Engine, Recipe
 from nas_attn.placement import Site, SiteTable
 from nas_attn.records import Outcome, Task
-from nas_attn.run.folder import RetrainedWeights
+from nas_attn.run.folder import TrialFiles
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.study.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
@@ -65,7 +65,7 @@ class OpenRun:
         for ledger in ledgers:
             ledger.sweep()
         engine = Engine(**{name: chosen[name] for name in ("seed", "sampler", "scheduler") if name in chosen})
-        budget = Budget(**{name: chosen[name] for name in ("trials", "seeds", "top")})
+        budget = Budget(**{name: chosen[name] for name in ("trials", "seeds", "top")}, controls=0)
         study = SearchStudy(ledgers[0], bound, engine, budget=budget.trials, epochs=chosen["epochs"], top=budget.top)
         return Stages(
             study,
@@ -74,7 +74,8 @@ class OpenRun:
             budget=budget,
             recipe=Recipe(epochs=chosen["epochs"]),
             seed=engine.seed,
-            weights=RetrainedWeights(folder / "weights"),
+            weights=TrialFiles(folder / "weights", ".safetensors"),
+            predictions=TrialFiles(folder / "predictions", ".npz"),
         )
 
     def __exit__(self, *_: object) -> None:
@@ -97,6 +98,11 @@ def work(stages: Stages, scored: Score = score, *, stop_after: int | None = None
                     outcome = Outcome("pruned", seconds=1.0)
                     break
         if outcome.state == "complete":
-            outcome = replace(outcome, artifacts={name: name.encode() for name in task.artifacts})
+            outcome = replace(
+                outcome,
+                artifacts=outcome.artifacts or {"weights": b"weights"}
+                if "weights" in task.artifacts
+                else outcome.artifacts,
+            )
         stages.finish(task, outcome)
     return tasks

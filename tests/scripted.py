@@ -91,16 +91,20 @@ def at(site: int, name: str = "se", **options: int) -> Placement:
     return small_space().resolve(Placement({f"denseblock{site}": Attention(name, {"reduction": 4, **options})}))
 
 
-class Weights(dict[tuple[str, int, int], bytes]):
-    """Weights in memory, by placement key, seed and epochs."""
+class Files(dict[tuple[str, int, int], bytes]):
+    """Files of trainings in memory, by placement key, seed and epochs."""
 
-    def has(self, placement: Placement, seed: int, epochs: int) -> bool:
-        """Return whether these weights are stored."""
-        return (placement.key, seed, epochs) in self
+    def has(self, key: str, seed: int, epochs: int) -> bool:
+        """Return whether a file is stored."""
+        return (key, seed, epochs) in self
 
-    def write(self, placement: Placement, seed: int, epochs: int, content: bytes) -> None:
-        """Store weights."""
-        self[placement.key, seed, epochs] = content
+    def write(self, key: str, seed: int, epochs: int, content: bytes) -> None:
+        """Store a file."""
+        self[key, seed, epochs] = content
+
+    def read(self, key: str, seed: int, epochs: int) -> bytes | None:
+        """Return a file, or None if there is none."""
+        return self.get((key, seed, epochs))
 
 
 @cache
@@ -140,16 +144,26 @@ def search_in(
 
 @contextmanager
 def stages_in(
-    folder: Path, bound: BoundSpace | None = None, *, trials: int = 6, seed: int = 0, recipe: Any = None, **more: Any
+    folder: Path,
+    bound: BoundSpace | None = None,
+    *,
+    trials: int = 6,
+    seed: int = 0,
+    recipe: Any = None,
+    budget: Any = None,
+    **more: Any,
 ) -> Iterator[Stages]:
     """Open all stages of the run in a folder as a driver does; `more` goes to `Stages`."""
-    bound, budget = bound or small_space(), Budget(trials=trials, seeds=2, top=2)
+    bound, budget = (
+        bound or small_space(),
+        Budget(**{"trials": trials, "seeds": 2, "top": 2, "controls": 0, **(budget or {})}),
+    )
     recipe = Recipe(**{"epochs": 2, **(recipe or {})})
     storage = storage_in(folder)
     ledgers = [Ledger(storage, name) for name in (SEARCH, FINAL)]
     for ledger in ledgers:
         ledger.sweep()
     search = SearchStudy(ledgers[0], bound, Engine(seed=seed), budget=trials, epochs=recipe.epochs, top=budget.top)
-    more = {"weights": Weights(), **more}
+    more = {"weights": Files(), "predictions": Files(), **more}
     yield Stages(search, PlannedRuns(ledgers[1], bound), bound, budget=budget, recipe=recipe, seed=seed, **more)
     close_storage(storage)

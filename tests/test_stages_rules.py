@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from engine import small_space, work
-from scripted import Weights, at, follow, stages_in
+from scripted import Files, at, follow, stages_in
 
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import Outcome, Task
@@ -31,21 +31,12 @@ def fail(stages: Stages, cause: str, reason: str = "It failed.") -> None:
     stages.finish(task, Outcome("fail", cause=cause, reason=reason))
 
 
-def test_a_tie_with_no_attention_recommends_no_attention(tmp_path):
-    with stages_in(tmp_path) as stages:
-        work(stages, constant())
-        winner = stages.winner
-    assert winner.recommended == "none"
-    assert len(winner.placement) > 0, "the best placement with attention is shown all the same"
-    assert set(winner.confirmed.values()) == {0.5}
-
-
-def test_attention_is_recommended_if_it_is_better_on_the_confirm_seeds(tmp_path):
+def test_the_winner_is_the_best_with_attention_on_the_confirm_seeds(tmp_path):
     def scored(task: Task) -> Outcome:
         """Return values that the confirm stage turns around."""
         if task.stage == "search":
             return Outcome("complete", 0.9 if task.placement == NONE else 0.5 + 0.01 * len(task.placement))
-        return Outcome("complete", 0.6 - 0.01 * len(task.placement) if len(task.placement) else 0.4)
+        return Outcome("complete", 0.6 - 0.01 * len(task.placement) if len(task.placement) else 0.7)
 
     with stages_in(tmp_path) as stages:
         tasks = work(stages, scored)
@@ -53,9 +44,9 @@ def test_attention_is_recommended_if_it_is_better_on_the_confirm_seeds(tmp_path)
     confirmed = {task.placement for task in by_stage(tasks, "confirm")}
     assert NONE in confirmed, "no attention is confirmed too"
     assert len(confirmed) == 3, "and the best two with attention"
-    assert winner.recommended == "found #1"
-    assert winner.confirmed[winner.placement.key] == max(winner.confirmed.values())
     assert winner.confirmed.keys() == {placement.key for placement in confirmed}
+    with_attention = {key: value for key, value in winner.confirmed.items() if key != NONE.key}
+    assert winner.placement.key == max(with_attention, key=with_attention.get)
 
 
 def test_without_a_value_with_attention_there_is_no_winner(tmp_path):
@@ -65,20 +56,10 @@ def test_without_a_value_with_attention_there_is_no_winner(tmp_path):
 
     with stages_in(tmp_path, trials=3) as stages:
         work(stages, scored)
-        assert (stages.winner.placement, stages.winner.recommended) == (None, "none")
+        assert stages.winner.placement is None
+        assert (stages.answer.state, stages.answer.recommended) == ("none", "none")
         assert stages.winner.confirmed == {NONE.key: 0.5}
         assert [label for label, _ in stages.arms()] == ["none", "se everywhere", "cbam everywhere"]
-
-
-def test_a_recommendation_without_a_confirmed_bare_network_is_the_attention(tmp_path):
-    def scored(task: Task) -> Outcome:
-        failed = Outcome("fail", cause="oom", reason="It failed.")
-        return failed if task.stage == "confirm" and task.placement == NONE else Outcome("complete", 0.5)
-
-    with stages_in(tmp_path) as stages:
-        work(stages, scored)
-        assert stages.winner.recommended == "found #1"
-        assert NONE.key not in stages.winner.confirmed
 
 
 def test_the_stages_follow_each_other_with_seeds_of_their_own(tmp_path):
@@ -103,7 +84,8 @@ def test_the_stages_follow_each_other_with_seeds_of_their_own(tmp_path):
     assert {task.epochs for task in retrain} == {3}
     n_arms = len(arms)
     assert [task.seed for task in retrain] == [7 + RETRAIN_OFFSET] * n_arms + [8 + RETRAIN_OFFSET] * n_arms
-    assert [task.artifacts for task in retrain] == [("weights",)] * n_arms + [()] * n_arms
+    assert [task.artifacts for task in retrain] == [("predictions", "weights")] * n_arms + [("predictions",)] * n_arms
+    assert {task.artifacts for task in confirm} == {("predictions",)}
     assert {task.seed for task in by_stage(tasks, "search")} <= {7, 8, 9}
 
 
@@ -220,28 +202,25 @@ def test_values_of_every_stage_reach_their_ledger(tmp_path):
 
 
 def test_the_weights_of_an_arm_are_stored_by_placement_seed_and_length(tmp_path):
-    weights = Weights()
+    weights = Files()
     with stages_in(tmp_path, weights=weights, recipe={"retrain_epochs": 3}) as stages:
         work(stages, constant())
         kept = {(placement.key, stages.seeds[0], 3) for _, placement in stages.arms()}
     assert weights.keys() == kept
 
 
-@pytest.mark.parametrize("recommended", ["none", "found #1"])
-def test_missing_weights_of_the_winner_alone_are_trained_again(tmp_path, recommended):
-    def scored(task: Task) -> Outcome:
-        return Outcome("complete", 0.5 + 0.01 * len(task.placement))
-
-    weights = Weights()
+def test_missing_weights_of_an_arm_are_trained_again_and_nothing_else(tmp_path):
+    weights = Files()
     with stages_in(tmp_path, weights=weights) as stages:
-        work(stages, scored)
-        key = (stages.winner.placement.key, stages.seeds[0], 2)
-    kept = {name: content for name, content in weights.items() if name == key}
-    weights.clear()
+        work(stages, constant())
+        keys = [(placement.key, stages.seeds[0], 2) for _, placement in stages.arms()]
+    kept = dict(weights)
+    for key in keys[:2]:
+        del weights[key]
     with stages_in(tmp_path, weights=weights) as stages:
         assert not stages.is_finished
-        tasks = work(stages, scored)
-    assert [(task.placement.key, task.seed, task.epochs) for task in tasks] == [key]
+        tasks = work(stages, constant())
+    assert [(task.placement.key, task.seed, task.epochs) for task in tasks] == keys[:2]
     assert weights == kept
     with stages_in(tmp_path, weights=weights) as stages:
         assert stages.is_finished

@@ -13,7 +13,7 @@ from engine import TABLE, OpenRun, score, small_space, work
 from nas_attn.errors import RunError, RunStopped
 from nas_attn.placement import Placement
 from nas_attn.records import Outcome, Task, TrialRecord
-from nas_attn.run.folder import RetrainedWeights
+from nas_attn.run.folder import TrialFiles
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.study.ledger import SEARCH, Ledger, close_storage, open_storage
 from nas_attn.study.sampling import MAX_CRASHES, MAX_RUNS, ranking
@@ -232,12 +232,12 @@ def test_lost_weights_of_the_winner_are_trained_again(tmp_path: Path) -> None:
         work(stages)
         assert stages.winner is not None
         assert stages.winner.placement is not None
-        weights = RetrainedWeights(tmp_path / "weights")
-        path = weights.path(stages.winner.placement, stages.seeds[0], stages.retrain_epochs)
+        weights = TrialFiles(tmp_path / "weights", ".safetensors")
+        path = weights.path(stages.winner.placement.key, stages.seeds[0], stages.retrain_epochs)
     path.unlink()
     with OpenRun(tmp_path) as stages:
         tasks = work(stages)
-    assert [task.artifacts for task in tasks] == [("weights",)]
+    assert [task.artifacts for task in tasks] == [("predictions", "weights")]
     assert path.read_bytes() == b"weights"
 
 
@@ -270,16 +270,16 @@ def test_limits_are_known_before_training(tmp_path: Path) -> None:
     assert "cbam everywhere" in labels
 
 
-def test_the_recommendation_is_made_on_validation_and_may_be_none(tmp_path: Path) -> None:
+def test_the_winner_is_the_best_with_attention_however_good_no_attention_is(tmp_path: Path) -> None:
     def scored(task: Task) -> Outcome:
         return Outcome("complete", 0.9 - 0.01 * len(task.placement), seconds=1.0)
 
     with OpenRun(tmp_path) as stages:
         work(stages, scored)
         assert stages.winner is not None
-        assert stages.winner.recommended == "none"
-        assert stages.winner.placement is not None, "found #1 is the best placement with attention all the same"
-        assert len(stages.winner.placement) >= 1
+        assert stages.winner.placement is not None
+        assert len(stages.winner.placement) == 1
+        assert stages.winner.confirmed[stages.winner.placement.key] < stages.winner.confirmed[NONE.key]
 
 
 def test_a_report_that_is_not_finite_is_no_point_of_the_curve(tmp_path: Path) -> None:

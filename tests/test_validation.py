@@ -8,7 +8,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field as Rule
 
-from nas_attn.config import DataConfig, Recipe, before_settings, settings, table_model
+from nas_attn.config import Budget, DataConfig, Recipe, before_settings, settings, table_model
 from nas_attn.errors import ConfigError, SpaceError
 from nas_attn.validation import Setting, Strict, fields_of, validate
 
@@ -81,3 +81,16 @@ def test_a_value_that_is_not_a_number_is_outside_any_bounds() -> None:
     assert not lr.allows(0.0)
     with pytest.raises(ConfigError, match="'lr' in the settings must be a number above 0 to 100, but got nan"):
         validate(Recipe, {"lr": float("nan")}, "the settings")
+
+
+def test_a_word_may_stand_for_a_number():
+    field = next(field for field in fields_of(Budget) if field.key == "seeds")
+    assert (field.annotation, field.words, field.choices) == (int, ("auto",), ())
+    assert [field.allows(number) for number in (0, 1, 1_000, 1_001)] == [False, True, True, False]
+    assert validate(Budget, {"seeds": "auto"}, "the settings").seeds == "auto"
+    for wrong in (0, "automatic", 2.5):
+        with pytest.raises(
+            ConfigError,
+            match=rf"^'seeds' in the settings must be a whole number from 1 to 1,000, or auto, but got {wrong!r}\.$",
+        ):
+            validate(Budget, {"seeds": wrong}, "the settings")

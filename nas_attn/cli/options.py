@@ -110,7 +110,7 @@ def _parser(field: Field, choices: Sequence[Any]) -> Callable[[str], Any]:
 
             return read_shares(stated, field.option)
         if field.annotation in (int, float):
-            return _number(field, stated)
+            return stated if stated in field.words else _number(field, stated)
         return _not_empty(field.option, stated)
 
     return parse

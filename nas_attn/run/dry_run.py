@@ -17,7 +17,7 @@ from nas_attn.model.build import build
 from nas_attn.placement import Placement
 from nas_attn.report.words import duration
 from nas_attn.run.request import Request
-from nas_attn.study.stages import CONFIRM_SEEDS
+from nas_attn.study.stages import CONFIRM_SEEDS, first_seeds
 from nas_attn.training.loop import train
 
 _STEPS, _ROUNDS = 2, 3
@@ -56,12 +56,12 @@ def print_preview(request: Request) -> None:
 def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
     """Return the maximum (number of runs, epochs per run) of every stage; identical arms are trained once."""
     settings, recipe = request.settings, request.settings.recipe
-    n_arms = 2 + len(request.bound.attentions) + len(request.arms)
+    n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (settings.budget.controls > 0)
     trials = min(settings.budget.trials, request.bound.n_placements)
     return {
         "search": (trials, recipe.epochs),
         "confirm": (CONFIRM_SEEDS * (1 + settings.budget.top), recipe.epochs),
-        "retrain": (n_arms * settings.budget.seeds, recipe.retrain_epochs or recipe.epochs),
+        "retrain": (n_arms * first_seeds(settings.budget), recipe.retrain_epochs or recipe.epochs),
     }
 
 

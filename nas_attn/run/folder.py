@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,33 +12,47 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from nas_attn.answer import read_looks
 from nas_attn.config import Recipe, before_settings
 from nas_attn.errors import RunError
 from nas_attn.files import content_digest, file_digest, is_part, write_whole
-from nas_attn.placement import Placement, SiteTable
-from nas_attn.records import Measurements, RunRecord
+from nas_attn.model.stored import ARMS, BEST, RETRAINED
+from nas_attn.placement import SiteTable
+from nas_attn.predictions import Predictions
+from nas_attn.records import Measurements, RunRecord, TrialRecord
+
+log = logging.getLogger(__name__)
 
 IDENTITY = ("space", "weights", "data", "train", "recipe", "seed")
 """Keys of `config.json` that change a result: a run is resumed only if all of them are unchanged."""
 
 
-class RetrainedWeights:
-    """The weights of retrained models, one safetensors file per placement, seed and number of epochs."""
+class TrialFiles:
+    """Files of single trainings, one per placement, seed and number of epochs.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Args:
+        suffix: That of the files' names, e.g. `.safetensors`.
+    """
 
-    def path(self, placement: Placement, seed: int, epochs: int) -> Path:
-        """Return the file of these weights, whether it exists or not."""
-        return self._folder / f"{placement.key}-{seed}-{epochs}.safetensors"
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self._folder, self._suffix = folder, suffix
 
-    def has(self, placement: Placement, seed: int, epochs: int) -> bool:
-        """Return whether these weights are stored."""
-        return self.path(placement, seed, epochs).is_file()
+    def path(self, key: str, seed: int, epochs: int) -> Path:
+        """Return the file of a training, whether it exists or not; `key` is that of its placement."""
+        return self._folder / f"{key}-{seed}-{epochs}{self._suffix}"
 
-    def write(self, placement: Placement, seed: int, epochs: int, content: bytes) -> None:
-        """Store weights; the file survives a loss of power."""
-        write_whole(self.path(placement, seed, epochs), lambda file: file.write(content), durable=True)
+    def has(self, key: str, seed: int, epochs: int) -> bool:
+        """Return whether the file of a training is stored."""
+        return self.path(key, seed, epochs).is_file()
+
+    def write(self, key: str, seed: int, epochs: int, content: bytes) -> None:
+        """Store the file of a training; it survives a loss of power."""
+        write_whole(self.path(key, seed, epochs), lambda file: file.write(content), durable=True)
+
+    def read(self, key: str, seed: int, epochs: int) -> bytes | None:
+        """Return the content of the file of a training, or None if there is none."""
+        path = self.path(key, seed, epochs)
+        return path.read_bytes() if path.is_file() else None
 
 
 class RunFolder:
@@ -51,11 +66,13 @@ class RunFolder:
         self.path = path
         self.database = path / "study.db"
         self.config = path / "config.json"
-        self.best = path / "best.json"
+        self.best = path / BEST
+        self.arms = path / ARMS
         self.best_so_far = path / "best-so-far.json"
         self.report = path / "report.html"
         self.log = path / "log.txt"
-        self.weights = RetrainedWeights(path / "retrained")
+        self.weights = TrialFiles(path / RETRAINED, ".safetensors")
+        self.predictions = TrialFiles(path / "predictions", ".npz")
         self.measured = path / "measured.json"
 
     @contextmanager
@@ -138,6 +155,22 @@ class RunFolder:
         except (KeyError, TypeError) as error:
             raise RunError(f"{self.measured} must be as the search wrote it, but was altered: {fix}") from error
 
+    def read_predictions(self, rows: Iterable[TrialRecord]) -> dict[tuple[str, int, int], Predictions]:
+        """Return the stored predictions of finished trainings by placement key, seed and epochs.
+
+        A file that is damaged is left out with a warning: it holds nothing that the values in the ledger need.
+        """
+        found: dict[tuple[str, int, int], Predictions] = {}
+        for row in rows:
+            content = self.predictions.read(row.key, row.seed, row.epochs) if row.state == "complete" else None
+            if content is not None:
+                try:
+                    path = self.predictions.path(row.key, row.seed, row.epochs)
+                    found[row.key, row.seed, row.epochs] = Predictions.from_bytes(content, str(path))
+                except RunError as error:
+                    log.warning("%s", error)
+        return found
+
     def has_weights(self, best: Mapping[str, Any]) -> bool:
         """Return whether the weights file that `best.json` names exists and has the stated digest.
 
@@ -165,19 +198,22 @@ def load_run(folder: str | Path) -> RunRecord:
     try:
         search = Ledger(storage, SEARCH, create=False).records()
         ledger = Ledger(storage, FINAL, create=False)
-        final, arms = ledger.records(), ledger.note("arms")
+        final, arms, looks = ledger.records(), ledger.note("arms"), read_looks(ledger.note("looks"))
     finally:
         storage.remove_session()
         storage.engine.dispose()
+    retrain = tuple(replace(row, label=arms[row.key]) for row in final if row.stage == "retrain" and row.key in arms)
     return RunRecord(
         folder=files.path,
         config=config,
         table=SiteTable.from_dict(config["sites"]) if config.get("sites") else None,
         search=search,
         confirm=tuple(record for record in final if record.stage == "confirm"),
-        retrain=tuple(replace(row, label=arms[row.key]) for row in final if row.stage == "retrain" and row.key in arms),
+        retrain=retrain,
         best=files.read_best(),
         measured=files.read_measured().newest(),
+        predictions=files.read_predictions(retrain),
+        looks=looks,
     )
 
 

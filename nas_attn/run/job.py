@@ -15,8 +15,8 @@ from nas_attn.executors.base import RESUMABLE, Executor
 from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import Allocation
 from nas_attn.files import write_json
-from nas_attn.placement import NONE
-from nas_attn.records import Attempt, RunRecord
+from nas_attn.predictions import fits_whole
+from nas_attn.records import Artifact, Attempt, RunRecord
 from nas_attn.run.folder import RunFolder, load_run
 from nas_attn.run.progress import Display, SilentDisplay, terminal_display
 from nas_attn.run.provenance import describe_run
@@ -156,6 +156,8 @@ class _OpenLedger:
             recipe=settings.recipe,
             seed=settings.engine.seed,
             weights=self._folder.weights,
+            predictions=self._folder.predictions,
+            kept=_kept(self._request),
             arms=self._request.arms,
             watch=self._watch,
         )
@@ -206,6 +208,18 @@ def _measured(
         raise Interrupted(RESUMABLE) from None
 
 
+def _kept(request: Request) -> Artifact:
+    """Return the form in which predictions are stored: with the probability of every class unless they are many."""
+    from nas_attn.study.stages import CONFIRM_SEEDS, first_seeds
+
+    facts, budget = request.facts, request.settings.budget
+    if facts is None:
+        return "predictions"
+    n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (budget.controls > 0)
+    n_images = n_arms * first_seeds(budget) * facts.n_test + CONFIRM_SEEDS * (1 + budget.top) * facts.n_val
+    return "predictions" if fits_whole(n_images * facts.num_classes) else "short predictions"
+
+
 def _context(request: Request, allocation: Allocation) -> TrialContext:
     return TrialContext(
         backbone=request.backbone,
@@ -224,20 +238,12 @@ def _context(request: Request, allocation: Allocation) -> TrialContext:
 
 def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
     """Return whether all output files are up to date with the ledger."""
-    best = folder.read_best()
+    best, answer = folder.read_best(), stages.answer
     if not {placement.key for _, placement in stages.arms()} <= folder.read_measured().newest().keys():
         return False
-    if best is None or stages.winner is None or not folder.report.exists() or not folder.has_weights(best):
+    if best is None or answer is None or not folder.report.exists() or not folder.has_weights(best):
         return False
-    placement = stages.winner.placement or NONE
-    values = stages.final.values("retrain", placement, stages.retrain_epochs)
-    exported = best.get("metrics", {}).get("test", {}).get("by_seed")
-    recorded = {str(seed): value for seed, value in values.items()}
-    return (best.get("placement"), best.get("recommended"), exported) == (
-        placement.to_dict(),
-        stages.winner.recommended,
-        recorded,
-    )
+    return best.get("answer") == answer.to_dict() and best.get("arms") == stages.retrained()
 
 
 def _report(folder: RunFolder, display: Display) -> None:

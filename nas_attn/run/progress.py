@@ -19,6 +19,7 @@ from nas_attn.records import RunRecord, TrialRecord
 from nas_attn.report import words
 
 if TYPE_CHECKING:
+    from nas_attn.config import Budget
     from nas_attn.run.request import Request
     from nas_attn.study.stages import Stages
 
@@ -117,7 +118,7 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
                       for row in finals) for name in ("confirm", "retrain")}  # fmt: skip
     waiting = {name: stages.final.n_waiting(name) for name in ("confirm", "retrain")}
     n_confirm = stages.n_confirm if stages.stage == "search" else waiting["confirm"]
-    n_found = 0 if stages.winner is not None else stages.budget.seeds
+    n_found = 0 if stages.winner is not None else len(stages.seeds) * (1 + (stages.budget.controls > 0))
     left = None
     if trained:
         mean = sum(trained) / len(trained)
@@ -139,6 +140,10 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
         best=stages.best,
         seconds_left=left,
     )
+
+
+def _seeds_in_words(budget: Budget) -> str:
+    return f"5 to {budget.max_seeds} seeds" if budget.seeds == "auto" else f"{budget.seeds} seeds"
 
 
 class SilentDisplay:
@@ -204,7 +209,7 @@ class _Introduced(SilentDisplay):
         lines = [
             f"{settings.space.title}: {settings.budget.trials} of {request.bound.n_placements:,} placements are tried, "
             f"the best {min(settings.budget.top, settings.budget.trials)} confirmed, "
-            f"and every arm retrained with {settings.budget.seeds} seeds.",
+            f"and every arm retrained with {_seeds_in_words(settings.budget)}.",
         ]
         if facts is not None:
             lines.append(facts.in_words)

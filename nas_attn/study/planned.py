@@ -6,6 +6,7 @@ import statistics
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nas_attn.placement import Placement
 from nas_attn.records import Artifact, Outcome, Stage, Task, TrialRecord
@@ -64,6 +65,14 @@ class PlannedRuns:
         if labels != self._labels:
             self._labels = dict(labels)
             self._ledger.set_note("arms", self._labels)
+
+    def note(self, name: str) -> dict[str, Any]:
+        """Return a note of the ledger, or an empty one."""
+        return self._ledger.note(name)
+
+    def set_note(self, name: str, content: Mapping[str, Any]) -> None:
+        """Store a note in the ledger."""
+        self._ledger.set_note(name, content)
 
     def is_done(self, plan: PlannedRun) -> bool:
         """Return whether a run ended with a value."""

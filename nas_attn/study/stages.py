@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from nas_attn.answer import Answer, Sample, judge, named, read_looks, sample_of, take_look
 from nas_attn.config import Budget, Recipe
 from nas_attn.errors import RunStopped
+from nas_attn.looks import Look
 from nas_attn.placement import NONE, Placement
-from nas_attn.records import Artifact, Outcome, Stage, Task, TrialRecord
+from nas_attn.predictions import Predictions
+from nas_attn.records import BARE, FOUND, RANDOM, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
+from nas_attn.study.arms import ablations, random_controls
 from nas_attn.study.planned import PlannedRun, PlannedRuns
 from nas_attn.study.sampling import SearchStudy, ranking
 
@@ -22,6 +26,9 @@ FAILURES_IN_A_ROW = 5
 
 CONFIRM_SEEDS = 2
 """Number of new seeds per candidate in the confirm stage, which decides the winner."""
+
+AUTO_SEEDS = 5
+"""Number of seeds of the first look of `--seeds auto`, and number that each further one adds."""
 
 CONFIRM_OFFSET, RETRAIN_OFFSET = 10_000, 20_000
 """Offsets of the later stages' seeds from the run's seed: no stage uses a seed of another."""
@@ -35,24 +42,26 @@ class Winner:
 
     Args:
         placement: The best placement with attention; None if no such trial has a value.
-        recommended: `found #1`, or `none` if no attention did as well.
         confirmed: Mean validation value over the confirm seeds, by placement key.
     """
 
     placement: Placement | None
-    recommended: str
     confirmed: dict[str, float]
 
 
-class WeightStore(Protocol):
-    """Stores the weights of retrained models by placement, seed and epochs."""
+class TrialStore(Protocol):
+    """Stores one file of a training by the key of its placement, its seed and its epochs."""
 
-    def has(self, placement: Placement, seed: int, epochs: int) -> bool:
-        """Return whether these weights are stored."""
+    def has(self, key: str, seed: int, epochs: int) -> bool:
+        """Return whether the file is stored."""
         ...
 
-    def write(self, placement: Placement, seed: int, epochs: int, content: bytes) -> None:
-        """Store weights in safetensors format."""
+    def write(self, key: str, seed: int, epochs: int, content: bytes) -> None:
+        """Store the file."""
+        ...
+
+    def read(self, key: str, seed: int, epochs: int) -> bytes | None:
+        """Return the content of the file, or None if there is none."""
         ...
 
 
@@ -64,6 +73,8 @@ class Stages:
         final: The queue of confirm and retrain runs.
         seed: The run's seed.
         weights: Stores the weights of every arm's first seed.
+        predictions: Stores the predictions of every confirm and retrain run.
+        kept: The form in which predictions are stored.
         arms: Further placements to compare with, by label.
         watch: Called after every change, for the display; must return quickly.
     """
@@ -77,23 +88,28 @@ class Stages:
         budget: Budget,
         recipe: Recipe,
         seed: int,
-        weights: WeightStore,
+        weights: TrialStore,
+        predictions: TrialStore,
+        kept: Artifact = "predictions",
         arms: Mapping[str, Placement] | None = None,
         watch: Callable[[Stages], None] = lambda _: None,
     ) -> None:
         self.search, self.final, self._bound = search, final, bound
         self.budget, self.recipe, self._seed = budget, recipe, seed
-        self._weights, self._watch, self._more_arms = weights, watch, arms or {}
+        self._weights, self._predictions, self._kept = weights, predictions, kept
+        self._watch, self._more_arms = watch, arms or {}
         self.live: dict[tuple[Stage, int], tuple[Task, float]] = {}
         self.error: RunStopped | None = None
         self.winner: Winner | None = None
         self.best: TrialRecord | None = None
+        self.answer: Answer | None = None
+        self.looks = read_looks(final.note("looks"))
         self._best_is_new = False
         self._confirming = False
         self._causes: list[str] = []
         for record in search.records():
             self._look_at(record)
-        self.final.plan(self._arm_plans(self.fixed_arms()))
+        self.final.plan(self._arm_plans(self._seeded_arms(self.seeds)))
         self._advance()
 
     def ask(self) -> Task | None:
@@ -122,8 +138,9 @@ class Stages:
 
     def finish(self, task: Task, outcome: Outcome) -> None:
         """Store the artifacts of a trial and record its outcome; begin the next stage if this one is done."""
-        if "weights" in outcome.artifacts:
-            self._weights.write(task.placement, task.seed, task.epochs, outcome.artifacts["weights"])
+        for name, content in outcome.artifacts.items():
+            store = self._weights if name == "weights" else self._predictions
+            store.write(task.placement.key, task.seed, task.epochs, content)
         study = self.search if task.stage == "search" else self.final
         record = study.finish(task.number, outcome)
         self.live.pop((task.stage, task.number))
@@ -157,17 +174,28 @@ class Stages:
         """Return the arms that need no search: none, each attention of the space everywhere, and the requested ones."""
         names = dict.fromkeys(name for rule in self._bound.space.sites for name in rule.attentions)
         everywhere = [(f"{name} everywhere", self._bound.everywhere(name)) for name in names]
-        return [("none", NONE), *everywhere, *self._more_arms.items()]
+        return [(BARE, NONE), *everywhere, *self._more_arms.items()]
 
     def arms(self) -> list[tuple[str, Placement]]:
-        """Return all arms; equal placements appear once, with their labels joined by " = "."""
+        """Return all arms of one placement; equal placements appear once, with their labels joined by " = "."""
         found = self.winner.placement if self.winner else None
-        arms = [*([("found #1", found)] if found is not None else []), *self.fixed_arms()]
+        arms = [*([(FOUND, found)] if found is not None else []), *self.fixed_arms()]
         labels: dict[str, list[str]] = {}
         for label, placement in arms:
             labels.setdefault(placement.key, []).append(label)
         placements = {placement.key: placement for _, placement in arms}
-        return [(" = ".join(names), placements[key]) for key, names in labels.items()]
+        joined = [(" = ".join(names), placements[key]) for key, names in labels.items()]
+        if found is not None and self.budget.ablate:
+            joined += [arm for arm in ablations(self._bound, found) if arm[1].key not in placements]
+        return joined
+
+    def controls(self) -> tuple[Placement, ...]:
+        """Return the placements of the arm `random`, one per seed in turn; empty before `found #1` is known."""
+        found = self.winner.placement if self.winner else None
+        if found is None:
+            return ()
+        taken = {placement.key for _, placement in self.arms()}
+        return random_controls(self._bound, found, taken, self.budget.controls, self._seed)
 
     @property
     def n_confirm(self) -> int:
@@ -176,8 +204,11 @@ class Stages:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds that every arm is retrained with, in their order."""
-        return tuple(self._seed + RETRAIN_OFFSET + index for index in range(self.budget.seeds))
+        """The seeds that every arm is retrained with, in their order; `--seeds auto` may add more to some arms."""
+        return self._seeds(first_seeds(self.budget))
+
+    def _seeds(self, number: int) -> tuple[int, ...]:
+        return tuple(self._seed + RETRAIN_OFFSET + index for index in range(number))
 
     @property
     def retrain_epochs(self) -> int:
@@ -190,10 +221,84 @@ class Stages:
             self.final.plan(self._confirm_plans(), first=True)
         if self._confirming and self.winner is None and not self.final.n_waiting("confirm"):
             self.winner = self._decide()
-            plans = self._arm_plans(self.arms())
+            plans = self._arm_plans(self._seeded_arms(self.seeds))
             self.final.plan(plans, first=True)
             self.final.plan(self._lost_weights(plans), again=True)
-        self.final.name_arms({placement.key: label for label, placement in self.arms()})
+        if self.winner is not None:
+            self.final.plan(self._begun_plans())
+            if not self.final.n_waiting("retrain"):
+                self._judge()
+        labels = {placement.key: label for label, placement in self.arms()}
+        self.final.name_arms(labels | {placement.key: RANDOM for placement in self.controls()})
+
+    def _judge(self) -> None:
+        """Compare the arms over their finished retrainings, and plan more seeds where `--seeds auto` asks for them.
+
+        The look at the test values is recorded before anything is decided by it: it spends a part of the permitted
+        error, also if the run ends here.
+        """
+        samples = self.samples()
+        key = (self.winner.placement or NONE).key if self.winner else NONE.key
+        looks, look = self.looks.get(key, ()), self._look(key, samples)
+        self.answer = judge(samples, look, self.budget.margin)
+        is_told = self.answer.headline is not None and self.answer.headline.word != "not known"
+        if look is not None and look not in looks and is_told:
+            self.looks = {**self.looks, key: (*looks, look)}
+            self.final.set_note("looks", {key: list(map(vars, taken)) for key, taken in self.looks.items()})
+        self.final.plan(self._more_plans(self.answer))
+
+    def _look(self, key: str, samples: tuple[Sample, ...]) -> Look | None:
+        """Return the look at the finished retrainings of found #1 and none; the last one if no seed is new."""
+        found, none = named(samples, FOUND), named(samples, BARE)
+        n_seeds = len(found.by_seed.keys() & none.by_seed.keys()) if found and none else 0
+        last = next(reversed(self.looks.get(key, ())), None)
+        if n_seeds <= (last.n_seeds if last else 0):
+            return last
+        return take_look(self.looks, key, n_seeds, self.budget.max_seeds if self.budget.seeds == "auto" else None)
+
+    def _begun_plans(self) -> list[PlannedRun]:
+        """Return the retrainings up to the next look that an interrupted session of `--seeds auto` had begun."""
+        found = self.winner.placement if self.winner else None
+        if found is None or self.budget.seeds != "auto":
+            return []
+        seeds = self._seeds(self.budget.max_seeds)
+        begun = self.final.values("retrain", found, self.retrain_epochs).keys() & set(seeds)
+        most = max((seeds.index(seed) + 1 for seed in begun), default=0)
+        n_seeds = min(-(-most // AUTO_SEEDS) * AUTO_SEEDS, self.budget.max_seeds)
+        return self._arm_plans({seed: [(FOUND, found), (BARE, NONE)] for seed in self._seeds(n_seeds)})
+
+    def _more_plans(self, answer: Answer) -> list[PlannedRun]:
+        """Return the retrainings that `--seeds auto` adds to the undecided arms; empty if it does not go on."""
+        if self.budget.seeds != "auto" or answer.is_decided:
+            return []
+        n_seeds = min(len(answer.headline.by_seed) + AUTO_SEEDS, self.budget.max_seeds) if answer.headline else 0
+        arms = [(label, placement) for label, placement in self.arms() if label in answer.undecided]
+        return self._arm_plans(dict.fromkeys(self._seeds(n_seeds), arms))
+
+    def retrained(self) -> dict[str, list[int]]:
+        """Return the seeds whose retraining has a value, by the label of the arm."""
+        return {sample.label: sorted(sample.by_seed) for sample in self.samples()}
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Return the test values of the arms, and of each image where predictions are stored."""
+        arms = [(label, (placement,)) for label, placement in self.arms()]
+        controls = self.controls()
+        return tuple(
+            self._sample(label, placements)
+            for label, placements in [*arms, *([(RANDOM, controls)] if controls else [])]
+        )
+
+    def _sample(self, label: str, placements: tuple[Placement, ...]) -> Sample:
+        epochs = self.retrain_epochs
+        values: dict[int, float] = {}
+        predictions: dict[int, Predictions] = {}
+        for placement in placements:
+            for seed, value in self.final.values("retrain", placement, epochs).items():
+                values[seed] = value
+                content = self._predictions.read(placement.key, seed, epochs)
+                if content is not None:
+                    predictions[seed] = Predictions.from_bytes(content, f"The predictions of '{label}', seed {seed},")
+        return sample_of(label, values, predictions, barred=any(self._bound.check(p) for p in placements))
 
     def _look_at(self, record: TrialRecord) -> None:
         """Update the best trial of the search."""
@@ -212,7 +317,7 @@ class Stages:
         seeds = [self._seed + CONFIRM_OFFSET + index for index in range(CONFIRM_SEEDS)]
         candidates = [(f"best {rank}", placement) for rank, placement in enumerate(self._best(), 1)]
         return [
-            PlannedRun("confirm", label, placement, seed, self.recipe.epochs)
+            PlannedRun("confirm", label, placement, seed, self.recipe.epochs, (self._kept,))
             for seed in seeds
             for label, placement in [("none", NONE), *candidates]
         ]
@@ -225,34 +330,36 @@ class Stages:
             if (mean := self.final.mean("confirm", placement, self.recipe.epochs)) is not None
         }
         candidates = [placement for placement in self._best() if placement.key in means]
-        if not candidates:
-            return Winner(None, "none", means)
-        best = max(candidates, key=lambda placement: means[placement.key])
-        none = means.get(NONE.key)
-        recommended = "none" if none is not None and none >= means[best.key] else "found #1"
-        return Winner(best, recommended, means)
+        best = max(candidates, key=lambda placement: means[placement.key], default=None)
+        return Winner(best, means)
 
-    def _arm_plans(self, arms: list[tuple[str, Placement]]) -> list[PlannedRun]:
+    def _seeded_arms(self, seeds: Iterable[int]) -> dict[int, list[tuple[str, Placement]]]:
+        """Return what is retrained with each seed: every arm, and the seed's random control."""
+        arms, controls = self.arms() if self.winner else self.fixed_arms(), self.controls()
+        return {
+            seed: [*arms, *([(RANDOM, controls[index % len(controls)])] if controls else [])]
+            for index, seed in enumerate(seeds)
+        }
+
+    def _arm_plans(self, arms: Mapping[int, list[tuple[str, Placement]]]) -> list[PlannedRun]:
         """Return the retrainings seed by seed, so that an unfinished run compares arms over the same seeds."""
         return [
-            PlannedRun("retrain", label, placement, seed, self.retrain_epochs, self._artifacts(seed))
-            for seed in self.seeds
-            for label, placement in arms
+            PlannedRun("retrain", label, placement, seed, self.retrain_epochs, self._artifacts(label, placement, seed))
+            for seed, placed in arms.items()
+            for label, placement in placed
         ]
 
-    def _artifacts(self, seed: int) -> tuple[Artifact, ...]:
-        """Return the artifacts of a retraining: the weights, for the first seed of each arm."""
-        return ("weights",) if seed == self.seeds[0] else ()
+    def _artifacts(self, label: str, placement: Placement, seed: int) -> tuple[Artifact, ...]:
+        """Return the artifacts of a retraining: its predictions, and the weights of each arm's first seed."""
+        return (self._kept, "weights") if seed == self.seeds[0] and label != RANDOM else (self._kept,)
 
     def _lost_weights(self, plans: list[PlannedRun]) -> list[PlannedRun]:
-        """Return the finished runs of the winner whose weights are missing, because the export needs them."""
-        assert self.winner is not None, "only the winner's weights are needed"
-        key = (self.winner.placement or NONE).key
+        """Return the finished runs whose weights are missing, because the export of their arm needs them."""
         return [
             plan
             for plan in plans
-            if plan.placement.key == key and "weights" in plan.artifacts and self.final.is_done(plan)
-            if not self._weights.has(plan.placement, plan.seed, plan.epochs)
+            if "weights" in plan.artifacts and self.final.is_done(plan)
+            if not self._weights.has(plan.placement.key, plan.seed, plan.epochs)
         ]
 
     def _count_failures(self, record: TrialRecord) -> None:
@@ -267,3 +374,8 @@ class Stages:
                 f"{len(self._causes)} trials in a row failed with the same cause, so the run stops. The last error: "
                 f"{reason}. Finished trials are stored; fix the cause, and the same command resumes the run."
             )
+
+
+def first_seeds(budget: Budget) -> int:
+    """Return the number of seeds of every arm before `--seeds auto` adds any."""
+    return budget.seeds if isinstance(budget.seeds, int) else min(AUTO_SEEDS, budget.max_seeds)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from nas_attn.data.dataset import Data, load_data
 from nas_attn.errors import TrialFailed
 from nas_attn.model.build import build
 from nas_attn.model.tasks import LABEL_KINDS, label_aucs
+from nas_attn.predictions import Predictions
 from nas_attn.records import LABEL_AUC, Artifact, Outcome, Stage, Task
 from nas_attn.training.context import TrialContext, load_train, register_all
 from nas_attn.training.loop import Report, is_out_of_memory, predict, train
@@ -40,6 +42,7 @@ class Run:
         stage: In `search` and `confirm` the function returns the validation value, in `retrain` the test value.
         report: `report(epoch, value)` with epochs counted from 1. It raises an exception to stop the trial: do not
             catch it.
+        kept: The predictions that the training recorded by `record_predictions`; the last ones are stored.
     """
 
     seed: int
@@ -47,6 +50,20 @@ class Run:
     device: str
     stage: Stage
     report: Report
+    kept: list[Predictions] = field(default_factory=list, repr=False, compare=False)
+
+    def record_predictions(self, probabilities: Any, targets: Any) -> None:
+        """Record what the trained network predicts, for intervals and figures that need each image; optional.
+
+        They belong to the images whose value the function returns: validation images, in `retrain` test images. All
+        trials of a stage must record the same images in the same order.
+
+        Args:
+            probabilities: A tensor or array with the probability of each class or label. Shape: (N, K).
+            targets: The true class of each image, (N,), or its labels as 0 and 1, (N, K).
+        Raises: ValueError if the shapes do not match.
+        """
+        self.kept.append(Predictions.of(_as_array(probabilities), _as_array(targets)))
 
 
 def evaluate(task: Task, context: TrialContext, report: Report) -> Outcome:
@@ -57,11 +74,16 @@ def evaluate(task: Task, context: TrialContext, report: Report) -> Outcome:
     """
     start = time.monotonic()
     try:
-        model, value, facts = _measured(task, context, report)
-        if not math.isfinite(value):
-            raise TrialFailed("nan", f"The training returned {value}; a trial's value must be finite.")
-        artifacts: dict[Artifact, bytes] = {"weights": _weights(model)} if "weights" in task.artifacts else {}
-        return Outcome("complete", value, seconds=time.monotonic() - start, facts=facts, artifacts=artifacts)
+        trained = _trained(task, context, report)
+        if not math.isfinite(trained.value):
+            raise TrialFailed("nan", f"The training returned {trained.value}; a trial's value must be finite.")
+        return Outcome(
+            "complete",
+            trained.value,
+            seconds=time.monotonic() - start,
+            facts=trained.facts,
+            artifacts=_artifacts(task, trained),
+        )
     except Stopped:
         return Outcome("pruned", seconds=time.monotonic() - start)
     except TrialFailed as error:
@@ -85,23 +107,30 @@ def prepare(context: TrialContext) -> None:
         _data(context)
 
 
-def _measured(task: Task, context: TrialContext, report: Report) -> tuple[nn.Module, float, dict[str, float]]:
-    """Return the trained model, its value and further facts."""
+@dataclass(frozen=True)
+class _Trained:
+    """A trained network with what was measured on it; `predictions` is None if a custom training recorded none."""
+
+    model: nn.Module
+    value: float
+    facts: dict[str, float]
+    predictions: Predictions | None
+
+
+def _trained(task: Task, context: TrialContext, report: Report) -> _Trained:
+    """Build and train the network of a task."""
     if context.n_threads is not None:
         torch.set_num_threads(context.n_threads)
     model = build(context.backbone, task.placement, context.shape, seed=task.seed, class_names=context.class_names)
-    if context.train is not None:
-        function = load_train(context.train) if isinstance(context.train, str) else context.train
-        value = float(function(model, Run(task.seed, task.epochs, context.device, task.stage, report)))
-        facts: dict[str, float] = {}
-    else:
-        value, facts = _built_in_training(task, context, model, report)
-    return model, value, facts
+    if context.train is None:
+        return _built_in_training(task, context, model, report)
+    function = load_train(context.train) if isinstance(context.train, str) else context.train
+    run = Run(task.seed, task.epochs, context.device, task.stage, report)
+    value = float(function(model, run))
+    return _Trained(model, value, {}, run.kept[-1] if run.kept else None)
 
 
-def _built_in_training(
-    task: Task, context: TrialContext, model: nn.Module, report: Report
-) -> tuple[float, dict[str, float]]:
+def _built_in_training(task: Task, context: TrialContext, model: nn.Module, report: Report) -> _Trained:
     data = _data(context)
     final = task.stage == "retrain"
     reported: list[float] = []
@@ -121,10 +150,30 @@ def _built_in_training(
         report=store_and_report,
         num_classes=context.shape.num_classes,
     )
+    if task.stage == "search":
+        return _Trained(model, reported[-1], facts, None)
+    part = data.test if final else data.val
+    logits = predict(model, part)
+    kind = LABEL_KINDS[data.facts.task]
+    predictions = Predictions.of(_as_array(kind.probabilities(logits.double())), _as_array(part.targets))
     if not final:
-        return reported[-1], facts
-    logits = predict(model, data.test)
-    return LABEL_KINDS[data.facts.task].value(logits, data.test.targets), facts | _by_label(logits, data)
+        return _Trained(model, reported[-1], facts, predictions)
+    return _Trained(model, kind.value(logits, part.targets), facts | _by_label(logits, data), predictions)
+
+
+def _artifacts(task: Task, trained: _Trained) -> dict[Artifact, bytes]:
+    """Return the files that the task asks for; a custom training without predictions returns none."""
+    found: dict[Artifact, bytes] = {"weights": _weights(trained.model)} if "weights" in task.artifacts else {}
+    if trained.predictions is not None and "predictions" in task.artifacts:
+        found["predictions"] = trained.predictions.to_bytes()
+    if trained.predictions is not None and "short predictions" in task.artifacts:
+        found["short predictions"] = trained.predictions.short().to_bytes()
+    return found
+
+
+def _as_array(values: Any) -> Any:
+    """Return a tensor as an array in the memory of this machine; other values as they are."""
+    return values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values
 
 
 def _by_label(logits: Tensor, data: Data) -> dict[str, float]:
