@@ -11,7 +11,7 @@ import pytest
 from engine import TABLE, OpenRun, score, small_space, work
 
 from nas_attn.errors import RunError, RunStopped
-from nas_attn.placement import Placement
+from nas_attn.placement import NONE, Placement
 from nas_attn.records import Outcome, Task, TrialRecord
 from nas_attn.run.folder import TrialFiles
 from nas_attn.space.search_space import SearchSpace
