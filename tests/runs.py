@@ -74,7 +74,9 @@ def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, s
     return process.returncode, output
 
 
-def wait_for(log: Path, words: str, process: subprocess.Popen[str], timeout: float = 60) -> None:
+def wait_for(
+    log: Path, words: str, process: subprocess.Popen[str], timeout: float = 60, *, every: float = 0.005
+) -> None:
     """Wait until a run's log contains `words`, or, without words, until a file exists.
 
     Raises: AssertionError if the process ends before that.
@@ -84,7 +86,7 @@ def wait_for(log: Path, words: str, process: subprocess.Popen[str], timeout: flo
         if log.exists() and (not words or words in log.read_text()):
             return
         assert process.poll() is None, f"the run ended before it said {words!r}: {process.communicate()[0]}"
-        time.sleep(0.005)
+        time.sleep(every)
     raise AssertionError(f"the run never said {words!r}")
 
 
