@@ -15,8 +15,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from nas_attn.placement import NONE
 from nas_attn.records import RunRecord
 from nas_attn.report.chart import COLUMN, Chart, style
-from nas_attn.report.drawing import draw_network, network_chart
-from nas_attn.report.importance import Heat, Marginal, heat_map, marginals, rows_of, searched_sites
+from nas_attn.report.drawing import network_chart
+from nas_attn.report.importance import Heat, heat_map, observations, searched_sites, site_effects
 from nas_attn.report.marks import ENDED, SHAPES, Colours, Mark, arm_marks, history_marks, trial_marks
 from nas_attn.report.palette import LIGHT, VERDICTS
 from nas_attn.report.tables import FOUND, Arm, Step, arms_of, found_placement, history_of, pareto
@@ -59,12 +59,12 @@ def _charts(run: RunRecord) -> Iterator[Chart]:
         yield cost_chart(panels, colours, scale)
     if run.search:
         yield history_chart(history_of(run.search), colours, scale)
-    heat = heat_map(marginals(rows_of(run.search), searched_sites(run)))
+    heat = heat_map(site_effects(observations(run.search), searched_sites(run)))
     if heat is not None:
         yield importance_chart(heat, scale)
     if run.table is not None:
         placement = found_placement(run) or NONE
-        yield network_chart(draw_network(run.table, placement, searched_sites(run)), colours)
+        yield network_chart(run.table, placement, searched_sites(run))
 
 
 def _new_figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
@@ -257,38 +257,33 @@ def history_chart(steps: Sequence[Step], colours: Colours, scale: Scale) -> Char
 
 @style()
 def importance_chart(heat: Heat, scale: Scale) -> Chart:
-    """Draw the marginal means: each cell a difference to `none` at its site, bold where its interval excludes 0."""
-    names = [name for name in heat.attentions if name != "none"]
+    """Draw the effect of each attention at each site with its interval; bold where its sign is known."""
     labels = [_folded(", ".join(row.sites)) for row in heat.rows]
-    figure, grid = _new_figure(0.6 + _height_of(labels, 0.26))
+    figure, grid = _new_figure(0.6 + _height_of(labels, 0.3))
     axes = grid[0][0]
-    signed = [[_signed(cell.strength, cell.sign) for cell in row.cells[1:]] for row in heat.rows]
+    signed = [[_signed(cell.strength, cell.sign) for cell in row.cells] for row in heat.rows]
     axes.imshow(signed, cmap=DIVERGING, vmin=-1.35, vmax=1.35, aspect="auto")
     for y, row in enumerate(heat.rows):
-        for x, cell in enumerate(row.cells[1:]):
-            if cell.marginal is not None:
-                weight = "bold" if cell.marginal.is_clear else "normal"
-                text = _cell_text(cell.marginal, scale)
-                axes.text(x, y, text, ha="center", va="center", fontsize=5.6, fontweight=weight)
-    axes.set_xticks(range(len(names)), names)
+        for x, cell in enumerate(row.cells):
+            if cell.effect is not None:
+                weight = "bold" if cell.effect.is_clear else "normal"
+                mean, ends = minus(scale.signed(cell.effect.mean)), minus(scale.signed_interval(cell.effect.summary))
+                axes.text(x, y - 0.18, mean, ha="center", va="center", fontsize=5.8, fontweight=weight)
+                axes.text(x, y + 0.22, ends, ha="center", va="center", fontsize=4.6)
+    axes.set_xticks(range(len(heat.attentions)), heat.attentions)
     axes.tick_params(length=0)
     _label_rows(axes, labels)
     axes.xaxis.tick_top()
     for spine in axes.spines.values():
         spine.set_visible(False)
     unit = "points" if scale.points else scale.noun
-    about = f"Validation {scale.noun} minus that of placements with none there ({unit});"
-    figure.supxlabel(f"{about}\nin brackets n; bold: 95 % interval without 0", fontsize=5.6)
-    return Chart("importance", f"Validation {scale.noun} by site and attention, minus that with none there", figure)
+    about = f"Effect on validation {scale.noun} ({unit}) by regression over all trials,"
+    figure.supxlabel(f"{about}\nwith its 95 % interval; bold: the sign is known", fontsize=5.6)
+    return Chart("importance", f"Effect on validation {scale.noun} of each attention at each site", figure)
 
 
 def _signed(strength: float, sign: str) -> float:
     return strength if sign == "up" else -strength
-
-
-def _cell_text(marginal: Marginal, scale: Scale) -> str:
-    effect = marginal.effect
-    return minus(f"({marginal.summary.n})" if effect is None else f"{scale.signed(effect.mean)} ({marginal.summary.n})")
 
 
 def _axis_name(name: str, scale: Scale) -> str:

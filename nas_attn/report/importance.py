@@ -1,4 +1,4 @@
-"""Marginal means over the trials of a search, by site and attention, and by option."""
+"""What matters where: the effect of each attention at each site by regression over the trials of a search."""
 
 from __future__ import annotations
 
@@ -6,35 +6,101 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+
 from nas_attn.placement import Placement, Value, matches
 from nas_attn.records import RunRecord, TrialRecord
-from nas_attn.report.tables import BARE, in_flow_order, section, trials_of, values_by_placement
-from nas_attn.statistics import Summary, difference_of_means, summarize
+from nas_attn.report.mixed_model import Design, Posterior, fit
+from nas_attn.report.tables import BARE, in_flow_order, measured, section, trials_of, values_by_placement
+from nas_attn.statistics import Summary, summarize
 
 Row = tuple[Placement, float]
 
+KNOWN = 0.7
+"""Share of the effects' variance that trials must explain to tell sites apart.
+
+At this share, an effect twice as large as usual has a posterior mean of 2.6 posterior standard deviations.
+"""
+
+MOST_TRIALS = 5_000
+"""A larger number of trials that would be needed is not stated."""
+
 
 @dataclass(frozen=True)
-class Marginal:
-    """The placements with one attention at one site; the other sites vary freely.
+class Observation:
+    """The value of one complete training; `run` names its run where several are pooled."""
+
+    placement: Placement
+    value: float
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an attention at a site adds to the value, everything else equal; without attention there it is zero.
 
     Args:
-        sites: One site, or several whose attentions were equal in every trial, so that their effects are confounded.
-        attention: A family, or `none`.
-        summary: Summary of the values of these placements.
-        effect: Their mean minus that of the placements with `none` at the same site, unpaired, with Welch's interval;
-            None for `none` itself, and if no placement has `none` there.
+        sites: One site, or several whose attentions were equal in every trial, so that their effects are one.
+        mean: Posterior mean, shrunk towards zero the less the trials say.
+        low, high: Ends of the 95 % interval.
+        is_clear: Whether the sign is known; it is right for all clear effects of a table with 95 % probability.
+        n_placements: Number of placements that have the attention there.
+
+    Units: those of the values.
     """
 
     sites: tuple[str, ...]
     attention: str
-    summary: Summary
-    effect: Summary | None
+    mean: float
+    low: float
+    high: float
+    is_clear: bool
+    n_placements: int
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the interval of the effect excludes zero."""
-        return self.effect is not None and self.effect.excludes_zero
+    def summary(self) -> Summary:
+        """The same as a summary."""
+        return Summary(self.n_placements, self.mean, None, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class SiteEffects:
+    """The effects of all attentions at all sites where any was measured.
+
+    Args:
+        effects: In the order of the sites, then of the attentions' names; empty if the trials allow no estimate.
+        n_trials, n_placements: Number of complete trainings, and of placements among them.
+        noise_sd, effect_sd: Standard deviations of a training around the sum of its effects, and of the effects; None
+            if the trials allow no estimate.
+        enough: Whether the trials can tell sites apart: an effect is clear, or the share `KNOWN` of the effects'
+            variance is explained.
+        needed: About how many trials would; None if they are enough, or if not even `MOST_TRIALS` are.
+    """
+
+    effects: tuple[Effect, ...]
+    n_trials: int
+    n_placements: int
+    noise_sd: float | None = None
+    effect_sd: float | None = None
+    enough: bool = False
+    needed: int | None = None
+
+    @property
+    def n_clear(self) -> int:
+        """Number of effects whose sign is known."""
+        return sum(effect.is_clear for effect in self.effects)
+
+    @property
+    def leaders(self) -> tuple[Effect, ...]:
+        """The effect with the largest mean, up or down, of each site; the largest first."""
+        strongest: dict[tuple[str, ...], Effect] = {}
+        for effect in self.effects:
+            strongest[effect.sites] = max(strongest.get(effect.sites, effect), effect, key=_size)
+        return tuple(sorted(strongest.values(), key=_size, reverse=True))
+
+
+def _size(effect: Effect) -> float:
+    return abs(effect.mean)
 
 
 @dataclass(frozen=True)
@@ -79,31 +145,93 @@ def _words(value: object) -> list[str]:
     return [word for word in words if isinstance(word, str)] if isinstance(words, list | tuple) else []
 
 
-def marginals(rows: Sequence[Row], sites: Sequence[str]) -> tuple[Marginal, ...]:
-    """Return one record per site and attention that occur together, in the order of `sites`.
+def observations(trials: Iterable[TrialRecord], run: str = "") -> tuple[Observation, ...]:
+    """Return one observation per complete training; trials that were stopped, failed or answered are left out."""
+    return tuple(
+        Observation(trial.placement, trial.value, run) for trial in measured(trials) if trial.value is not None
+    )
 
-    Within a site `none` comes first, then the attentions by name.
+
+def site_effects(found: Sequence[Observation], sites: Sequence[str]) -> SiteEffects:
+    """Return the effect of each attention at each site, by a Bayesian regression on all trainings.
+
+    value = mean of the run + sum over the sites of effect[site, attention] + noise. The effects of a site, and those of
+    an attention, are similar to an extent that is estimated; all are shrunk by their estimated variance: see
+    `nas_attn.report.mixed_model.fit`. Options are not distinguished, and effects of several sites add up; what does not
+    is part of the noise. A sampler that prefers what did well does not bias the effects, as it would bias means.
+
+    Args:
+        sites: In the order of the table; sites that never differ are one row.
     """
-    found: list[Marginal] = []
-    for names, together in _decided_together(rows, sites).items():
-        values: dict[str, list[float]] = {}
-        for name, (_, value) in zip(names, rows, strict=True):
-            values.setdefault(name, []).append(value)
-        for name in sorted(values, key=lambda name: (name != BARE, name)):
-            summary = summarize(values[name])
-            assert summary is not None, "a group of trials is never empty"
-            effect = None if name == BARE else difference_of_means(values[name], values.get(BARE, []))
-            found.append(Marginal(tuple(together), name, summary, effect))
-    return tuple(found)
+    placements = list(dict.fromkeys((row.run, row.placement) for row in found))
+    index = {key: number for number, key in enumerate(placements)}
+    cells = _cells([placement for _, placement in placements], sites)
+    n_trials, n_placements = len(found), len(placements)
+    posterior = fit(_design(found, index, cells)) if cells else None
+    if posterior is None:
+        return SiteEffects((), n_trials, n_placements)
+    clear = posterior.clear()
+    numbers = zip(posterior.mean, posterior.quantile(0.025), posterior.quantile(0.975), clear, strict=True)
+    effects = tuple(
+        Effect(cell.sites, cell.attention, float(mean), float(low), float(high), bool(is_clear), len(cell.used))
+        for cell, (mean, low, high, is_clear) in zip(cells, numbers, strict=True)
+    )
+    needed = _needed(posterior, n_trials)
+    enough = bool(clear.any()) or needed <= n_trials
+    return SiteEffects(
+        effects,
+        n_trials,
+        n_placements,
+        posterior.noise_sd,
+        posterior.effect_sd,
+        enough,
+        None if enough or needed > MOST_TRIALS else needed,
+    )
 
 
-def _decided_together(rows: Sequence[Row], sites: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
-    """Group the sites whose attentions are equal in every placement."""
+@dataclass(frozen=True)
+class _Cell:
+    """One attention at one site; `used` are the numbers of the placements that have it."""
+
+    sites: tuple[str, ...]
+    attention: str
+    used: tuple[int, ...]
+
+
+def _cells(placements: Sequence[Placement], sites: Sequence[str]) -> list[_Cell]:
+    """Return one cell per site and attention that occur together; sites that never differ are one."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for site in sites if rows else ():
-        names = tuple(placement[site].name if site in placement.attentions else BARE for placement, _ in rows)
+    for site in sites if placements else ():
+        names = tuple(found[site].name if site in found.attentions else BARE for found in placements)
         groups.setdefault(names, []).append(site)
-    return groups
+    return [
+        _Cell(tuple(together), name, tuple(number for number, used in enumerate(names) if used == name))
+        for names, together in groups.items()
+        for name in sorted(set(names) - {BARE})
+    ]
+
+
+def _design(found: Sequence[Observation], index: Mapping[tuple[str, Placement], int], cells: Sequence[_Cell]) -> Design:
+    active = np.zeros((len(index), len(cells)))
+    for column, cell in enumerate(cells):
+        active[list(cell.used), column] = 1.0
+    runs = list(dict.fromkeys(run for run, _ in index))
+    rows = list(dict.fromkeys(cell.sites for cell in cells))
+    columns = list(dict.fromkeys(cell.attention for cell in cells))
+    return Design(
+        values=np.array([row.value for row in found]),
+        points=np.array([index[row.run, row.placement] for row in found]),
+        active=active,
+        blocks=np.array([runs.index(run) for run, _ in index]),
+        rows=np.array([rows.index(cell.sites) for cell in cells]),
+        columns=np.array([columns.index(cell.attention) for cell in cells]),
+    )
+
+
+def _needed(posterior: Posterior, n_trials: int) -> int:
+    """Return about how many trials explain the share `KNOWN`, with two digits: what is unknown falls as 1 / n."""
+    exact = n_trials * posterior.odds_of_noise * KNOWN / (1.0 - KNOWN)
+    return int(float(f"{exact:.2g}"))
 
 
 def option_marginals(rows: Sequence[Row]) -> tuple[OptionMarginal, ...]:
@@ -129,9 +257,9 @@ def _by_size(value: Value) -> tuple[int, float, str]:
 
 @dataclass(frozen=True)
 class HeatCell:
-    """The mean of one site and attention; `strength` (0 to 1) and `sign` ("up", "down", "") give its colour."""
+    """One site and attention, or nothing; `strength` (0 to 1) and `sign` ("up", "down", "") give its colour."""
 
-    marginal: Marginal | None
+    effect: Effect | None
     strength: float = 0.0
     sign: str = ""
 
@@ -146,29 +274,27 @@ class HeatRow:
 
 @dataclass(frozen=True)
 class Heat:
-    """Sites by attentions; `none` is the first column."""
+    """Sites by attentions."""
 
     attentions: tuple[str, ...]
     rows: tuple[HeatRow, ...]
 
 
-def heat_map(found: Sequence[Marginal]) -> Heat | None:
-    """Return marginal means as a table, or None if no attention was measured at any site."""
-    names = sorted({marginal.attention for marginal in found} - {BARE})
-    if not names:
+def heat_map(found: SiteEffects) -> Heat | None:
+    """Return the effects as a table, or None if there are none."""
+    if not found.effects:
         return None
-    largest = max((abs(marginal.effect.mean) for marginal in found if marginal.effect), default=0.0) or 1.0
-    by_place = {(marginal.sites, marginal.attention): marginal for marginal in found}
-    columns = (BARE, *names)
+    columns = tuple(sorted({effect.attention for effect in found.effects}))
+    largest = max(map(_size, found.effects)) or 1.0
+    by_place = {(effect.sites, effect.attention): effect for effect in found.effects}
     rows = [
         HeatRow(sites, tuple(_heat_cell(by_place.get((sites, name)), largest) for name in columns))
-        for sites in dict.fromkeys(marginal.sites for marginal in found)
+        for sites in dict.fromkeys(effect.sites for effect in found.effects)
     ]
     return Heat(columns, tuple(rows))
 
 
-def _heat_cell(marginal: Marginal | None, largest: float) -> HeatCell:
-    if marginal is None or marginal.effect is None:
-        return HeatCell(marginal)
-    mean = marginal.effect.mean
-    return HeatCell(marginal, round(abs(mean) / largest, 3), "up" if mean > 0 else "down" if mean < 0 else "")
+def _heat_cell(effect: Effect | None, largest: float) -> HeatCell:
+    if effect is None:
+        return HeatCell(None)
+    return HeatCell(effect, round(_size(effect) / largest, 3), "up" if effect.mean > 0 else "down")

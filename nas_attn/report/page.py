@@ -21,7 +21,14 @@ from nas_attn.report import words
 from nas_attn.report.chart import Chart
 from nas_attn.report.csv_files import arms_csv, trials_csv
 from nas_attn.report.figures import draw_charts
-from nas_attn.report.importance import heat_map, marginals, option_marginals, rows_of, searched_sites
+from nas_attn.report.importance import (
+    heat_map,
+    observations,
+    option_marginals,
+    rows_of,
+    searched_sites,
+    site_effects,
+)
 from nas_attn.report.marks import Colours
 from nas_attn.report.palette import DARK, LIGHT
 from nas_attn.report.tables import (
@@ -227,14 +234,11 @@ def _more(cost: float | None, base: float | None) -> float | None:
 
 
 def _importance(run: RunRecord) -> dict[str, Any]:
-    rows = rows_of(run.search)
-    found = marginals(rows, searched_sites(run))
+    found = site_effects(observations(run.search), searched_sites(run))
     return {
         "heat": heat_map(found),
-        "n_clear": sum(marginal.is_clear for marginal in found),
-        "n_effects": sum(marginal.effect is not None for marginal in found),
-        "n_placements": len(rows),
-        "options": rows_by_option(option_marginals(rows)),
+        "sites": found,
+        "options": rows_by_option(option_marginals(rows_of(run.search))),
     }
 
 

@@ -1,0 +1,238 @@
+"""Bayesian regression on crossed factors, with every variance integrated out; it knows numbers only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+SHARES = ((0.0, 0.0), (0.4, 0.0), (0.8, 0.0), (0.0, 0.5), (0.4, 0.4))
+"""Shares of an effect's variance that are common to its row and to its column; the rest belongs to the cell alone."""
+
+MISFITS = (0.0, 0.3, 1.0, 3.0)
+"""Variances of what a design point has beside its effects, in units of the noise variance."""
+
+RATIOS: Array = np.geomspace(0.03, 10.0, 18)
+"""Standard deviations r of the effects, in units of the noise; the prior's density is r / (1 + r^2)^1.5."""
+
+CONFIDENT = 0.95
+"""Least probability that the signs of all effects called clear are right."""
+
+_KEPT = 0.99  # part of the posterior probability whose components are kept
+_WIDTH = 8.0  # standard deviations on each side between which a quantile is looked for,
+_STEPS = 22  # and how often that interval is halved
+
+
+@dataclass(frozen=True)
+class Design:
+    """Observations of sums of effects.
+
+    Args:
+        values: (N,) observations.
+        points: (N,) the design point of each; observations of one point are replicates.
+        active: (P, K) which of the K effects each design point contains.
+        blocks: (P,) block of each design point; each block has a mean of its own.
+        rows, columns: (K,) the two crossed factors of each effect.
+    """
+
+    values: Array
+    points: Indices
+    active: Array
+    blocks: Indices
+    rows: Indices
+    columns: Indices
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior of the effects: a mixture of Student t distributions with common degrees of freedom.
+
+    Args:
+        weights: (M,) probabilities of the components.
+        means, sds: (M, K) location and scale of each effect.
+        gains: (M, K) prior over posterior standard deviation of each effect.
+        degrees: Degrees of freedom.
+        noise_sd: Standard deviation of one observation around the sum of its effects; posterior mean.
+        effect_sd: Standard deviation of the effects; posterior mean.
+    """
+
+    weights: Array
+    means: Array
+    sds: Array
+    gains: Array
+    degrees: int
+    noise_sd: float
+    effect_sd: float
+
+    @property
+    def mean(self) -> Array:
+        """(K,) posterior means."""
+        return np.asarray(self.weights @ self.means)
+
+    @property
+    def odds_of_noise(self) -> float:
+        """What is unknown of the effects' variance over what is known, averaged over the effects: the median."""
+        known = 1.0 - (self.gains**-2.0).mean(axis=1)
+        order = np.argsort(known)
+        middle = int(np.searchsorted(np.cumsum(self.weights[order]), 0.5))
+        return float(1.0 / known[order][min(middle, len(order) - 1)] - 1.0)
+
+    def below(self, limits: Array) -> Array:
+        """Return the (K,) posterior probabilities that each effect lies below its limit."""
+        from scipy.special import stdtr
+
+        return np.asarray(self.weights @ stdtr(self.degrees, (limits - self.means) / self.sds))
+
+    def quantile(self, probability: float) -> Array:
+        """Return the (K,) posterior quantiles, by bisection."""
+        spread = np.sqrt(self.weights @ (self.sds**2 + (self.means - self.mean) ** 2))
+        low, high = self.mean - _WIDTH * spread, self.mean + _WIDTH * spread
+        for _ in range(_STEPS):
+            middle = (low + high) / 2.0
+            is_left = self.below(middle) < probability
+            low, high = np.where(is_left, middle, low), np.where(is_left, high, middle)
+        return np.asarray((low + high) / 2.0)
+
+    def doubts(self) -> Array:
+        """Return the (K,) probabilities that an effect is nothing, or has the other sign than its mean.
+
+        The share of effects that are nothing is estimated from all of them, and is at least one half; so the more effects
+        a table has, the more evidence one of them needs.
+
+        Source: Scott and Berger, Annals of Statistics 38 (2010); Stephens, Biostatistics 18 (2017).
+        """
+        odds, left = self._odds_of_zero(), self.below(np.zeros_like(self.mean))
+        nothing, share = np.zeros_like(odds), 0.5
+        for _ in range(50):
+            nothing = share * odds / (share * odds + 1.0 - share)
+            share = max(0.5, float(nothing.sum() + 1.0) / (len(odds) + 2.0))
+        return np.asarray(nothing + (1.0 - nothing) * np.minimum(left, 1.0 - left))
+
+    def clear(self) -> NDArray[np.bool_]:
+        """Return which of the K effects have a sign that is known: together they are right with `CONFIDENT`."""
+        doubts = self.doubts()
+        order = np.argsort(doubts)
+        found = np.zeros(len(doubts), dtype=bool)
+        found[order[np.cumsum(doubts[order]) <= 1.0 - CONFIDENT]] = True
+        return found
+
+    def _odds_of_zero(self) -> Array:
+        """Return the (K,) Bayes factors of "this effect is exactly zero" over "it is drawn as the others are".
+
+        Source: the Savage-Dickey ratio, Dickey, Annals of Mathematical Statistics 42 (1971), with the noise integrated.
+        """
+        squares = (self.means / self.sds) ** 2
+        ratios = self.gains * (1.0 + squares / self.degrees) ** (-self.degrees / 2.0)
+        return np.asarray(self.weights @ ratios)
+
+
+def fit(design: Design) -> Posterior | None:
+    """Return the posterior of the effects, or None if there is nothing to estimate the noise from.
+
+    value = mean of the block + sum of the point's effects + misfit of the point + noise, all normal. An effect is the
+    sum of one part for its row, one for its column, and its own. The variances of these parts, of the misfit and of
+    the noise are unknown: the noise has Jeffreys' prior, the others those of `RATIOS`, `SHARES` and `MISFITS`, and all
+    are integrated out, so that intervals include their uncertainty. How the design points were chosen does not matter
+    as long as the choice used nothing but earlier values.
+
+    Source: Lindley and Smith, Journal of the Royal Statistical Society B 34 (1972); a prior of the ratio that vanishes
+    at 0: Chung et al., Psychometrika 78 (2013).
+    Cost: one eigendecomposition of min(P, K) dimensions per share and misfit.
+    """
+    sums = _Sums.of(design)
+    if sums.degrees < 2 or np.ptp(design.values) == 0.0:
+        return None
+    misfits = MISFITS if sums.counts.max() > 1 else MISFITS[:1]
+    parts = [_part(design, sums, share, misfit) for share in SHARES for misfit in misfits]
+    logs = np.concatenate([part.logs for part in parts])
+    weights = np.exp(logs - logs.max())
+    weights /= weights.sum()
+    order = np.argsort(-weights)
+    kept = order[: int(np.searchsorted(np.cumsum(weights[order]), _KEPT)) + 1]
+    weights = weights[kept] / weights[kept].sum()
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts])[kept]
+        for name in ("means", "sds", "gains", "noises", "effects")
+    }
+    return Posterior(
+        weights,
+        joined["means"],
+        joined["sds"],
+        joined["gains"],
+        sums.degrees,
+        float(weights @ joined["noises"]),
+        float(weights @ joined["effects"]),
+    )
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Means and sizes of the design points, the squares within them, and the degrees of freedom."""
+
+    means: Array
+    counts: Array
+    within: float
+    degrees: int
+
+    @classmethod
+    def of(cls, design: Design) -> _Sums:
+        counts = np.bincount(design.points).astype(float)
+        means = np.bincount(design.points, design.values) / counts
+        within = float(((design.values - means[design.points]) ** 2).sum())
+        return cls(means, counts, within, len(design.values) - len(np.unique(design.blocks)))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The components of one share and misfit, one for each ratio: (R,) logs and (R, K) numbers."""
+
+    logs: Array
+    means: Array
+    sds: Array
+    gains: Array
+    noises: Array
+    effects: Array
+
+
+def _part(design: Design, sums: _Sums, share: tuple[float, float], misfit: float) -> _Part:
+    weights = 1.0 / (misfit + 1.0 / sums.counts)
+    root = np.sqrt(weights)[:, None]
+    blocks = root * (design.blocks[:, None] == np.unique(design.blocks))
+    basis, triangle = np.linalg.qr(blocks)
+    factor = _factor(design.rows, design.columns, share)
+    x, y = root * (design.active @ factor), root[:, 0] * sums.means
+    x, y = x - basis @ (basis.T @ x), y - basis @ (basis.T @ y)
+    left, scales, right = np.linalg.svd(x, full_matrices=False)
+    seen, loads = left.T @ y, factor @ right.T
+    gains = RATIOS[:, None] ** 2 * scales**2  # (R, m) signal over noise of each direction
+    kept = gains / (1.0 + gains)
+    squares = y @ y + sums.within - kept @ seen**2
+    squares = np.maximum(squares, 1e-12 * (y @ y + sums.within))
+    volume = np.log(weights).sum() / 2.0 - np.log(np.abs(np.diag(triangle))).sum()
+    logs = volume - np.log1p(gains).sum(axis=1) / 2.0 - sums.degrees / 2.0 * np.log(squares)
+    logs += 2.0 * np.log(RATIOS) - 1.5 * np.log1p(RATIOS**2)  # the prior, on a logarithmic grid
+    inverse = np.divide(kept, scales, out=np.zeros_like(kept), where=scales > 1e-9)
+    noise = squares / sums.degrees
+    left_over = np.maximum(1.0 - kept @ (loads**2).T, 1e-12)
+    return _Part(
+        logs,
+        (inverse * seen) @ loads.T,
+        RATIOS[:, None] * np.sqrt(left_over * noise[:, None]),
+        left_over**-0.5,
+        np.sqrt(noise * (1.0 + misfit)),
+        RATIOS * np.sqrt(noise),
+    )
+
+
+def _factor(rows: Indices, columns: Indices, share: Sequence[float]) -> Array:
+    """Return a (K, K) factor of the effects' correlations."""
+    same_row, same_column = rows[:, None] == rows, columns[:, None] == columns
+    own = np.eye(len(rows))
+    correlations: Any = share[0] * same_row + share[1] * same_column + (1.0 - sum(share)) * own
+    return np.asarray(np.linalg.cholesky(correlations))
