@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from os.path import commonprefix
 
 from nas_attn.placement import KINDS, Attention, Placement, Site, SiteTable
 
@@ -252,5 +251,6 @@ def part_name(names: Sequence[str], stage: str) -> str:
     first, last = (re.sub(r"^denseblock\d+\.(?=layer)", "", name) for name in (first, last))
     if first == last:
         return first
-    alike = len(commonprefix([first, last]).rstrip("0123456789"))
-    return f"{first}\N{EN DASH}{last[alike:]}" if last[alike:].isdigit() else f"{first} … {last}"
+    stem = first.rstrip("0123456789")
+    is_series = stem not in (first, "") and stem == last.rstrip("0123456789")
+    return f"{first}\N{EN DASH}{last.removeprefix(stem)}" if is_series else f"{first} … {last}"

@@ -63,6 +63,7 @@ class Chart:
         alt: What the figure shows, for readers who do not see it.
         titles: For the `gid` of an artist: one text per mark, in drawing order, that the page shows on hover.
         views: Parts that the page shows one by one; empty if it shows the whole figure.
+        aliases: For the `gid` of an artist: further ids of its element in the page.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Chart:
     figure: Figure
     titles: Mapping[str, Sequence[str]] = field(default_factory=dict)
     views: tuple[View, ...] = ()
+    aliases: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @cached_property
     def svg(self) -> bytes:
@@ -92,4 +94,4 @@ class Chart:
 
     def inline(self) -> list[Markup]:
         """Return the figure for the page: one `<svg>`, or one per view."""
-        return inline_svg(self.svg, self.name, self.alt, self.titles, self.views)
+        return inline_svg(self.svg, self.name, self.alt, self.titles, self.views, self.aliases)

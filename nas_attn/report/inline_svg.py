@@ -32,7 +32,12 @@ class View:
 
 
 def inline_svg(
-    svg: bytes, name: str, alt: str, titles: Mapping[str, Sequence[str]], views: Sequence[View] = ()
+    svg: bytes,
+    name: str,
+    alt: str,
+    titles: Mapping[str, Sequence[str]],
+    views: Sequence[View] = (),
+    aliases: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Markup]:
     """Return a figure for the page: one `<svg>`, or one per view.
 
@@ -42,6 +47,7 @@ def inline_svg(
         name: Prefix of all ids, so that several figures fit into one page.
         alt: Label of the whole figure.
         titles: For the id of a group: one title per mark in it.
+        aliases: For the id of a group: further ids, each of a group around it.
     """
     root = ElementTree.fromstring(svg)
     _remove(root, f"{SVG}metadata")
@@ -49,7 +55,11 @@ def inline_svg(
     groups = {found.get("id", ""): found for found in root.iter(f"{SVG}g")}
     for group, texts in titles.items():
         _add_titles(groups[group], texts)
-    _make_ids_unique(root, f"{name}-", kept={*titles, *(view.group for view in views)})
+    further = aliases or {}
+    for group, others in further.items():
+        _wrap(groups[group], others)
+    kept = {*titles, *(view.group for view in views), *(other for others in further.values() for other in others)}
+    _make_ids_unique(root, f"{name}-", kept)
     for element in root.iter():
         _make_plain(element)
     _flatten(root)
@@ -71,6 +81,14 @@ def _add_titles(group: Element, titles: Sequence[str]) -> None:
     marks = [found for found in group.iter() if found.tag in (f"{SVG}use", f"{SVG}path") and found not in defined]
     for mark, title in zip(marks, titles, strict=True):
         ElementTree.SubElement(mark, "title").text = title
+
+
+def _wrap(group: Element, ids: Sequence[str]) -> None:
+    """Put the content of a group into one group per id, each in the one before."""
+    for name in ids:
+        inner = Element(f"{SVG}g", {"id": name})
+        inner.extend(group)
+        group[:] = [inner]
 
 
 def _make_ids_unique(root: Element, prefix: str, kept: set[str]) -> None:

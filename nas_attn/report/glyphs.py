@@ -1,0 +1,147 @@
+"""The drawing of one part of a network: a block with its shortcut, convolutions and places for attention.
+
+A glyph is drawn around the line of the data flow: its x begins at 0, and y is 0 on the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nas_attn.placement import Attention
+from nas_attn.report.architecture import Part, Spot, part_name
+from nas_attn.report.shapes import Box, Mark, Sheet, Text, Wire, joined, shortened, text_width
+
+CODE, CAPTION = 6.0, 6.4  # sizes of the text on a badge, and below a block
+BADGE, SLAB = 9.6, 13.0  # heights
+HALF = 9.0  # half of a box's height
+ARC = 15.5  # how far above the line a shortcut runs
+BELOW = 15.0  # how far below the line a caption stands
+FORK = 2.5  # where a shortcut leaves the line
+PAD = 3.0  # between a box and what is in it
+WIDEST = 66.0  # a caption
+DECK = 1.7  # offset of the boxes behind that of folded blocks
+WIDTHS = {"dot": 2.2, "ring": 4.8, "slab": 4.4, "plus": 7.4, "pool": 7.0}
+ROOM = {"dot": 2.0, "ring": 2.6, "slab": 2.6, "plus": 1.0, "pool": 2.6, "badge": 2.2}
+"""Space around a mark, in the direction of the line."""
+
+
+@dataclass(frozen=True)
+class Glyph:
+    """The drawing of a part or of an end of the network.
+
+    Args:
+        rise: How far it reaches above the line.
+        is_passed: Whether the line goes on through it, rather than begin or end there.
+    """
+
+    width: float
+    rise: float
+    sheet: Sheet
+    is_passed: bool = True
+
+
+def part_glyph(part: Part, codes: Mapping[Attention, str], colours: Mapping[str, str]) -> Glyph:
+    """Draw a part of a stage, with its name below it unless nothing was searched on a piece of the line."""
+    draw = _Marks(codes, colours)
+    has_caption = part.form != "line" or any(spot.is_searched for spot in part.spots)
+    caption = _caption(part) if has_caption else ""
+    if part.form == "line":
+        return _captioned(*draw.row(part.spots), caption, rise=HALF)
+    return _block(part, draw, caption)
+
+
+def _caption(part: Part) -> str:
+    name = part_name(part.names, part.stage)
+    times = f" \N{MULTIPLICATION SIGN}{len(part.names)}" if len(part.names) > 1 else ""
+    return shortened(name, CAPTION, WIDEST - text_width(times, CAPTION)) + times
+
+
+def _block(part: Part, draw: _Marks, caption: str) -> Glyph:
+    """Draw a box with its marks, the shortcut over it, and the marks behind it."""
+    inner, inside = draw.row(part.at("line"))
+    above, _ = draw.row(part.at("arc"))
+    has_skip, n_behind = part.form == "skip", min(len(part.names) - 1, 2)
+    start = 5.5 if has_skip else 1.0
+    width = max(inner + 2 * PAD, above - 4.0, 11.0)
+    boxes = [
+        Box(start + DECK * n, -HALF - DECK * n, width, 2 * HALF, "paper", "dim", 2.2) for n in range(n_behind, -1, -1)
+    ]
+    sheets = [Sheet(boxes=tuple(boxes)), inside.moved(start + (width - inner) / 2, 0)]
+    x = start + width + DECK * n_behind + 1.5
+    if has_skip:
+        x, skip = _skip(part, draw, x)
+        sheets.append(skip)
+    behind, after = draw.row(part.at("after"))
+    is_high = any(spot.is_searched for spot in part.at("arc"))
+    rise = ARC + (BADGE / 2 if is_high else 2.0) if has_skip else HALF + DECK * n_behind
+    return _captioned(x + behind + 0.5, joined([*sheets, after.moved(x, 0)], 0.0), caption, rise)
+
+
+def _skip(part: Part, draw: _Marks, x: float) -> tuple[float, Sheet]:
+    """Draw the shortcut with its marks to the addition right of `x`; return where the line goes on."""
+    (above, arc), (width, sign) = draw.row(part.at("arc")), draw.row(part.at("join"))
+    x += 1.0 if width else 3.0
+    middle, end = x + width / 2, -WIDTHS["plus"] / 2 if width else 0.0
+    wire = Wire(((FORK, 0), (FORK, -ARC), (middle, -ARC), (middle, end)), has_head=True)
+    sheets = [Sheet(wires=(wire,)), sign.moved(x, 0), arc.moved((FORK + middle - above) / 2, -ARC)]
+    return x + (width or 2.0), joined(sheets, 0.0)
+
+
+def _captioned(width: float, sheet: Sheet, caption: str, rise: float) -> Glyph:
+    """Return a glyph that is at least as wide as its caption."""
+    full = max(width, text_width(caption, CAPTION) + 2.0)
+    moved = sheet.moved((full - width) / 2, 0)
+    texts = (Text(full / 2, BELOW, caption, CAPTION, "muted"),) if caption else ()
+    return Glyph(full, rise, Sheet(0.0, (), moved.boxes, moved.wires, moved.marks, texts))
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """Draws spots beside each other."""
+
+    codes: Mapping[Attention, str]
+    colours: Mapping[str, str]
+
+    def row(self, spots: Sequence[Spot]) -> tuple[float, Sheet]:
+        """Return the width of a row of marks, and the marks."""
+        x, marks = 0.0, []
+        for spot in spots:
+            mark = self.mark(spot)
+            width = mark.width + ROOM[mark.shape]
+            marks.append(Sheet(marks=(mark,)).moved(x + width / 2, 0).marks[0])
+            x += width
+        return x, Sheet(marks=tuple(marks))
+
+    def mark(self, spot: Spot) -> Mark:
+        if spot.attention:
+            code = self.codes[spot.attention]
+            width = text_width(code, CODE, "bold") + 4.4
+            return Mark(0, 0, width, "badge", self.colours[spot.attention.name], spot, code)
+        special = {"conv": "slab", "merge": "plus", "head": "pool"}.get(spot.sites[0].kind)
+        shape = special or ("ring" if spot.is_searched else "dot")
+        return Mark(0, 0, WIDTHS[shape], shape, "plain" if spot.is_searched else "dim", spot)
+
+
+def end_glyph(text: str, caption: str) -> Glyph:
+    """Draw an end of the network: a box with a text, and a caption below it."""
+    width = text_width(text, CAPTION) + 7.0
+    full = max(width, text_width(caption, CAPTION))
+    box = Box((full - width) / 2, -7.0, width, 14.0, "paper", "dim", 2.2)
+    texts = (Text(full / 2, 0, text, CAPTION), Text(full / 2, BELOW, caption, CAPTION, "muted"))
+    return Glyph(full, HALF, Sheet(boxes=(box,), texts=texts), is_passed=False)
+
+
+def stem_glyph() -> Glyph:
+    """Draw the layers before the first site."""
+    return _captioned(13.0, Sheet(boxes=(Box(1.0, -HALF, 11.0, 2 * HALF, "paper", "dim", 2.2),)), "stem", HALF)
+
+
+def tail_glyph(spots: Sequence[Spot], codes: Mapping[Attention, str], colours: Mapping[str, str]) -> Glyph:
+    """Draw what follows the last map: the global pooling in a box, and the sites behind it."""
+    draw = _Marks(codes, colours)
+    (inner, head), (behind, after) = draw.row(spots[:1]), draw.row(spots[1:])
+    box = Box(1.0, -HALF, inner + 2 * PAD, 2 * HALF, "paper", "dim", 2.2)
+    x = 1.0 + box.width + (2.0 if behind else 0.0)
+    marks = (*head.moved(1.0 + PAD, 0).marks, *after.moved(x, 0).marks)
+    return _captioned(x + behind + 1.0, Sheet(boxes=(box,), marks=marks), "pooling", HALF)
