@@ -93,7 +93,7 @@ def arm_summary(
     if len(seeds) < FEWEST_SEEDS:
         return replace(bare, why=FEW_SEEDS)
     found = crossed(rows)
-    why = _void(found, "an error") or ("" if 0.0 < found.mean < 1.0 else ALL_EQUAL)
+    why = why_void(found, "an error") or ("" if 0.0 < found.mean < 1.0 else ALL_EQUAL)
     if why:
         return replace(bare, why=why)
     low, high = share_interval(found, confidence)
@@ -128,7 +128,7 @@ def contrast(
     rows, other_rows = _rows(by_image, seeds), _rows(others_by_image, seeds)
     if not why and rows is not None and other_rows is not None and rows.shape == other_rows.shape:
         found = crossed(rows - other_rows)
-        why = _void(found, "a difference")
+        why = why_void(found, "a difference")
     elif not why and bare.sd == 0.0:
         why = SAME_SEEDS
     if why:
@@ -163,7 +163,7 @@ SAME_SEEDS = "the values of all seeds are equal, so that the noise between seeds
 ALL_EQUAL = "all images of all seeds have the same value, so that the noise is unknown"
 
 
-def _void(found: Crossed, event: str) -> str:
+def why_void(found: Crossed, event: str) -> str:
     """Return why a matrix allows no interval, or nothing."""
     if found.variance <= 0.0:
         return ALL_EQUAL

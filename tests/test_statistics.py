@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_run import assert_finite
 
-from nas_attn.statistics import Summary, compare, difference_of_means, summarize
+from nas_attn.statistics import Summary, compare, difference_of_means, equality_p_value, holm, p_value, summarize
 
 values = st.lists(st.floats(0, 1, allow_nan=False), min_size=0, max_size=6)
 
@@ -168,3 +168,41 @@ def test_module_loads_without_scipy(root: Path):
     code = "import sys; import nas_attn.statistics; print([m for m in ('scipy', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_p_value_agrees_with_scipy_stats_and_with_the_interval():
+    sample = [0.3, -0.1, 0.5, 0.4]
+    mean, variance = sum(sample) / 4, stats.sem(sample) ** 2
+    found = p_value(mean, variance, 3)
+    assert found == pytest.approx(stats.ttest_1samp(sample, 0.0).pvalue, rel=1e-10)
+    assert p_value(-mean, variance, 3) == found
+    assert summarize(sample, confidence=1 - found).low == pytest.approx(0.0, abs=1e-12)
+
+
+def test_equality_takes_the_worse_of_two_one_sided_tests():
+    sample = [0.3, -0.1, 0.5, 0.4]
+    mean, variance = sum(sample) / 4, stats.sem(sample) ** 2
+    sides = [
+        stats.ttest_1samp(sample, 0.8, alternative="less").pvalue,
+        stats.ttest_1samp(sample, -0.8, alternative="greater").pvalue,
+    ]
+    assert equality_p_value(mean, variance, 3, 0.8) == pytest.approx(max(sides), rel=1e-10)
+    assert equality_p_value(0.0, 0.1, 3, 0.0) == 0.5, "without a margin nothing is shown to be equal"
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_holm_rejects_what_the_stepwise_procedure_rejects(p_values: list[float]):
+    adjusted = holm(p_values)
+    for level in (0.01, 0.05, 0.3):
+        rejected = 0  # the stepwise form: the smallest against level / m, the next against level / (m - 1), ...
+        for rank, p in enumerate(sorted(p_values)):
+            if p * (len(p_values) - rank) > level:
+                break
+            rejected += 1
+        assert sum(p <= level for p in adjusted) == rejected
+    assert all(a >= p for a, p in zip(adjusted, p_values, strict=True))
+
+
+def test_holm_leaves_out_what_was_not_tested():
+    assert holm([None, 0.03, None]) == [None, 0.03, None]
+    assert holm([]) == []
