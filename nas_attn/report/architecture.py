@@ -54,7 +54,8 @@ class Part:
 
     Args:
         names: Paths of what it stands for, in flow order: of one block, or of several equal ones.
-        form: `skip`: a block with a shortcut; `box`: a block or module without; `line`: sites between the boxes.
+        form: `skip`: a block with a shortcut; `dense`: a layer whose output is concatenated with its input; `box`: a
+            block or module without; `line`: sites between the boxes.
     """
 
     names: tuple[str, ...]
@@ -105,6 +106,17 @@ class Architecture:
     stages: tuple[Stage, ...]
     tail: tuple[Spot, ...]
     output: str
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        """The parts of all stages."""
+        return (part for stage in self.stages for part in stage.parts)
+
+    @property
+    def spots(self) -> Iterator[Spot]:
+        """The places for attention, each site in one of them."""
+        yield from (spot for part in self.parts for spot in part.spots)
+        yield from self.tail
 
 
 def read_architecture(table: SiteTable, placement: Placement, searched: Sequence[str]) -> Architecture:
@@ -177,10 +189,10 @@ def _path_of(site: Site, blocks: set[str]) -> str:
 
 def _part(path: str, sites: Sequence[Site], spots: _Spots, *, is_container: bool) -> Part:
     is_dense = DENSE.fullmatch(path) is not None
-    has_skip = is_dense or any(_kind_word(site) in RESIDUAL for site in sites)
+    has_skip = any(_kind_word(site) in RESIDUAL for site in sites)
     made = [spots.of(site, "line" if is_dense else _place(site, path)) for site in sites]
     is_box = not is_container and any(spot.is_searched or spot.place == "line" for spot in made)
-    form = "skip" if has_skip else "box" if is_box else "line"
+    form = "dense" if is_dense else "skip" if has_skip else "box" if is_box else "line"
     if form == "line":
         made = [replace(spot, place="line") for spot in made]
     return Part((path,), sites[-1].stage, form, tuple(_merged(made)))

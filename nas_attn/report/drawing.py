@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Polygon, Rectangle
+from matplotlib.patches import Circle, FancyBboxPatch, Patch, PathPatch, Polygon, Rectangle
 from matplotlib.path import Path
 
 from nas_attn.placement import Placement, Site, SiteTable
@@ -15,46 +15,56 @@ from nas_attn.report.chart import Chart
 from nas_attn.report.glyphs import BADGE, CODE, SLAB
 from nas_attn.report.inline_svg import View
 from nas_attn.report.layout import WIDTH, network_rows
-from nas_attn.report.legend import codes_of, families_of
-from nas_attn.report.palette import LIGHT, family_colour
+from nas_attn.report.legend import codes_of, families_of, symbols_of
+from nas_attn.report.legend_layout import legend_sheet
+from nas_attn.report.palette import LIGHT
 from nas_attn.report.shapes import Box, Mark, Sheet, Text, Wire
 
 THIN = 0.7
 BEND = 3.0  # radius of a wire's corners
+OPEN = ("ring", "plus")  # marks that are never grey inside
 
 
 def network_chart(table: SiteTable, placement: Placement, searched: Sequence[str]) -> Chart:
-    """Draw a network with a placement; the page shows the rows below each other, and a legend of its own."""
+    """Draw a network with a placement and a legend; the page shows the rows, and a legend of its own."""
     families = families_of(placement, table)
-    colours = {family.name: family_colour(family.name) for family in families}
-    rows = network_rows(read_architecture(table, placement, searched), codes_of(families), colours)
-    height = sum(sheet.height for _, sheet in rows)
+    network = read_architecture(table, placement, searched)
+    rows = network_rows(network, codes_of(families))
+    legend = legend_sheet(families, symbols_of(network))
+    height = sum(sheet.height for _, sheet in rows) + legend.height
     figure = Figure(figsize=(WIDTH / 72, height / 72))
     titles: dict[str, list[str]] = {}
     aliases: dict[str, list[str]] = {}
     views, top = [], 0.0
     for number, (label, sheet) in enumerate(rows):
         group = f"row-{number}"
-        axes = figure.add_axes((0, 1 - (top + sheet.height) / height, 1, sheet.height / height), gid=group)
-        axes.set_xlim(0, WIDTH)
-        axes.set_ylim(sheet.height, 0)
-        axes.axis("off")
-        _draw(axes, sheet, titles, aliases)
+        _draw(_axes(figure, top, sheet.height, height, group), sheet)
         views.append(View(group, f"The network: {label}", (0, top, WIDTH, sheet.height)))
         top += sheet.height
-    return Chart("network", "The network, from the input to the output", figure, titles, tuple(views))
+        for spot in (mark.spot for mark in sheet.marks if mark.spot):
+            first, *others = [site.name for site in spot.sites]
+            titles[first] = ["\n".join(_about(site, spot) for site in spot.sites)]
+            aliases[first] = others
+    _draw(_axes(figure, top, legend.height, height, "legend"), legend)
+    return Chart("network", "The network, from the input to the output", figure, titles, tuple(views), aliases)
 
 
-def _draw(axes: Any, sheet: Sheet, titles: dict[str, list[str]], aliases: dict[str, list[str]]) -> None:
+def _axes(figure: Figure, top: float, height: float, full: float, group: str) -> Any:
+    """Return axes that measure a part of the figure in points, from its top left corner."""
+    axes = figure.add_axes((0, 1 - (top + height) / full, 1, height / full), gid=group)
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(height, 0)
+    axes.axis("off")
+    return axes
+
+
+def _draw(axes: Any, sheet: Sheet) -> None:
     for box in (*sheet.cards, *sheet.boxes):
         _draw_box(axes, box)
     for wire in sheet.wires:
         _draw_wire(axes, wire)
     for mark in sheet.marks:
         _draw_mark(axes, mark)
-        first, *others = [site.name for site in mark.spot.sites]
-        titles[first] = ["\n".join(_about(site, mark.spot) for site in mark.spot.sites)]
-        aliases[first] = others
     for text in sheet.texts:
         _write(axes, text)
 
@@ -105,29 +115,33 @@ def _head(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[fl
 
 
 def _draw_mark(axes: Any, mark: Mark) -> None:
-    look: Mapping[str, Any] = {"gid": mark.spot.sites[0].name, "lw": 0.8, "clip_on": False, "ec": LIGHT[mark.colour]}
+    is_filled = mark.shape in ("badge", "dot")
+    look = {
+        "gid": mark.spot.sites[0].name if mark.spot else None,
+        "fc": LIGHT[mark.colour if is_filled else "paper" if mark.is_searched or mark.shape in OPEN else "faint"],
+        "ec": "none" if is_filled else LIGHT[mark.colour],
+        "lw": 0.8,
+        "clip_on": False,
+    }
+    axes.add_patch(_patch(mark, look))
+    if mark.text:
+        _write(axes, Text(mark.x, mark.y, mark.text, CODE, "paper", "bold"))
+
+
+def _patch(mark: Mark, look: Mapping[str, Any]) -> Patch:
+    """Return the outline of a mark."""
     x, y, half = mark.x, mark.y, mark.width / 2
-    if mark.shape == "badge":
-        height = SLAB if mark.spot.is_convolution else BADGE
-        style = "round,pad=0,rounding_size=2.2"
-        box = FancyBboxPatch(
-            (x - half, y - height / 2), mark.width, height, style, **{**look, "ec": "none"}, fc=LIGHT[mark.colour]
-        )
-        axes.add_patch(box)
-        _write(axes, Text(x, y, mark.text, CODE, "paper", "bold"))
-    elif mark.shape == "dot":
-        axes.add_patch(Circle((x, y), half, **{**look, "ec": "none"}, fc=LIGHT[mark.colour]))
-    elif mark.shape == "ring":
-        axes.add_patch(Circle((x, y), half, **look, fc=LIGHT["paper"]))
-    elif mark.shape == "slab":
-        face = LIGHT["paper" if mark.spot.is_searched else "faint"]
-        axes.add_patch(Rectangle((x - half, y - SLAB / 2), mark.width, SLAB, **look, fc=face))
-    elif mark.shape == "plus":
-        axes.add_patch(PathPatch(_plus(x, y, half), **look, fc=LIGHT["paper"]))
-    else:
-        corners = [(x - half, y - 6.0), (x + half, y - 2.5), (x + half, y + 2.5), (x - half, y + 6.0)]
-        face = LIGHT["paper" if mark.spot.is_searched else "faint"]
-        axes.add_patch(Polygon(corners, **look, fc=face))
+    if mark.shape in ("dot", "ring"):
+        return Circle((x, y), half, **look)
+    if mark.shape == "plus":
+        return PathPatch(_plus(x, y, half), **look)
+    if mark.shape == "pool":
+        return Polygon([(x - half, y - 6.0), (x + half, y - 2.5), (x + half, y + 2.5), (x - half, y + 6.0)], **look)
+    is_high = mark.shape == "slab" or (mark.spot is not None and mark.spot.is_convolution)
+    height = SLAB if is_high and mark.spot else BADGE
+    if mark.shape == "slab":
+        return Rectangle((x - half, y - height / 2), mark.width, height, **look)
+    return FancyBboxPatch((x - half, y - height / 2), mark.width, height, "round,pad=0,rounding_size=2.2", **look)
 
 
 def _plus(x: float, y: float, radius: float) -> Path:

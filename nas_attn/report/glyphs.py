@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 from nas_attn.placement import Attention
 from nas_attn.report.architecture import Part, Spot, part_name
+from nas_attn.report.palette import family_colour
 from nas_attn.report.shapes import Box, Mark, Sheet, Text, Wire, joined, shortened, text_width
 
 CODE, CAPTION = 6.0, 6.4  # sizes of the text on a badge, and below a block
 BADGE, SLAB = 9.6, 13.0  # heights
 HALF = 9.0  # half of a box's height
-ARC = 15.5  # how far above the line a shortcut runs
-BELOW = 15.0  # how far below the line a caption stands
-FORK = 2.5  # where a shortcut leaves the line
+ARC = {"skip": 15.5, "dense": 12.6}  # how far above the line a shortcut runs
+BELOW = 14.6  # how far below the line a caption stands
+FORK = {"skip": 2.5, "dense": 1.2}  # where a shortcut leaves the line
 PAD = 3.0  # between a box and what is in it
 WIDEST = 66.0  # a caption
 DECK = 1.7  # offset of the boxes behind that of folded blocks
@@ -41,9 +42,9 @@ class Glyph:
     is_passed: bool = True
 
 
-def part_glyph(part: Part, codes: Mapping[Attention, str], colours: Mapping[str, str]) -> Glyph:
+def part_glyph(part: Part, codes: Mapping[Attention, str]) -> Glyph:
     """Draw a part of a stage, with its name below it unless nothing was searched on a piece of the line."""
-    draw = _Marks(codes, colours)
+    draw = _Marks(codes)
     has_caption = part.form != "line" or any(spot.is_searched for spot in part.spots)
     caption = _caption(part) if has_caption else ""
     if part.form == "line":
@@ -61,31 +62,37 @@ def _block(part: Part, draw: _Marks, caption: str) -> Glyph:
     """Draw a box with its marks, the shortcut over it, and the marks behind it."""
     inner, inside = draw.row(part.at("line"))
     above, _ = draw.row(part.at("arc"))
-    has_skip, n_behind = part.form == "skip", min(len(part.names) - 1, 2)
-    start = 5.5 if has_skip else 1.0
+    n_behind = min(len(part.names) - 1, 2)
+    start = FORK.get(part.form, -2.0) + 3.0
     width = max(inner + 2 * PAD, above - 4.0, 11.0)
     boxes = [
         Box(start + DECK * n, -HALF - DECK * n, width, 2 * HALF, "paper", "dim", 2.2) for n in range(n_behind, -1, -1)
     ]
     sheets = [Sheet(boxes=tuple(boxes)), inside.moved(start + (width - inner) / 2, 0)]
-    x = start + width + DECK * n_behind + 1.5
-    if has_skip:
+    x, rise = start + width + DECK * n_behind + 1.5, HALF + DECK * n_behind
+    if part.form in ARC:
         x, skip = _skip(part, draw, x)
         sheets.append(skip)
+        is_high = any(spot.is_searched for spot in part.at("arc"))
+        rise = max(rise, ARC[part.form] + (BADGE / 2 if is_high else 1.5))
     behind, after = draw.row(part.at("after"))
-    is_high = any(spot.is_searched for spot in part.at("arc"))
-    rise = ARC + (BADGE / 2 if is_high else 2.0) if has_skip else HALF + DECK * n_behind
     return _captioned(x + behind + 0.5, joined([*sheets, after.moved(x, 0)], 0.0), caption, rise)
 
 
 def _skip(part: Part, draw: _Marks, x: float) -> tuple[float, Sheet]:
     """Draw the shortcut with its marks to the addition right of `x`; return where the line goes on."""
     (above, arc), (width, sign) = draw.row(part.at("arc")), draw.row(part.at("join"))
-    x += 1.0 if width else 3.0
-    middle, end = x + width / 2, -WIDTHS["plus"] / 2 if width else 0.0
-    wire = Wire(((FORK, 0), (FORK, -ARC), (middle, -ARC), (middle, end)), has_head=True)
-    sheets = [Sheet(wires=(wire,)), sign.moved(x, 0), arc.moved((FORK + middle - above) / 2, -ARC)]
+    fork, high = FORK[part.form], -ARC[part.form]
+    x += 1.0 if width or part.form == "dense" else 3.0
+    middle, end = x + width / 2, -max((_height(mark) / 2 for mark in sign.marks), default=0.0)
+    wire = Wire(((fork, 0), (fork, high), (middle, high), (middle, end)), has_head=True)
+    sheets = [Sheet(wires=(wire,)), sign.moved(x, 0), arc.moved((fork + middle - above) / 2, high)]
     return x + (width or 2.0), joined(sheets, 0.0)
+
+
+def _height(mark: Mark) -> float:
+    """Return the height of the mark of an addition."""
+    return BADGE if mark.shape == "badge" else mark.width
 
 
 def _captioned(width: float, sheet: Sheet, caption: str, rise: float) -> Glyph:
@@ -101,7 +108,6 @@ class _Marks:
     """Draws spots beside each other."""
 
     codes: Mapping[Attention, str]
-    colours: Mapping[str, str]
 
     def row(self, spots: Sequence[Spot]) -> tuple[float, Sheet]:
         """Return the width of a row of marks, and the marks."""
@@ -117,7 +123,7 @@ class _Marks:
         if spot.attention:
             code = self.codes[spot.attention]
             width = text_width(code, CODE, "bold") + 4.4
-            return Mark(0, 0, width, "badge", self.colours[spot.attention.name], spot, code)
+            return Mark(0, 0, width, "badge", family_colour(spot.attention.name), spot, code)
         special = {"conv": "slab", "merge": "plus", "head": "pool"}.get(spot.sites[0].kind)
         shape = special or ("ring" if spot.is_searched else "dot")
         return Mark(0, 0, WIDTHS[shape], shape, "plain" if spot.is_searched else "dim", spot)
@@ -137,9 +143,9 @@ def stem_glyph() -> Glyph:
     return _captioned(13.0, Sheet(boxes=(Box(1.0, -HALF, 11.0, 2 * HALF, "paper", "dim", 2.2),)), "stem", HALF)
 
 
-def tail_glyph(spots: Sequence[Spot], codes: Mapping[Attention, str], colours: Mapping[str, str]) -> Glyph:
+def tail_glyph(spots: Sequence[Spot], codes: Mapping[Attention, str]) -> Glyph:
     """Draw what follows the last map: the global pooling in a box, and the sites behind it."""
-    draw = _Marks(codes, colours)
+    draw = _Marks(codes)
     (inner, head), (behind, after) = draw.row(spots[:1]), draw.row(spots[1:])
     box = Box(1.0, -HALF, inner + 2 * PAD, 2 * HALF, "paper", "dim", 2.2)
     x = 1.0 + box.width + (2.0 if behind else 0.0)

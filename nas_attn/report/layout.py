@@ -14,7 +14,7 @@ from nas_attn.report.shapes import Box, Sheet, Text, Wire, joined, text_width
 
 WIDTH = COLUMN * 72
 LEFT, RIGHT = 7.5, WIDTH - 7.5  # between them lie the cards; outside, the line goes from row to row
-LANE = 9.0  # above a row, for the line from the row before
+LANE = 8.0  # above a row, for the line from the row before
 LINK, LONG_LINK = 6.0, 9.0  # least length of the line between cards, and the length that it has where there is room
 GAP, PAD = 3.0, 4.5  # between blocks; between a card and what is in it
 TITLE, SHAPE, TEXT_LINE = 7.2, 6.4, 8.6  # sizes of a card's title and of the shape of its maps; height of a line
@@ -23,49 +23,53 @@ TOP = 1.0  # above the first row
 
 @dataclass(frozen=True)
 class Cell:
-    """A card with blocks of a stage, or an end of the network without a card."""
+    """A card with blocks of a stage, or an end of the network without a card.
+
+    Args:
+        stage: Name of the stage; empty without a card.
+        is_first: Whether the stage begins here, so that the card has a heading.
+    """
 
     glyphs: tuple[Glyph, ...]
-    title: str = ""
+    stage: str = ""
     shape: str = ""
+    is_first: bool = True
 
     @property
     def width(self) -> float:
-        """The least width, without its links."""
+        """The least width."""
         inner = sum(glyph.width for glyph in self.glyphs) + GAP * (len(self.glyphs) - 1)
-        if not self.title:
-            return inner
-        return max(inner, text_width(self.title, TITLE, "bold"), text_width(self.shape, SHAPE)) + 2 * PAD
+        heads = (text_width(self.stage, TITLE, "bold"), text_width(self.shape, SHAPE)) if self.is_first else ()
+        return max(inner, *heads, 0.0) + 2 * PAD if self.stage else inner
 
     def n_lines(self, width: float) -> int:
         """Return how many lines its heading has at this width."""
-        if not self.title:
+        if not self.stage or not self.is_first:
             return 0
-        both = text_width(self.title, TITLE, "bold") + text_width(self.shape, SHAPE) + 2 * PAD + 6.0
-        return 1 if not self.shape or both <= width else 2
+        both = text_width(self.stage, TITLE, "bold") + text_width(self.shape, SHAPE) + 2 * PAD + 6.0
+        return 1 if both <= width else 2
 
 
-def network_rows(
-    network: Architecture, codes: Mapping[Attention, str], colours: Mapping[str, str]
-) -> tuple[tuple[str, Sheet], ...]:
+def network_rows(network: Architecture, codes: Mapping[Attention, str]) -> tuple[tuple[str, Sheet], ...]:
     """Return the rows of the drawing from the input to the output, each with its label; they lie below each other.
 
     Args:
         codes: Text on the badge of each attention.
-        colours: Colour's name of each family.
     """
     cells = [Cell((end_glyph(network.image, "input"),))]
     cells += [Cell((stem_glyph(),))] if network.has_stem else []
     for stage in network.stages:
-        cells.append(Cell(tuple(part_glyph(part, codes, colours) for part in stage.parts), stage.name, stage.shape))
-    cells += [Cell((tail_glyph(network.tail, codes, colours),))] if network.tail else []
+        cells.append(Cell(tuple(part_glyph(part, codes) for part in stage.parts), stage.name, stage.shape))
+    cells += [Cell((tail_glyph(network.tail, codes),))] if network.tail else []
     cells.append(Cell((end_glyph(network.output, "output"),)))
     return tuple(_drawn(_packed([piece for cell in cells for piece in _pieces(cell)])))
 
 
 def _packed(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Return the cells in as few rows as possible, of similar fullness."""
-    best: list[tuple[int, float, int]] = [(0, 0.0, 0)]  # for the first n cells: rows, squared room, start of the last row
+    best: list[tuple[int, float, int]] = [
+        (0, 0.0, 0)
+    ]  # for the first n cells: rows, squared room, start of the last row
     for stop in range(1, len(cells) + 1):
         ways = []
         for start in range(stop - 1, -1, -1):
@@ -102,8 +106,7 @@ def _broken(cell: Cell, n_pieces: int) -> list[Cell] | None:
             pieces.append([])
         pieces[-1].append(glyph)
         reached += glyph.width + GAP
-    heads = [(cell.title, cell.shape), *[(f"{cell.title} (continued)", "")] * (len(pieces) - 1)]
-    cells = [Cell(tuple(piece), *head) for piece, head in zip(pieces, heads, strict=True)]
+    cells = [replace(cell, glyphs=tuple(piece), is_first=number == 0) for number, piece in enumerate(pieces)]
     is_narrow = all(len(piece.glyphs) == 1 or piece.width <= RIGHT - LEFT for piece in cells)
     return cells if is_narrow else None
 
@@ -126,7 +129,7 @@ class _Row:
 
     @property
     def height(self) -> float:
-        return self.line + BELOW + 6.0
+        return self.line + BELOW + 5.2
 
     @property
     def end(self) -> float:
@@ -137,8 +140,9 @@ class _Row:
     @property
     def label(self) -> str:
         """What it shows, in words."""
-        names = [" ".join(filter(None, (cell.title, cell.shape))) for cell, _, _ in self.spans if cell.title]
-        return ", ".join(names) or "the ends of the network"
+        cells = [cell for cell, _, _ in self.spans if cell.stage]
+        words = [f"{cell.stage}{'' if cell.is_first else ' (continued)'}, {cell.shape}" for cell in cells]
+        return "; ".join(words) or "its ends"
 
 
 def _spread(cells: Sequence[Cell]) -> Iterator[tuple[Cell, float, float]]:
@@ -146,10 +150,10 @@ def _spread(cells: Sequence[Cell]) -> Iterator[tuple[Cell, float, float]]:
     room = max(0.0, RIGHT - LEFT - sum(cell.width for cell in cells) - LINK * (len(cells) - 1))
     link = LINK + (min(LONG_LINK - LINK, room / (len(cells) - 1)) if len(cells) > 1 else 0.0)
     room -= (link - LINK) * (len(cells) - 1)
-    n_blocks = sum(len(cell.glyphs) for cell in cells if cell.title)
+    n_blocks = sum(len(cell.glyphs) for cell in cells if cell.stage)
     left = LEFT
     for cell in cells:
-        width = cell.width + (room / n_blocks * len(cell.glyphs) if cell.title else 0.0)
+        width = cell.width + (room / n_blocks * len(cell.glyphs) if cell.stage else 0.0)
         yield cell, left, width
         left += width + link
 
@@ -182,25 +186,27 @@ def _links(row: _Row) -> Iterator[Wire]:
 
 def _cell(row: _Row, cell: Cell, left: float, width: float) -> Sheet:
     """Draw a cell: its card and heading, its blocks at equal distances, and the line through them."""
-    extra = width - sum(glyph.width for glyph in cell.glyphs) - (2 * PAD if cell.title else 0.0)
+    extra = width - sum(glyph.width for glyph in cell.glyphs) - (2 * PAD if cell.stage else 0.0)
     step = extra / len(cell.glyphs)
-    sheets, x = [], left + (PAD if cell.title else 0.0) + step / 2
+    sheets, x = [], left + (PAD if cell.stage else 0.0) + step / 2
     for glyph in cell.glyphs:
         sheets.append(glyph.sheet.moved(x, row.line))
         x += glyph.width + step
     if all(glyph.is_passed for glyph in cell.glyphs):
         sheets.append(Sheet(wires=(Wire(((left, row.line), (left + width, row.line))),)))
-    if cell.title:
+    if cell.stage:
         sheets.append(_card(row, cell, left, width))
     return joined(sheets, 0.0)
 
 
 def _card(row: _Row, cell: Cell, left: float, width: float) -> Sheet:
-    card = Box(left, row.lane, width, row.height - row.lane, "card", None, 4.0)
-    title = Text(left + PAD, row.lane + 7.5, cell.title, TITLE, weight="bold", anchor="left")
-    if not cell.shape:
-        return Sheet(cards=(card,), texts=(title,))
+    """Draw a card with its heading; the rest of a stage goes on without one, below the card before."""
+    top = row.lane if cell.is_first or left > LEFT else -2.5
+    card = Box(left, top, width, row.height - top, "card", None, 4.0)
+    if not cell.is_first:
+        return Sheet(cards=(card,))
+    title = Text(left + PAD, row.lane + 7.5, cell.stage, TITLE, weight="bold", anchor="left")
     shape = Text(left + width - PAD, title.y, cell.shape, SHAPE, "muted", anchor="right")
     if cell.n_lines(width) == 2:
-        shape = replace(shape, x=left + PAD, y=title.y + TEXT_LINE, anchor="left")
+        shape = replace(shape, x=title.x, y=title.y + TEXT_LINE, anchor="left")
     return Sheet(cards=(card,), texts=(title, shape))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nas_attn.placement import Attention, Placement, SiteTable
+from nas_attn.report.architecture import TIMES, Architecture, Spot
 from nas_attn.report.palette import family_code
 from nas_attn.report.tables import in_flow_order
 from nas_attn.report.words import count, options_of
@@ -25,6 +26,11 @@ class Variant:
     options: tuple[str, ...]
     n_sites: int
 
+    @property
+    def text(self) -> str:
+        """What makes it differ from the family's other variants, and its number of sites."""
+        return f"{', '.join(self.options)} ({count(self.n_sites, 'site')})"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -35,14 +41,10 @@ class Family:
     variants: tuple[Variant, ...]
 
     @property
-    def entries(self) -> tuple[tuple[str | None, str], ...]:
-        """The lines of the legend, each with the code of its badge: the family, then its variants if it has several."""
+    def heading(self) -> str:
+        """The name with the options of all variants, and the number of sites if it has one variant only."""
         about = f"{self.name}: {', '.join(self.options)}" if self.options else self.name
-        if len(self.variants) == 1:
-            only = self.variants[0]
-            return ((only.code, f"{about} ({count(only.n_sites, 'site')})"),)
-        lines = [(one.code, f"{', '.join(one.options)} ({count(one.n_sites, 'site')})") for one in self.variants]
-        return ((None, about), *lines)
+        return about if len(self.variants) > 1 else f"{about} ({count(self.variants[0].n_sites, 'site')})"
 
 
 def families_of(placement: Placement, table: SiteTable | None) -> tuple[Family, ...]:
@@ -87,6 +89,26 @@ def _letter(number: int) -> str:
     """Return a, b, ..., z, a2, b2, ..."""
     turn, place = divmod(number, 26)
     return chr(ord("a") + place) + (str(turn + 1) if turn else "")
+
+
+def symbols_of(network: Architecture) -> tuple[tuple[str, str], ...]:
+    """Return the shapes of the drawing's other marks, each with what it means; only those that it has."""
+
+    def shape(spot: Spot) -> str:
+        kinds = {"conv": "slab", "merge": "plus", "head": "pool"}
+        usual = "ring" if spot.is_searched else "dot"
+        return "badge" if spot.attention else kinds.get(spot.sites[0].kind, usual)
+
+    used = {shape(spot) for spot in network.spots}
+    words = {
+        "ring": "searched, no attention",
+        "dot": "not searched",
+        "slab": f"3{TIMES}3 convolution",
+        "plus": "addition",
+    }
+    most = max((len(part.names) for part in network.parts if part.form != "line"), default=1)
+    shown = [(name, text) for name, text in words.items() if name in used]
+    return (*shown, ("times", f"{TIMES}{most}: that many equal blocks")) if most > 1 else tuple(shown)
 
 
 def codes_of(families: tuple[Family, ...]) -> dict[Attention, str]:
