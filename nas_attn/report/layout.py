@@ -18,6 +18,7 @@ LANE = 8.0  # above a row, for the line from the row before
 LINK, LONG_LINK = 6.0, 9.0  # least length of the line between cards, and the length that it has where there is room
 GAP, PAD = 3.0, 4.5  # between blocks; between a card and what is in it
 TITLE, SHAPE, TEXT_LINE = 7.2, 6.4, 8.6  # sizes of a card's title and of the shape of its maps; height of a line
+ROUND = 4.0  # radius of a card's corners; cards of one stage overlap by two
 TOP = 1.0  # above the first row
 
 
@@ -28,12 +29,14 @@ class Cell:
     Args:
         stage: Name of the stage; empty without a card.
         is_first: Whether the stage begins here, so that the card has a heading.
+        is_last: Whether the stage ends here, rather than go on in the next card.
     """
 
     glyphs: tuple[Glyph, ...]
     stage: str = ""
     shape: str = ""
     is_first: bool = True
+    is_last: bool = True
 
     @property
     def width(self) -> float:
@@ -106,7 +109,8 @@ def _broken(cell: Cell, n_pieces: int) -> list[Cell] | None:
             pieces.append([])
         pieces[-1].append(glyph)
         reached += glyph.width + GAP
-    cells = [replace(cell, glyphs=tuple(piece), is_first=number == 0) for number, piece in enumerate(pieces)]
+    cells = [replace(cell, glyphs=tuple(piece), is_first=False, is_last=False) for piece in pieces]
+    cells[0], cells[-1] = replace(cells[0], is_first=True), replace(cells[-1], is_last=True)
     is_narrow = all(len(piece.glyphs) == 1 or piece.width <= RIGHT - LEFT for piece in cells)
     return cells if is_narrow else None
 
@@ -201,8 +205,9 @@ def _cell(row: _Row, cell: Cell, left: float, width: float) -> Sheet:
 
 def _card(row: _Row, cell: Cell, left: float, width: float) -> Sheet:
     """Draw a card with its heading; the rest of a stage goes on without one, below the card before."""
-    top = row.lane if cell.is_first or left > LEFT else -2.5
-    card = Box(left, top, width, row.height - top, "card", None, 4.0)
+    top = row.lane if cell.is_first or left > LEFT else 0.0
+    end = row.height + (0.0 if cell.is_last else 2 * ROUND)
+    card = Box(left, top, width, end - top, "card", None, ROUND)
     if not cell.is_first:
         return Sheet(cards=(card,))
     title = Text(left + PAD, row.lane + 7.5, cell.stage, TITLE, weight="bold", anchor="left")
