@@ -15,7 +15,7 @@ from synthetic_run import FAMILIES, assert_finite, everywhere, failed, make_run
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import RunRecord
 from nas_attn.report.csv_files import ARM_COLUMNS, TRIAL_COLUMNS, arms_csv, trials_csv
-from nas_attn.report.importance import marginals, rows_of
+from nas_attn.report.importance import effects_of
 from nas_attn.report.tables import (
     FOUND,
     against,
@@ -172,11 +172,11 @@ def test_tables_do_not_depend_on_names():
     plain = {arm.label: (arm.summary, against(arms_of(run)[0], arm).word) for arm in arms_of(run)}
     other = {arm.label: (arm.summary, against(arms_of(renamed)[0], arm).word) for arm in arms_of(renamed)}
     assert other == {_replaced(label, names): found for label, found in plain.items()}
-    effects = {(m.sites[0], m.attention): (m.summary, m.effect) for m in marginals(rows_of(run.search), SITES)}
-    found = marginals(rows_of(renamed.search), tuple(places.values()))
-    assert {(m.sites[0], m.attention): (m.summary, m.effect) for m in found} == {
-        (places[site], names.get(name, name)): numbers for (site, name), numbers in effects.items()
-    }
+    effects = {(e.sites[0], e.attention): (e.mean, e.low, e.high, e.is_clear) for e in effects_of(run).effects}
+    found = {(e.sites[0], e.attention): (e.mean, e.low, e.high, e.is_clear) for e in effects_of(renamed).effects}
+    assert len(found) == len(effects)
+    for (site, name), numbers in effects.items():
+        assert found[places[site], names[name]] == pytest.approx(numbers, abs=1e-6)
     assert rival(arms_of(renamed)[0], arms_of(renamed), renamed.table)[0] == _replaced(
         rival(arms_of(run)[0], arms_of(run), run.table)[0], names
     )
@@ -211,7 +211,7 @@ def test_values_that_are_not_finite_never_reach_a_table():
         run, search=(*rows, *run.search[3:]), retrain=tuple(replace(t, value=math.nan) for t in run.retrain)
     )
     assert all(arm.summary is None and not arm.by_seed for arm in arms_of(broken))
-    for found in (marginals(rows_of(broken.search), SITES), leader(broken)):
+    for found in (effects_of(broken), leader(broken)):
         assert_finite(found)
     assert_finite([(step.value, step.best) for step in history_of(broken.search)])
 

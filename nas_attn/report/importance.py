@@ -9,9 +9,9 @@ from statistics import fmean
 import numpy as np
 
 from nas_attn.placement import Placement, Value, matches
-from nas_attn.records import RunRecord, TrialRecord
+from nas_attn.records import BARE, RunRecord, TrialRecord
 from nas_attn.report.mixed_model import Design, Posterior, fit
-from nas_attn.report.tables import BARE, in_flow_order, measured, section, trials_of, values_by_placement
+from nas_attn.report.tables import in_flow_order, measured, section, trials_of, values_by_placement
 from nas_attn.statistics import Summary, summarize
 
 Row = tuple[Placement, float]
@@ -150,6 +150,13 @@ def observations(trials: Iterable[TrialRecord], run: str = "") -> tuple[Observat
     return tuple(
         Observation(trial.placement, trial.value, run) for trial in measured(trials) if trial.value is not None
     )
+
+
+def effects_of(*runs: RunRecord) -> SiteEffects:
+    """Return the effects in the searches of all runs; sites are matched by name, and each run has its own mean."""
+    sites = dict.fromkeys(site for run in runs for site in searched_sites(run))
+    found = [row for number, run in enumerate(runs) for row in observations(run.search, str(number))]
+    return site_effects(found, tuple(sites))
 
 
 def site_effects(found: Sequence[Observation], sites: Sequence[str]) -> SiteEffects:
