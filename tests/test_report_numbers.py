@@ -15,6 +15,7 @@ from nas_attn.placement import Placement
 from nas_attn.report.figures import log_ticks
 from nas_attn.report.words import PER_CENT, placement_words, scale_of
 
+
 def test_values_outside_0_to_1_are_shown_unscaled():
     run = make_run()
     assert scale_of(run) == PER_CENT

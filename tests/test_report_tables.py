@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import FAMILIES, assert_finite, everywhere, failed, make_run
