@@ -43,6 +43,7 @@ STYLE: dict[Any, Any] = {
     "xtick.labelcolor": LIGHT["ink"],
     "ytick.labelcolor": LIGHT["ink"],
     "svg.fonttype": "none",  # text stays text
+    "pdf.fonttype": 42,  # TrueType, as journals ask for
     "svg.hashsalt": "nas_attn",  # the same run writes the same file
 }
 
@@ -79,12 +80,16 @@ class Chart:
         return self._saved("svg", metadata={"Date": None, "Creator": "nas_attn"})
 
     def write(self, folder: Path) -> list[Path]:
-        """Write NAME.svg and NAME.png into `folder`; return their paths."""
-        png = self._saved("png", dpi=300, metadata={"Software": "nas_attn"})
-        paths = [folder / f"{self.name}.svg", folder / f"{self.name}.png"]
-        for path, content in zip(paths, (self.svg, png), strict=True):
-            write_whole(path, methodcaller("write", content))
-        return paths
+        """Write NAME.svg, NAME.png and NAME.pdf into `folder`; return their paths."""
+        contents = {
+            "svg": self.svg,
+            "png": self._saved("png", dpi=300, metadata={"Software": "nas_attn"}),
+            "pdf": self._saved("pdf", metadata={"CreationDate": None, "Creator": "nas_attn"}),
+        }
+        paths = {kind: folder / f"{self.name}.{kind}" for kind in contents}
+        for kind, content in contents.items():
+            write_whole(paths[kind], methodcaller("write", content))
+        return list(paths.values())
 
     def _saved(self, kind: str, **options: Any) -> bytes:
         with style(), BytesIO() as file:

@@ -29,7 +29,7 @@ class Variant:
     @property
     def text(self) -> str:
         """What makes it differ from the family's other variants, and its number of sites."""
-        return f"{', '.join(self.options)} ({count(self.n_sites, 'site')})"
+        return f"{', '.join(self.options)} ({_sites(self.n_sites)})"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,12 @@ class Family:
     def heading(self) -> str:
         """The name with the options of all variants, and the number of sites if it has one variant only."""
         about = f"{self.name}: {', '.join(self.options)}" if self.options else self.name
-        return about if len(self.variants) > 1 else f"{about} ({count(self.variants[0].n_sites, 'site')})"
+        return about if len(self.variants) > 1 else f"{about} ({_sites(self.variants[0].n_sites)})"
+
+
+def _sites(number: int) -> str:
+    """Return a number of sites in words between which no line breaks."""
+    return count(number, "site").replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def families_of(placement: Placement, table: SiteTable | None) -> tuple[Family, ...]:
@@ -108,7 +113,7 @@ def symbols_of(network: Architecture) -> tuple[tuple[str, str], ...]:
     }
     most = max((len(part.names) for part in network.parts if part.form != "line"), default=1)
     shown = [(name, text) for name, text in words.items() if name in used]
-    return (*shown, ("times", f"{TIMES}{most}: that many equal blocks")) if most > 1 else tuple(shown)
+    return (*shown, ("times", f"{TIMES}{most}: {most} equal blocks")) if most > 1 else tuple(shown)
 
 
 def codes_of(families: tuple[Family, ...]) -> dict[Attention, str]:
