@@ -1,10 +1,11 @@
-"""The analysis script: marginal means over several runs, through the public API."""
+"""The analysis script: the effects of sites over several runs."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -42,12 +43,14 @@ def test_planted_effect_leads_the_table_of_two_runs(script, monkeypatch, capsys,
     runs(monkeypatch, script, {"a": easy, "b": hard})
     assert script.main(["a", "b", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("placements of 2 run(s); differences of validation accuracy in points")
+    assert lines[0].endswith("trials of 2 run(s); effects on validation accuracy in points")
     assert lines[2].split()[:2] == ["denseblock2", "se"]
     assert lines[2].endswith("*")
+    assert "1 of 20 effects is clear: its sign is right with 95 % probability." in lines
     rows = list(csv.DictReader(io.StringIO((tmp_path / "site_importance.csv").read_text())))
     row = next(row for row in rows if (row["sites"], row["attention"]) == ("denseblock2", "se"))
-    assert float(row["against_none_low"]) < 0.012 < float(row["against_none_high"])
+    assert float(row["low"]) < 0.012 < float(row["high"])
+    assert [row["clear"] for row in rows].count("1") == int(row["clear"]) == 1
     assert (tmp_path / "site_importance.svg").exists()
     assert (tmp_path / "site_importance.png").exists()
 
@@ -59,8 +62,22 @@ def test_folder_that_is_no_run_is_refused_in_one_sentence(script, monkeypatch, c
     assert not list(tmp_path.iterdir())
 
 
+def test_few_trials_say_so_below_the_table(script, monkeypatch, capsys, tmp_path):
+    runs(monkeypatch, script, {"a": make_run(effects={}, n_trials=24)})
+    assert script.main(["a", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\nToo few trials to tell sites apart \(20\): about \d+0 would, if effects are as large as", out)
+    assert "*" not in out
+
+
 def test_runs_without_a_measured_attention_say_so(script, monkeypatch, capsys, tmp_path):
     run = make_run()
     runs(monkeypatch, script, {"a": replace(run, search=run.search[:1])})
     assert script.main(["a", "--out", str(tmp_path)]) == 1
-    assert "These runs have no complete trial with attention." in capsys.readouterr().err
+    assert "but have 1 complete trials that allow no estimate: run more trials." in capsys.readouterr().err
+
+
+def test_help_says_what_the_script_asks(script, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        script.main(["--help"])
+    assert "Which sites, and which attentions there, matter" in capsys.readouterr().out

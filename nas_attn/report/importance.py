@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -89,6 +90,18 @@ class SiteEffects:
     def n_clear(self) -> int:
         """Number of effects whose sign is known."""
         return sum(effect.is_clear for effect in self.effects)
+
+    @property
+    def verdict(self) -> str:
+        """What the trials can tell, in one sentence."""
+        if not self.enough:
+            more = "no search of reasonable length would, so small are the effects"
+            more = f"about {self.needed:,} would, if effects are as large as estimated" if self.needed else more
+            return f"Too few trials to tell sites apart ({self.n_trials:,}): {more}."
+        if not self.n_clear:
+            return "No effect is clear, though one twice as large as usual would be."
+        are, signs = ("is", "its sign is") if self.n_clear == 1 else ("are", "all their signs are")
+        return f"{self.n_clear} of {len(self.effects)} effects {are} clear: {signs} right with 95 % probability."
 
     @property
     def leaders(self) -> tuple[Effect, ...]:
@@ -236,9 +249,9 @@ def _design(found: Sequence[Observation], index: Mapping[tuple[str, Placement], 
 
 
 def _needed(posterior: Posterior, n_trials: int) -> int:
-    """Return about how many trials explain the share `KNOWN`, with two digits: what is unknown falls as 1 / n."""
+    """Return about how many trials explain the share `KNOWN`, in tens: what is unknown falls as 1 / n."""
     exact = n_trials * posterior.odds_of_noise * KNOWN / (1.0 - KNOWN)
-    return int(float(f"{exact:.2g}"))
+    return int(float(f"{10 * math.ceil(exact / 10):.2g}"))
 
 
 def option_marginals(rows: Sequence[Row]) -> tuple[OptionMarginal, ...]:
