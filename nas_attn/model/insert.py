@@ -13,31 +13,27 @@ from nas_attn.backbones.modules import plain_attributes
 from nas_attn.placement import Attention
 
 
-class Insert(nn.Module):
-    """One attention A with its wiring and its start.
+class Joined(nn.Module):
+    """An attention A with its wiring and its start.
 
-    Wirings: `gate` y = A(x); `residual` y = x + A(x); `concat` y = conv1x1([x, A(x)]); `addend`, at a block's shortcut,
-    y = shortcut + A(shortcut) + branch, which is `residual` there. With the start `identity` the site's tensor is
-    x + g * (y - x) with a learned g that starts at 0; at a merge, x is the plain sum.
+    Wirings: `gate` y = A(x); `residual` y = x + A(x); `concat` y = conv1x1([x, A(x)]). With the start `identity` the
+    site's tensor is x + g * (y - x) with a learned g that starts at 0; at a merge, x is the plain sum.
 
-    The attention is a child with its own name (`cbam`, or `cbam_` if a site below has that name); `concat` adds the
-    convolution `join`, the start `identity` the parameter `share`. The inserts of sites whose names extend this site's
-    are further children, which `forward` never runs.
-
-    Args:
-        below: Next parts of the names of sites that extend this site's name.
+    The attention is a child with a name of its own; `concat` adds the convolution `join`, the start `identity` the
+    parameter `share`.
 
     Shape: as the attention; with a wiring other than `gate`, (N, C, H, W) -> the same.
     """
 
-    def __init__(self, placed: Attention, attention: nn.Module, channels: int, below: Collection[str] = ()) -> None:
+    def __init__(
+        self, name: str, attention: nn.Module, channels: int, *, wiring: str = "gate", start: str = "own"
+    ) -> None:
         super().__init__()
-        self.attention_name = f"{placed.name}_" if placed.name in below else placed.name
-        self.wiring, self.start = placed.wiring, placed.start
-        self.add_module(self.attention_name, attention)
-        if self.wiring == "concat":
+        self.attention_name, self.wiring, self.start = name, wiring, start
+        self.add_module(name, attention)
+        if wiring == "concat":
             self.join = nn.Conv2d(2 * channels, channels, 1)
-        if self.start == "identity":
+        if start == "identity":
             self.share = nn.Parameter(torch.zeros(()))
 
     @property
@@ -59,6 +55,24 @@ class Insert(nn.Module):
         return plain + self.share * (attended - plain)
 
 
+class Insert(Joined):
+    """One attention of a placement, joined to the network at its site.
+
+    The wiring `addend`, at a block's shortcut, y = shortcut + A(shortcut) + branch, is `residual` there. The attention
+    has its own name as a child (`cbam`, or `cbam_` if a site below has that name). The inserts of sites whose names
+    extend this site's are further children, which `forward` never runs.
+
+    Args:
+        below: Next parts of the names of sites that extend this site's name.
+
+    Shape: as the attention; with a wiring other than `gate`, (N, C, H, W) -> the same.
+    """
+
+    def __init__(self, placed: Attention, attention: nn.Module, channels: int, below: Collection[str] = ()) -> None:
+        name = f"{placed.name}_" if placed.name in below else placed.name
+        super().__init__(name, attention, channels, wiring=placed.wiring, start=placed.start)
+
+
 class Tap:
     """A forward hook that passes a module's output through an insert; an object, so that it is copied and pickled.
 
@@ -67,7 +81,7 @@ class Tap:
             gradient may need its input and its output.
     """
 
-    def __init__(self, insert: Insert, copies: bool) -> None:
+    def __init__(self, insert: Joined, copies: bool) -> None:
         self.insert, self.copies = insert, copies
         self.handle: RemovableHandle | None = None  # unpickling it keeps later hooks from reusing its id
 
@@ -97,10 +111,15 @@ class Held(nn.Module):
     Shape: as the insert.
     """
 
-    def __init__(self, insert: Insert, replaced: nn.Module) -> None:
+    def __init__(self, insert: Joined, replaced: nn.Module) -> None:
         super().__init__()
         self.__dict__.update(plain_attributes(replaced))
         self._held = (insert,)  # in a tuple it is no child, so that its weights have one name
+
+    @property
+    def held(self) -> Joined:
+        """The insert."""
+        return self._held[0]
 
     def keep(self, replaced: nn.Module) -> None:
         """Keep the parameters of the replaced module under their own names."""
