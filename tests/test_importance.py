@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from nas_attn.report.importance import (
     site_effects,
 )
 from nas_attn.report.mixed_model import MISFITS, RATIOS, SHARES, Design, Posterior, fit
+from nas_attn.report.page import render
 
 SITES = ("denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")
 NOISE = 0.6
@@ -134,14 +136,14 @@ def test_doubts_of_clear_effects_add_up_to_five_per_cent_at_most():
 @pytest.mark.parametrize("planted", [FAMILIES, FAMILIES[:1]], ids=["all attentions", "one attention"])
 def test_a_planted_point_is_on_top_in_19_of_20_searches(planted):
     effects = {(SITES[2], name): 1.0 for name in planted}
-    tops = [site_effects(draw(effects, 100, seed), SITES).leaders[0].sites for seed in range(60)]
-    assert tops.count((SITES[2],)) >= 57
+    tops = [site_effects(draw(effects, 100, seed), SITES).leaders[0].sites for seed in range(40)]
+    assert tops.count((SITES[2],)) >= 38
 
 
 def test_intervals_cover_the_truth_over_the_prior():
     odds = RATIOS**2 / (1.0 + RATIOS**2) ** 1.5
     inside = []
-    for seed in range(150):
+    for seed in range(100):
         random = np.random.default_rng(seed)
         sd = NOISE * random.choice(RATIOS, p=odds / odds.sum())
         row, column = SHARES[random.integers(len(SHARES))]
@@ -266,6 +268,24 @@ def test_heat_map_has_a_cell_for_every_effect_and_the_largest_is_the_strongest()
     assert heat.attentions == tuple(sorted(FAMILIES))
     assert cells[found.leaders[0]].strength == 1.0
     assert all((cell.sign == "up") == (effect.mean > 0.0) for effect, cell in cells.items())
+
+
+def test_page_frames_what_is_clear_and_says_how_many_effects_are():
+    page = render(make_run(n_trials=150))
+    assert (
+        "<strong>2 of 20 effects are clear: all their signs are right with 95 % probability.</strong> They are" in page
+    )
+    assert re.findall(r'<td class="up clear".*title="(.*?):', page) == ["se at denseblock2", "cbam at transition2"]
+    assert re.search(r"deviations: \d\.\d\d points for a trial's noise, \d\.\d\d points for the effects\.", page)
+
+
+def test_page_frames_nothing_where_trials_are_too_few():
+    page = render(make_run(effects={}))
+    assert re.search(
+        r"<strong>Too few trials to tell sites apart \(20\): about \d+0 would, if effects are as large", page
+    )
+    assert 'clear" style' not in page
+    assert "for a trial's noise" not in page
 
 
 def test_searched_options_are_listed_and_fixed_ones_are_not():
