@@ -7,9 +7,11 @@ import json
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
-from nas_attn.records import Attempt, RunRecord, TrialRecord
-from nas_attn.report.tables import BARE, FOUND, Arm, against, arm_called, arms_of, trials_of
-from nas_attn.statistics import Comparison, Summary
+from nas_attn.answer import Answer
+from nas_attn.contrasts import Contrast
+from nas_attn.records import BARE, FOUND, RANDOM, Attempt, RunRecord, TrialRecord
+from nas_attn.report.tables import Arm, answer_of, arms_of, trials_of
+from nas_attn.statistics import Summary
 
 TRIAL_COLUMNS = (
     "stage",
@@ -33,8 +35,8 @@ TRIAL_COLUMNS = (
     "curve",
     "facts",
 )
-SUMMARY_COLUMNS = ("n", "mean", "sd", "low", "high")
-DIFFERENCE_COLUMNS = ("n", "difference", "sd", "low", "high", "verdict")
+SUMMARY_COLUMNS = ("n", "mean", "sd", "low", "high", "interval_covers")
+DIFFERENCE_COLUMNS = ("n", "difference", "sd", "low", "high", "interval_covers", "confidence", "p_value", "verdict")
 MEASURED_COLUMNS = (
     "latency_ms",
     "latency_spread_ms",
@@ -97,34 +99,34 @@ def _trial_row(trial: TrialRecord) -> list[object]:
 
 def arms_csv(run: RunRecord) -> str:
     """Return the arms, one per row; the values by seed are the `retrain` rows of `trials.csv`."""
-    arms = arms_of(run)
-    none, found = arm_called(arms, BARE), arm_called(arms, FOUND)
-    return _csv(ARM_COLUMNS, (_arm_row(arm, none, found) for arm in arms))
+    answer = answer_of(run)
+    return _csv(ARM_COLUMNS, (_arm_row(arm, answer) for arm in arms_of(run)))
 
 
-def _arm_row(arm: Arm, none: Arm | None, found: Arm | None) -> list[object]:
+def _arm_row(arm: Arm, answer: Answer) -> list[object]:
+    is_one = arm.label != RANDOM
     return [
         arm.label,
         "test",
         arm.epochs,
         *_summary_cells(arm.summary),
-        *_difference_cells(against(arm, none) if none and none.label != arm.label else None),
-        *_difference_cells(against(found, arm) if found and found.label != arm.label else None),
+        *_difference_cells(answer.between(arm.label, BARE)),
+        *_difference_cells(answer.between(FOUND, arm.label)),
         len(arm.placement),
         arm.n_parameters,
         arm.n_macs,
         *_measured_cells(arm.attempt),
         arm.over,
         len(arm.failures),
-        arm.placement.key,
-        arm.placement.canonical,
+        arm.placement.key if is_one else None,
+        arm.placement.canonical if is_one else None,
     ]
 
 
 def _summary_cells(summary: Summary | None) -> list[object]:
     if summary is None:
-        return [0, None, None, None, None]
-    return [summary.n, summary.mean, summary.sd, summary.low, summary.high]
+        return [0, *[None] * (len(SUMMARY_COLUMNS) - 1)]
+    return [summary.n, summary.mean, summary.sd, summary.low, summary.high, summary.covers or None]
 
 
 def _measured_cells(attempt: Attempt | None) -> list[object]:
@@ -135,10 +137,10 @@ def _measured_cells(attempt: Attempt | None) -> list[object]:
     return [*figures, bench.device, bench.threads, bench.precision, bench.shape[0], bench.torch, attempt.reason]
 
 
-def _difference_cells(comparison: Comparison | None) -> list[object]:
-    if comparison is None:
+def _difference_cells(pair: Contrast | None) -> list[object]:
+    if pair is None:
         return [None] * len(DIFFERENCE_COLUMNS)
-    return [*_summary_cells(comparison.summary), comparison.word]
+    return [*_summary_cells(pair.summary), pair.confidence, pair.p_value, pair.word]
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

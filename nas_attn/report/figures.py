@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from nas_attn.placement import NONE
-from nas_attn.records import RunRecord
+from nas_attn.records import FOUND, RunRecord
 from nas_attn.report.chart import COLUMN, Chart, style
 from nas_attn.report.drawing import network_chart
-from nas_attn.report.importance import Heat, heat_map, observations, searched_sites, site_effects
+from nas_attn.report.importance import Heat, effects_of, heat_map, searched_sites
 from nas_attn.report.marks import ENDED, SHAPES, Colours, Mark, arm_marks, history_marks, trial_marks
 from nas_attn.report.palette import LIGHT, VERDICTS
-from nas_attn.report.tables import FOUND, Arm, Step, arms_of, found_placement, history_of, pareto
+from nas_attn.report.tables import Arm, Step, arms_of, found_placement, history_of, pareto
 from nas_attn.report.verdict import Differences, differences_of
 from nas_attn.report.words import Scale, minus, scale_of, short_tick
 from nas_attn.statistics import Summary
@@ -59,7 +59,7 @@ def _charts(run: RunRecord) -> Iterator[Chart]:
         yield cost_chart(panels, colours, scale)
     if run.search:
         yield history_chart(history_of(run.search), colours, scale)
-    heat = heat_map(site_effects(observations(run.search), searched_sites(run)))
+    heat = heat_map(effects_of(run))
     if heat is not None:
         yield importance_chart(heat, scale)
     if run.table is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from nas_attn.answer import names_in
 from nas_attn.placement import Placement, SiteTable
-from nas_attn.records import RunRecord, TrialRecord
+from nas_attn.records import BARE, FOUND, RunRecord, TrialRecord
 from nas_attn.report.importance import rows_of
 from nas_attn.report.palette import family_colour
-from nas_attn.report.tables import BARE, FOUND, Arm, Step, main_family, measured, names_in, trials_of
+from nas_attn.report.tables import Arm, Step, main_family, measured, trials_of
 from nas_attn.report.words import CAUSES, Scale, minus
 
 SHAPES = {"complete": "dot", "pruned": "triangle", "fail": "cross", "running": "ring"}

@@ -14,27 +14,24 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from nas_attn.answer import RULE
+from nas_attn.contrasts import Contrast
 from nas_attn.files import write_text
-from nas_attn.placement import Attention, Placement
-from nas_attn.records import RunRecord
+from nas_attn.placement import NONE, Attention, Placement
+from nas_attn.records import BARE, RunRecord
 from nas_attn.report import words
+from nas_attn.report.architecture import read_architecture
 from nas_attn.report.chart import Chart
 from nas_attn.report.csv_files import arms_csv, trials_csv
 from nas_attn.report.figures import draw_charts
-from nas_attn.report.importance import (
-    heat_map,
-    observations,
-    option_marginals,
-    rows_of,
-    searched_sites,
-    site_effects,
-)
+from nas_attn.report.guards import guards
+from nas_attn.report.importance import effects_of, heat_map, option_marginals, rows_of, searched_sites
+from nas_attn.report.legend import families_of, symbols_of
 from nas_attn.report.marks import Colours
 from nas_attn.report.palette import DARK, LIGHT
 from nas_attn.report.tables import (
-    BARE,
     Arm,
-    against,
+    answer_of,
     arm_called,
     arms_of,
     counts_of,
@@ -44,8 +41,8 @@ from nas_attn.report.tables import (
     section,
     trials_of,
 )
-from nas_attn.report.verdict import differences_of, judge
-from nas_attn.statistics import Comparison
+from nas_attn.report.verdict import differences_of, verdict_of
+from nas_attn.statistics import SEEDS_AND_IMAGES
 
 HERE = Path(__file__).resolve().parent
 STEADY = 0.2  # on an idle machine the interquartile range of times is at most this share of their median
@@ -109,14 +106,16 @@ def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
     arms, colours = arms_of(run), Colours.of(run)
     placement = found_placement(run)
     return {
-        "verdict": judge(run),
+        "verdict": verdict_of(run),
+        "guards": [text for text in guards(run, arms) if text not in verdict_of(run).more],
+        "rule": RULE,
+        "covers_images": any(arm.summary and arm.summary.covers == SEEDS_AND_IMAGES for arm in arms),
         "facts": _facts(run, arms),
         "scale": words.scale_of(run),
         "colours": colours,
         "palettes": {"light": LIGHT, "dark": DARK},
         "charts": {chart.name: chart for chart in charts},
         "placement": _placement_rows(run, placement),
-        "exported": run.best.get("recommended") if run.best else None,
         "network": _network(run, placement),
         "arms": _arm_rows(arms, run),
         "unsteady": _unsteady(arms),
@@ -150,6 +149,7 @@ def _facts(run: RunRecord, arms: Sequence[Arm]) -> dict[str, Any]:
         "n_sites": len(run.table.sites) if run.table else None,
         "own_training": bool(run.config.get("train")),
         "seconds": sum(trial.seconds for trial in trials),
+        "created": str(run.config.get("created") or "")[:10],
     }
 
 
@@ -181,12 +181,12 @@ def _placement_rows(run: RunRecord, placement: Placement | None) -> list[Placeme
 
 
 def _network(run: RunRecord, placement: Placement | None) -> dict[str, Any] | None:
+    """Return the legend of the network's drawing."""
     if run.table is None:
         return None
-    return {
-        "shape": (run.table.in_channels, run.table.image_size, run.table.image_size),
-        "families": sorted({a.name for a in placement.attentions.values()}) if placement else [],
-    }
+    shown = placement or NONE
+    network = read_architecture(run.table, shown, searched_sites(run))
+    return {"families": families_of(shown, run.table), "symbols": symbols_of(network)}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class ArmRow:
     """One row of the tables of arms; costs above those of the bare network are in per cent."""
 
     arm: Arm
-    comparison: Comparison | None
+    comparison: Contrast | None
     more_parameters: float | None
     more_macs: float | None
     more_time: float | None
@@ -202,12 +202,12 @@ class ArmRow:
 
 
 def _arm_rows(arms: Sequence[Arm], run: RunRecord) -> list[ArmRow]:
-    none = arm_called(arms, BARE)
+    none, answer = arm_called(arms, BARE), answer_of(run)
     base = run.table
     return [
         ArmRow(
             arm,
-            against(arm, none) if none and none is not arm else None,
+            answer.between(arm.label, BARE),
             _more(arm.n_parameters, base.n_parameters if base else None),
             _more(arm.n_macs, base.n_macs if base else None),
             _more(arm.measured.latency_ratio, 1) if arm.measured else None,
@@ -234,7 +234,7 @@ def _more(cost: float | None, base: float | None) -> float | None:
 
 
 def _importance(run: RunRecord) -> dict[str, Any]:
-    found = site_effects(observations(run.search), searched_sites(run))
+    found = effects_of(run)
     return {
         "heat": heat_map(found),
         "sites": found,
@@ -276,7 +276,7 @@ def _reproduce(run: RunRecord, arms: Iterable[Arm]) -> dict[str, Any]:
         "recipe": _flat(section(config, "recipe")),
         "engine": _flat(section(config, "engine")),
         "budget": _flat(section(config, "budget")),
-        "model": (run.folder / "best.json").as_posix() if run.best else None,
+        "model": run.folder.as_posix() if run.best else None,
     }
 
 

@@ -81,7 +81,7 @@ DARK = {
     **{f"f{number}": colour for number, colour in enumerate(_DARK_FAMILIES)},
 }
 
-VERDICTS = {"better": "better", "worse": "worse", "within noise": "plain", "not known": "plain"}
+VERDICTS = {"better": "better", "worse": "worse", "equal": "plain", "undecided": "plain", "not known": "plain"}
 """The colour's name of each verdict."""
 
 

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nas_attn.answer import Answer, Sample, judge, named, names_in, sample_of
+from nas_attn.contrasts import FEW_SEEDS, arm_summary
+from nas_attn.crossed import FEWEST_SEEDS
+from nas_attn.looks import Look, at_once, next_look
 from nas_attn.placement import Placement, SiteTable
-from nas_attn.records import Attempt, Measured, RunRecord, Stage, TrialRecord
-from nas_attn.statistics import Comparison, Summary, compare, summarize
+from nas_attn.records import BARE, FOUND, RANDOM, Attempt, Measured, RunRecord, Stage, TrialRecord
+from nas_attn.statistics import SEEDS_ONLY, Summary, summarize
 
-BARE = "none"  # name of the arm without attention, and of no attention at a site
-FOUND = "found #1"  # name of the arm with the best placement that has attention
 CUT_OFF = "interrupted"  # cause of a trial that is run again under another number, and so does not count as failed
 
 
@@ -23,7 +25,8 @@ class Arm:
 
     Args:
         label: As in the ledger; the names of identical arms are joined by " = ".
-        by_seed: Test value of each seed that finished.
+        placement: That of the last seed; those of the arm `random` differ.
+        sample: Test value of each seed that finished, and of each image where predictions are stored.
         summary: Summary of these values; None if no seed finished.
         failures: Rows of seeds that failed and never finished.
         over: The limit that the arm exceeds, with the numbers; empty if there is none.
@@ -32,7 +35,7 @@ class Arm:
 
     label: str
     placement: Placement
-    by_seed: Mapping[int, float]
+    sample: Sample
     summary: Summary | None
     epochs: int
     n_parameters: int | None
@@ -50,6 +53,11 @@ class Arm:
     def names(self) -> tuple[str, ...]:
         """The names of the arm: several if identical arms were trained once."""
         return names_in(self.label)
+
+    @property
+    def by_seed(self) -> Mapping[int, float]:
+        """Test value of each seed that finished."""
+        return self.sample.by_seed
 
 
 @dataclass(frozen=True)
@@ -107,15 +115,6 @@ class FailureGroup:
     trials: tuple[TrialRecord, ...]
 
 
-def names_in(label: str) -> tuple[str, ...]:
-    """Return the names in a label.
-
-    >>> names_in("found #1 = se everywhere")
-    ('found #1', 'se everywhere')
-    """
-    return tuple(part.strip() for part in label.split(" = "))
-
-
 def is_measured(trial: TrialRecord) -> bool:
     """Return whether the trial was trained to its end and has a finite value."""
     return (
@@ -164,39 +163,63 @@ def section(config: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
 def arms_of(run: RunRecord) -> tuple[Arm, ...]:
     """Return the arms: found ones first, then `none`, then the others from the best mean to the worst.
 
-    All rows with the same placement are one arm, whatever their labels. If a run was extended and another placement
-    became `found #1`, the name goes to the one that `best.json` exports, otherwise to the one retrained last; the other
-    one is labelled `found #1 (earlier)`.
+    All rows with the same placement are one arm, whatever their labels, and all random controls are one. If a run was
+    extended and another placement became `found #1`, the name goes to the newest; the other one is labelled `found #1
+    (earlier)`.
     """
     grouped: dict[Placement, list[TrialRecord]] = {}
+    controls: list[TrialRecord] = []
     for trial in sorted(run.retrain, key=lambda trial: trial.number):
-        grouped.setdefault(trial.placement, []).append(trial)
-    limits = limits_of(run.config)
-    labels = _labels(grouped, _exported(run))
-    within = (0.0, 1.0) if only_shares(run) else None
+        rows = controls if trial.label == RANDOM else grouped.setdefault(trial.placement, [])
+        rows.append(trial)
+    limits, labels = limits_of(run.config), _labels(grouped, _found(run))
     arms = [
-        replace(_arm(labels[placement], rows, limits, within), attempt=run.measured.get(placement.key))
+        replace(_arm(run, labels[placement], rows, limits), attempt=run.measured.get(placement.key))
         for placement, rows in grouped.items()
     ]
+    if controls:
+        arms.append(replace(_arm(run, RANDOM, controls, limits), n_parameters=None, n_macs=None))
     return tuple(sorted(arms, key=_arm_order))
 
 
-def _exported(run: RunRecord) -> Placement | None:
-    """Return the placement that `best.json` calls `found #1`, or None."""
-    if not run.best or run.best.get("recommended") != FOUND:
+def answer_of(run: RunRecord) -> Answer:
+    """Return the comparison of the arms; nothing is decided before the retraining is finished."""
+    samples = [arm.sample for arm in arms_of(run)]
+    margin = section(run.config, "budget").get("margin", 0.5)
+    return judge(samples, _look(run, samples), margin)
+
+
+def _look(run: RunRecord, samples: Sequence[Sample]) -> Look | None:
+    """Return the last look at found #1; a finished run of an older version has one, at all its seeds."""
+    found, none = named(samples, FOUND), named(samples, BARE)
+    placement = _found(run)
+    looks = run.looks.get(placement.key, ()) if placement is not None else ()
+    if looks:
+        return looks[-1]
+    if run.best is None or found is None or none is None:
         return None
-    return Placement.from_dict(run.best.get("placement") or {})
+    n_seeds = len(found.by_seed.keys() & none.by_seed.keys())
+    return next_look([], n_seeds, at_once([])) if n_seeds else None
 
 
-def _labels(grouped: Mapping[Placement, Sequence[TrialRecord]], exported: Placement | None) -> dict[Placement, str]:
+def _found(run: RunRecord) -> Placement | None:
+    """Return the placement called `found #1`: that of the last look, else the one that was retrained last, or None."""
+    rows = [row for row in run.retrain if FOUND in names_in(row.label or "")]
+    keys = {row.key: row.placement for row in rows}
+    looked = [key for key in run.looks if key in keys]
+    newest = max(rows, key=lambda row: row.number, default=None)
+    return keys[looked[-1]] if looked else newest.placement if newest else None
+
+
+def _labels(grouped: Mapping[Placement, Sequence[TrialRecord]], found: Placement | None) -> dict[Placement, str]:
     """Return one label per placement, so that every name belongs to one placement only."""
     newest: dict[str, tuple[int, Placement]] = {}
     for placement, rows in grouped.items():
         for row in rows:
             for name in names_in(row.label or str(placement)):
                 newest[name] = max(newest.get(name, (row.number, placement)), (row.number, placement), key=_number)
-    if exported is not None and exported in grouped:
-        newest[FOUND] = (0, exported)
+    if found is not None and found in grouped:
+        newest[FOUND] = (0, found)
     labels = {}
     for placement, rows in grouped.items():
         names = dict.fromkeys(name for row in rows for name in names_in(row.label or str(placement)))
@@ -210,21 +233,35 @@ def _number(pair: tuple[int, Placement]) -> int:
     return pair[0]
 
 
-def _arm(label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int], within: tuple[float, float] | None) -> Arm:
-    by_seed = {row.seed: row.value for row in rows if is_measured(row)}
-    values = {seed: float(value) for seed, value in sorted(by_seed.items()) if value is not None}
+def _arm(run: RunRecord, label: str, rows: Sequence[TrialRecord], limits: Mapping[str, int]) -> Arm:
+    finished = {row.seed: row for row in sorted(rows, key=lambda row: row.seed) if is_measured(row)}
+    values = {seed: float(row.value) for seed, row in finished.items() if row.value is not None}
+    known = {seed: run.predictions.get((row.key, seed, row.epochs)) for seed, row in finished.items()}
     costs = {"max_params": _first(row.n_parameters for row in rows), "max_macs": _first(row.n_macs for row in rows)}
+    over = over_limit(costs, limits)
+    predictions = {seed: found for seed, found in known.items() if found is not None}
+    sample = sample_of(label, values, predictions, barred=bool(over))
     return Arm(
         label=label,
         placement=rows[-1].placement,
-        by_seed=values,
-        summary=summarize(values.values(), within),
+        sample=sample,
+        summary=_summary(sample, is_share=only_shares(run)),
         epochs=max(row.epochs for row in rows),
         n_parameters=costs["max_params"],
         n_macs=costs["max_macs"],
         failures=tuple(row for row in rows if row.state == "fail" and row.cause != CUT_OFF and row.seed not in values),
-        over=over_limit(costs, limits),
+        over=over,
     )
+
+
+def _summary(sample: Sample, *, is_share: bool) -> Summary | None:
+    """Return the mean of an arm with its interval; that of values without a range is over the seeds only."""
+    if is_share:
+        return arm_summary(sample.by_seed, sample.images or None)
+    found = summarize(sample.by_seed.values())
+    if found is None or found.n >= FEWEST_SEEDS:
+        return found and replace(found, covers=SEEDS_ONLY)
+    return replace(found, low=None, high=None, why=FEW_SEEDS)
 
 
 def _first(values: Iterable[int | None]) -> int | None:
@@ -261,11 +298,6 @@ def over_limit(costs: Mapping[str, int | None], limits: Mapping[str, int]) -> st
 def arm_called(arms: Iterable[Arm], name: str) -> Arm | None:
     """Return the arm with this name, alone or among identical arms, or None."""
     return next((arm for arm in arms if name in arm.names), None)
-
-
-def against(arm: Arm, baseline: Arm) -> Comparison:
-    """Compare two arms, paired by seed."""
-    return compare(arm.label, arm.by_seed, baseline.label, baseline.by_seed)
 
 
 def main_families(placement: Placement, table: SiteTable | None) -> tuple[str, ...]:
@@ -316,9 +348,8 @@ def leader(run: RunRecord) -> Leader | None:
 
 def found_placement(run: RunRecord) -> Placement | None:
     """Return the placement called `found #1`: the retrained one, else the exported one, else the leader so far."""
-    arm = arm_called(arms_of(run), FOUND)
     lead = leader(run)
-    return arm.placement if arm else _exported(run) or (lead.placement if lead else None)
+    return _found(run) or (lead.placement if lead else None)
 
 
 def counts_of(trials: Iterable[TrialRecord]) -> Counts:

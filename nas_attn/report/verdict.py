@@ -1,20 +1,23 @@
-"""The verdict in one sentence: which attention where, by how much it is better, and whether that exceeds the noise."""
+"""The answer in words: what to do in two or three of them, then the numbers, what was ruled out, what would tell."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 
+from nas_attn.answer import Answer, named
+from nas_attn.contrasts import Contrast
 from nas_attn.placement import NONE
-from nas_attn.records import RunRecord
+from nas_attn.power import images_to_tell, seeds_to_tell
+from nas_attn.records import BARE, FOUND, RunRecord
+from nas_attn.report.guards import nothing_learned
 from nas_attn.report.importance import searched_sites
 from nas_attn.report.tables import (
-    BARE,
     CUT_OFF,
-    FOUND,
     Arm,
-    against,
+    answer_of,
     arm_called,
     arms_of,
     counts_of,
@@ -25,54 +28,43 @@ from nas_attn.report.tables import (
     trials_of,
     values_by_placement,
 )
-from nas_attn.report.words import Scale, causes, count, placement_words, scale_of
-from nas_attn.statistics import Comparison
+from nas_attn.report.words import Scale, causes, count, placement_words, scale_of, short_place
+from nas_attn.statistics import SEEDS_AND_IMAGES
 
 NO_ATTENTION = "no attention"
-
-OPENINGS: dict[str, str] = {  # by the verdict against no attention
-    "better": "Place {where}: it gives ",
-    "within noise": "No gain beyond noise was found: the best placement, {where}, gives ",
-    "worse": "Use no attention: the best placement found, {where}, gives ",
-    "not known": "Whether attention helps is not known yet: the best placement found, {where}, gives ",
-}
-SINGLE_SITES_LOSE = "Better than no attention, but worse than {rival}: {where} gives "
-NONE_RECOMMENDED = "Use no attention: the best placement found, {where}, gives "
-SPLIT_OPINION = (
-    "Undecided, since validation recommends no attention but test does not: the best placement found, {where}, gives "
+USE_NONE, UNDECIDED, UNFINISHED, UNLEARNED, UNKNOWN = (
+    "Use no attention",
+    "Undecided",
+    "Not finished",
+    "Nothing was learned",
+    "Not known",
 )
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the sentence; `mark` is its role: a verdict, "where" (the placement), or empty."""
-
-    text: str
-    mark: str = ""
-
-
-Parts = tuple[Part, ...]
+MOST_SEEDS = 200  # more seeds than this are no advice
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The first sentence of the report, and the arms that it compares.
+    """The first lines of the report.
 
     Args:
-        word: The verdict against no attention; "not known" also before any retraining has finished.
-        preliminary: Whether the run has not finished.
+        title: What to do, in a few words.
+        state: That of the answer; `unfinished` before the arms are compared, `unlearned` at chance level.
+        numbers: The difference that decides, with its interval and its size; empty before the test.
+        more: What was ruled out, how many seeds would tell, and what the files hold; one sentence each.
         found, none, everywhere: The arms; `everywhere` has the attention that `found #1` uses most at every site.
     """
 
-    parts: Parts
-    word: str = "not known"
-    preliminary: bool = False
+    title: str
+    state: str
+    numbers: str = ""
+    more: tuple[str, ...] = ()
     found: Arm | None = None
     none: Arm | None = None
     everywhere: Arm | None = None
 
     def __str__(self) -> str:
-        return "".join(part.text for part in self.parts)
+        numbers = [f"{self.numbers}."] if self.numbers else []
+        return " ".join([f"{self.title}.", *numbers, *self.more])
 
 
 @dataclass(frozen=True)
@@ -86,133 +78,170 @@ class Differences:
     """
 
     label: str
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Contrast, ...]
     main: frozenset[str]
 
 
 def verdict(run: RunRecord) -> str:
-    """Return the verdict as plain text, in one sentence."""
-    return str(judge(run))
+    """Return the verdict as plain text."""
+    return str(verdict_of(run))
 
 
-def judge(run: RunRecord) -> Verdict:
+def verdict_of(run: RunRecord) -> Verdict:
     """Return the verdict: on test values if arms were retrained, otherwise a preliminary one on validation values."""
-    arms = arms_of(run)
-    found = arm_called(arms, FOUND)
+    arms, answer = arms_of(run), answer_of(run)
+    found, none = arm_called(arms, FOUND), arm_called(arms, BARE)
+    unlearned = nothing_learned(run, arms)
+    if unlearned:
+        return Verdict(UNLEARNED, "unlearned", more=(unlearned,), found=found, none=none)
     if found is None or found.summary is None:
-        return _before_test(run, found)
-    name, everywhere = rival(found, arms, run.table)
-    none = arm_called(arms, BARE)
-    comparison = against(found, none) if none and none.summary else None
-    word = comparison.word if comparison else "not known"
-    scale = scale_of(run)
-    loses = everywhere is not None and against(found, everywhere).word == "worse"
-    opening = _opening(run, comparison, loses).format(where="\n", rival=name).split("\n")
-    parts = (
-        *((Part("Preliminary, since retraining is not finished. "),) if run.best is None else ()),
-        Part(opening[0]),
-        Part(_where(run, found, everywhere), "where"),
-        Part(opening[1]),
-        *_against_none(comparison, found, none, scale, " yet" if run.best is None else ""),
-        *_against_everywhere(found, everywhere, name, scale, " yet" if run.best is None else ""),
-        Part("."),
-    )
-    return Verdict(_one_sentence(parts), word, run.best is None, found, none, everywhere)
+        return _before_test(run, found, arms)
+    everywhere = rival(found, arms, run.table)[1]
+    deciding, scale = _deciding(answer), scale_of(run)
+    if deciding is None or deciding.summary is None:
+        why = "has no finished retraining" if none else "was not retrained"
+        more = (f"The arm '{BARE}' {why}, so that nothing can be compared.",)
+        return Verdict(UNKNOWN, answer.state, more=more, found=found, none=none, everywhere=everywhere)
+    title = _title(run, answer, deciding)
+    lines = tuple(filter(None, (_ruled_out(deciding, scale), *_to_tell(deciding, scale), *_advice(run, answer))))
+    return Verdict(title, _state(answer, deciding), _numbers(run, deciding, scale), lines, found, none, everywhere)
 
 
 def differences_of(run: RunRecord) -> Differences | None:
     """Return `found #1` against every other arm, or None if no seed is shared."""
-    judged, arms = judge(run), arms_of(run)
+    arms, answer = arms_of(run), answer_of(run)
     found = arm_called(arms, FOUND)
     if found is None:
         return None
-    main = {arm.label for arm in (judged.none, judged.everywhere) if arm and arm.label != found.label}
-    others = sorted((arm for arm in arms if arm is not found), key=lambda arm: arm.label not in main)
-    known = [comparison for arm in others if (comparison := against(found, arm)).summary is not None]
+    everywhere = rival(found, arms, run.table)[1]
+    main = {arm.label for arm in (arm_called(arms, BARE), everywhere) if arm and arm.label != found.label}
+    every = [*([answer.headline] if answer.headline else []), *answer.others]
+    known = [pair for pair in every if pair.arm == found.label and pair.summary is not None]
+    known.sort(key=lambda pair: pair.baseline not in main)
     return Differences(found.label, tuple(known), frozenset(main)) if known else None
 
 
-def _one_sentence(parts: Parts) -> Parts:
-    """Join "Preliminary, ..." and the sentence that follows by a colon."""
-    if parts[0].text.startswith("Preliminary"):
-        start = parts[1].text
-        parts = (Part(parts[0].text.replace(". ", ": ")), Part(start[0].lower() + start[1:]), *parts[2:])
-    return parts
+def _deciding(answer: Answer) -> Contrast | None:
+    """Return the comparison that decides: that of the recommended arm with no attention, else the headline."""
+    return answer.between(answer.recommended, BARE) if answer.state == "arm" else answer.headline
 
 
-def _opening(run: RunRecord, comparison: Comparison | None, loses: bool) -> str:
-    """Return the beginning of the sentence; `loses`: whether the same attention everywhere is better."""
-    recommended = run.best.get("recommended") if run.best else None
-    word = comparison.word if comparison else None
-    if recommended == BARE:
-        return SPLIT_OPINION if word == "better" else NONE_RECOMMENDED
-    if word is None:
-        return "The best placement found is {where}: it gives "
-    return SINGLE_SITES_LOSE if word == "better" and loses else OPENINGS[word]
+def _state(answer: Answer, deciding: Contrast) -> str:
+    """Return the state of the answer; `unfinished` while a retraining is missing."""
+    return "unfinished" if deciding.word == "not known" and "not finished" in deciding.why else answer.state
 
 
-def _where(run: RunRecord, found: Arm, everywhere: Arm | None) -> str:
-    if everywhere is not None and everywhere.label == found.label:
-        name = next(name for name in found.names if name.endswith(" everywhere"))
-        return f"{name} ({count(len(found.placement), 'site')})"
-    return placement_words(found.placement, run.table, len(searched_sites(run)))
+def _title(run: RunRecord, answer: Answer, deciding: Contrast) -> str:
+    if answer.state == "arm":
+        arm = arm_called(arms_of(run), answer.recommended)
+        assert arm is not None, "the recommended arm is one of the arms"
+        return f"Put {short_place(arm.placement, arm.names, run.table, searched_sites(run))}"
+    if deciding.word == "not known":
+        return UNFINISHED if "not finished" in deciding.why else UNKNOWN
+    return UNDECIDED if answer.state == "undecided" else USE_NONE
 
 
-def _against_none(comparison: Comparison | None, found: Arm, none: Arm | None, scale: Scale, yet: str) -> Parts:
-    if comparison is not None:
-        return _difference(comparison, f"{scale.points} of test {scale.noun} against {NO_ATTENTION}", scale)
-    assert found.summary is not None, "an arm without values has no verdict"
-    value = f"{scale.value(found.summary.mean)} test {scale.noun} (n = {count(found.summary.n, 'seed')})"
-    why = "has no finished retraining" if none else "was not retrained"
-    return (Part(f"{value}, but the arm '{BARE}' {why}{yet}, so nothing can be compared"),)
+def _numbers(run: RunRecord, pair: Contrast, scale: Scale) -> str:
+    """Return the difference with its interval and its size; it begins with the number."""
+    assert pair.summary is not None, "a comparison without a seed in common has no numbers"
+    arm = arm_called(arms_of(run), pair.arm)
+    assert arm is not None, "arms are compared by their labels"
+    what = placement_words(arm.placement, run.table, len(searched_sites(run)))
+    named_arm = "the best placement found" if FOUND in arm.names else f"'{arm.label}'"
+    head = f"{scale.signed(pair.summary.mean)}{scale.points} of test {scale.noun} by {named_arm} ({what}) against "
+    return f"{head}{NO_ATTENTION}: {_interval(pair, scale)}"
 
 
-def _difference(comparison: Comparison, unit: str, scale: Scale) -> Parts:
-    """Return the mean difference with its unit, and in brackets its interval, n and verdict."""
-    summary = comparison.summary
-    if summary is None:
-        return (Part(f"no seed in common{unit.replace(scale.points, '', 1).replace('against', 'with')}"),)
-    head = f"{scale.signed(summary.mean)}{unit} ("
-    n = f"n = {count(summary.n, 'seed')}"
-    if summary.n == 1:
-        return Part(f"{head}{n}, so no interval: "), Part("not known", "not known"), Part(")")
-    if comparison.word == "not known":
-        return Part(f"{head}{n}; {comparison.why}: "), Part("not known", "not known"), Part(")")
-    interval = f"{head}95 % interval {scale.signed_interval(summary)}, {n}: "
-    return Part(interval), Part(comparison.word, comparison.word), Part(")")
+def _interval(pair: Contrast, scale: Scale) -> str:
+    """Return the interval of a comparison with its confidence and size, or why there is none."""
+    assert pair.summary is not None, "a comparison without a seed in common has no interval"
+    size = count(len(pair.by_seed), "seed")
+    if pair.crossed is not None:
+        size += f", {count(pair.crossed.n_images, 'image')}"
+    if pair.summary.interval is None:
+        return f"no interval ({size}), because {pair.why}"
+    covers = "" if pair.summary.covers == SEEDS_AND_IMAGES else f", {pair.summary.covers}"
+    confidence = f"{100 * pair.confidence:.3g}\N{NO-BREAK SPACE}% interval"
+    return f"{confidence} {scale.signed_interval(pair.summary)} ({size}{covers})"
 
 
-def _against_everywhere(found: Arm, everywhere: Arm | None, name: str, scale: Scale, yet: str) -> Parts:
-    if everywhere is None:
-        return (Part(f"; '{name}' was not retrained{yet}"),)
-    if everywhere.label == found.label:
-        return (Part("; it is itself the best placement found, so choosing single sites gained nothing"),)
-    if everywhere.summary is None:
-        return (Part(f"; '{name}' has no finished retraining{yet}"),)
-    limit = ", which is over the limit" if everywhere.over else ""
-    return Part(" and "), *_difference(against(found, everywhere), f"{scale.points} against {name}{limit}", scale)
+def _ruled_out(pair: Contrast, scale: Scale) -> str:
+    """Return what the interval rules out."""
+    interval = pair.summary.interval if pair.summary else None
+    if interval is None:
+        return ""
+    low, high = (scale.unsigned(end) + scale.points for end in interval)
+    if interval[0] > 0:
+        return f"The gain lies between {low} and {high}."
+    if interval[1] < 0:
+        return f"The loss lies between {high} and {low}."
+    bounds = f"It is at most {high} better, and at most {low} worse."
+    margin = f"{scale.unsigned(pair.margin)}{scale.points}" if pair.margin is not None else ""
+    return f"Equal within {margin}. {bounds}" if pair.word == "equal" else bounds
 
 
-def _before_test(run: RunRecord, found: Arm | None) -> Verdict:
+def _to_tell(pair: Contrast, scale: Scale) -> tuple[str, ...]:
+    """Return how many seeds, or images, would tell a difference, if this comparison is undecided."""
+    if pair.word != "undecided" or pair.summary is None or pair.margin is None:
+        return ()
+    mean = abs(pair.summary.mean)
+    wanted = [size for size in (mean, pair.margin) if round(size * scale.factor, scale.decimals) > 0]
+    for size in wanted:
+        seeds = _seeds_to_tell(pair, size)
+        if seeds is not None and len(pair.by_seed) < seeds <= MOST_SEEDS:
+            return (f"About {seeds} seeds would tell a difference of {scale.unsigned(size)}{scale.points}.",)
+    images = images_to_tell(pair.crossed, pair.margin, pair.level) if pair.crossed is not None else None
+    if images is None:
+        return ()
+    rounded = round(images, 1 - len(str(images)))
+    return (
+        f"More seeds alone would not tell {scale.unsigned(pair.margin)}{scale.points} on these test images; about "
+        f"{rounded:,} test images would.",
+    )
+
+
+def _seeds_to_tell(pair: Contrast, size: float) -> int | None:
+    """Return the number of seeds that would tell a difference of this size in four of five runs."""
+    if pair.crossed is not None:
+        return seeds_to_tell(pair.crossed, size, pair.level, at_most=MOST_SEEDS)
+    sd = pair.summary.sd if pair.summary else None
+    return None if not sd else 2 + math.ceil((2.8 * sd / size) ** 2)  # 1.96 + 0.84 deviations: level 5 %, power 80 %
+
+
+def _advice(run: RunRecord, answer: Answer) -> tuple[str, ...]:
+    """Return what `best.json` holds, once it is written."""
+    if run.best is None:
+        return ()
+    if answer.state == "arm":
+        return (f"best.json holds the network of '{answer.recommended}'.",)
+    simpler = "the simpler choice: " if answer.state == "undecided" else ""
+    return (f"best.json holds {simpler}the network without attention.",)
+
+
+def _before_test(run: RunRecord, found: Arm | None, arms: tuple[Arm, ...]) -> Verdict:
     """Return the verdict before a retraining of the found placement has a value."""
     lead = leader(run)
+    none = named([arm.sample for arm in arms], BARE)
     if lead is None:
-        return Verdict(_without_attention(run), preliminary=run.best is None)
+        more = _without_attention(run)
+        title = USE_NONE if none is not None and none.by_seed and run.best is not None else UNFINISHED
+        return Verdict(title, "unfinished", more=(more,))
     summary, scale = lead.summary, scale_of(run)
     planned = section(run.config, "budget").get("trials")
     ended = counts_of(run.search).ended
     done = f"{ended} of {max(ended, planned)} trials" if isinstance(planned, int) else count(ended, "trial")
-    start = f"Preliminary after {done}, no test value yet: so far "
+    start = f"After {done} there is no test value yet: "
     if found is not None and found.failures:
-        start = f"No test value, since all {count(len(found.failures), 'retraining')} of '{FOUND}' failed: "
-    value = f" leads with {scale.value(summary.mean)} {scale.noun} on validation ("
-    value += "one seed" if summary.n == 1 else f"mean of n = {summary.n} seeds"
-    parts = (
-        Part(start),
-        Part(placement_words(lead.placement, run.table, len(searched_sites(run))), "where"),
-        Part(value + _beside_plain(run, lead.stage, summary.mean, scale) + ")."),
+        start = f"There is no test value, since all {count(len(found.failures), 'retraining')} of '{FOUND}' failed: "
+    where = placement_words(lead.placement, run.table, len(searched_sites(run)))
+    size = "one seed" if summary.n == 1 else f"mean of n = {summary.n} seeds"
+    value = f"{where} leads with {scale.value(summary.mean)} {scale.noun} on validation ({size}"
+    return Verdict(
+        UNFINISHED if run.best is None else UNKNOWN,
+        "unfinished",
+        more=(start + value + _beside_plain(run, lead.stage, summary.mean, scale) + ").",),
+        found=found,
     )
-    return Verdict(parts, preliminary=True)
 
 
 def _beside_plain(run: RunRecord, stage: str, mean: float, scale: Scale) -> str:
@@ -225,7 +254,7 @@ def _beside_plain(run: RunRecord, stage: str, mean: float, scale: Scale) -> str:
     return f"; {difference} against {NO_ATTENTION}, not yet separated from noise"
 
 
-def _without_attention(run: RunRecord) -> Parts:
+def _without_attention(run: RunRecord) -> str:
     """Return the sentence for a run without a value of a trial with attention."""
     trials = trials_of(run)
     failed = Counter(trial.cause or "error" for trial in trials if trial.state == "fail" and trial.cause != CUT_OFF)
@@ -235,11 +264,9 @@ def _without_attention(run: RunRecord) -> Parts:
     if plain:
         scale, value = scale_of(run), plain[0].value or 0.0
         start = f"No trial with attention has a value yet: no attention reaches {scale.value(value)} {scale.noun}"
-        return (Part(f"{start} on validation (one seed){f'; failed: {reasons}' if failed else ''}."),)
+        return f"{start} on validation (one seed){f'; failed: {reasons}' if failed else ''}."
     if not failed:
-        return (Part("Nothing has been measured yet: no trial has finished."),)
+        return "Nothing has been measured yet: no trial has finished."
     if ended == sum(failed.values()):
-        return (Part(f"Nothing was measured: all {count(ended, 'trial')} failed ({reasons})."),)
-    return (
-        Part(f"Nothing has been measured yet: no trial has finished, and {sum(failed.values())} failed ({reasons})."),
-    )
+        return f"Nothing was measured: all {count(ended, 'trial')} failed ({reasons})."
+    return f"Nothing has been measured yet: no trial has finished, and {sum(failed.values())} failed ({reasons})."

@@ -50,6 +50,10 @@ class Scale:
         text = f"{difference * self.factor:+.{self.decimals}f}"
         return text.replace("-", "+") if float(text) == 0.0 else text
 
+    def unsigned(self, difference: float) -> str:
+        """Return the size of a difference, without its sign and unit."""
+        return f"{abs(difference) * self.factor:.{self.decimals}f}"
+
     def difference(self, difference: float) -> str:
         """Return a difference with its sign and unit."""
         return self.signed(difference) + self.points
@@ -179,6 +183,31 @@ def placement_words(placement: Placement, table: SiteTable | None, n_sites: int 
         return named
     counts = listed(f"{name} at {count(len(sites), 'site')}" for name, sites in groups.items())
     return counts + (f" (of {n_sites})" if n_sites else "")
+
+
+def short_place(placement: Placement, names: Iterable[str], table: SiteTable | None, searched: Sequence[str]) -> str:
+    """Return a placement in a few words, for a title: the attention, and where it sits as a whole.
+
+    Args:
+        names: Those of its arm: `X everywhere` is the shortest way to say it.
+        searched: The sites that could have an attention.
+    """
+    everywhere = next((name for name in names if name.endswith(" everywhere")), None)
+    if everywhere is not None:
+        return everywhere
+    sites = in_flow_order(placement, table)
+    families = listed(dict.fromkeys(placement[site].name for site in sites))
+    stages = {site.name: site.stage for site in table.sites} if table else {}
+    order = list(dict.fromkeys(stages[site] for site in in_flow_order(searched, table) if site in stages))
+    for n_last in range(1, len(order)):
+        if {site for site in searched if stages.get(site) in order[-n_last:]} == set(sites):
+            return f"{families} in the last {'stage' if n_last == 1 else f'{NUMBERS.get(n_last, n_last)} stages'}"
+    if len(sites) <= 2:
+        return f"{families} at {listed(sites)}"
+    return f"{families} at {len(sites)} of {len(searched)} sites"
+
+
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
 
 CAUSES = {
