@@ -259,8 +259,8 @@ def part_name(names: Sequence[str], stage: str) -> str:
     >>> part_name(["stage3.block2", "stage3.block3", "stage3.block4"], "stage3"), part_name(["layer1.0"], "stage1")
     ('block2\u20134', 'layer1.0')
     """
-    first, last = (name.removeprefix(f"{stage}.") for name in (names[0], names[-1]))
-    first, last = (re.sub(r"^denseblock\d+\.(?=layer)", "", name) for name in (first, last))
+    stages = rf"^({re.escape(stage)}|denseblock\d+)\.(?=\D)"
+    first, last = (re.sub(stages, "", name) for name in (names[0], names[-1]))
     if first == last:
         return first
     stem = first.rstrip("0123456789")

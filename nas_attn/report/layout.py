@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from nas_attn.placement import Attention
 from nas_attn.report.architecture import Architecture
 from nas_attn.report.chart import COLUMN
-from nas_attn.report.glyphs import BELOW, Glyph, end_glyph, part_glyph, stem_glyph, tail_glyph
+from nas_attn.report.glyphs import Glyph, end_glyph, part_glyph, stem_glyph, tail_glyph
 from nas_attn.report.shapes import Box, Sheet, Text, Wire, joined, text_width
 
 WIDTH = COLUMN * 72
@@ -17,7 +17,7 @@ LEFT, RIGHT = 7.5, WIDTH - 7.5  # between them lie the cards; outside, the line 
 LANE = 8.0  # above a row, for the line from the row before
 LINK, LONG_LINK = 6.0, 9.0  # least length of the line between cards, and the length that it has where there is room
 GAP, PAD = 3.0, 4.5  # between blocks; between a card and what is in it
-TITLE, SHAPE, TEXT_LINE = 7.2, 6.4, 8.6  # sizes of a card's title and of the shape of its maps; height of a line
+TITLE, SHAPE, TEXT_LINE = 7.4, 6.7, 8.8  # sizes of a card's title and of the shape of its maps; height of a line
 ROUND = 4.0  # radius of a card's corners; cards of one stage overlap by two
 TOP = 1.0  # above the first row
 
@@ -133,7 +133,7 @@ class _Row:
 
     @property
     def height(self) -> float:
-        return self.line + BELOW + 5.2
+        return self.line + max(glyph.drop for cell, _, _ in self.spans for glyph in cell.glyphs) + 5.4
 
     @property
     def end(self) -> float:
@@ -189,15 +189,17 @@ def _links(row: _Row) -> Iterator[Wire]:
 
 
 def _cell(row: _Row, cell: Cell, left: float, width: float) -> Sheet:
-    """Draw a cell: its card and heading, its blocks at equal distances, and the line through them."""
-    extra = width - sum(glyph.width for glyph in cell.glyphs) - (2 * PAD if cell.stage else 0.0)
-    step = extra / len(cell.glyphs)
-    sheets, x = [], left + (PAD if cell.stage else 0.0) + step / 2
+    """Draw a cell: its card and heading, its blocks at equal distances, and the line between them."""
+    room = width - sum(glyph.width for glyph in cell.glyphs) - (2 * PAD if cell.stage else 0.0)
+    step = room / len(cell.glyphs)
+    sheets, stops, x = [], [left], left + (PAD if cell.stage else 0.0) + step / 2
     for glyph in cell.glyphs:
         sheets.append(glyph.sheet.moved(x, row.line))
+        stops += [x, x + glyph.width]
         x += glyph.width + step
-    if all(glyph.is_passed for glyph in cell.glyphs):
-        sheets.append(Sheet(wires=(Wire(((left, row.line), (left + width, row.line))),)))
+    stops.append(left + width)
+    gaps = zip(stops[::2], stops[1::2], strict=True)
+    sheets.append(Sheet(wires=tuple(Wire(((start, row.line), (end, row.line))) for start, end in gaps if end > start)))
     if cell.stage:
         sheets.append(_card(row, cell, left, width))
     return joined(sheets, 0.0)

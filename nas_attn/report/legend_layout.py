@@ -12,7 +12,7 @@ from nas_attn.report.legend import Family
 from nas_attn.report.palette import family_colour
 from nas_attn.report.shapes import Mark, Sheet, Text, joined, text_width
 
-SIZE, LEADING = 6.6, 10.6  # size and distance of the lines
+SIZE, LEADING = 6.7, 10.8  # size and distance of the lines
 SPACE, BETWEEN = 3.5, 9.0  # between a mark and its text; between two entries
 ABOVE = 6.0  # between the drawing and the legend
 
