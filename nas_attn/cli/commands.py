@@ -24,6 +24,14 @@ app = typer.Typer(
 )
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/densenet_attn.")]
+Model = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or the JSON file of a model.")]
+Arm = Annotated[
+    str | None, text("--arm", "NAME", help="Arm of the run, such as 'se everywhere'.", default="the recommended one")
+]
+OwnNetwork = Annotated[
+    str | None, text("--backbone", "MODULE:FUNCTION", help="Function that returns your own network.", default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Debug = Annotated[bool, switch("--debug", help="Print the traceback of an error.")]
 
 
@@ -78,6 +86,72 @@ def report(run: RunFolder, debug: Debug = False) -> None:
     typer.echo(write_report(load_run(run), run))
 
 
+@app.command(short_help="Say what a run recommends, with its numbers and files.")
+def best(run: RunFolder, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Say what a run recommends, in words, with its numbers and where its files are."""
+    from nas_attn.cli.answers import print_best
+
+    print_best(run, as_json=as_json)
+
+
+@app.command(short_help="Compare the arms of several runs in a table and a figure.")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the figure's files.")] = Path(),
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare the arms of several runs in a table and a figure; it says if their data, split or training differ."""
+    from nas_attn.cli.answers import print_comparison
+
+    print_comparison(runs, out=out, as_json=as_json)
+
+
+@app.command(short_help="Predict the classes of images, as CSV.")
+def predict(
+    run: Model,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of images.")],
+    arm: Arm = None,
+    backbone: OwnNetwork = None,
+    debug: Debug = False,
+) -> int:
+    """Predict the classes of images, as CSV: path, predicted class, its probability, the probability of each class.
+
+    Files that are no images are named, and the others go on; the exit code is then 1.
+    """
+    from nas_attn.cli.networks import print_predictions
+
+    _import_from_here()
+    return print_predictions(run, images, arm=arm, backbone=backbone, warn=_warn)
+
+
+@app.command(short_help="Write a network as ONNX, torch.export, TorchScript or Python.")
+def export(
+    run: Model,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write an ONNX file.")] = False,
+    torch_export: Annotated[bool, typer.Option("--torch-export", help="Write a torch.export program.")] = False,
+    torchscript: Annotated[bool, typer.Option("--torchscript", help="Write a TorchScript file.")] = False,
+    python: Annotated[
+        bool,
+        typer.Option("--python", help="Write one Python file, and its weights: it needs torch and torchvision alone."),
+    ] = False,
+    arm: Arm = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FOLDER", help="Folder of the files.", show_default="RUN/exported"),
+    ] = None,
+    backbone: OwnNetwork = None,
+    debug: Debug = False,
+) -> None:
+    """Write a network in other formats; each file is checked against the network, within 1e-4, for several batches."""
+    from nas_attn.cli.networks import print_exports
+
+    _import_from_here()
+    stated = {"onnx": onnx, "torch-export": torch_export, "torchscript": torchscript, "python": python}
+    formats = [name for name, is_wanted in stated.items() if is_wanted]
+    print_exports(run, formats, arm=arm, out=out, backbone=backbone, say=typer.echo)
+
+
 @app.command()
 def spaces(debug: Debug = False) -> None:
     """List the spaces that ship with the package."""
@@ -115,12 +189,13 @@ def sites(
 @app.command(short_help="List the attentions, or show one in full.")
 def attentions(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one attention in full.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list instead.")] = False,
     debug: Debug = False,
 ) -> None:
     """List the attentions that a space can use, or show one with its formula and options."""
     from nas_attn.cli.lists import print_attention, print_attentions
 
-    print_attentions() if name is None else print_attention(name)
+    print_attentions(as_json=as_json) if name is None else print_attention(name, as_json=as_json)
 
 
 @app.command(short_help="List the published networks, or show one in full.")
@@ -210,6 +285,11 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, typer.TyperException):
         return _flat(error.format_message())
     return _flat(str(error))
+
+
+def _warn(sentence: str) -> None:
+    """Print a sentence beside the output."""
+    typer.echo(_flat(sentence), err=True)
 
 
 def _flat(message: str) -> str:

@@ -49,8 +49,11 @@ def print_spaces() -> None:
     console.print("Search one with: nas-attn search --space NAME")
 
 
-def print_attentions() -> None:
+def print_attentions(*, as_json: bool = False) -> None:
     """Print the attentions that a space can use, and the installed ones that cannot be loaded with the reason."""
+    if as_json:
+        print(json.dumps([_attention(entry) for entry in ATTENTIONS.loadable()], indent=2, ensure_ascii=False))
+        return
     table = _table()
     table.add_column("attention", no_wrap=True)
     table.add_column("description")
@@ -72,9 +75,12 @@ def print_attentions() -> None:
     console.print("Show one in full with: nas-attn attentions NAME")
 
 
-def print_attention(name: str) -> None:
+def print_attention(name: str, *, as_json: bool = False) -> None:
     """Print one attention in full. Raises: SpaceError that names the nearest one."""
     entry = attention_entry(name)
+    if as_json:
+        print(json.dumps([_attention(entry)], indent=2, ensure_ascii=False))
+        return
     console = console_of(120)
     _print_facts(console, f"{entry.name}: {entry.summary}", _facts(entry))
     if entry.options:
@@ -142,6 +148,37 @@ def _print_facts(console: Console, title: str, facts: Sequence[tuple[str, str]])
     for name, value in facts:
         table.add_row(Text(name), Text(value))
     console.print(table)
+
+
+def _attention(entry: Entry) -> dict[str, Any]:
+    """Return an attention as `--json` lists it; the cost is that of its defaults in the lists."""
+    cost = _cost(entry)
+    return {
+        "name": entry.name,
+        "summary": entry.summary,
+        "formula": entry.formula,
+        "source": entry.source,
+        "kinds": list(entry.kinds),
+        "smallest_map": entry.smallest_map,
+        "options": [
+            {
+                "name": option.name,
+                "type": option.type,
+                "default": option.default,
+                "values": value_range(option),
+                "about": option.about,
+            }
+            for option in entry.options
+        ],
+        "parameters": None if cost is None else cost.n_parameters,
+        "macs": None if cost is None else cost.n_macs,
+        "measured_with": {
+            "channels": CHANNELS,
+            "height": CONTEXT.height,
+            "width": CONTEXT.width,
+            "classes": CONTEXT.num_classes,
+        },
+    }
 
 
 def _publication(network: Published) -> dict[str, Any]:

@@ -95,7 +95,13 @@ def load_model(
     Raises: FileError if a file is missing, truncated, altered or of another schema, or does not fit the network, or if
     the run has no such arm.
     """
-    stored = find_model(Path(path), arm)
+    return load_stored(find_model(Path(path), arm), backbone=backbone, weights=weights)
+
+
+def load_stored(
+    stored: StoredModel, *, backbone: nn.Module | Maker | None = None, weights: bool = True
+) -> AttentionModel:
+    """Build a model that was found on the disk; otherwise as `load_model`."""
     described = stored.described
     state = _read_weights(stored) if weights else None
     passed = _passed_backbone(described, stored.file, backbone)

@@ -48,9 +48,14 @@ class Format:
 
 @dataclass(frozen=True)
 class Written:
-    """A file that was written and checked; `difference` is the greatest one of a logit from the network's own."""
+    """A network that was written and checked.
 
-    path: Path
+    Args:
+        paths: Its files, the main one first.
+        difference: The greatest difference of a logit from the network's own.
+    """
+
+    paths: tuple[Path, ...]
     difference: float
 
 
@@ -75,10 +80,9 @@ def write_format(name: str, model: AttentionModel, described: ModelFile, path: P
         except Exception as error:  # an exporter may raise anything
             reason = f"{type(error).__name__}: {in_one_line(error)[:300]}"
             raise FileError(f"The network cannot be written as {form.about}: {reason}.") from error
-        for file in Path(folder).iterdir():
-            if file.is_file():
-                file.replace(path.with_name(file.name))
-    return Written(path, difference)
+        files = sorted((file for file in Path(folder).iterdir() if file.is_file()), key=lambda file: file != draft)
+        paths = tuple(file.replace(path.with_name(file.name)) for file in files)
+    return Written(paths, difference)
 
 
 def _images(model: AttentionModel, n: int) -> Tensor:

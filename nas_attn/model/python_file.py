@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from textwrap import indent
 from types import ModuleType
 from typing import Any
@@ -266,4 +266,8 @@ def _literal(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, tuple) and value and all(isinstance(part, str) for part in value):
         return f"({', '.join(map(_literal, value))}{',' if len(value) == 1 else ''})"
+    if is_dataclass(value) and not isinstance(value, type):
+        stated = {part.name: getattr(value, part.name) for part in fields(value)}
+        usual = {part.name: part.default for part in fields(value)}
+        return _call(type(value).__name__, {name: found for name, found in stated.items() if found != usual[name]})
     return str(value) if isinstance(value, _Code) else repr(value)
