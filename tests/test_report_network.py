@@ -331,6 +331,18 @@ def test_page_shows_the_rows_without_the_legend_and_the_files_have_both(tmp_path
     assert pdf.read_bytes().startswith(b"%PDF")
 
 
+def test_figure_that_is_taller_than_a_column_has_two_and_the_page_the_same_rows():
+    table = TABLES["deep"]
+    placement, searched = drawn_by_lot(table, 0)
+    with style():
+        chart = network_chart(table, placement, searched)
+    width, height = chart.figure.get_size_inches()
+    assert (round(width, 1), height < 9 * 2) == (6.9, True)
+    assert {view.box[0] for view in chart.views} == {0.0, WIDTH + 14.4}
+    assert all(view.box[2] == WIDTH for view in chart.views)
+    assert len(chart.inline()) == len(rows_of(table, placement, searched))
+
+
 def test_files_have_the_same_bytes_in_every_run(tmp_path: Path):
     contents = []
     for folder in ("a", "b"):

@@ -14,7 +14,7 @@ from nas_attn.report.architecture import TIMES, Spot, read_architecture
 from nas_attn.report.chart import Chart
 from nas_attn.report.glyphs import BADGE, CODE, SLAB
 from nas_attn.report.inline_svg import View
-from nas_attn.report.layout import WIDTH, network_rows
+from nas_attn.report.layout import WIDTH, in_columns, network_rows
 from nas_attn.report.legend import codes_of, families_of, symbols_of
 from nas_attn.report.legend_layout import legend_sheet
 from nas_attn.report.palette import LIGHT
@@ -29,36 +29,29 @@ def network_chart(table: SiteTable, placement: Placement, searched: Sequence[str
     """Draw a network with a placement and a legend; the page shows the rows, and a legend of its own."""
     families = families_of(placement, table)
     network = read_architecture(table, placement, searched)
-    rows = network_rows(network, codes_of(families))
-    legend = legend_sheet(families, symbols_of(network))
-    height = sum(sheet.height for _, sheet in rows) + legend.height
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    titles: dict[str, list[str]] = {}
-    aliases: dict[str, list[str]] = {}
-    views, top = [], 0.0
-    for number, (label, sheet) in enumerate(rows):
-        group = f"row-{number}"
-        _draw(_axes(figure, top, sheet.height, height, group), sheet)
-        views.append(View(group, f"The network: {label}", (0, top, WIDTH, sheet.height)))
-        top += sheet.height
-        for spot in (mark.spot for mark in sheet.marks if mark.spot):
-            first, *others = [site.name for site in spot.sites]
-            titles[first] = ["\n".join(_about(site, spot) for site in spot.sites)]
-            aliases[first] = others
-    _draw(_axes(figure, top, legend.height, height, "legend"), legend)
+    labels, rows = zip(*network_rows(network, codes_of(families)), strict=True)
+    sheets = (*rows, legend_sheet(families, symbols_of(network)))
+    corners, width, height = in_columns([sheet.height for sheet in sheets])
+    figure = Figure(figsize=(width / 72, height / 72))
+    groups = [f"row-{number}" for number in range(len(rows))]
+    for (x, y), sheet, group in zip(corners, sheets, (*groups, "legend"), strict=True):
+        box = (x / width, 1 - (y + sheet.height) / height, WIDTH / width, sheet.height / height)
+        _draw(figure.add_axes(box, gid=group), sheet)
+    views = [
+        View(group, f"The network: {label}", (*corner, WIDTH, sheet.height))
+        for group, label, corner, sheet in zip(groups, labels, corners, rows, strict=False)
+    ]
+    spots = [mark.spot for sheet in rows for mark in sheet.marks if mark.spot]
+    titles = {spot.sites[0].name: ["\n".join(_about(site, spot) for site in spot.sites)] for spot in spots}
+    aliases = {spot.sites[0].name: [site.name for site in spot.sites[1:]] for spot in spots}
     return Chart("network", "The network, from the input to the output", figure, titles, tuple(views), aliases)
 
 
-def _axes(figure: Figure, top: float, height: float, full: float, group: str) -> Any:
-    """Return axes that measure a part of the figure in points, from its top left corner."""
-    axes = figure.add_axes((0, 1 - (top + height) / full, 1, height / full), gid=group)
-    axes.set_xlim(0, WIDTH)
-    axes.set_ylim(height, 0)
-    axes.axis("off")
-    return axes
-
-
 def _draw(axes: Any, sheet: Sheet) -> None:
+    """Draw a sheet into axes that measure it in points, from its top left corner."""
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(sheet.height, 0)
+    axes.axis("off")
     for box in (*sheet.cards, *sheet.boxes):
         _draw_box(axes, box)
     for wire in sheet.wires:

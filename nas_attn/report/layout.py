@@ -20,6 +20,7 @@ GAP, PAD = 3.0, 4.5  # between blocks; between a card and what is in it
 TITLE, SHAPE, TEXT_LINE = 7.4, 6.7, 8.8  # sizes of a card's title and of the shape of its maps; height of a line
 ROUND = 4.0  # radius of a card's corners; cards of one stage overlap by two
 TOP = 1.0  # above the first row
+TALLEST, GUTTER = 640.0, 14.4  # height of a paper's column; space between two of them
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,27 @@ def network_rows(network: Architecture, codes: Mapping[Attention, str]) -> tuple
     cells += [Cell((tail_glyph(network.tail, codes),))] if network.tail else []
     cells.append(Cell((end_glyph(network.output, "output"),)))
     return tuple(_drawn(_packed([piece for cell in cells for piece in _pieces(cell)])))
+
+
+def in_columns(heights: Sequence[float]) -> tuple[tuple[tuple[float, float], ...], float, float]:
+    """Return the top left corner of each row of the figure, and the figure's width and height.
+
+    The rows lie below each other, or in two columns of similar height if one would be taller than a paper's.
+
+    >>> in_columns([300.0, 200.0])[0], [round(x, 1) for x, _ in in_columns([400.0, 300.0, 300.0])[0]]
+    (((0.0, 0.0), (0.0, 300.0)), [0.0, 255.6, 255.6])
+    """
+    whole = sum(heights)
+    if whole <= TALLEST or len(heights) == 1:
+        splits = [len(heights)]
+    else:
+        splits = [min(range(1, len(heights)), key=lambda n: max(sum(heights[:n]), sum(heights[n:]))), len(heights)]
+    corners, start = [], 0
+    for column, stop in enumerate(splits):
+        corners += [(column * (WIDTH + GUTTER), sum(heights[start:n], 0.0)) for n in range(start, stop)]
+        start = stop
+    ends = [y + height for (_, y), height in zip(corners, heights, strict=True)]
+    return tuple(corners), len(splits) * (WIDTH + GUTTER) - GUTTER, max(ends)
 
 
 def _packed(cells: Sequence[Cell]) -> list[list[Cell]]:
