@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from nas_attn.placement import Attention, Placement, Site, SiteTable, Value
+from nas_attn.predictions import Predictions
 from nas_attn.records import RunRecord, Stage, TrialRecord
 
 FAMILIES = ("se", "cbam", "gam", "triple")
@@ -141,6 +144,24 @@ def make_run(
     return RunRecord(
         folder, _config(table, n_trials, n_seeds), table, tuple(search), tuple(confirm), tuple(retrain), best
     )
+
+
+def with_predictions(run: RunRecord, n_images: int = 1_000, n_classes: int = 10) -> RunRecord:
+    """The same run with predictions: the harder an image, the more networks are wrong; the values are theirs."""
+    generator = np.random.default_rng(7)
+    targets, hard = np.arange(n_images, dtype=np.int32) % n_classes, generator.normal(size=n_images)
+    rows, kept = [], {}
+    for row in run.retrain:
+        order = np.argsort(hard + generator.normal(size=n_images))
+        wrong = order[round((row.value or 0.0) * n_images) :]
+        scores = np.full((n_images, n_classes), 0.2 / n_classes)
+        said = targets.copy()
+        said[wrong] = (targets[wrong] + 1 + wrong % (n_classes - 1)) % n_classes
+        scores[np.arange(n_images), said] += 0.8
+        found = Predictions.of(scores, targets)
+        kept[row.key, row.seed, row.epochs] = found
+        rows.append(replace(row, value=float((found.predicted == targets).mean())))
+    return replace(run, retrain=tuple(rows), predictions=kept)
 
 
 def _mess_up(search: list[TrialRecord]) -> list[TrialRecord]:

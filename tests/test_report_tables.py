@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import FAMILIES, assert_finite, everywhere, failed, make_run
 
+from nas_attn.looks import next_look
 from nas_attn.placement import Attention, Placement
-from nas_attn.records import RunRecord
+from nas_attn.records import FOUND, RunRecord
 from nas_attn.report.csv_files import ARM_COLUMNS, TRIAL_COLUMNS, arms_csv, trials_csv
 from nas_attn.report.importance import effects_of
 from nas_attn.report.tables import (
-    FOUND,
-    against,
+    answer_of,
     arm_called,
     arms_of,
     counts_of,
@@ -70,16 +70,28 @@ def test_identical_arms_are_one_even_if_stored_under_two_labels():
     assert len(arms[0].by_seed) == 4
 
 
-def test_name_goes_to_the_exported_placement_of_an_extended_run():
+def test_name_goes_to_the_newest_placement_of_an_extended_run():
     old, new = make_run(), make_run(found=everywhere("cbam", SITES[:2]))
     later = [replace(t, number=t.number + 100) for t in new.retrain if t.label == FOUND]
     both = replace(old, retrain=(*old.retrain, *later))
-    assert arm_called(arms_of(both), FOUND).placement == old.retrain[0].placement
-    extended = replace(both, best=new.best)
-    labels = {arm.label: arm.placement for arm in arms_of(extended)}
+    labels = {arm.label: arm.placement for arm in arms_of(both)}
     assert labels[FOUND] == everywhere("cbam", SITES[:2])
     assert labels["found #1 (earlier)"] == old.retrain[0].placement
-    assert labels[FOUND] == arms_of(replace(both, best=None))[0].placement  # without best.json: the one retrained last
+    looks = {old.retrain[0].key: (next_look([], 5, 0.04),)}
+    assert arm_called(arms_of(replace(both, looks=looks)), FOUND).placement == old.retrain[0].placement
+
+
+def test_random_controls_are_one_arm():
+    run = make_run()
+    controls = [everywhere("cbam", SITES[n : n + 2]) for n in range(3)]
+    rows = [
+        replace(run.retrain[0], number=900 + n, placement=controls[n % 3], key=controls[n % 3].key, seed=200 + n,
+                label="random")
+        for n in range(5)
+    ]  # fmt: skip
+    arm = arm_called(arms_of(replace(run, retrain=(*run.retrain, *rows))), "random")
+    assert sorted(arm.by_seed) == [200, 201, 202, 203, 204]
+    assert (arm.n_parameters, arm.summary.n) == (None, 5)
 
 
 def test_failed_seed_is_reported_until_it_succeeds():
@@ -153,7 +165,7 @@ def test_found_placement_falls_back_stage_by_stage():
     run = make_run()
     found = run.retrain[0].placement
     assert found_placement(run) == found
-    assert found_placement(replace(run, retrain=())) == found
+    assert found_placement(replace(run, retrain=())) == leader(run).placement
     assert found_placement(replace(run, retrain=(), confirm=(), search=(), best=None)) is None
 
 
@@ -170,8 +182,8 @@ def test_tables_do_not_depend_on_names():
     names = dict(zip(FAMILIES, ("zeta", "alpha", "mid", "beta"), strict=True))
     places = {site: f"x{9 - index}" for index, site in enumerate(SITES)}
     renamed = _renamed(run, names, places)
-    plain = {arm.label: (arm.summary, against(arms_of(run)[0], arm).word) for arm in arms_of(run)}
-    other = {arm.label: (arm.summary, against(arms_of(renamed)[0], arm).word) for arm in arms_of(renamed)}
+    plain = {arm.label: (arm.summary, _word(run, arm.label)) for arm in arms_of(run)}
+    other = {arm.label: (arm.summary, _word(renamed, arm.label)) for arm in arms_of(renamed)}
     assert other == {_replaced(label, names): found for label, found in plain.items()}
     effects = {(e.sites[0], e.attention): (e.mean, e.low, e.high, e.is_clear) for e in effects_of(run).effects}
     found = {(e.sites[0], e.attention): (e.mean, e.low, e.high, e.is_clear) for e in effects_of(renamed).effects}
@@ -181,6 +193,11 @@ def test_tables_do_not_depend_on_names():
     assert rival(arms_of(renamed)[0], arms_of(renamed), renamed.table)[0] == _replaced(
         rival(arms_of(run)[0], arms_of(run), run.table)[0], names
     )
+
+
+def _word(run: RunRecord, label: str) -> str:
+    pair = answer_of(run).between(FOUND, label)
+    return pair.word if pair else ""
 
 
 def _renamed(run: RunRecord, names: dict[str, str], places: dict[str, str]) -> RunRecord:

@@ -1,50 +1,56 @@
-"""When a verdict is preliminary, and what it says then."""
+"""When a verdict is preliminary, what the cautions above the page say, and when they stop the verdict."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from synthetic_run import failed, make_run
+from synthetic_run import failed, make_run, with_predictions
 
+from nas_attn.predictions import Predictions
 from nas_attn.records import RunRecord
-from nas_attn.report.verdict import judge, verdict
+from nas_attn.report.guards import guards
+from nas_attn.report.tables import answer_of, arms_of
+from nas_attn.report.verdict import verdict, verdict_of
 
 
 def until(stage: str) -> RunRecord:
-    """Return a run that ended before a stage began, without a recommendation."""
+    """Return a run that ended before a stage began."""
     run = replace(make_run(), best=None, retrain=())
     return run if stage == "retrain" else replace(run, confirm=())
 
 
 @pytest.mark.parametrize("stage", ["confirm", "retrain"])
-def test_a_verdict_without_a_test_value_is_preliminary(stage):
-    judged = judge(until(stage))
-    assert judged.preliminary
-    assert judged.word == "not known"
+def test_a_verdict_without_a_test_value_is_unfinished(stage):
+    judged = verdict_of(until(stage))
+    assert (judged.title, judged.state, judged.numbers) == ("Not finished", "unfinished", "")
     assert (judged.found, judged.none, judged.everywhere) == (None, None, None)
-    assert str(judged).startswith("Preliminary after 24 of 24 trials, no test value yet: so far ")
 
 
-def test_a_verdict_on_some_of_the_retrainings_is_preliminary():
-    run = make_run()
-    judged = judge(replace(run, best=None))
-    assert judged.preliminary
-    assert str(judged).startswith("Preliminary, since retraining is not finished: ")
-    assert judged.found is not None
+def test_a_verdict_on_some_of_the_retrainings_says_no_word():
+    run = replace(make_run(), best=None)
+    judged, answer = verdict_of(run), answer_of(run)
+    assert (judged.title, judged.state) == ("Not finished", "unfinished")
+    assert judged.numbers.startswith("+1.13 points")
+    assert {pair.word for pair in (answer.headline, *answer.others)} == {"not known"}
+    assert answer.recommended == "none"
 
 
-def test_a_verdict_on_a_finished_run_is_final():
-    judged = judge(make_run())
-    assert not judged.preliminary
-    assert judged.word != "not known"
-    assert "reliminary" not in str(judged)
+def test_a_verdict_names_the_arms_that_it_compared():
+    judged = verdict_of(make_run())
+    assert judged.state == "arm"
+    assert [arm.label for arm in (judged.found, judged.none, judged.everywhere) if arm] == [
+        *("found #1", "none", "se everywhere"),
+    ]
 
 
-def test_a_run_without_any_trial_has_nothing_to_say_yet():
-    empty = replace(make_run(), search=(), confirm=(), retrain=(), best=None)
-    assert judge(empty).preliminary
-    assert verdict(empty) == "Nothing has been measured yet: no trial has finished."
+@pytest.mark.parametrize("effects", [None, {}], ids=["attention helps", "nothing matters"])
+def test_the_first_number_comes_after_few_words(effects):
+    judged = verdict_of(make_run(effects=effects))
+    title = judged.title.split()
+    assert len(title) <= 8
+    assert judged.numbers[0] in "+-", "the line below the title begins with its number"
 
 
 def test_retrainings_that_all_failed_are_counted():
@@ -52,6 +58,59 @@ def test_retrainings_that_all_failed_are_counted():
     lost = tuple(failed(trial) if "found #1" in (trial.label or "") else trial for trial in run.retrain)
     n_lost = sum(trial.state == "fail" for trial in lost)
     assert n_lost == 5
-    assert verdict(replace(run, retrain=lost)).startswith(
-        "No test value, since all 5 retrainings of 'found #1' failed: "
+    assert "There is no test value, since all 5 retrainings of 'found #1' failed: " in verdict(
+        replace(run, retrain=lost)
     )
+
+
+def warned(run: RunRecord) -> str:
+    """Return the cautions of a run as one text."""
+    return " ".join(guards(run, arms_of(run)))
+
+
+def test_a_sound_run_has_no_caution():
+    assert guards(with_predictions(make_run()), arms_of(make_run())) == ()
+
+
+def test_networks_at_chance_stop_the_verdict():
+    run = make_run()
+    run = replace(run, retrain=tuple(replace(row, value=1 / 10) for row in run.retrain))
+    assert verdict_of(run).title == "Nothing was learned"
+    assert "always answering the most frequent class (10.00 %)" in warned(run)
+    assert "All seeds of found #1, none, " in warned(run), "and they are identical"
+
+
+def test_chance_is_the_share_of_the_most_frequent_class_of_the_test_images():
+    run = make_run()
+    targets = np.array([0] * 80 + [1] * 20)
+    said = Predictions.of(np.tile([[0.9, 0.1]], (100, 1)), targets)
+    rows = tuple(replace(row, value=0.8) for row in run.retrain)
+    run = replace(run, retrain=rows, predictions={(row.key, row.seed, row.epochs): said for row in rows})
+    assert "(80.00 %)" in warned(run)
+    better = replace(run, retrain=tuple(replace(row, value=0.95) for row in rows))
+    assert "most frequent" not in warned(better)
+
+
+def test_few_test_images_and_a_class_without_any_are_named():
+    run = with_predictions(make_run(), n_images=8)
+    assert "There are only 8 test images: one image is 12.5 points" in warned(run)
+    assert "Classes '8' and '9' have no test image: nothing is known about them." in warned(run)
+
+
+def test_an_arm_far_below_the_others_is_marked():
+    run = make_run()
+    rows = tuple(replace(row, value=0.3) if row.label == "gam everywhere" else row for row in run.retrain)
+    assert "gam everywhere has hardly learned: all arms are trained by one recipe" in warned(replace(run, retrain=rows))
+
+
+def test_diverged_retrainings_are_counted_by_arm():
+    run = make_run()
+    rows = (failed(run.retrain[0], "nan"), *run.retrain[1:])
+    assert "1 retraining of found #1 diverged" in warned(replace(run, retrain=rows))
+
+
+@pytest.mark.parametrize(("gain", "is_told"), [(0.02, True), (0.001, False)])
+def test_values_that_still_rise_are_told(gain, is_told):
+    run = make_run()
+    rows = tuple(replace(row, curve={**row.curve, 27: row.curve.get(30, 0.9) - gain}) for row in run.search)
+    assert ("still rise at the end (+2.00 points" in warned(replace(run, search=rows))) == is_told

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 
-from nas_attn.answer import Answer, named
+from nas_attn.answer import Answer, named, names_in
 from nas_attn.contrasts import Contrast
 from nas_attn.placement import NONE
 from nas_attn.power import images_to_tell, seeds_to_tell
@@ -32,13 +32,8 @@ from nas_attn.report.words import Scale, causes, count, placement_words, scale_o
 from nas_attn.statistics import SEEDS_AND_IMAGES
 
 NO_ATTENTION = "no attention"
-USE_NONE, UNDECIDED, UNFINISHED, UNLEARNED, UNKNOWN = (
-    "Use no attention",
-    "Undecided",
-    "Not finished",
-    "Nothing was learned",
-    "Not known",
-)
+USE_NONE, UNDECIDED, UNKNOWN = "Use no attention", "Undecided", "Not known"
+UNFINISHED, UNLEARNED, UNMEASURED = "Not finished", "Nothing was learned", "Nothing was measured"
 MOST_SEEDS = 200  # more seeds than this are no advice
 
 
@@ -103,7 +98,9 @@ def verdict_of(run: RunRecord) -> Verdict:
         more = (f"The arm '{BARE}' {why}, so that nothing can be compared.",)
         return Verdict(UNKNOWN, answer.state, more=more, found=found, none=none, everywhere=everywhere)
     title = _title(run, answer, deciding)
-    lines = tuple(filter(None, (_ruled_out(deciding, scale), *_to_tell(deciding, scale), *_advice(run, answer))))
+    rivals = _beside_rival(answer, found, everywhere, scale)
+    told = (_ruled_out(deciding, scale), *_to_tell(deciding, scale), rivals, *_advice(run, answer))
+    lines = tuple(filter(None, told))
     return Verdict(title, _state(answer, deciding), _numbers(run, deciding, scale), lines, found, none, everywhere)
 
 
@@ -133,7 +130,7 @@ def _state(answer: Answer, deciding: Contrast) -> str:
 
 def _title(run: RunRecord, answer: Answer, deciding: Contrast) -> str:
     if answer.state == "arm":
-        arm = arm_called(arms_of(run), answer.recommended)
+        arm = arm_called(arms_of(run), names_in(answer.recommended)[0])
         assert arm is not None, "the recommended arm is one of the arms"
         return f"Put {short_place(arm.placement, arm.names, run.table, searched_sites(run))}"
     if deciding.word == "not known":
@@ -144,7 +141,7 @@ def _title(run: RunRecord, answer: Answer, deciding: Contrast) -> str:
 def _numbers(run: RunRecord, pair: Contrast, scale: Scale) -> str:
     """Return the difference with its interval and its size; it begins with the number."""
     assert pair.summary is not None, "a comparison without a seed in common has no numbers"
-    arm = arm_called(arms_of(run), pair.arm)
+    arm = arm_called(arms_of(run), names_in(pair.arm)[0])
     assert arm is not None, "arms are compared by their labels"
     what = placement_words(arm.placement, run.table, len(searched_sites(run)))
     named_arm = "the best placement found" if FOUND in arm.names else f"'{arm.label}'"
@@ -161,14 +158,14 @@ def _interval(pair: Contrast, scale: Scale) -> str:
     if pair.summary.interval is None:
         return f"no interval ({size}), because {pair.why}"
     covers = "" if pair.summary.covers == SEEDS_AND_IMAGES else f", {pair.summary.covers}"
-    confidence = f"{100 * pair.confidence:.3g}\N{NO-BREAK SPACE}% interval"
+    confidence = f"{100 * pair.confidence:.3g} % interval"
     return f"{confidence} {scale.signed_interval(pair.summary)} ({size}{covers})"
 
 
 def _ruled_out(pair: Contrast, scale: Scale) -> str:
     """Return what the interval rules out."""
     interval = pair.summary.interval if pair.summary else None
-    if interval is None:
+    if interval is None or pair.word == "not known":
         return ""
     low, high = (scale.unsigned(end) + scale.points for end in interval)
     if interval[0] > 0:
@@ -208,6 +205,19 @@ def _seeds_to_tell(pair: Contrast, size: float) -> int | None:
     return None if not sd else 2 + math.ceil((2.8 * sd / size) ** 2)  # 1.96 + 0.84 deviations: level 5 %, power 80 %
 
 
+def _beside_rival(answer: Answer, found: Arm, everywhere: Arm | None, scale: Scale) -> str:
+    """Return found #1 against its attention everywhere; empty if that is the same arm, or has no value."""
+    if everywhere is None or everywhere.label == found.label:
+        return ""
+    pair = answer.between(FOUND, everywhere.label)
+    if pair is None or pair.summary is None:
+        return ""
+    limit = ", which is over the limit" if everywhere.over else ""
+    word = f" ({pair.word})" if pair.word != "not known" else ""
+    difference = scale.difference(pair.summary.mean)
+    return f"The best placement found against {everywhere.label}{limit}: {difference}{word}."
+
+
 def _advice(run: RunRecord, answer: Answer) -> tuple[str, ...]:
     """Return what `best.json` holds, once it is written."""
     if run.best is None:
@@ -223,9 +233,9 @@ def _before_test(run: RunRecord, found: Arm | None, arms: tuple[Arm, ...]) -> Ve
     lead = leader(run)
     none = named([arm.sample for arm in arms], BARE)
     if lead is None:
-        more = _without_attention(run)
-        title = USE_NONE if none is not None and none.by_seed and run.best is not None else UNFINISHED
-        return Verdict(title, "unfinished", more=(more,))
+        title, text = _without_attention(run)
+        title = USE_NONE if none is not None and none.by_seed and run.best is not None else title
+        return Verdict(title, "unfinished", more=(text,))
     summary, scale = lead.summary, scale_of(run)
     planned = section(run.config, "budget").get("trials")
     ended = counts_of(run.search).ended
@@ -254,8 +264,8 @@ def _beside_plain(run: RunRecord, stage: str, mean: float, scale: Scale) -> str:
     return f"; {difference} against {NO_ATTENTION}, not yet separated from noise"
 
 
-def _without_attention(run: RunRecord) -> str:
-    """Return the sentence for a run without a value of a trial with attention."""
+def _without_attention(run: RunRecord) -> tuple[str, str]:
+    """Return title and sentence for a run without a value of a trial with attention."""
     trials = trials_of(run)
     failed = Counter(trial.cause or "error" for trial in trials if trial.state == "fail" and trial.cause != CUT_OFF)
     reasons = causes(failed)
@@ -264,9 +274,9 @@ def _without_attention(run: RunRecord) -> str:
     if plain:
         scale, value = scale_of(run), plain[0].value or 0.0
         start = f"No trial with attention has a value yet: no attention reaches {scale.value(value)} {scale.noun}"
-        return f"{start} on validation (one seed){f'; failed: {reasons}' if failed else ''}."
+        return UNFINISHED, f"{start} on validation (one seed){f'; failed: {reasons}' if failed else ''}."
     if not failed:
-        return "Nothing has been measured yet: no trial has finished."
+        return UNFINISHED, "Nothing has been measured yet: no trial has finished."
     if ended == sum(failed.values()):
-        return f"Nothing was measured: all {count(ended, 'trial')} failed ({reasons})."
-    return f"Nothing has been measured yet: no trial has finished, and {sum(failed.values())} failed ({reasons})."
+        return UNMEASURED, f"All {count(ended, 'trial')} failed ({reasons})."
+    return UNFINISHED, f"No trial has finished, and {sum(failed.values())} failed ({reasons})."

@@ -203,7 +203,7 @@ def short_place(placement: Placement, names: Iterable[str], table: SiteTable | N
         if {site for site in searched if stages.get(site) in order[-n_last:]} == set(sites):
             return f"{families} in the last {'stage' if n_last == 1 else f'{NUMBERS.get(n_last, n_last)} stages'}"
     if len(sites) <= 2:
-        return f"{families} at {listed(sites)}"
+        return placement_words(placement, table)
     return f"{families} at {len(sites)} of {len(searched)} sites"
 
 
