@@ -71,7 +71,7 @@ def _about(site: Site, spot: Spot) -> str:
 def _draw_box(axes: Any, box: Box) -> None:
     edge = LIGHT[box.edge] if box.edge else "none"
     style = f"round,pad=0,rounding_size={box.radius}"
-    axes.add_patch(
+    axes.add_artist(
         FancyBboxPatch(
             (box.x, box.y), box.width, box.height, style, fc=LIGHT[box.face], ec=edge, lw=THIN, clip_on=False
         )
@@ -87,9 +87,9 @@ def _draw_wire(axes: Any, wire: Wire) -> None:
     vertices.append(points[-1])
     codes.append(Path.LINETO)
     path = Path(vertices, codes)
-    axes.add_patch(PathPatch(path, fc="none", ec=LIGHT["dim"], lw=THIN, capstyle="butt", clip_on=False))
+    axes.add_artist(PathPatch(path, fc="none", ec=LIGHT["dim"], lw=THIN, capstyle="butt", clip_on=False))
     if wire.has_head:
-        axes.add_patch(Polygon(_head(points[-2], points[-1]), fc=LIGHT["dim"], ec="none", clip_on=False))
+        axes.add_artist(Polygon(_head(points[-2], points[-1]), fc=LIGHT["dim"], ec="none", clip_on=False))
 
 
 def _towards(corner: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
@@ -116,7 +116,7 @@ def _draw_mark(axes: Any, mark: Mark) -> None:
         "lw": 0.8,
         "clip_on": False,
     }
-    axes.add_patch(_patch(mark, look))
+    axes.add_artist(_patch(mark, look))
     if mark.text:
         _write(axes, Text(mark.x, mark.y, mark.text, CODE, "paper", "bold"))
 
