@@ -55,7 +55,8 @@ def best_lines(run: RunRecord) -> list[str]:
     lines += list(record["files"].values())
     if record["models"]:
         lines.append(f"{run.folder / 'arms'}: {count(len(record['models']), 'arm')}, each with its weights")
-        lines += ["", f'In Python: nas_attn.load_model("{run.folder}"), or with arm="{next(iter(record["models"]))}"']
+        other = next((arm for arm in record["models"] if arm != record["recommended"]), record["recommended"])
+        lines += ["", f'In Python: nas_attn.load_model("{run.folder}"), or another arm by arm="{other}"']
     return lines
 
 
