@@ -92,9 +92,10 @@ def _inside(lines: Sequence[tuple[float, Sheet]], x: float, width: float) -> lis
         inner, marks = lines[0]
         return [marks.moved(x + (width - inner) / 2, 0)]
     sheets = []
-    for number, (_, marks) in enumerate(lines):
+    for number, (inner, marks) in enumerate(lines):
         y = LINE * (number - (len(lines) - 1) / 2)
-        sheets += [marks.moved(x + PAD, y), Sheet(wires=(Wire(((x + 1.5, y), (x + width - 1.5, y))),))]
+        end = x + (width - 1.5 if number < len(lines) - 1 else PAD + inner)
+        sheets += [marks.moved(x + PAD, y), Sheet(wires=(Wire(((x + 1.5, y), (end, y))),))]
     return sheets
 
 

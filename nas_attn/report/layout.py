@@ -106,9 +106,20 @@ def _packed(cells: Sequence[Cell]) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     stop = len(cells)
     while stop:
-        rows.insert(0, list(cells[best[stop][2] : stop]))
+        rows.insert(0, _joined(cells[best[stop][2] : stop]))
         stop = best[stop][2]
     return rows
+
+
+def _joined(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells of a row; pieces of one stage beside each other become one."""
+    row: list[Cell] = []
+    for cell in cells:
+        if row and not cell.is_first:
+            row[-1] = replace(row[-1], glyphs=row[-1].glyphs + cell.glyphs, is_last=cell.is_last)
+        else:
+            row.append(cell)
+    return row
 
 
 def _pieces(cell: Cell) -> list[Cell]:
@@ -229,7 +240,7 @@ def _cell(row: _Row, cell: Cell, left: float, width: float) -> Sheet:
 
 def _card(row: _Row, cell: Cell, left: float, width: float) -> Sheet:
     """Draw a card with its heading; the rest of a stage goes on without one, below the card before."""
-    top = row.lane if cell.is_first or left > LEFT else 0.0
+    top = row.lane if cell.is_first else 0.0
     end = row.height + (0.0 if cell.is_last else 2 * ROUND)
     card = Box(left, top, width, end - top, "card", None, ROUND)
     if not cell.is_first:
