@@ -1,7 +1,7 @@
 """The effects of sites against known truth: bias, coverage, wrong frames, and whether the right site is on top.
 
     python benchmarks/importance.py [--runs 100] [--trials 24 50 100 300] [--sites 6 16] [--designs random search]
-                                    [--worlds drawn site cell nothing prior saturated] [--seed 0]
+                                    [--worlds drawn site cell nothing prior options] [--seed 0]
 
 Ours is `nas_attn.report.importance.site_effects`; the peer is what it replaced: means of the placements with an
 attention at a site minus means of those with none there, with Welch's interval, framed if it excludes zero.
@@ -11,8 +11,10 @@ by one; `search` is the default search on the simulated values, with its priors,
 
 Worlds (units: points; a training's sd is 0.6): `drawn` effects of sd 0.3, one half of the variance common to a site;
 `site` +1.0 at one site with every attention; `cell` +1.0 at one site with one attention; `nothing`; `prior` draws every
-variance from the model's prior; `saturated` as `drawn`, but only 60 % of a gain beyond +1 and of a loss beyond -1 is
-added, and each attention's option is worth sd 0.2. Bias is that of effects, up if the table flatters.
+variance from the model's prior; `options` as `drawn`, but the two values of an attention's option differ at each site,
+by a normal number of sd 0.4, so that the effect is their middle. `wrong` is the share of frames whose sign is not the
+truth's, zero included; `any wrong` that of tables with one; `top` that of the true site with the largest effect having
+the largest estimate; `needed` the median number of trials asked for where they are too few.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -40,8 +41,9 @@ from nas_attn.statistics import difference_of_means
 from nas_attn.study.sampling import SearchStudy
 
 FAMILIES = ("cbam", "eca", "se", "triplet")
+OPTIONS = {"cbam": ("reduction", (4, 8)), "eca": ("kernel_size", (3, 5)), "se": ("reduction", (4, 8))}
 NOISE = 0.6
-WORLDS = ("drawn", "site", "cell", "nothing", "prior", "saturated")
+WORLDS = ("drawn", "site", "cell", "nothing", "prior", "options")
 Truth = dict[tuple[str, str], float]
 
 
@@ -73,22 +75,18 @@ class MemoryLedger:
 
 @dataclass(frozen=True)
 class World:
-    """Known effects in points, an option's effect per attention, and whether large sums are damped."""
+    """Effects in points, and by how much the first value of an option is better than the middle."""
 
     effects: Truth
-    options: float = 0.0
-    is_additive: bool = True
+    options: Truth
 
     def value(self, placement: Placement, random: np.random.Generator) -> float:
         """Return the value of one training."""
-        total = sum(self.effects.get((site, used.name), 0.0) for site, used in placement.attentions.items())
-        if not self.is_additive:
-            total = math.copysign(min(abs(total), 1.0) + 0.6 * max(abs(total) - 1.0, 0.0), total)
-        total += sum(
-            self.options * np.random.default_rng(zlib.crc32(f"{site} {used}".encode())).normal()
-            for site, used in placement.attentions.items()
-            if self.options
-        )
+        total = 0.0
+        for site, used in placement.attentions.items():
+            option, values = OPTIONS.get(used.name, ("", ()))
+            sign = 0.0 if not values else 1.0 if used.options[option] == values[0] else -1.0
+            total += self.effects[site, used.name] + sign * self.options.get((site, used.name), 0.0)
         return float(95.0 + total + random.normal(0.0, NOISE))
 
 
@@ -97,9 +95,9 @@ def make_world(name: str, sites: Sequence[str], random: np.random.Generator) -> 
     cells = [(site, family) for site in sites for family in FAMILIES]
     chosen = (sites[random.integers(len(sites))], FAMILIES[random.integers(len(FAMILIES))])
     if name == "nothing":
-        return World(dict.fromkeys(cells, 0.0))
+        return World(dict.fromkeys(cells, 0.0), {})
     if name in ("site", "cell"):
-        return World({cell: float(cell == chosen or (name == "site" and cell[0] == chosen[0])) for cell in cells})
+        return World({cell: float(cell == chosen or (name == "site" and cell[0] == chosen[0])) for cell in cells}, {})
     sd, row, column = 0.3, 0.5, 0.0
     if name == "prior":
         odds = RATIOS**2 / (1.0 + RATIOS**2) ** 1.5
@@ -111,7 +109,7 @@ def make_world(name: str, sites: Sequence[str], random: np.random.Generator) -> 
         (site, family): parts[0] * own[site] + parts[1] * own[family] + parts[2] * random.normal()
         for site, family in cells
     }
-    return World(effects, 0.0 if name != "saturated" else 0.2, name != "saturated")
+    return World(effects, {cell: 0.2 * random.normal() for cell in cells if name == "options"})
 
 
 def make_space(n_sites: int) -> BoundSpace:
@@ -120,12 +118,11 @@ def make_space(n_sites: int) -> BoundSpace:
         Site(f"block{n}", "output", f"block{n}", 32, 8, 8, f"stage{1 + 2 * n // (n_sites + 1)}")
         for n in range(1, n_sites + 1)
     )
-    options = {"cbam": {"reduction": [4, 8]}, "se": {"reduction": [4, 8]}, "eca": {"kernel_size": [3, 5]}}
     record = {
         "title": "Simulated sites",
         "backbone": {"name": "densenet", "growth_rate": 8, "block_config": [2, 2, 2]},
         "sites": [{"match": ["block*"], "attentions": list(FAMILIES)}],
-        "attentions": options,
+        "attentions": {family: {option: list(values)} for family, (option, values) in OPTIONS.items()},
     }
     table = SiteTable("densenet", 10, 1, 8, 10_000, 100_000, sites)
     return SearchSpace.from_dict(record, where="importance.py").bind(table)
@@ -136,9 +133,15 @@ def random_design(bound: BoundSpace, n_trials: int, random: np.random.Generator)
     found = [placement for _, placement in bound.priors()]
     names = [site.name for site in bound.table.sites]
     while len(found) < n_trials:
-        used = {name: Attention(str(random.choice(FAMILIES))) for name in names if random.random() < 0.5}
-        found.append(Placement(used))
+        found.append(Placement({name: draw_attention(random) for name in names if random.random() < 0.5}))
     return found[:n_trials]
+
+
+def draw_attention(random: np.random.Generator) -> Attention:
+    """Draw an attention with its option."""
+    family = str(random.choice(FAMILIES))
+    option, values = OPTIONS.get(family, ("", ()))
+    return Attention(family, {option: int(random.choice(values))} if values else {})
 
 
 def by_random(bound: BoundSpace, world: World, n_trials: int, seed: int) -> list[Observation]:

@@ -13,7 +13,6 @@ from synthetic_run import FAMILIES, densenet_table, everywhere, make_run
 
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import RunRecord
-from nas_attn.report import mixed_model
 from nas_attn.report.importance import (
     Observation,
     SiteEffects,
@@ -25,7 +24,7 @@ from nas_attn.report.importance import (
     searched_sites,
     site_effects,
 )
-from nas_attn.report.mixed_model import MISFITS, RATIOS, SHARES, Design, Posterior, fit
+from nas_attn.report.mixed_model import EXCEPTIONAL, MISFITS, RATIOS, SHARES, Design, Posterior, fit, given
 from nas_attn.report.page import render
 
 SITES = ("denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")
@@ -56,49 +55,59 @@ def design(seed: int = 0) -> Design:
     )
 
 
-def by_definition(found: Design) -> tuple[np.ndarray, np.ndarray]:
-    """Return the posterior means and standard deviations from the covariance of all observations, point by point."""
+def by_definition(found: Design, exceptions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return log evidence, means and standard deviations of each component from the covariance of all observations."""
     x, points = found.active[found.points], np.eye(len(found.blocks))[found.points]
     blocks = np.eye(2)[found.blocks[found.points]]
     degrees = len(found.values) - 2
     same = [found.rows[:, None] == found.rows, found.columns[:, None] == found.columns, np.eye(6)]
-    logs, means, squares = [], [], []
+    logs, means, sds = [], [], []
     for row, column in SHARES:
-        prior = row * same[0] + column * same[1] + (1.0 - row - column) * same[2]
+        shared = row * same[0] + column * same[1] + (1.0 - row - column) * same[2]
         for misfit in MISFITS:
             for ratio in RATIOS:
-                cov = np.eye(len(x)) + misfit * points @ points.T + ratio**2 * x @ prior @ x.T
+                prior = ratio**2 * shared + EXCEPTIONAL**2 * exceptions.T @ exceptions
+                cov = np.eye(len(x)) + misfit * points @ points.T + x @ prior @ x.T
                 inverse = np.linalg.inv(cov)
                 inner = blocks.T @ inverse @ blocks
                 project = inverse - inverse @ blocks @ np.linalg.inv(inner) @ blocks.T @ inverse
                 noise = found.values @ project @ found.values / degrees
-                gain = ratio**2 * prior @ x.T @ project
+                gain = prior @ x.T @ project
                 logs.append(
                     -0.5 * (np.linalg.slogdet(cov)[1] + np.linalg.slogdet(inner)[1] + degrees * np.log(noise))
                     + np.log(ratio**2 / (1.0 + ratio**2) ** 1.5)
                 )
                 means.append(gain @ found.values)
-                spread = ratio**2 * (prior - gain @ x @ prior)
-                squares.append(np.diag(spread) * noise * degrees / (degrees - 2) + means[-1] ** 2)
-    weights = np.exp(np.array(logs) - max(logs))
-    weights /= weights.sum()
-    mean = weights @ np.array(means)
-    return mean, np.sqrt(weights @ np.array(squares) - mean**2)
+                sds.append(np.sqrt(np.diag(prior - gain @ x @ prior) * noise))
+    return np.array(logs), np.array(means), np.array(sds)
 
 
-def test_posterior_is_that_of_the_full_covariance(monkeypatch):
-    monkeypatch.setattr(mixed_model, "_KEPT", 1.0)
-    found = fit(design())
-    mean, sd = by_definition(design())
-    squares = found.sds**2 * found.degrees / (found.degrees - 2) + found.means**2
-    np.testing.assert_allclose(found.mean, mean, atol=1e-9)
-    np.testing.assert_allclose(np.sqrt(found.weights @ squares - found.mean**2), sd, atol=1e-9)
+@pytest.mark.parametrize("exceptions", [[], [[0, 0, 1, 1, 0, 0]], [[0, 0, 0, 0, 0, 1], [1, 0, 1, 0, 1, 0]]])
+def test_posterior_is_that_of_the_full_covariance(exceptions):
+    exceptions = np.array(exceptions, dtype=float).reshape(-1, 6)
+    parts = given(design(), exceptions)
+    logs, means, sds = by_definition(design(), exceptions)
+    found = np.concatenate([part.logs for part in parts])
+    np.testing.assert_allclose(found - found[0], logs - logs[0], atol=1e-8)
+    np.testing.assert_allclose(np.concatenate([part.means for part in parts]), means, atol=1e-8)
+    np.testing.assert_allclose(np.concatenate([part.sds for part in parts]), sds, atol=1e-8)
 
 
-def test_a_level_of_a_block_changes_no_effect():
-    plain, found = design(), design()
-    found = replace(found, values=plain.values + 7.0 * plain.blocks[plain.points])
-    np.testing.assert_allclose(fit(found).mean, fit(plain).mean, atol=1e-9)
+def test_evidence_for_an_exception_is_the_ratio_of_the_evidences():
+    none = np.zeros((0, 6))
+    for exception in (np.array([[0.0, 0, 1, 1, 0, 0]]), np.array([[0.0, 0, 0, 0, 0, 1]])):
+        before, after = given(design(), none)[3], given(design(), exception)[3]
+        best = int(np.argmax(before.logs))
+        assert before.scores(exception)[0] == pytest.approx(after.logs[best] - before.logs[best], abs=1e-8)
+
+
+def test_one_large_effect_among_small_ones_is_not_drawn_towards_them():
+    tables = [site_effects(draw({("transition1", "gam"): 1.0}, 200, seed), SITES) for seed in range(12)]
+    firsts = [table.leaders[0] for table in tables]
+    assert {(first.sites, first.attention, first.is_clear) for first in firsts} == {(("transition1",), "gam", True)}
+    assert np.mean([first.mean for first in firsts]) == pytest.approx(1.0, abs=0.12)
+    assert sum(first.low < 1.0 < first.high for first in firsts) >= 10
+    assert max(abs(effect.mean) for table in tables for effect in table.leaders[1:]) < 0.4
 
 
 def one_component(means: Sequence[float], gain: float = 3.0) -> Posterior:
@@ -136,14 +145,14 @@ def test_doubts_of_clear_effects_add_up_to_five_per_cent_at_most():
 @pytest.mark.parametrize("planted", [FAMILIES, FAMILIES[:1]], ids=["all attentions", "one attention"])
 def test_a_planted_point_is_on_top_in_19_of_20_searches(planted):
     effects = {(SITES[2], name): 1.0 for name in planted}
-    tops = [site_effects(draw(effects, 100, seed), SITES).leaders[0].sites for seed in range(40)]
-    assert tops.count((SITES[2],)) >= 38
+    tops = [site_effects(draw(effects, 100, seed), SITES).leaders[0].sites for seed in range(30)]
+    assert tops.count((SITES[2],)) >= 29
 
 
 def test_intervals_cover_the_truth_over_the_prior():
     odds = RATIOS**2 / (1.0 + RATIOS**2) ** 1.5
     inside = []
-    for seed in range(100):
+    for seed in range(80):
         random = np.random.default_rng(seed)
         sd = NOISE * random.choice(RATIOS, p=odds / odds.sum())
         row, column = SHARES[random.integers(len(SHARES))]
@@ -156,8 +165,8 @@ def test_intervals_cover_the_truth_over_the_prior():
 
 
 def test_where_nothing_matters_nothing_is_clear():
-    tables = [site_effects(draw({}, 60, seed), SITES) for seed in range(40)]
-    assert sum(table.n_clear > 0 for table in tables) <= 2
+    tables = [site_effects(draw({}, 60, seed), SITES) for seed in range(25)]
+    assert sum(table.n_clear > 0 for table in tables) <= 1
     assert max(abs(effect.mean) for table in tables for effect in table.effects) < NOISE
     assert not any(table.enough and not table.n_clear for table in tables)
 
@@ -177,7 +186,7 @@ def test_few_trials_say_how_many_would_do():
 
 def test_a_search_that_repeats_what_did_well_does_not_bias_the_effects():
     errors = []
-    for seed in range(40):
+    for seed in range(20):
         random = np.random.default_rng(seed)
         rows = draw({}, 12, seed)
         while len(rows) < 60:  # the best so far, changed at one site
@@ -185,7 +194,7 @@ def test_a_search_that_repeats_what_did_well_does_not_bias_the_effects():
             best[str(random.choice(SITES))] = Attention(str(random.choice([*FAMILIES, "none"])))
             rows.append(Observation(Placement(best), 95.0 + random.normal(0.0, NOISE)))
         errors += [effect.mean for effect in site_effects(rows, SITES).effects]
-    assert abs(np.mean(errors)) < 0.04
+    assert abs(np.mean(errors)) < 0.05
 
 
 def test_planted_effect_of_a_run_is_found_and_nothing_else_is_as_strong():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -22,9 +23,16 @@ MISFITS = (0.0, 0.3, 1.0, 3.0)
 RATIOS: Array = np.geomspace(0.03, 10.0, 18)
 """Standard deviations r of the effects, in units of the noise; the prior's density is r / (1 + r^2)^1.5."""
 
+EXCEPTIONAL = 3.0
+"""Standard deviation of what an exceptional cell, row or column has beside the others, in units of the noise."""
+
+MOST_EXCEPTIONS = 5
+"""Largest number of exceptional cells, rows and columns."""
+
 CONFIDENT = 0.95
 """Least probability that the signs of all effects called clear are right."""
 
+_HOPELESS = 4.0  # an exception whose log odds are so much lower is not tried
 _KEPT = 0.99  # part of the posterior probability whose components are kept
 _WIDTH = 8.0  # standard deviations on each side between which a quantile is looked for,
 _STEPS = 22  # and how often that interval is halved
@@ -61,7 +69,7 @@ class Posterior:
         gains: (M, K) prior over posterior standard deviation of each effect.
         degrees: Degrees of freedom.
         noise_sd: Standard deviation of one observation around the sum of its effects; posterior mean.
-        effect_sd: Standard deviation of the effects; posterior mean.
+        effect_sd: Root of the mean square of the effects; posterior mean.
     """
 
     weights: Array
@@ -145,37 +153,68 @@ def fit(design: Design) -> Posterior | None:
     value = mean of the block + sum of the point's effects + misfit of the point + noise, all normal. An effect is the
     sum of one part for its row, one for its column, and its own. The variances of these parts, of the misfit and of
     the noise are unknown: the noise has Jeffreys' prior, the others those of `RATIOS`, `SHARES` and `MISFITS`, and all
-    are integrated out, so that intervals include their uncertainty. How the design points were chosen does not matter
-    as long as the choice used nothing but earlier values.
+    are integrated out, so that intervals include their uncertainty. Few cells, rows or columns may be exceptional, with
+    a part of their own of sd `EXCEPTIONAL`, so that one large effect among small ones is not drawn towards them: t of C
+    with the probability 2^-(t + 1) / binomial(C, t). They are found one by one, and all numbers of them averaged.
+
+    How the design points were chosen does not matter as long as the choice used nothing but earlier values.
 
     Source: Lindley and Smith, Journal of the Royal Statistical Society B 34 (1972); a prior of the ratio that vanishes
     at 0: Chung et al., Psychometrika 78 (2013).
-    Cost: one eigendecomposition of min(P, K) dimensions per share and misfit.
+    Cost: one singular value decomposition of (P, K) numbers per share, misfit and number of exceptions.
     """
     sums = _Sums.of(design)
     if sums.degrees < 2 or np.ptp(design.values) == 0.0:
         return None
-    misfits = MISFITS if sums.counts.max() > 1 else MISFITS[:1]
-    parts = [_part(design, sums, share, misfit) for share in SHARES for misfit in misfits]
+    candidates = _candidates(design)
+    exceptions, parts, best = candidates[:0], list[_Part](), -np.inf
+    while True:
+        found = given(design, exceptions)
+        prior = _log_prior(len(exceptions), len(candidates))
+        parts += [replace(part, logs=part.logs + prior) for part in found]
+        total = float(np.logaddexp.reduce(np.concatenate([part.logs for part in found]))) + prior
+        best = max(best, total)
+        if total < best - _HOPELESS or len(exceptions) == min(MOST_EXCEPTIONS, len(candidates)):
+            return _joined(parts, sums.degrees)
+        scores = max(found, key=lambda part: float(part.logs.max())).scores(candidates)
+        next_prior = _log_prior(len(exceptions) + 1, len(candidates))
+        if scores.max() + next_prior - prior + total < best - _HOPELESS:
+            return _joined(parts, sums.degrees)
+        exceptions = np.vstack([exceptions, candidates[int(np.argmax(scores))]])
+
+
+def _log_prior(n_exceptions: int, n_candidates: int) -> float:
+    return -(n_exceptions + 1) * math.log(2.0) - math.log(math.comb(n_candidates, n_exceptions))
+
+
+def _candidates(design: Design) -> Array:
+    """Return what may be exceptional, (C, K) zeros and ones: cells, and rows and columns of more than one cell."""
+    cells = np.eye(len(design.rows))
+    lines = [np.unique(axis)[:, None] == axis for axis in (design.rows, design.columns)]
+    joined = np.vstack([cells, *lines]).astype(float)
+    return np.asarray(np.unique(joined, axis=0))
+
+
+def _joined(parts: Sequence[_Part], degrees: int) -> Posterior:
     logs = np.concatenate([part.logs for part in parts])
     weights = np.exp(logs - logs.max())
     weights /= weights.sum()
     order = np.argsort(-weights)
     kept = order[: int(np.searchsorted(np.cumsum(weights[order]), _KEPT)) + 1]
     weights = weights[kept] / weights[kept].sum()
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in parts])[kept]
-        for name in ("means", "sds", "gains", "noises", "effects")
-    }
-    return Posterior(
-        weights,
-        joined["means"],
-        joined["sds"],
-        joined["gains"],
-        sums.degrees,
-        float(weights @ joined["noises"]),
-        float(weights @ joined["effects"]),
+    means, sds, gains = (
+        np.concatenate([getattr(part, name) for part in parts])[kept] for name in ("means", "sds", "gains")
     )
+    noise = float(weights @ np.concatenate([part.noises for part in parts])[kept])
+    effect_sd = math.sqrt(float(weights @ (means**2 + sds**2).mean(axis=1)))
+    return Posterior(weights, means, sds, gains, degrees, noise, effect_sd)
+
+
+def given(design: Design, exceptions: Array) -> list[_Part]:
+    """Return the components of the posterior given the (T, K) exceptions."""
+    sums = _Sums.of(design)
+    misfits = MISFITS if sums.counts.max() > 1 else MISFITS[:1]
+    return [_Part.of(_Whitened.of(design, sums, share, misfit, exceptions)) for share in SHARES for misfit in misfits]
 
 
 @dataclass(frozen=True)
@@ -196,45 +235,125 @@ class _Sums:
 
 
 @dataclass(frozen=True)
+class _Whitened:
+    """The regression in units of the noise: T rows more, one per exception, state its prior.
+
+    Args:
+        points: (P + T, K) what each point contains, weighted.
+        x, y: (P + T, K), (P + T,) standardised effects and values, weighted.
+        fixed: (P + T, G + T) means of blocks, and exceptions.
+        factor: (K, K) effects from standardised effects.
+        exceptions: (T, K) zeros and ones.
+        volume: Logarithm of the Jacobian.
+        sums: Squares within the points, degrees of freedom.
+        misfit: Variance of a point's misfit.
+    """
+
+    points: Array
+    x: Array
+    y: Array
+    fixed: Array
+    factor: Array
+    exceptions: Array
+    volume: float
+    sums: _Sums
+    misfit: float
+
+    @classmethod
+    def of(cls, design: Design, sums: _Sums, share: tuple[float, float], misfit: float, exceptions: Array) -> _Whitened:
+        n = len(exceptions)
+        weights = 1.0 / (misfit + 1.0 / sums.counts)
+        root = np.sqrt(weights)[:, None]
+        points = np.vstack([root * design.active, np.zeros((n, design.active.shape[1]))])
+        blocks = root * (design.blocks[:, None] == np.unique(design.blocks))
+        stated = np.vstack([root * (design.active @ exceptions.T), np.eye(n) / EXCEPTIONAL])
+        fixed = np.hstack([np.vstack([blocks, np.zeros((n, blocks.shape[1]))]), stated])
+        factor = _factor(design.rows, design.columns, share)
+        volume = float(np.log(weights).sum()) / 2.0 - n * math.log(EXCEPTIONAL)
+        y = np.concatenate([root[:, 0] * sums.means, np.zeros(n)])
+        return cls(points, points @ factor, y, fixed, factor, exceptions, volume, sums, misfit)
+
+    def from_fixed(self, triangle: Array) -> Array:
+        """Return the (K, G + T) effects of one standardised fixed effect; `triangle` is R of their QR decomposition."""
+        blocks = np.zeros((len(self.factor), len(triangle) - len(self.exceptions)))
+        return np.asarray(np.linalg.solve(triangle.T, np.hstack([blocks, self.exceptions.T]).T).T)
+
+
+@dataclass(frozen=True)
 class _Part:
-    """The components of one share and misfit, one for each ratio: (R,) logs and (R, K) numbers."""
+    """The components of one share and misfit, one for each of R ratios, with m directions of the data.
+
+    Args:
+        logs, noises, squares: (R,) log probabilities, standard deviations of the noise, and sums of squares.
+        means, sds, gains: (R, K) as of `Posterior`.
+        kept, seen: (R, m) and (m,) part of each direction that is signal, and its value.
+        left, basis: Directions of the random and of the fixed effects, in the rows of `source`.
+        residual: Values without the fixed effects.
+    """
 
     logs: Array
     means: Array
     sds: Array
     gains: Array
     noises: Array
-    effects: Array
+    squares: Array
+    kept: Array
+    seen: Array
+    left: Array
+    residual: Array
+    source: _Whitened
+    basis: Array
 
+    @classmethod
+    def of(cls, source: _Whitened) -> _Part:
+        sums, ratios = source.sums, RATIOS[:, None] ** 2
+        basis, triangle = np.linalg.qr(source.fixed)
+        inner = basis.T @ source.x
+        x, y = source.x - basis @ inner, source.y - basis @ (basis.T @ source.y)
+        left, scales, right = np.linalg.svd(x, full_matrices=False)
+        seen = left.T @ y
+        gains = ratios * scales**2  # (R, m) signal over noise of each direction
+        kept = gains / (1.0 + gains)
+        squares = y @ y + sums.within - kept @ seen**2
+        squares = np.maximum(squares, 1e-12 * (y @ y + sums.within))
+        volume = source.volume - np.log(np.abs(np.diag(triangle))).sum()
+        logs = volume - np.log1p(gains).sum(axis=1) / 2.0 - sums.degrees / 2.0 * np.log(squares)
+        logs += 2.0 * np.log(RATIOS) - 1.5 * np.log1p(RATIOS**2)  # the prior, on a logarithmic grid
+        back = source.from_fixed(triangle)
+        direct = source.factor - back @ inner
+        loads = direct @ right.T
+        inverse = np.divide(kept, scales, out=np.zeros_like(kept), where=scales > 1e-9)
+        noise = squares / sums.degrees
+        variances = ratios * np.maximum((direct**2).sum(axis=1) - kept @ (loads**2).T, 1e-12) + (back**2).sum(axis=1)
+        priors = ratios + EXCEPTIONAL**2 * source.exceptions.sum(axis=0)
+        return cls(
+            logs,
+            (inverse * seen) @ loads.T + back @ (basis.T @ source.y),
+            np.sqrt(variances * noise[:, None]),
+            np.sqrt(priors / variances),
+            np.sqrt(noise * (1.0 + source.misfit)),
+            squares,
+            kept,
+            seen,
+            left,
+            y,
+            source,
+            basis,
+        )
 
-def _part(design: Design, sums: _Sums, share: tuple[float, float], misfit: float) -> _Part:
-    weights = 1.0 / (misfit + 1.0 / sums.counts)
-    root = np.sqrt(weights)[:, None]
-    blocks = root * (design.blocks[:, None] == np.unique(design.blocks))
-    basis, triangle = np.linalg.qr(blocks)
-    factor = _factor(design.rows, design.columns, share)
-    x, y = root * (design.active @ factor), root[:, 0] * sums.means
-    x, y = x - basis @ (basis.T @ x), y - basis @ (basis.T @ y)
-    left, scales, right = np.linalg.svd(x, full_matrices=False)
-    seen, loads = left.T @ y, factor @ right.T
-    gains = RATIOS[:, None] ** 2 * scales**2  # (R, m) signal over noise of each direction
-    kept = gains / (1.0 + gains)
-    squares = y @ y + sums.within - kept @ seen**2
-    squares = np.maximum(squares, 1e-12 * (y @ y + sums.within))
-    volume = np.log(weights).sum() / 2.0 - np.log(np.abs(np.diag(triangle))).sum()
-    logs = volume - np.log1p(gains).sum(axis=1) / 2.0 - sums.degrees / 2.0 * np.log(squares)
-    logs += 2.0 * np.log(RATIOS) - 1.5 * np.log1p(RATIOS**2)  # the prior, on a logarithmic grid
-    inverse = np.divide(kept, scales, out=np.zeros_like(kept), where=scales > 1e-9)
-    noise = squares / sums.degrees
-    left_over = np.maximum(1.0 - kept @ (loads**2).T, 1e-12)
-    return _Part(
-        logs,
-        (inverse * seen) @ loads.T,
-        RATIOS[:, None] * np.sqrt(left_over * noise[:, None]),
-        left_over**-0.5,
-        np.sqrt(noise * (1.0 + misfit)),
-        RATIOS * np.sqrt(noise),
-    )
+    def scores(self, candidates: Array) -> Array:
+        """Return the (C,) log Bayes factors of one more exception, at the most probable ratio."""
+        best = int(np.argmax(self.logs))
+        z = self.source.points @ candidates.T
+        z = z - self.basis @ (self.basis.T @ z)
+        along, kept = self.left.T @ z, self.kept[best]
+        signal = z.T @ self.residual - along.T @ (kept * self.seen)
+        sharpness = np.maximum((z**2).sum(axis=0) - kept @ along**2, 0.0)
+        gain = signal**2 / (sharpness + EXCEPTIONAL**-2.0) / self.squares[best]
+        degrees = self.source.sums.degrees
+        return np.asarray(
+            -0.5 * np.log1p(EXCEPTIONAL**2 * sharpness) - degrees / 2.0 * np.log(np.maximum(1.0 - gain, 1e-12))
+        )
 
 
 def _factor(rows: Indices, columns: Indices, share: Sequence[float]) -> Array:
