@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,11 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from synthetic_run import densenet_table, everywhere, resnet_table
 
-from nas_attn import ATTENTIONS
 from nas_attn.placement import NONE, Attention, Convolution, Placement, Site, SiteTable
 from nas_attn.report.architecture import TIMES, Architecture, Part, read_architecture
 from nas_attn.report.chart import style
@@ -23,7 +20,6 @@ from nas_attn.report.drawing import network_chart
 from nas_attn.report.layout import LEFT, RIGHT, WIDTH, network_rows
 from nas_attn.report.legend import codes_of, families_of, symbols_of
 from nas_attn.report.legend_layout import legend_sheet
-from nas_attn.report.palette import DARK, FAMILIES, LIGHT, N_FAMILIES, family_code, family_colour
 from nas_attn.report.shapes import Mark, Sheet, Text
 
 SE = Attention("se", {"reduction": 8})
@@ -352,44 +348,6 @@ def test_files_have_the_same_bytes_in_every_run(tmp_path: Path):
         contents.append([path.read_bytes() for path in chart.write(tmp_path / folder)])
     assert contents[0] == contents[1]
     assert not any(b"CreationDate" in content or b"<dc:date>" in content for content in contents[0])
-
-
-def test_families_of_the_catalogue_have_colours_and_codes_of_their_own():
-    assert set(FAMILIES) <= set(ATTENTIONS)
-    colours = [family_colour(name) for name in FAMILIES]
-    assert colours == [f"f{number}" for number in range(len(FAMILIES))]
-    assert len(set(FAMILIES.values())) == len(FAMILIES)
-    assert max(len(code) for code in FAMILIES.values()) <= 5
-    for palette in (LIGHT, DARK):
-        assert len({palette[f"f{number}"] for number in range(N_FAMILIES)}) == N_FAMILIES
-
-
-def test_colour_of_a_plug_in_depends_on_its_name_alone():
-    known = {f"f{number}" for number in range(len(FAMILIES))}
-    names = [f"gate{number}" for number in range(40)]
-    assert {family_colour(name) for name in names} == {f"f{n}" for n in range(N_FAMILIES)} - known
-    assert family_code("gate1") == "GATE"
-    assert family_colour("my_own_gate") == "f29"  # written down: a release must not change it
-
-
-DEUTAN = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
-PROTAN = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
-TO_XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-
-
-def lab(colour: str, sight: Sequence[Sequence[float]]) -> np.ndarray:
-    """CIE Lab of a colour as seen by somebody; the matrices are by Machado et al., IEEE TVCG 15 (2009)."""
-    shares = np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
-    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
-    x, y, z = (np.array(TO_XYZ) @ np.clip(np.array(sight) @ linear, 0, 1)) / (np.array(TO_XYZ) @ np.ones(3))
-    a, b, c = (math.cbrt(v) if v > 0.008856 else 7.787 * v + 16 / 116 for v in (x, y, z))
-    return np.array([116 * b - 16, 500 * (a - b), 200 * (b - c)])
-
-
-@pytest.mark.parametrize("sight", [np.eye(3), DEUTAN, PROTAN], ids=["normal", "no green", "no red"])
-def test_first_six_families_differ_for_every_reader(sight: Sequence[Sequence[float]]):
-    seen = [lab(LIGHT[f"f{number}"], sight) for number in range(6)]
-    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) >= 13.0
 
 
 def test_drawing_has_only_colours_of_the_palette():

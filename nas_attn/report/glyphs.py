@@ -5,6 +5,7 @@ A glyph is drawn around the line of the data flow: its x begins at 0, and y is 0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -155,12 +156,17 @@ class _Marks:
         return x, Sheet(marks=tuple(marks))
 
     def lines(self, spots: Sequence[Spot]) -> list[tuple[float, Sheet]]:
-        """Return the marks in rows that are no wider than `INNER`."""
+        """Return the marks in one row, or in several of similar width if it would be wider than `INNER`."""
+        whole, _ = self.row(spots)
+        target = whole / max(1, math.ceil(whole / INNER))
         rows: list[list[Spot]] = [[]]
+        reached = 0.0
         for spot in spots:
-            if rows[-1] and self.row([*rows[-1], spot])[0] > INNER:
+            width, _ = self.row([spot])
+            if reached + width / 2 > target * len(rows):
                 rows.append([])
             rows[-1].append(spot)
+            reached += width
         return [self.row(row) for row in rows]
 
     def mark(self, spot: Spot) -> Mark:
