@@ -28,6 +28,13 @@ TINY = {
 MORE_OF_RESNET50 = ("resnet101", "wide_resnet50")
 """Networks of the same blocks, more of them or wider ones, which take seconds and show nothing else."""
 
+SAME_BLOCKS = (
+    *("vgg11", "vgg16", "vgg16_bn", "resnet34", "resnet50", *MORE_OF_RESNET50),
+    *("densenet121", "densenet169", "mobilenet_v3_large"),
+)
+"""Networks whose layers are those of vgg11_bn, resnet18, resnext50, densenet or mobilenet_v3_small, in other numbers or
+widths: a copy or an export of them takes up to 15 s, and can fail only where that of the smaller one does."""
+
 EVERY_DAY = (
     *("lenet", "densenet", "preact_resnet", "resnet18", "squeezenet", "shufflenet_v2"),
     *("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mini_xception"),

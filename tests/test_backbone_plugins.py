@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -378,26 +377,3 @@ def test_a_worker_registers_what_the_driver_did(register: Register) -> None:
     BACKBONES.unregister("mine")
     prepare(shipped)
     assert build_model(shipped.backbone, at("stage1.block1.branch"), **SHAPE)(torch.zeros(1, 1, 8, 8)).shape == (1, 5)
-
-
-SCRIPT = """
-from own_networks import ResidualCNN
-from nas_attn import Backbone, SearchSpace, register_backbone, search
-
-def net(num_classes, in_channels):
-    return ResidualCNN(num_classes, in_channels)
-
-register_backbone(Backbone("mine", net, "Blocks.", 8))
-sites = [{"match": ["every block.branch"], "attentions": ["se"]}]
-space = {"title": "t", "backbone": "mine", "sites": sites, "attentions": {"se": {"reduction": 4}}}
-run = search(SearchSpace.from_dict(space, name="mine"), out="run", trials=2, epochs=1, seeds=1, top=1, workers=1)
-print("retrained:", len(run.retrain))
-"""
-
-
-@pytest.mark.nightly
-def test_a_script_s_backbone_reaches_the_workers_of_ray(run_python, root: Path, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    done = run_python("script.py", env={"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])})
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^retrained: [1-9]", done.stdout, re.MULTILINE)

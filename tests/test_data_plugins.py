@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -340,7 +341,12 @@ def test_a_worker_registers_what_the_driver_did(register: Register) -> None:
 
 SCRIPT = """
 import numpy as np
-from nas_attn import DataSource, ImageDataset, LabelledImages, register_data, search
+from own_networks import ResidualCNN
+from nas_attn import Backbone, DataSource, ImageDataset, LabelledImages, SearchSpace
+from nas_attn import register_backbone, register_data, search
+
+def net(num_classes, in_channels):
+    return ResidualCNN(num_classes, in_channels)
 
 def read(request):
     labels = np.arange(80) % 2
@@ -348,16 +354,20 @@ def read(request):
     pixels[labels == 1, :4] += 90
     return ImageDataset(("low", "high"), {"train": LabelledImages(pixels, labels)})
 
+register_backbone(Backbone("mine", net, "Blocks.", 8))
 register_data(DataSource("halves", read, "Two halves."))
-run = search("tiny.toml", data="halves", out="run", trials=2, epochs=1, seeds=1, top=1, workers=1)
+sites = [{"match": ["every block.branch"], "attentions": ["se"]}]
+space = {"title": "t", "backbone": "mine", "sites": sites, "attentions": {"se": {"reduction": 4}}}
+space = SearchSpace.from_dict(space, name="mine")
+run = search(space, data="halves", out="run", trials=2, epochs=1, seeds=1, top=1, workers=1)
 print("retrained:", len(run.retrain))
 """
 
 
 @pytest.mark.nightly
-def test_a_script_s_source_reaches_the_workers_of_ray(run_python, tmp_path: Path) -> None:
-    tiny_space(tmp_path)
+def test_a_script_s_source_and_backbone_reach_the_workers_of_ray(run_python, root: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = run_python("script.py")
+    paths = os.pathsep.join([str(root), str(root / "tests")])
+    done = run_python("script.py", env={"PYTHONPATH": paths}, timeout=250)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^retrained: [1-9]", done.stdout, re.MULTILINE)
