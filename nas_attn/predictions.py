@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ class Predictions:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 found = cls(**{name: arrays[name] for name in arrays.files})
-        except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise RunError(
                 f"{where} must be as the search wrote it, but is truncated or altered: delete it; the report then "
                 "does without its images."

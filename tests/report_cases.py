@@ -74,13 +74,15 @@ CASES: dict[str, tuple[Callable[[], RunRecord], str]] = {
     "undecided, with images": (
         few_images,
         rf"Undecided\. \+\d\.\d\d points .*: {INTERVAL} \(5 seeds, 400 images\)\. It is at most .* better, and at most "
-        r".* worse\. (About \d+ seeds would tell .*|More seeds alone would not tell .*)\. .*best\.json holds the simpler "
+        r".* worse\. (About \d+ seeds would tell .*|More seeds alone would not tell .*)\. "
+        r".*best\.json holds the simpler "
         r"choice: the network without attention\.",
     ),
     "everywhere is better": (
         lambda: make_run(effects={(s, "se"): 0.008 for s in SITES}, found=everywhere("se", SITES[:2])),
         r"Put se everywhere\. \+3\.96 points of test accuracy by 'se everywhere' .* against no attention: 95 % "
-        r"interval .*\. The gain lies between .*\. The best placement found against se everywhere: -2\.43 points \(worse\)\. "
+        r"interval .*\. The gain lies between .*\. The best placement found against se everywhere: "
+        r"-2\.43 points \(worse\)\. "
         r"best\.json holds the network of 'se everywhere'\.",
     ),
     "found is an everywhere arm": (

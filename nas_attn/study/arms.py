@@ -10,8 +10,8 @@ from nas_attn.records import FOUND
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.decision import NO_ATTENTION, Decision, PlacedChoice
 
-DRAWS = 1_000
-"""Number of random placements that are tried for each control before the space is taken for exhausted."""
+DRAWS = 300
+"""Number of random placements in a row without a new control after which the space is taken for exhausted."""
 
 
 def random_controls(
@@ -27,12 +27,14 @@ def random_controls(
     """
     generator = random.Random(f"controls {seed} {found.key}")
     drawn: dict[str, Placement] = {}
-    for _ in range(DRAWS * number):
-        if len(drawn) == number:
-            break
+    n_vain = 0
+    while len(drawn) < number and n_vain < DRAWS:
         placement = _draw(bound, len(found), generator)
-        if len(placement) == len(found) and placement.key not in taken and bound.check(placement) is None:
-            drawn.setdefault(placement.key, placement)
+        is_new = placement.key not in taken and placement.key not in drawn
+        n_vain += 1
+        if is_new and len(placement) == len(found) and bound.check(placement) is None:
+            drawn[placement.key] = placement
+            n_vain = 0
     return tuple(drawn.values())
 
 

@@ -109,6 +109,10 @@ class PlannedRuns:
         waiting = [plan for plan in self._queue if plan.stage == stage]
         return len(waiting) + sum(plan.stage == stage for plan in self._live.values())
 
+    def n_done(self, stage: Stage) -> int:
+        """Return the number of runs of a stage that ended with a value."""
+        return sum(row.stage == stage and row.state == "complete" for row in self._rows.values())
+
     def values(self, stage: Stage, placement: Placement, epochs: int) -> dict[int, float]:
         """Return the value by seed of a placement's finished runs."""
         return {

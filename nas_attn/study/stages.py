@@ -104,6 +104,8 @@ class Stages:
         self.best: TrialRecord | None = None
         self.answer: Answer | None = None
         self.looks = read_looks(final.note("looks"))
+        self._controls: dict[str, tuple[Placement, ...]] = {}
+        self._n_judged = 0
         self._best_is_new = False
         self._confirming = False
         self._causes: list[str] = []
@@ -194,8 +196,10 @@ class Stages:
         found = self.winner.placement if self.winner else None
         if found is None:
             return ()
-        taken = {placement.key for _, placement in self.arms()}
-        return random_controls(self._bound, found, taken, self.budget.controls, self._seed)
+        if found.key not in self._controls:
+            taken = {placement.key for _, placement in self.arms()}
+            self._controls[found.key] = random_controls(self._bound, found, taken, self.budget.controls, self._seed)
+        return self._controls[found.key]
 
     @property
     def n_confirm(self) -> int:
@@ -226,7 +230,9 @@ class Stages:
             self.final.plan(self._lost_weights(plans), again=True)
         if self.winner is not None:
             self.final.plan(self._begun_plans())
-            if not self.final.n_waiting("retrain"):
+            n_done = self.final.n_done("retrain")
+            if not self.final.n_waiting("retrain") and (self.answer is None or n_done != self._n_judged):
+                self._n_judged = n_done
                 self._judge()
         labels = {placement.key: label for label, placement in self.arms()}
         self.final.name_arms(labels | {placement.key: RANDOM for placement in self.controls()})
