@@ -145,14 +145,14 @@ def test_doubts_of_clear_effects_add_up_to_five_per_cent_at_most():
 @pytest.mark.parametrize("planted", [FAMILIES, FAMILIES[:1]], ids=["all attentions", "one attention"])
 def test_a_planted_point_is_on_top_in_19_of_20_searches(planted):
     effects = {(SITES[2], name): 1.0 for name in planted}
-    tops = [site_effects(draw(effects, 100, seed), SITES).leaders[0].sites for seed in range(30)]
-    assert tops.count((SITES[2],)) >= 29
+    tops = [site_effects(draw(effects, 100, seed), SITES).leaders[0].sites for seed in range(24)]
+    assert tops.count((SITES[2],)) >= 23
 
 
 def test_intervals_cover_the_truth_over_the_prior():
     odds = RATIOS**2 / (1.0 + RATIOS**2) ** 1.5
     inside = []
-    for seed in range(80):
+    for seed in range(60):
         random = np.random.default_rng(seed)
         sd = NOISE * random.choice(RATIOS, p=odds / odds.sum())
         row, column = SHARES[random.integers(len(SHARES))]
@@ -178,6 +178,7 @@ def test_few_trials_say_how_many_would_do():
     assert not few.enough
     assert few.n_clear == 0
     assert 40 <= few.needed <= 400
+    assert site_effects(draw(effects, 8, 1), SITES).needed >= 20
     assert many.enough
     assert many.needed is None
     assert many.noise_sd == pytest.approx(NOISE, rel=0.1)
@@ -280,7 +281,7 @@ def test_heat_map_has_a_cell_for_every_effect_and_the_largest_is_the_strongest()
 
 
 def test_page_frames_what_is_clear_and_says_how_many_effects_are():
-    page = render(make_run(n_trials=150))
+    page = render(make_run(n_trials=90))
     assert (
         "<strong>2 of 20 effects are clear: all their signs are right with 95 % probability.</strong> They are" in page
     )

@@ -249,8 +249,11 @@ def _design(found: Sequence[Observation], index: Mapping[tuple[str, Placement], 
 
 
 def _needed(posterior: Posterior, n_trials: int) -> int:
-    """Return about how many trials explain the share `KNOWN`, in tens: what is unknown falls as 1 / n."""
-    exact = n_trials * posterior.odds_of_noise * KNOWN / (1.0 - KNOWN)
+    """Return about how many trials explain the share `KNOWN`, in tens: what is unknown falls as 1 / n.
+
+    They are more than the effects, since fewer say nothing about the noise.
+    """
+    exact = max(n_trials * posterior.odds_of_noise * KNOWN / (1.0 - KNOWN), len(posterior.mean) + 10)
     return int(float(f"{10 * math.ceil(exact / 10):.2g}"))
 
 
