@@ -1,8 +1,8 @@
 """Errors and power of the planned comparison and of the family of all others, over looks at growing numbers of seeds.
 
 Run: `python benchmarks/looks.py [--runs 4000]`. A run draws 8 arms' differences from one baseline, normal over seeds
-and images, and is judged as the product judges it. "any" is "better" or "worse" anywhere at any look. Goals: headline 5 %,
-any 6 % where nothing matters; "better" in 70 % of the runs with a true gain of 0.6 points under `auto`.
+and images, and is judged as the product judges it. "any" is "better" or "worse" anywhere at any look. Goals: headline
+5 %, any 6 % where nothing matters; "better" in 70 % of the runs with a true gain of 0.6 points under `auto`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ Word = Literal["better", "worse", "equal", "undecided", "not known"]
 ByImage = Mapping[int, Values]
 """Seed -> one value per image, (N,), the same images in the same order for all seeds; see `nas_attn.contributions`."""
 
-FEWEST_ACTIVE = 10.0
+FEWEST_ACTIVE = 3.0
 """Fewest images that must carry the spread (`Crossed.active_images`): errors of an arm, disagreements of two arms."""
 
 

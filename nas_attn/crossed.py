@@ -18,8 +18,8 @@ from nas_attn.statistics import CONFIDENCE, t_quantile
 
 Values = NDArray[np.float64]
 
-REST_SHARE = 0.4
-"""Constant of the rule for the degrees of freedom, see `Crossed.degrees`; chosen by `benchmarks/intervals.py`."""
+FLOOR, KNOWN = 0.25, 0.1
+"""How much of the rest's mean square bounds that of the seeds from below, and how much of it counts as known."""
 
 FEWEST_SEEDS = 3
 """Fewest seeds that allow an interval: with two, the t quantile is 12.7."""
@@ -30,7 +30,7 @@ class Crossed:
     """The mean of a matrix of seeds x images, and how far it would vary over new seeds and new images.
 
     Args:
-        variance: Variance of the mean: `seeds / n_seeds + images / n_images + rest / (n_seeds * n_images)`.
+        variance: Variance of the mean; on average `seeds / n_seeds + images / n_images + rest / (n_seeds * n_images)`.
         degrees: Degrees of freedom of that variance.
         seeds, images, rest: Variance components of one value, none below 0.
         active_images: Number of images that carry the spread between images, (sum of squares)² / sum of fourth powers:
@@ -64,8 +64,9 @@ def crossed(values: Values) -> Crossed:
     """Return the mean over seeds and images with the variance of a two-way random model without replication.
 
     The components come from the mean squares: `rest` = MS_rest, `seeds` = (MS_seed - MS_rest) / N and `images` =
-    (MS_image - MS_rest) / n, each cut at 0, so that the variance of the mean is (MS_seed + MS_image - MS_rest) / (n N)
-    where nothing is cut, and never below what one effect alone explains.
+    (MS_image - MS_rest) / n, each cut at 0. The variance of the mean is (MS_seed + MS_image - MS_rest) / (n N), where
+    the images' part is cut at 0, and MS_seed at a quarter of MS_rest: few seeds may agree by chance. To cut it at
+    MS_rest itself, below which its expectation cannot lie, would make intervals of three seeds cover 98 %.
 
     Source: Searle, Casella and McCulloch, Variance Components, 1992, chapter 4; for readers x cases: Obuchowski and
     Rockette, Communications in Statistics 24 (1995), and Gallas, Academic Radiology 13 (2006).
@@ -98,9 +99,11 @@ def from_mean_squares(
     """Return the record that belongs to the mean squares of seeds, images and rest."""
     (of_seeds, of_images, rest), (n, n_images) = squares, shape
     seeds, images = max(of_seeds - rest, 0.0) / n_images, max(of_images - rest, 0.0) / n
-    variance = seeds / n + images / n_images + rest / (n * n_images)
-    degrees = _degrees(squares, (n, n_images), variance * n * n_images, active_images)
-    return Crossed(mean, variance, degrees, n, n_images, seeds, images, rest, active_images)
+    of_seeds = max(of_seeds, FLOOR * rest)
+    total = of_seeds + n * images
+    shares = ((of_seeds - KNOWN * rest) / total, n * images / total) if total > 0.0 else (1.0, 0.0)
+    degrees = _degrees(shares, (n, n_images), active_images)
+    return Crossed(mean, total / (n * n_images), degrees, n, n_images, seeds, images, rest, active_images)
 
 
 def expected(found: Crossed, *, n_seeds: int, n_images: int) -> Crossed:
@@ -111,23 +114,18 @@ def expected(found: Crossed, *, n_seeds: int, n_images: int) -> Crossed:
     return from_mean_squares(found.mean, squares, (n_seeds, n_images), active)
 
 
-def _degrees(squares: tuple[float, float, float], shape: tuple[int, int], total: float, active_images: float) -> float:
-    """Return the degrees of freedom of a variance; 0 where there is none.
+def _degrees(shares: tuple[float, float], shape: tuple[int, int], active_images: float) -> float:
+    """Return the degrees of freedom of a variance of which seeds and images have these shares.
 
-    Satterthwaite's rule adds (share of the variance)² / degrees over the parts. With the n - 1 = 2 degrees of three
-    seeds it takes too many degrees where seeds and images matter alike (coverage down to 92 %), because a sample that
-    underestimates the seeds' part also makes that part count less; and too few where the seeds do not differ at all (up
-    to 100 %), because the part of the rest is known. Here the seeds count by their share itself, and 0.4 of
-    the rest is taken as known.
+    Satterthwaite's rule adds share² / degrees over the parts. With the two degrees of three seeds it gives too many
+    where seeds and images matter alike (coverage 92 %): a sample that underestimates the seeds' part also takes that
+    part for a small share. Here the seeds count by their share itself, which covers 94 to 96 % whatever matters. The
+    images' part has the degrees that its fourth moments show, 2 for each rare error.
 
     Source: Satterthwaite, Biometrics Bulletin 2 (1946).
-    Departs: the share of the seeds has the exponent 1 instead of 2, see above.
+    Departs: the exponent of the seeds' share is 1, not 2; measured by `benchmarks/intervals.py`.
     """
-    if total <= 0.0:
-        return 0.0
-    (of_seeds, of_images, rest), (n, n_images) = squares, shape
-    by_seeds = min(max(of_seeds - REST_SHARE * rest, 0.0) / total, 1.0)
-    by_images = min(max(of_images, rest) / total, 1.0)
+    (by_seeds, by_images), (n, n_images) = shares, shape
     spread = 1.0 / active_images - 1.0 / n_images if active_images > 0.0 else 0.0
     of_image_part = min(2.0 / spread if spread > 0.0 else math.inf, n_images - 1.0)
     return 1.0 / (by_seeds / (n - 1) + by_images**2 / of_image_part)
@@ -177,7 +175,7 @@ def probability_best(matrices: Mapping[str, Values], *, draws: int = 20_000, see
     means = stacked.mean((1, 2))
     of_seeds, of_images, rest = _mean_products(stacked)
     size = n * n_images
-    seeds, images = _semidefinite((of_seeds - rest) / size), _semidefinite((of_images - rest) / size) + rest / size
+    seeds, images = of_seeds / size, _semidefinite((of_images - rest) / size)
     random = np.random.default_rng(seed)
     scale = np.sqrt((n - 1) / random.chisquare(n - 1, (draws, 1)))
     drawn = means + _normal(random, images, draws) + scale * _normal(random, seeds, draws)

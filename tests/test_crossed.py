@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nas_attn.crossed import crossed, expected, probability_best, share_interval, t_interval
+from nas_attn.crossed import crossed, expected, from_mean_squares, probability_best, share_interval, t_interval
 
 
 def test_components_are_those_of_the_analysis_of_variance():
@@ -41,12 +41,20 @@ def test_images_that_do_not_differ_leave_the_error_of_the_seeds():
     assert t_interval(found) == pytest.approx(stats.t.interval(0.95, 2, seed.mean(), stats.sem(seed[:, 0])))
 
 
-def test_variance_is_never_below_that_of_the_rest():
-    # each seed errs once and each image is missed once: both mean squares are below that of the rest
+def test_variance_is_never_below_a_quarter_of_that_of_the_rest():
+    # each seed errs once and each image is missed once: no mean square but that of the rest
     found = crossed(np.eye(4))
     assert found.rest > 0.0
     assert (found.seeds, found.images) == (0.0, 0.0)
-    assert found.variance == pytest.approx(found.rest / 16)
+    assert found.variance == pytest.approx(found.rest / 64)
+
+
+def test_degrees_lie_between_those_of_the_seeds_and_those_of_the_images():
+    found = from_mean_squares(0.0, (50.0, 60.0, 10.0), (3, 500), 500 / 3)
+    assert found.variance == pytest.approx(100.0 / 1_500)
+    assert found.degrees == pytest.approx(1 / (0.49 / 2 + 0.25 / 499))
+    rare = from_mean_squares(0.0, (50.0, 60.0, 10.0), (3, 500), 5.0)
+    assert rare.degrees == pytest.approx(1 / (0.49 / 2 + 0.25 * (1 / 5 - 1 / 500) / 2))
 
 
 def test_active_images_counts_where_rare_errors_lie():
@@ -92,7 +100,8 @@ def test_share_interval_stays_between_0_and_1_and_holds_the_share(seed: int, sha
 
 
 def test_expected_components_at_the_same_size_are_the_same():
-    found = crossed((np.random.default_rng(1).random((5, 300)) < np.linspace(0.1, 0.9, 300)).astype(float) ** 2)
+    random = np.random.default_rng(1)
+    found = crossed(random.random((5, 300)) + np.linspace(0.1, 0.9, 300) + random.random((5, 1)))
     assert expected(found, n_seeds=5, n_images=300).variance == pytest.approx(found.variance)
     more = expected(found, n_seeds=500, n_images=300)
     assert more.variance == pytest.approx(found.images / 300 + found.seeds / 500 + found.rest / 150_000)
