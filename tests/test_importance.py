@@ -284,8 +284,8 @@ def test_page_frames_what_is_clear_and_says_how_many_effects_are():
     page = render(make_run(n_trials=90))
     assert (
         "<strong>2 of 20 effects are clear: all their signs are right with 95 % probability.</strong> They are" in page
-    assert re.search(r"framed\. The largest is se at denseblock2, \+\d\.\d\d points\. Each cell", page)
     )
+    assert re.search(r"framed\. The largest is se at denseblock2, \+\d\.\d\d points\. Each cell", page)
     assert re.findall(r'<td class="up clear".*title="(.*?):', page) == ["se at denseblock2", "cbam at transition2"]
     assert re.search(r"deviations: \d\.\d\d points for a trial's noise, \d\.\d\d points for the effects\.", page)
 
