@@ -30,7 +30,7 @@ IMAGES = torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8, generator=torch.Gen
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of version 0.1.0, exported again by this version; nothing is trained, and an earlier arm's file is stale."""
+    """A run of version 0.1.0 that this version exports again, with a stale file of an earlier arm; nothing is trained."""
     folder = Path(shutil.copytree(OLD, tmp_path_factory.mktemp("run") / "runs"))
     (folder / "finished/arms").mkdir()
     (folder / "finished/arms/found-1-se-everywhere.json").write_text("{}")

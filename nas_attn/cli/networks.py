@@ -16,7 +16,7 @@ from nas_attn.model.file import load_stored
 from nas_attn.model.formats import FORMATS, check_packages, write_format
 from nas_attn.model.stored import find_model
 from nas_attn.run.export import file_name
-from nas_attn.run.predict import predict_files
+from nas_attn.run.predict import image_files, predict_files
 
 Say = Callable[[str], Any]
 
@@ -30,6 +30,7 @@ def print_predictions(run: Path, images: Sequence[Path], *, arm: str | None, bac
         warn: Prints a sentence: the network that was loaded, and each file that is no image.
     Raises: FileError if there is no such model, or its logits have no known meaning; DataError for an empty folder.
     """
+    files = list(image_files(images))
     model, described = _loaded(run, arm, backbone)
     warn(f"Network: {model.about}")
     skipped: list[str] = []
@@ -39,7 +40,7 @@ def print_predictions(run: Path, images: Sequence[Path], *, arm: str | None, bac
         warn(sentence)
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    rows = predict_files(model, images, logits_of=described.logits_of, skip=skip)
+    rows = predict_files(model, files, logits_of=described.logits_of, skip=skip)
     writer.writerow(["path", "predicted", "probability", *described.class_names])
     for row in rows:
         writer.writerow([row.path, row.predicted, *(f"{value:.6f}" for value in (row.probability, *row.probabilities))])

@@ -159,9 +159,9 @@ def _write_python(model: AttentionModel, described: ModelFile, path: Path, image
 
 _ALONE = """
 import runpy, sys
-import torch
 sys.modules["nas_attn"] = None  # an import of it fails
 network = runpy.run_path(sys.argv[1])["load_network"]()
+import torch
 with torch.no_grad():
     torch.save([network(images) for images in torch.load(sys.argv[2], weights_only=True)], sys.argv[3])
 """

@@ -40,22 +40,20 @@ class Row:
 
 
 def predict_files(
-    model: AttentionModel, paths: Sequence[Path], *, logits_of: LogitsOf | None, skip: Callable[[str], object]
+    model: AttentionModel, files: Sequence[Path], *, logits_of: LogitsOf | None, skip: Callable[[str], object]
 ) -> Iterator[Row]:
-    """Yield the prediction for each image, in the order of the paths; the images of a folder by their names.
+    """Yield the prediction for each image, in their order.
 
     Args:
-        paths: Image files, and folders, whose images are taken with those of the folders in them.
         logits_of: Meaning of the network's logits.
         skip: Called with one sentence for each file that is no image.
-    Raises: FileError if the meaning of the logits is unknown; DataError if there is no file.
+    Raises: FileError if the meaning of the logits is unknown.
     """
     if model.probabilities is None or model.preprocess is None or model.class_names is None:
         raise FileError(
             "Predictions need to know what the logits mean, but this network comes from a custom training: use "
             "load_model, and convert its logits yourself."
         )
-    files = list(image_files(paths))
     for start in range(0, len(files), BATCH):
         inputs, readable = [], []
         for file in files[start : start + BATCH]:
@@ -71,7 +69,10 @@ def predict_files(
 
 
 def image_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files, and for a folder the images in it. Raises: DataError for a folder without images."""
+    """Yield the files, and for a folder the images in it and in its folders, sorted by path.
+
+    Raises: DataError for a folder without images.
+    """
     for path in paths:
         if not path.is_dir():
             yield path
