@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+
+from optuna.storages import RDBStorage
 
 from nas_attn.config import Budget, Engine, Recipe
 from nas_attn.placement import Site, SiteTable
@@ -51,6 +55,23 @@ def score(task: Task) -> Outcome:
     return Outcome("complete", 0.9 + 0.01 * n_cbam - 0.001 * len(task.placement), seconds=1.0)
 
 
+@cache
+def empty_database() -> bytes:
+    """Return a database without a study; making its tables takes most of the time of a short test."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "study.db"
+        close_storage(open_storage(path))
+        return path.read_bytes()
+
+
+def storage_in(folder: Path) -> RDBStorage:
+    """Open the database of the run in a folder."""
+    path = folder / "study.db"
+    if not path.exists():
+        path.write_bytes(empty_database())
+    return open_storage(path)
+
+
 class OpenRun:
     """Context manager: the stages of a run over a ledger on disk, opened and closed as by a driver."""
 
@@ -60,7 +81,7 @@ class OpenRun:
 
     def __enter__(self) -> Stages:
         folder, bound, chosen = self.folder, self.bound, self.settings
-        self.storage = open_storage(folder / "study.db")
+        self.storage = storage_in(folder)
         ledgers = [Ledger(self.storage, name) for name in (SEARCH, FINAL)]
         for ledger in ledgers:
             ledger.sweep()

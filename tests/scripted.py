@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine import small_space
+from engine import small_space, storage_in
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nas_attn.config import Budget, Engine, Recipe
 from nas_attn.placement import Attention, Placement
 from nas_attn.space.bound import BoundSpace
-from nas_attn.study.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
+from nas_attn.study.ledger import FINAL, SEARCH, Ledger, close_storage
 from nas_attn.study.planned import PlannedRuns
 from nas_attn.study.samplers import SAMPLERS, SCHEDULERS, Sampler, Scheduler
 from nas_attn.study.sampling import SearchStudy
@@ -105,23 +102,6 @@ class Files(dict[tuple[str, int, int], bytes]):
     def read(self, key: str, seed: int, epochs: int) -> bytes | None:
         """Return a file, or None if there is none."""
         return self.get((key, seed, epochs))
-
-
-@cache
-def empty_database() -> bytes:
-    """Return a database without a study; making its tables takes most of the time of a short test."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "study.db"
-        close_storage(open_storage(path))
-        return path.read_bytes()
-
-
-def storage_in(folder: Path) -> RDBStorage:
-    """Open the database of the run in a folder."""
-    path = folder / "study.db"
-    if not path.exists():
-        path.write_bytes(empty_database())
-    return open_storage(path)
 
 
 @contextmanager

@@ -195,20 +195,21 @@ def test_asha_stops_search_trials_only_and_remembers_its_rungs(tmp_path: Path) -
 
 
 def test_a_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path) -> None:
-    with OpenRun(tmp_path / ".." / tmp_path.name) as stages:
+    few = {"trials": 6, "epochs": 2, "top": 1}
+    with OpenRun(tmp_path, **few) as stages:
         whole = len(work(stages))
     for moment in range(0, whole, 4):
         folder = tmp_path / str(moment)
         folder.mkdir()
-        stages = (opened := OpenRun(folder)).__enter__()
+        stages = (opened := OpenRun(folder, **few)).__enter__()
         work(stages, stop_after=moment)
         opened.storage.remove_session()
         opened.storage.engine.dispose()  # no clean end: the row that runs stays as it is
-        with OpenRun(folder) as stages:
+        with OpenRun(folder, **few) as stages:
             work(stages)
             search, final = stages.search.records(), stages.final.records()
         assert "running" not in {row.state for row in (*search, *final)}
-        assert len(set(done_keys(search))) == 12
+        assert len(set(done_keys(search))) == 6
         finished = Counter((row.stage, row.key, row.seed) for row in final if row.state == "complete")
         assert set(finished.values()) == {1}
         assert sum(row.cause == "interrupted" for row in (*search, *final)) == 1
