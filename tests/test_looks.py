@@ -54,6 +54,15 @@ def test_a_run_of_five_seeds_may_go_on_by_schedule():
     assert looks[1].spent == pytest.approx((0.048 - 0.04) * 5 / 15)
 
 
+def test_a_schedule_has_something_left_whatever_was_spent_before():
+    looks: list[Look] = []
+    for size in (5, 6, 7):
+        looks.append(next_look(looks, size, at_once(looks)))
+    assert 0.0 < by_schedule(looks, 20, MAX_SEEDS) < TOTAL - math.fsum(look.spent for look in looks)
+    look = next_look(looks, 20, by_schedule(looks, 20, MAX_SEEDS))
+    assert 0.0 < look.spent < look.level < 0.01
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), min_size=1, max_size=6))
 def test_no_path_spends_more_than_the_total(steps: list[tuple[int, bool]]):
@@ -68,7 +77,7 @@ def test_no_path_spends_more_than_the_total(steps: list[tuple[int, bool]]):
 
 
 def test_boundary_agrees_with_the_bivariate_normal_distribution():
-    level = boundary([5, 10], [0.02, 0.03])
+    level = boundary((5, 10), (0.02, 0.03))
     first, second = (stats.norm.isf(one / 2) for one in (0.02, level))
     both = stats.multivariate_normal([0, 0], [[1, math.sqrt(0.5)], [math.sqrt(0.5), 1]])
     inside = both.cdf([first, second], lower_limit=[-first, -second])
@@ -76,7 +85,7 @@ def test_boundary_agrees_with_the_bivariate_normal_distribution():
 
 
 def test_boundary_spends_what_it_should_in_a_random_walk():
-    sizes, spends = [4, 6, 12], [0.02, 0.03, 0.05]
+    sizes, spends = (4, 6, 12), (0.02, 0.03, 0.05)
     levels = [boundary(sizes[: k + 1], spends[: k + 1]) for k in range(3)]
     walk = np.random.default_rng(0).standard_normal((40_000, 12)).cumsum(1)[:, [4 - 1, 6 - 1, 12 - 1]]
     outside = np.abs(walk) / np.sqrt(sizes) > stats.norm.isf(np.array(levels) / 2)
