@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from nas_attn.backbones.modules import seeded
 from nas_attn.errors import SpaceError
 from nas_attn.model import build as build_file
-from nas_attn.model.build import AttentionModel, build_model
+from nas_attn.model.build import AttentionModel, _written_later, build_model
 from nas_attn.model.insert import Held, Insert, SkippedNorm, Tap
-from nas_attn.placement import Attention, Placement
+from nas_attn.placement import Attention, Convolution, Placement, Site
 
 SHAPE = {"num_classes": 5, "in_channels": 3, "image_size": 8}
 
@@ -105,6 +105,16 @@ def test_a_tap_copies_where_the_network_writes_over_its_maps(maps, copies):
     assert (seen[0] is maps) is not copies
     assert (given is seen[0]) is not copies
     assert torch.equal(given, maps)
+
+
+@pytest.mark.parametrize(("norm", "copied"), [("bn1", {"conv1"}), ("bn2", set()), (None, set())])
+def test_a_replaced_convolution_is_copied_where_its_norm_s_output_is_written_over(norm, copied):
+    conv = Convolution(in_channels=8, out_channels=8, norm=norm)
+    sites = {
+        "conv1": Site("conv1", "conv", "conv1", 8, 4, 4, "stage1", replaced=conv),
+        "output": Site("output", "output", "bn1", 8, 4, 4, "stage1"),
+    }
+    assert _written_later(sites, {"bn1"}) == copied
 
 
 def test_what_stands_in_the_place_of_a_module_has_its_features_and_not_its_weights(maps):

@@ -86,6 +86,14 @@ def test_a_stopped_trial_of_an_older_version_has_the_last_value_of_its_curve(tmp
     assert (stored.state, stored.value) == ("pruned", 0.4)
 
 
+def test_a_trial_that_another_program_stopped_without_a_report_has_no_value(tmp_path):
+    with ledger_in(tmp_path) as ledger:
+        number = ledger.begin("search", NONE, 0, 4, COST).number
+        ledger._storage.set_trial_state_values(ledger._ids[number], optuna.trial.TrialState.PRUNED, None)
+        (stored,) = ledger.records()
+    assert (stored.state, stored.value, stored.curve) == ("pruned", None, {})
+
+
 def test_a_trial_that_another_program_queued_counts_as_running(tmp_path):
     with ledger_in(tmp_path) as ledger:
         optuna.load_study(study_name=SEARCH, storage=ledger._storage).enqueue_trial({"x": 1})

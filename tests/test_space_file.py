@@ -185,7 +185,7 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path, old, new, message):
 
 
 def test_broken_toml_names_its_line(tmp_path):
-    with pytest.raises(SpaceError, match=r"mine\.toml must be TOML, but is not: .*line 9"):
+    with pytest.raises(SpaceError, match=r"mine\.toml must be TOML, but is not: expected .*line 9"):
         SearchSpace.load(write(tmp_path, ("[[sites]]", "[[sites]")))
 
 
