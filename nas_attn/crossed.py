@@ -21,6 +21,9 @@ Values = NDArray[np.float64]
 FLOOR, KNOWN = 0.25, 0.1
 """How much of the rest's mean square bounds that of the seeds from below, and how much of it counts as known."""
 
+ROUNDING = 1e-20
+"""A sum of squares below this share of that of all values is rounding: equal values differ by 1e-16 of themselves."""
+
 FEWEST_SEEDS = 3
 """Fewest seeds that allow an interval: with two, the t quantile is 12.7."""
 
@@ -85,12 +88,14 @@ def crossed(values: Values) -> Crossed:
     n, n_images = values.shape
     mean = float(values.mean())
     by_seed, by_image = values.mean(1) - mean, values.mean(0) - mean
-    total = float(np.square(values - mean).sum())
     of_seeds, of_images = float(np.square(by_seed).sum()) * n_images, float(np.square(by_image).sum()) * n
-    rest = max(total - of_seeds - of_images, 0.0) / ((n - 1) * (n_images - 1))
+    rest = float(np.square(values - mean - by_seed[:, None] - by_image).sum())
+    least = ROUNDING * float(np.square(values).sum())
+    of_seeds, of_images, rest = (part if part > least else 0.0 for part in (of_seeds, of_images, rest))
     fourth = float(np.square(np.square(by_image)).sum())
     active = float(np.square(by_image).sum()) ** 2 / fourth if fourth > 0.0 else 0.0
-    return from_mean_squares(mean, (of_seeds / (n - 1), of_images / (n_images - 1), rest), values.shape, active)
+    squares = (of_seeds / (n - 1), of_images / (n_images - 1), rest / ((n - 1) * (n_images - 1)))
+    return from_mean_squares(mean, squares, values.shape, active)
 
 
 def from_mean_squares(

@@ -41,6 +41,15 @@ def test_images_that_do_not_differ_leave_the_error_of_the_seeds():
     assert t_interval(found) == pytest.approx(stats.t.interval(0.95, 2, seed.mean(), stats.sem(seed[:, 0])))
 
 
+def test_rounding_is_no_spread():
+    image = np.random.default_rng(0).random(501) / 3 + 0.1
+    found = crossed(np.stack([image] * 3))
+    assert (found.seeds, found.rest) == (0.0, 0.0)
+    assert found.images > 0.0
+    assert crossed(np.full((3, 501), 0.1)).variance == 0.0
+    assert crossed(np.full((3, 501), 0.1) + 1e-9 * np.eye(3, 501)).variance > 0.0
+
+
 def test_variance_is_never_below_a_quarter_of_that_of_the_rest():
     # each seed errs once and each image is missed once: no mean square but that of the rest
     found = crossed(np.eye(4))
