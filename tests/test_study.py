@@ -83,6 +83,9 @@ def test_stages_share_no_seed_and_every_arm_gets_the_same(tmp_path: Path) -> Non
     seeds = {stage: {task.seed for task in tasks if task.stage == stage} for stage in ("search", "confirm", "retrain")}
     assert not seeds["search"] & seeds["confirm"]
     assert not (seeds["search"] | seeds["confirm"]) & seeds["retrain"]
+    assert (min(seeds["confirm"]), min(seeds["retrain"])) == (10_000, 20_000), (
+        "a resumed run of an older version goes on"
+    )
     assert len(seeds["retrain"]) == 3
     retrained = Counter((task.placement.key, task.seed) for task in tasks if task.stage == "retrain")
     assert set(retrained) == {(placement.key, seed) for _, placement in arms for seed in seeds["retrain"]}

@@ -306,7 +306,8 @@ def test_a_resumed_search_tells_its_sampler_what_it_knows(tmp_path, monkeypatch)
         assert sampler.told == [(TrialState.COMPLETE, 0.2), (TrialState.COMPLETE, 0.3)], "the newest two"
 
 
-def test_a_resumed_search_shows_its_scheduler_the_earlier_curves(tmp_path, monkeypatch):
+def watch(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, float]]:
+    """Let the scheduler keep the curves that it is asked about, and stop nothing."""
     seen: list[dict[int, float]] = []
 
     class Watches(optuna.pruners.BasePruner):
@@ -314,12 +315,27 @@ def test_a_resumed_search_shows_its_scheduler_the_earlier_curves(tmp_path, monke
             seen.append(dict(trial.intermediate_values))
             return False
 
+    monkeypatch.setitem(SCHEDULERS, "asha", type(SCHEDULERS["asha"])("asha", "watches.", lambda epochs: Watches()))
+    return seen
+
+
+def test_the_scheduler_is_asked_about_the_curve_so_far_after_each_epoch_but_the_last(tmp_path, monkeypatch):
+    seen = watch(monkeypatch)
+    with search_in(tmp_path, scheduler="asha", epochs=3) as study:
+        task = study.ask()
+        for epoch in (1, 2, 3):
+            study.report(task.number, epoch, epoch / 10)
+        end(study, task, 0.3)
+    assert seen == [{1: 0.1}, {1: 0.1, 2: 0.2}]
+
+
+def test_a_resumed_search_shows_its_scheduler_the_earlier_curves(tmp_path, monkeypatch):
     with search_in(tmp_path) as study:
         task = study.ask()
         for epoch in (1, 2):
             study.report(task.number, epoch, epoch / 10)
         end(study, task, 0.2)
-    monkeypatch.setitem(SCHEDULERS, "asha", type(SCHEDULERS["asha"])("asha", "watches.", lambda epochs: Watches()))
+    seen = watch(monkeypatch)
     with search_in(tmp_path, scheduler="asha"):
         assert seen == [{1: 0.1}, {1: 0.1, 2: 0.2}]
 
