@@ -93,6 +93,21 @@ def test_boundary_spends_what_it_should_in_a_random_walk():
     assert [np.mean(first == k) for k in range(3)] == pytest.approx(spends, abs=0.004)
 
 
+@pytest.mark.parametrize("sizes", [(5, 10, 15, 20), (3, 6, 9, 12)])
+def test_t_tests_at_all_looks_together_keep_the_total(sizes: tuple[int, ...]):
+    looks = scheduled(*sizes)
+    values = np.random.default_rng(1).standard_normal((20_000, sizes[-1]))
+    wrong = {"level": False, "family_level": False, "open_level": False}
+    for look in looks:
+        p = stats.ttest_1samp(values[:, : look.n_seeds], 0.0, axis=1).pvalue
+        wrong = {name: found | (p <= getattr(look, name)) for name, found in wrong.items()}
+    rates = {name: float(np.mean(found)) for name, found in wrong.items()}
+    assert rates["level"] < 0.053
+    assert rates["family_level"] < 0.0125
+    assert rates["open_level"] < 0.063
+    assert rates["level"] > sum(look.spent for look in looks) - 0.007
+
+
 def test_a_look_is_stored_as_json():
     look = scheduled(5, 10)[1]
     assert Look(**json.loads(json.dumps(asdict(look)))) == look
