@@ -30,7 +30,7 @@ IMAGES = torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8, generator=torch.Gen
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of version 0.1.0 that this version exports again, with a stale file of an earlier arm; nothing is trained."""
+    """A run of version 0.1.0 that this version exports again, untrained; an earlier arm left a file."""
     folder = Path(shutil.copytree(OLD, tmp_path_factory.mktemp("run") / "runs"))
     (folder / "finished/arms").mkdir()
     (folder / "finished/arms/found-1-se-everywhere.json").write_text("{}")
@@ -117,7 +117,7 @@ def test_what_cannot_be_loaded_is_refused_in_one_sentence(run: Path, path: str, 
         load_model(run / path, arm=arm)
 
 
-def test_an_unfinished_run_has_no_model_yet() -> None:
+def test_an_unfinished_run_has_no_model_yet() -> None:  # no database is opened
     with pytest.raises(FileError, match=r"interrupted has no best\.json: it is no run, or its search has not finished"):
         load_model(OLD / "interrupted")
 

@@ -24,9 +24,18 @@ from nas_attn.model import formats
 from nas_attn.model.formats import FORMATS, Format, write_format
 from nas_attn.model.stored import find_model
 
-OLD = Path(__file__).parent / "old_runs"
-RUN = OLD / "finished"
 DIGITS = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of version 0.1.0, `finished` and `interrupted`: copies, since reading a database tidies it."""
+    return Path(shutil.copytree(Path(__file__).parent / "old_runs", tmp_path_factory.mktemp("old") / "runs"))
+
+
+@pytest.fixture(scope="module")
+def finished(old: Path) -> Path:
+    return old / "finished"
 
 
 @pytest.fixture
@@ -54,14 +63,16 @@ def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_predictions_are_those_of_the_network_and_bad_files_are_named(images: Path, capsys: pytest.CaptureFixture[str]):
+def test_predictions_are_those_of_the_network_and_bad_files_are_named(
+    finished: Path, images: Path, capsys: pytest.CaptureFixture[str]
+):
     absent = images / "absent.png"
-    assert main(["predict", str(RUN), str(images / "b.jpg"), str(images), str(absent)]) == 1
+    assert main(["predict", str(finished), str(images / "b.jpg"), str(images), str(absent)]) == 1
     out, err = capsys.readouterr()
     rows = table(out)
     files = [images / name for name in ("b.jpg", "a.png", "b.jpg", "more/c.png")]
     assert [row["path"] for row in rows] == list(map(str, files))
-    model = load_model(RUN)
+    model = load_model(finished)
     with torch.no_grad():
         expected = model.probabilities(model(model.preprocess(files)))
     found = torch.tensor([[float(row[name]) for name in DIGITS] for row in rows])
@@ -76,18 +87,20 @@ def test_predictions_are_those_of_the_network_and_bad_files_are_named(images: Pa
     ]
 
 
-def test_any_arm_predicts(images: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["predict", str(RUN), str(images / "a.png"), "--arm", "none"]) == 0
+def test_any_arm_predicts(finished: Path, images: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", str(finished), str(images / "a.png"), "--arm", "none"]) == 0
     out, err = capsys.readouterr()
-    model = load_model(RUN, arm="none")
+    model = load_model(finished, arm="none")
     with torch.no_grad():
         expected = model.probabilities(model(model.preprocess(images / "a.png")))
     assert float(table(out)[0]["probability"]) == pytest.approx(float(expected.max()), abs=1e-6)
     assert "arm 'none' (its run recommends 'found #1')" in err
 
 
-def test_several_labels_are_predicted_together(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    run = Path(shutil.copytree(RUN, tmp_path / "run"))
+def test_several_labels_are_predicted_together(
+    finished: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
     changed(run, "best.json", lambda best: best.update(logits_of="labels"))
     assert main(["predict", str(run / "best.json"), str(images / "a.png")]) == 0
     (row,) = table(capsys.readouterr().out)
@@ -98,22 +111,24 @@ def test_several_labels_are_predicted_together(images: Path, tmp_path: Path, cap
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.load.:FutureWarning")
 @pytest.mark.parametrize("name", ["torch-export", "torchscript", pytest.param("onnx", marks=pytest.mark.nightly)])
-def test_a_network_is_exported_and_checked(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["export", str(RUN), f"--{name}", "--arm", "cbam everywhere", "--out", str(tmp_path / "out")]) == 0
+def test_a_network_is_exported_and_checked(
+    finished: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["export", str(finished), f"--{name}", "--arm", "cbam everywhere", "--out", str(tmp_path / "out")]) == 0
     network, line = capsys.readouterr().out.splitlines()
     file = tmp_path / "out" / f"cbam_everywhere{FORMATS[name].suffix}"
     assert network.startswith("Network: arm 'cbam everywhere'")
     assert line.startswith(f"{file}: checked with batches of 1, 2 and 5 images, greatest difference ")
     assert float(line.rpartition(" ")[2]) <= 1e-4
     assert [path.name for path in file.parent.iterdir()] == [file.name]
-    model, images = load_model(RUN, arm="cbam everywhere"), torch.randn(7, 1, 8, 8)
+    model, images = load_model(finished, arm="cbam everywhere"), torch.randn(7, 1, 8, 8)
     with torch.no_grad():
         (found,) = FORMATS[name].read(file)([images])
         torch.testing.assert_close(found, model(images), atol=1e-4, rtol=1e-4)
 
 
-def test_the_python_file_computes_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    run = Path(shutil.copytree(RUN, tmp_path / "run"))
+def test_the_python_file_computes_the_same(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
     assert main(["export", str(run), "--python"]) == 0
     files = [run / "exported" / name for name in ("found_1.py", "found_1.pt")]
     assert f"{files[0]} and {files[1]}: checked" in capsys.readouterr().out
@@ -132,8 +147,10 @@ def test_a_python_file_that_needs_this_package_is_refused(tmp_path: Path):
         FORMATS["python"].read(tmp_path / "net.py")([])
 
 
-def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    model, described = load_model(RUN), find_model(RUN).described
+def test_a_file_that_computes_something_else_is_not_written(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model, described = load_model(finished), find_model(finished).described
     wrong = {
         "off": lambda batches: [model(images) + 0.01 for images in batches],
         "fixed": lambda batches: [model(images)[:1] for images in batches],
@@ -154,12 +171,12 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_best_of_a_run_in_words_and_as_json(capsys: pytest.CaptureFixture[str]):
-    assert main(["best", str(RUN)]) == 0
+def test_the_best_of_a_run_in_words_and_as_json(finished: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["best", str(finished)]) == 0
     words = capsys.readouterr().out
     assert "found #1" in words
-    assert f"{RUN}/best.json" in words
-    assert main(["best", str(RUN), "--json"]) == 0
+    assert f"{finished}/best.json" in words
+    assert main(["best", str(finished), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["finished"] is True
     assert record["recommended"] == "found #1"
@@ -170,18 +187,18 @@ def test_the_best_of_a_run_in_words_and_as_json(capsys: pytest.CaptureFixture[st
     assert all(Path(file).exists() for file in record["files"].values())
 
 
-def test_the_best_of_an_unfinished_run_is_what_is_known(capsys: pytest.CaptureFixture[str]):
-    assert main(["best", str(OLD / "interrupted"), "--json"]) == 0
+def test_the_best_of_an_unfinished_run_is_what_is_known(old: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["best", str(old / "interrupted"), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["finished"], record["recommended"], record["models"]) == (False, None, {})
     assert list(record["files"]) == ["best-so-far.json"]
-    assert main(["best", str(OLD / "interrupted")]) == 0
+    assert main(["best", str(old / "interrupted")]) == 0
     assert record["title"] in capsys.readouterr().out
 
 
-def test_runs_on_the_same_data_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    other = Path(shutil.copytree(RUN, tmp_path / "other"))
-    assert main(["compare", str(RUN), str(other), "--out", str(tmp_path), "--json"]) == 0
+def test_runs_on_the_same_data_are_compared(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    other = Path(shutil.copytree(finished, tmp_path / "other"))
+    assert main(["compare", str(finished), str(other), "--out", str(tmp_path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["same_data"], found["notes"], found["metric"]) == (True, [], "accuracy")
     arms = {run: [row for row in found["arms"] if row["run"] == run] for run in ("finished", "other")}
@@ -191,13 +208,15 @@ def test_runs_on_the_same_data_are_compared(tmp_path: Path, capsys: pytest.Captu
     assert "finished: found #1 (recommended)" in (tmp_path / "compare.svg").read_text()
 
 
-def test_runs_on_other_data_or_with_other_training_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    other = Path(shutil.copytree(RUN, tmp_path / "other"))
+def test_runs_on_other_data_or_with_other_training_say_so(
+    old: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    other = Path(shutil.copytree(finished, tmp_path / "other"))
     config = json.loads((other / "config.json").read_text())
     config["data"]["facts"] |= {"fingerprint": "0" * 64, "n_test": 99}
     config["recipe"]["lr"] = 0.5
     (other / "config.json").write_text(json.dumps(config))
-    words = ["compare", str(RUN), str(other), str(OLD / "interrupted"), "--out", str(tmp_path)]
+    words = ["compare", str(finished), str(other), str(old / "interrupted"), "--out", str(tmp_path)]
     assert main(words) == 0
     data, training, silent, *_ = capsys.readouterr().out.splitlines()
     assert data.startswith(
@@ -235,8 +254,10 @@ def test_attentions_as_json(capsys: pytest.CaptureFixture[str]):
         ("export {run} --python --arm nne", "Unknown arm 'nne' in {run}: did you mean 'none'?"),
     ],
 )
-def test_bad_input_is_one_sentence(line: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    names = {"run": str(RUN), "tmp": str(tmp_path)}
+def test_bad_input_is_one_sentence(
+    finished: Path, line: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    names = {"run": str(finished), "tmp": str(tmp_path)}
     assert main(line.format(**names).split()) == 2
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1)
@@ -245,9 +266,9 @@ def test_bad_input_is_one_sentence(line: str, sentence: str, tmp_path: Path, cap
 
 
 def test_a_network_of_ones_own_is_named_on_the_command_line(
-    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    run = Path(shutil.copytree(RUN, tmp_path / "run"))
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
     changed(run, "best.json", lambda best: best.update(backbone={"import": "mine:make"}))
     assert main(["predict", str(run), str(images / "a.png")]) == 2
     assert "has a network of your own (mine:make): add --backbone MODULE:FUNCTION" in capsys.readouterr().err
@@ -258,14 +279,18 @@ def test_a_network_of_ones_own_is_named_on_the_command_line(
     assert "cannot be built" in capsys.readouterr().err
 
 
-def test_a_custom_training_has_no_predictions(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]):
-    run = Path(shutil.copytree(RUN, tmp_path / "run"))
+def test_a_custom_training_has_no_predictions(
+    finished: Path, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
     changed(run, "best.json", lambda best: best.update(logits_of=None))
     assert main(["predict", str(run), str(images)]) == 2
     assert "Predictions need to know what the logits mean" in capsys.readouterr().err
 
 
-def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_missing_packages_are_named(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setattr(formats, "NEEDED", {"onnx": ("absent_package", "torch")})
-    assert main(["export", str(RUN), "--onnx"]) == 2
+    assert main(["export", str(finished), "--onnx"]) == 2
     assert "--onnx needs the package absent_package: pip install 'nas_attn[onnx]'." in capsys.readouterr().err
