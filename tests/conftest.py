@@ -19,13 +19,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LONGEST = (
     "test_job.py",
-    "test_study.py",
-    "test_docs.py",
-    "test_backbones_networks.py",
     "test_backbones_everywhere.py",
+    "test_attention_contract.py",
+    "test_timm.py",
+    "test_docs.py",
+    "test_published.py",
+    "test_study.py",
+    "test_backbones_networks.py",
     "test_model_swaps.py",
     "test_report_page.py",
-    "test_published.py",
 )
 """Files that are begun first, so that no worker ends long after the others."""
 

@@ -24,16 +24,29 @@ def checkout(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+LISTING = """
+import nas_attn
+from nas_attn.space.file import available_spaces
+print(nas_attn.__file__, *(path.name for path in available_spaces().values()), sep="\\n")
+"""
+
+
 def spaces_of(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "search_spaces").glob("*.toml"))
 
 
-def test_a_wheel_carries_the_spaces_and_lists_them_from_any_folder(checkout, tmp_path, run_python):
-    wheels, site = tmp_path / "wheels", tmp_path / "site"
-    pip = "-m", "pip", "--disable-pip-version-check"
-    done = run_python(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, checkout)
+def built(run_python, checkout: Path, kind: str, folder: Path) -> Path:
+    """Build a wheel of a kind as pip does, by the hook of the build backend; return its path."""
+    code = f"import hatchling.build; hatchling.build.build_{kind}({str(folder)!r})"
+    done = run_python("-c", code, cwd=checkout)
     assert done.returncode == 0, done.stderr
-    (wheel,) = wheels.glob("nas_attn-*.whl")
+    (wheel,) = folder.glob("nas_attn-*.whl")
+    return wheel
+
+
+def test_a_wheel_carries_the_spaces_and_finds_them_from_any_folder(checkout, tmp_path, run_python):
+    wheels, site = tmp_path / "wheels", tmp_path / "site"
+    wheel = built(run_python, checkout, "wheel", wheels)
     names = zipfile.ZipFile(wheel).namelist()
     assert sorted(Path(name).name for name in names if name.startswith("nas_attn/search_spaces/")) == sorted(
         path.name for path in (checkout / "search_spaces").iterdir()
@@ -43,24 +56,19 @@ def test_a_wheel_carries_the_spaces_and_lists_them_from_any_folder(checkout, tmp
     assert {
         f"nas_attn/space/published/{path.name}" for path in (checkout / "nas_attn/space/published").iterdir()
     } <= set(names)
-    assert run_python(*pip, "install", "--no-deps", "--target", site, wheel).returncode == 0
+    pip = "-m", "pip", "--disable-pip-version-check", "install", "--no-deps", "--no-compile"
+    assert run_python(*pip, "--target", site, wheel).returncode == 0
 
     elsewhere = {"cwd": tmp_path, "env": {"PYTHONPATH": str(site)}}
-    where = run_python("-c", "import nas_attn; print(nas_attn.__file__)", **elsewhere)
-    assert Path(where.stdout.strip()).is_relative_to(site)
-    listed = run_python("-m", "nas_attn", "spaces", **elsewhere)
+    listed = run_python("-c", LISTING, **elsewhere)
     assert (listed.returncode, listed.stderr) == (0, "")
-    first_words = {line.split()[0] for line in listed.stdout.splitlines() if line}
-    assert [name for name in spaces_of(checkout) if name.removesuffix(".toml") not in first_words] == []
+    where, *spaces = listed.stdout.splitlines()
+    assert Path(where).is_relative_to(site)
+    assert spaces == spaces_of(checkout)
 
 
 def test_an_editable_install_copies_nothing_and_sees_an_edit_at_once(checkout, tmp_path, run_python):
-    build = (
-        f"import os, hatchling.build; os.chdir({str(checkout)!r}); hatchling.build.build_editable({str(tmp_path)!r})"
-    )
-    done = run_python("-c", build)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("nas_attn-*.whl")
+    wheel = built(run_python, checkout, "editable", tmp_path)
     with zipfile.ZipFile(wheel) as content:
         (path,) = [name for name in content.namelist() if ".dist-info/" not in name]
         linked = content.read(path).decode().strip()
