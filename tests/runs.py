@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from nas_attn.records import RunRecord, TrialRecord
+from nas_attn.records import RANDOM, RunRecord, TrialRecord
 from nas_attn.run.folder import load_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,10 +112,14 @@ def check_finished(out: Path, **settings: int) -> RunRecord:
     assert len({key for _, key, _ in trained(run.search)}) == wanted["trials"]
     repeated = {name: n for name, n in Counter(trained((*run.confirm, *run.retrain))).items() if n > 1}
     assert not repeated, "nothing that was finished is run again"
-    arms = {row.key for row in run.retrain}
-    assert {(row.key, row.seed) for row in run.retrain if row.state == "complete"} == {
-        (key, 20_000 + index) for key in arms for index in range(wanted["seeds"])
+    seeds = [20_000 + index for index in range(wanted["seeds"])]
+    complete = [row for row in run.retrain if row.state == "complete"]
+    arms = {row.key for row in complete if row.label != RANDOM}
+    assert {(row.key, row.seed) for row in complete if row.label != RANDOM} == {
+        (k, seed) for k in arms for seed in seeds
     }
+    controls = sorted(row.seed for row in complete if row.label == RANDOM)
+    assert controls in (seeds, []), "one random control a seed, unless the space has none of this size"
     assert run.best is not None
     names = {
         "best.json",
@@ -125,6 +129,8 @@ def check_finished(out: Path, **settings: int) -> RunRecord:
         "report.html",
         "trials.csv",
         "arms.csv",
+        "arms",
+        "predictions",
     }
     assert names <= {path.name for path in out.iterdir()}
     assert not list(out.glob("*.part"))

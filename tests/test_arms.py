@@ -109,6 +109,10 @@ def test_an_ablation_is_added_to_a_finished_run_without_training_anything_twice(
     trained = [(task.stage, task.placement.key, task.seed) for task in (*first, *added)]
     assert len(trained) == len(set(trained))
     assert {task.arm for task in added} == {"found #1 without denseblock1", "found #1 without denseblock2"}
+    with stages_in(tmp_path, trials=n_priors + 1, **files) as stages:
+        assert stages.is_finished
+        labels = set(stages.final.note("arms").values())
+    assert {"found #1 without denseblock1", "found #1 without denseblock2"} < labels, "they stay in the report"
 
 
 @pytest.mark.parametrize(("gain", "noise", "word", "n_seeds"), [

@@ -21,8 +21,9 @@ import nas_attn
 from nas_attn.cli.commands import main
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import load_data
-from nas_attn.errors import ConfigError, RunError
+from nas_attn.errors import ConfigError, Interrupted, RunError
 from nas_attn.records import RunRecord
+from nas_attn.report.verdict import verdict
 from nas_attn.run.folder import load_run
 from nas_attn.run.job import search
 from nas_attn.training.loop import accuracy
@@ -87,7 +88,7 @@ def test_test_images_are_read_by_retrainings_only(local_run: RunRecord) -> None:
 
 def test_every_arm_is_there_under_its_name(local_run: RunRecord) -> None:
     labels = {name for row in local_run.retrain for name in str(row.label).split(" = ")}
-    assert labels == {"none", "se everywhere", "cbam everywhere", "found #1"}
+    assert labels == {"none", "se everywhere", "cbam everywhere", "found #1", "random"}
 
 
 def test_a_finished_command_repeated_shows_its_result_and_trains_nothing(
@@ -206,6 +207,30 @@ def test_a_larger_budget_extends_the_run(space: Path, local_run: RunRecord, tmp_
     search(space, out=tmp_path / "run", executor="local", **{**SETTINGS, "trials": 7, "seeds": 3})
     run = check_finished(tmp_path / "run", trials=7, seeds=3)
     assert set(values(run)) >= set(values(local_run)), "what was trained is kept"
+
+
+def test_an_interrupt_while_costs_are_measured_leaves_the_result(
+    space: Path, local_run: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(local_run.folder, out)
+    for name in ("measured.json", "best.json", "report.html"):
+        (out / name).unlink()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nas_attn.run.arm_costs.measure_arms", interrupted)
+        with pytest.raises(Interrupted, match=r"holds the result, and the same command adds the costs\."):
+            search(space, out=out, executor="local", **SETTINGS)
+    run = load_run(out)
+    assert (out / "report.html").exists()
+    assert run.best is not None
+    assert verdict(run).split(".")[0] == verdict(local_run).split(".")[0]
+    assert not run.measured
+    search(space, out=out, executor="local", **SETTINGS)
+    assert load_run(out).measured.keys() == local_run.measured.keys()
 
 
 def test_a_second_live_driver_is_refused(space: Path, tmp_path: Path) -> None:

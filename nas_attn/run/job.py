@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_attn.errors import Interrupted
-from nas_attn.executors.base import RESUMABLE, Executor
+from nas_attn.executors.base import Executor
 from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import Allocation
 from nas_attn.files import write_json
@@ -91,7 +91,7 @@ def run(request: Request, display: Display) -> RunRecord:
 
 
 def _finish(request: Request, folder: RunFolder, executor: Executor, display: Display, interrupts: Interrupts) -> None:
-    """Run the unfinished trials, measure the arms, export the winner and write the report."""
+    """Run the unfinished trials, write the result, measure the arms, and complete the result."""
     with _OpenLedger(request, folder, display) as ledger:
         # A finished run shows its result without starting the executor, so its ledger is opened first.
         if folder.best.exists() and ledger.stages.is_finished and _outputs_current(ledger.stages, folder):
@@ -101,12 +101,20 @@ def _finish(request: Request, folder: RunFolder, executor: Executor, display: Di
         if stages.error is not None:
             _report(folder, display)
             raise stages.error
+        _write_result(request, stages, folder, display, folder.read_measured().newest())
         display.stage("measure")
         measured = _measured(request, stages, folder, allocation, interrupts)
-        display.stage("export")
-        from nas_attn.run.export import export
+        _write_result(request, stages, folder, display, measured)
 
-        export(request, stages, folder, measured)
+
+def _write_result(
+    request: Request, stages: Stages, folder: RunFolder, display: Display, measured: Mapping[str, Attempt]
+) -> None:
+    """Export the arms and write the report: once before their costs are measured, and again with them."""
+    display.stage("export")
+    from nas_attn.run.export import export
+
+    export(request, stages, folder, measured)
     _report(folder, display)
 
 
@@ -205,7 +213,10 @@ def _measured(
     try:
         return measure_arms(request, stages, folder, allocation, interrupts)
     except KeyboardInterrupt:
-        raise Interrupted(RESUMABLE) from None
+        raise Interrupted(
+            f"Interrupted while the costs of the arms were measured: {folder.report} holds the result, and the same "
+            "command adds the costs."
+        ) from None
 
 
 def _kept(request: Request) -> Artifact:

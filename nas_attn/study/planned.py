@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nas_attn.answer import names_in
 from nas_attn.placement import Placement
-from nas_attn.records import Artifact, Outcome, Stage, Task, TrialRecord
+from nas_attn.records import FOUND, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import Ledger
 from nas_attn.study.sampling import MAX_CRASHES
@@ -61,10 +62,17 @@ class PlannedRuns:
         self._queue = deque([*fresh, *self._queue] if first else [*self._queue, *fresh])
 
     def name_arms(self, labels: Mapping[str, str]) -> None:
-        """Store the labels of the arms by placement key; the winner may change when a run is extended."""
-        if labels != self._labels:
-            self._labels = dict(labels)
-            self._ledger.set_note("arms", self._labels)
+        """Store the labels of the arms by placement key.
+
+        Arms that an earlier session asked for keep theirs, unless another placement has become `found #1`.
+        """
+        if not self._labels:
+            self._labels = self._ledger.note("arms")
+        found = [_found_in(names) for names in (self._labels, labels)]
+        known = {**self._labels, **labels} if found[0] in (None, found[1]) else dict(labels)
+        if known != self._labels:
+            self._labels = known
+            self._ledger.set_note("arms", known)
 
     def note(self, name: str) -> dict[str, Any]:
         """Return a note of the ledger, or an empty one."""
@@ -140,3 +148,8 @@ class PlannedRuns:
             or row.cause in ("oom", "nan")
             or (row.cause == "error" and row.number >= self._first_number)
         }
+
+
+def _found_in(labels: Mapping[str, str]) -> str | None:
+    """Return the key of the placement that is called `found #1`, or None."""
+    return next((key for key, label in labels.items() if FOUND in names_in(label)), None)

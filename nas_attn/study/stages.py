@@ -235,7 +235,7 @@ class Stages:
                 self._n_judged = n_done
                 self._judge()
         labels = {placement.key: label for label, placement in self.arms()}
-        self.final.name_arms(labels | {placement.key: RANDOM for placement in self.controls()})
+        self.final.name_arms(labels | dict.fromkeys((placement.key for placement in self.controls()), RANDOM))
 
     def _judge(self) -> None:
         """Compare the arms over their finished retrainings, and plan more seeds where `--seeds auto` asks for them.
