@@ -184,6 +184,11 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path, old, new, message):
     refuse(write(tmp_path, (old, new)), message)
 
 
+def test_a_key_outside_all_tables_is_named_with_the_file_alone(tmp_path):
+    path = write(tmp_path, ('"A test"', "3"))
+    refuse(path, f"'title' in {path} ")
+
+
 def test_broken_toml_names_its_line(tmp_path):
     with pytest.raises(SpaceError, match=r"mine\.toml must be TOML, but is not: expected .*line 9"):
         SearchSpace.load(write(tmp_path, ("[[sites]]", "[[sites]")))
