@@ -42,29 +42,33 @@ def balanced_accuracy(predicted: NDArray[Any], targets: NDArray[Any]) -> Values:
 def macro_f1(predicted: NDArray[Any], targets: NDArray[Any]) -> Values:
     """Return contributions to the mean F1 over the classes that have images.
 
-    F1 of a class is 2 TP / (images of the class + images predicted as it); its gradient gives each image's influence.
-
     Shape: (n, N) and (N,).
     """
     predicted = _checked(predicted, targets)
     classes = np.unique(targets)
-    result = np.zeros(predicted.shape)
-    for one in classes:
-        true, said = (targets == one).astype(np.float64), (predicted == one).astype(np.float64)
-        both, either = 2.0 * true * said, true + said
-        f1 = both.sum(1, keepdims=True) / either.sum(1, keepdims=True)
-        result += (f1 + (both - f1 * either) / either.mean(1, keepdims=True)) / len(classes)
-    return result
+    return np.asarray(sum(f1(predicted == one, targets == one) for one in classes) / len(classes))
+
+
+def f1(predicted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> Values:
+    """Return contributions to the F1 of one class or label that some image has.
+
+    F1 is 2 TP / (positive images + images predicted as positive); its gradient gives each image's influence.
+
+    Shape: (n, N) and (N,).
+    """
+    true, said = positive.astype(np.float64), predicted.astype(np.float64)
+    both, either = 2.0 * true * said, true + said
+    value = both.sum(1, keepdims=True) / either.sum(1, keepdims=True)
+    return np.asarray(value + (both - value * either) / either.mean(1, keepdims=True))
 
 
 def mean_roc_auc(scores: NDArray[Any], targets: NDArray[Any]) -> Values:
     """Return contributions to the mean ROC AUC over the labels that some but not all images have.
 
     A positive image contributes the share of the negatives that it is ranked above, a negative image the share of the
-    positives above it; equal scores count one half, by midranks.
+    positives above it; equal scores count one half.
 
-    Source: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988); the midranks of Sun and Xu, IEEE Signal Processing
-    Letters 21 (2014).
+    Source: DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988).
 
     Args:
         targets: 0 or 1 for each label, (N, K); or one class per image, (N,), each class against all others.
@@ -84,17 +88,21 @@ def mean_roc_auc(scores: NDArray[Any], targets: NDArray[Any]) -> Values:
 
 def _roc_auc(scores: Values, positive: NDArray[np.bool_]) -> Values:
     """Return the contributions of one label. Shape: (n, N) and (N,) -> (n, N)."""
-    from scipy.stats import rankdata  # on use: a tenth of a second
-
     n_images, n_positive = len(positive), int(positive.sum())
-    ranks = rankdata(scores, axis=1)
-    above = np.empty_like(ranks)  # of each image: the share of the other kind that it is ranked rightly against
-    n_negative = n_images - n_positive
-    above[:, positive] = (ranks[:, positive] - rankdata(scores[:, positive], axis=1)) / n_negative
-    above[:, ~positive] = 1.0 - (ranks[:, ~positive] - rankdata(scores[:, ~positive], axis=1)) / n_positive
+    above = np.empty_like(scores)  # of each image: the share of the other kind that it is ranked rightly against
+    for row, one in zip(above, scores, strict=True):
+        row[positive] = _share_below(one[positive], one[~positive])
+        row[~positive] = 1.0 - _share_below(one[~positive], one[positive])
     auc = above[:, positive].mean(1, keepdims=True)
-    sizes = np.where(positive, n_positive, n_negative)
+    sizes = np.where(positive, n_positive, n_images - n_positive)
     return np.asarray(auc + (above - auc) * n_images / sizes)
+
+
+def _share_below(scores: Values, others: Values) -> Values:
+    """Return the share of `others` below each score; equal ones count one half."""
+    ranked = np.sort(others)
+    below = ranked.searchsorted(scores, "left") + ranked.searchsorted(scores, "right")
+    return np.asarray(below / (2.0 * len(ranked)))
 
 
 def _checked(predicted: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
