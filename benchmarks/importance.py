@@ -12,9 +12,10 @@ by one; `search` is the default search on the simulated values, with its priors,
 Worlds (units: points; a training's sd is 0.6): `drawn` effects of sd 0.3, one half of the variance common to a site;
 `site` +1.0 at one site with every attention; `cell` +1.0 at one site with one attention; `nothing`; `prior` draws every
 variance from the model's prior; `options` as `drawn`, but the two values of an attention's option differ at each site,
-by a normal number of sd 0.4, so that the effect is their middle. `wrong` is the share of frames whose sign is not the
-truth's, zero included; `any wrong` that of tables with one; `top` that of the true site with the largest effect having
-the largest estimate; `needed` the median number of trials asked for where they are too few.
+by a normal number of sd 0.4, so that the effect is their middle. Bias is the mean error of all effects. `wrong` is the
+share of frames whose sign is not the truth's, zero included; `any wrong` that of tables with one; `top` that of tables
+whose first site, by the sum of squares, is the true one; `needed` the median number of trials asked for where there are
+too few.
 """
 
 from __future__ import annotations
@@ -216,7 +217,10 @@ def measures(cells: Sequence[Cell], truth: Truth) -> dict[str, list[float]]:
     true = [truth[cell.site, cell.attention] for cell in cells]
     errors = [cell.mean - value for cell, value in zip(cells, true, strict=True)]
     framed = [(cell.mean, value) for cell, value in zip(cells, true, strict=True) if cell.is_framed]
-    largest = max(truth, key=lambda key: abs(truth[key]))[0]
+    true_squares: dict[str, float] = defaultdict(float)
+    for (site, _), value in truth.items():
+        true_squares[site] += value**2
+    largest = max(true_squares, key=lambda site: true_squares[site])
     found = {
         "bias": [fmean(errors)],
         "rmse": [math.sqrt(fmean(error**2 for error in errors))],
@@ -230,7 +234,10 @@ def measures(cells: Sequence[Cell], truth: Truth) -> dict[str, list[float]]:
         "any wrong": [float(any(mean * value <= 0.0 for mean, value in framed))],
     }
     if any(truth.values()):
-        found["top"] = [float(max(cells, key=lambda cell: abs(cell.mean)).site == largest)]
+        squares: dict[str, float] = defaultdict(float)
+        for cell in cells:
+            squares[cell.site] += cell.mean**2
+        found["top"] = [float(max(squares, key=lambda site: squares[site]) == largest)]
     return found
 
 

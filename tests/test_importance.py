@@ -14,6 +14,7 @@ from synthetic_run import FAMILIES, densenet_table, everywhere, make_run
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import RunRecord
 from nas_attn.report.importance import (
+    Effect,
     Observation,
     SiteEffects,
     effects_of,
@@ -270,13 +271,21 @@ def test_trials_that_allow_no_estimate_have_no_effects(rows, n_trials):
     assert heat_map(found) is None
 
 
+def test_sites_are_ranked_by_all_their_effects():
+    def effect(site: str, name: str, mean: float) -> Effect:
+        return Effect((site,), name, mean, mean - 1.0, mean + 1.0, False, 3)
+
+    found = SiteEffects((effect("a", "se", -0.5), effect("b", "eca", 0.4), effect("b", "se", 0.45)), 9, 9)
+    assert [(one.sites, one.mean) for one in found.leaders] == [(("b",), 0.45), (("a",), -0.5)]
+
+
 def test_heat_map_has_a_cell_for_every_effect_and_the_largest_is_the_strongest():
     found = effects_of(make_run(n_trials=60))
     heat = heat_map(found)
     cells = {cell.effect: cell for row in heat.rows for cell in row.cells if cell.effect is not None}
     assert set(cells) == set(found.effects)
     assert heat.attentions == tuple(sorted(FAMILIES))
-    assert cells[found.leaders[0]].strength == 1.0
+    assert max(cell.strength for cell in cells.values()) == cells[found.leaders[0]].strength == 1.0
     assert all((cell.sign == "up") == (effect.mean > 0.0) for effect, cell in cells.items())
 
 
@@ -285,7 +294,7 @@ def test_page_frames_what_is_clear_and_says_how_many_effects_are():
     assert (
         "<strong>2 of 20 effects are clear: all their signs are right with 95 % probability.</strong> They are" in page
     )
-    assert re.search(r"framed\. The largest is se at denseblock2, \+\d\.\d\d points\. Each cell", page)
+    assert re.search(r"framed\. The site that matters most is denseblock2 \(se: \+\d\.\d\d points\)\. Each cell", page)
     assert re.findall(r'<td class="up clear".*title="(.*?):', page) == ["se at denseblock2", "cbam at transition2"]
     assert re.search(r"deviations: \d\.\d\d points for a trial's noise, \d\.\d\d points for the effects\.", page)
 

@@ -105,11 +105,12 @@ class SiteEffects:
 
     @property
     def leaders(self) -> tuple[Effect, ...]:
-        """The effect with the largest mean, up or down, of each site; the largest first."""
-        strongest: dict[tuple[str, ...], Effect] = {}
+        """The largest effect, up or down, of each site; sites in the order of their effects' sum of squares."""
+        by_site: dict[tuple[str, ...], list[Effect]] = {}
         for effect in self.effects:
-            strongest[effect.sites] = max(strongest.get(effect.sites, effect), effect, key=_size)
-        return tuple(sorted(strongest.values(), key=_size, reverse=True))
+            by_site.setdefault(effect.sites, []).append(effect)
+        ranked = sorted(by_site.values(), key=lambda own: -math.hypot(*(effect.mean for effect in own)))
+        return tuple(max(own, key=_size) for own in ranked)
 
 
 def _size(effect: Effect) -> float:
