@@ -58,10 +58,10 @@ class Target(Strict):
         tuple[str, ...],
         Rule(
             strict=False,
-            description="A published network in the same backbone to compare with (see `nas-attn published`); "
-            "repeatable.",
+            description="A further arm of the comparison: a published network in the same backbone (see `nas-attn "
+            "published`), each attention in the last stage only, or the placement of a JSON file; repeatable.",
         ),
-        Setting(SPACE, metavar="published:NAME", unset="none"),
+        Setting(SPACE, metavar="published:NAME|last-stage|FILE", unset="none"),
     ] = ()
     train: Annotated[
         str | None,

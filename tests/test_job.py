@@ -96,6 +96,11 @@ def test_a_finished_command_repeated_shows_its_result_and_trains_nothing(
 ) -> None:
     assert repeat(command(space, local_run.folder)) == 0
     assert "report.html" in capsys.readouterr().out
+    assert repeat([*command(space, local_run.folder), "--dry-run"]) == 0
+    preview = " ".join(capsys.readouterr().out.split())
+    assert "which is finished: it has 5 search, 4 confirm and " in preview
+    assert repeat([*command(space, local_run.folder, batch_size=32), "--dry-run"]) == 0
+    assert "Refused: The run " in capsys.readouterr().out
     assert values(load_run(local_run.folder)) == values(local_run)
 
 

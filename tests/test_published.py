@@ -351,7 +351,8 @@ def test_a_published_network_is_an_arm_of_the_comparison(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
-        ("cbam_resnet50", "'--arm' must be published:NAME, such as published:cbam_resnet50, but got cbam_resnet50"),
+        ("cbam_resnet50", "'--arm' must be published:NAME, last-stage or the path of a JSON file .*, but got cbam_re"),
+        ("none.json", r"'--arm' names the file none\.json, but there is none\."),
         ("published:cbam_resnet81", "Unknown published network 'cbam_resnet81': did you mean 'cbam_resnet18'"),
         (
             "published:cbam_resnet18",
@@ -373,4 +374,24 @@ def test_an_arm_counts_in_the_plan_and_equal_ones_once(tmp_path: Path) -> None:
     space.write_text(SPACE)
     words = ("published:cbam_mini_xception", "published:cbam_mini_xception")
     requests = [bind(read_settings({"space": space, **RUN, "arm": arms})) for arms in ((), words)]
-    assert [runs_and_epochs(request)["retrain"][0] for request in requests] == [3 * 2, 4 * 2]
+    assert [runs_and_epochs(request)["retrain"][0] for request in requests] == [4 * 2, 5 * 2], "one arm is random"
+
+
+def test_a_file_and_the_last_stage_are_arms(tmp_path: Path) -> None:
+    space, file = tmp_path / "space.toml", tmp_path / "mine.json"
+    space.write_text(SPACE.replace('["stage4.block1.branch"]', '["stage*.block1.branch"]'))
+    placement = {"stage2.block1.branch": {"name": "eca", "kernel_size": 3}}
+    for content in (placement, {"placement": placement, "digest": "of a model file"}):
+        file.write_text(json.dumps(content))
+        request = bind(read_settings({"space": space, **RUN, "arm": [str(file), "last-stage"]}))
+        assert list(request.arms) == ["mine", "se in the last stage"]
+        assert list(request.arms["mine"]) == ["stage2.block1.branch"]
+        assert list(request.arms["se in the last stage"]) == ["stage4.block1.branch"]
+    for content, message in (("{", "must be a JSON file with a placement"), ("[1]", "must have a placement, site")):
+        file.write_text(content)
+        with pytest.raises(Refused, match=message):
+            read_settings({"space": space, **RUN, "arm": str(file)})
+    shared = tmp_path / "shared.toml"
+    shared.write_text(SPACE.replace('["stage4.block1.branch"]', '["stage*.block1.branch"]\nshare = "all"'))
+    with pytest.raises(Refused, match=r"^'--arm last-stage' needs a decision on the last stage alone"):
+        bind(read_settings({"space": shared, **RUN, "arm": "last-stage"}))

@@ -12,13 +12,20 @@ from rich.text import Text
 
 from nas_attn.backbones.catalog import BACKBONES, plugged_entry
 from nas_attn.data.dataset import Images, load_data
+from nas_attn.errors import RunError
 from nas_attn.executors.resources import Allocation, local_allocation
 from nas_attn.model.build import build
 from nas_attn.placement import Placement
-from nas_attn.report.words import duration
+from nas_attn.records import BARE, FOUND, Stage
+from nas_attn.report.tables import measured
+from nas_attn.report.words import duration, listed
+from nas_attn.run.folder import RunFolder, load_run
+from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request
 from nas_attn.study.stages import CONFIRM_SEEDS, first_seeds
 from nas_attn.training.loop import train
+
+STAGES: tuple[Stage, ...] = ("search", "confirm", "retrain")
 
 _STEPS, _ROUNDS = 2, 3
 
@@ -156,6 +163,7 @@ def _lines(request: Request, allocation: Allocation, probes: list[Probe]) -> lis
     lines += [facts.in_words] if facts is not None else []
     lines += list(request.notes)
     lines += [f"{name.capitalize()}: {runs} runs of {_epochs(epochs)}." for name, (runs, epochs) in stages.items()]
+    lines += _arms(request)
     lines.append(f"Workers: {allocation}.")
     steps = [probe.seconds_per_step for probe in probes if probe.seconds_per_step is not None]
     if facts is not None and steps:
@@ -169,5 +177,34 @@ def _lines(request: Request, allocation: Allocation, probes: list[Probe]) -> lis
     lines.append(
         f"Memory: up to {memory:,.0f} MiB of tensors for {allocation.workers} trials at a time, plus the processes."
     )
-    lines.append(f"Run folder: {settings.out}. Nothing was started.")
-    return lines
+    return [*lines, *_done(request), "Nothing was started."]
+
+
+def _arms(request: Request) -> list[str]:
+    """Return the arms in one line, and in another what can be added to them."""
+    budget = request.settings.budget
+    names = [FOUND, BARE, *(f"{name} everywhere" for name in request.bound.attentions), *request.arms]
+    controls = f"; {budget.controls} random placements of the size of {FOUND} as one arm" if budget.controls else ""
+    more = {
+        "--ablate": budget.ablate,
+        "--seeds auto": budget.seeds == "auto",
+        "--arm last-stage": any("in the last stage" in label for label in request.arms),
+    }
+    missing = [option for option, is_on in more.items() if not is_on]
+    asked = [f"A finished run can be extended by {listed(missing)}."] if missing else []
+    return [f"Arms: {', '.join(names)}{controls}.", *asked]
+
+
+def _done(request: Request) -> list[str]:
+    """Return what the run folder has already; a folder of another search is refused in its sentence."""
+    folder = RunFolder(request.settings.out)
+    try:
+        folder.refuse_foreign(describe_run(request))
+        if not folder.config.exists():
+            return [f"Run folder: {folder.path}, which is new."]
+        run = load_run(folder.path)
+    except RunError as error:
+        return [f"Refused: {error}"]
+    counts = [f"{len(measured(getattr(run, stage))):,} {stage}" for stage in STAGES]
+    state = "is finished" if run.best is not None else "is not finished"
+    return [f"Run folder: {folder.path}, which {state}: it has {listed(counts)} trials; only the rest is trained."]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,14 +20,12 @@ from nas_attn.errors import ConfigError, SpaceError, unknown
 from nas_attn.files import file_digest
 from nas_attn.placement import Placement, Shape
 from nas_attn.records import LogitsOf
+from nas_attn.run.arms import MakeArms, read_arms
 from nas_attn.run.tables import RECORDS
 from nas_attn.space.bound import BoundSpace
-from nas_attn.space.published import Published, load_published
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.training.context import load_train
 from nas_attn.validation import Model, fields_of, validate
-
-_ARM = "published:"
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Settings:
         data: The images; None if a custom training reads its own.
         shape: Stated by the caller if there is no data; its `num_classes` is the number of classes.
         train: Custom training, as a callable or as `module:function`; None for the built-in one.
-        arms: Published networks to compare with, in addition to the usual arms.
+        arms: What makes the arms to compare with in addition to the usual ones.
     """
 
     space: SearchSpace
@@ -50,7 +48,7 @@ class Settings:
     resources: Resources
     out: Path
     train: Callable[..., float] | str | None = None
-    arms: tuple[Published, ...] = ()
+    arms: tuple[MakeArms, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
         resources=_validated(Resources, stated),
         out=Path(stated.get("out") or Path("runs") / _run_name(space, data, train)),
         train=train,
-        arms=_arms(stated.get("arm", ()), space),
+        arms=read_arms(stated.get("arm", ()), space),
     )
 
 
@@ -175,7 +173,7 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     table = site_table(settings.space.backbone, **vars(shape))
     engine = settings.engine
     bound = settings.space.bind(table, max_params=engine.max_params, max_macs=engine.max_macs)
-    arms = {f"{_ARM}{network.name}": bound.resolve(network.placement(table)) for network in settings.arms}
+    arms = {label: placement for make in settings.arms for label, placement in make(bound).items()}
     notes += [table.stacking] if table.stacking else []
     weights = _weights(settings, shape, facts, notes)
     return Request(settings, bound, shape, facts, tuple(notes), arms, weights)
@@ -205,26 +203,6 @@ def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: l
     _, fit = start_backbone(spec, file, shape, seed=0, class_names=names)
     notes += [f"Initial weights of the backbone: {file}.", *fit]
     return {"file": str(file), "sha256": file_digest(file)}
-
-
-def _arms(requested: str | Sequence[str], space: SearchSpace) -> tuple[Published, ...]:
-    """Return the published networks requested as arms, each once.
-
-    Raises: ConfigError or SpaceError for a malformed name, an unknown network, or one in a different backbone.
-    """
-    labels = dict.fromkeys([requested] if isinstance(requested, str) else requested)
-    for label in labels:
-        if not label.startswith(_ARM):
-            raise ConfigError(f"'--arm' must be {_ARM}NAME, such as {_ARM}cbam_resnet50, but got {label}.")
-    networks = tuple(load_published(label.removeprefix(_ARM)) for label in labels)
-    backbone = space.backbone.get("name", space.backbone.get("import"))
-    for network in networks:
-        if network.backbone["name"] != backbone:
-            raise SpaceError(
-                f"An arm must be in the space's backbone, but '{network.name}' is in '{network.backbone['name']}' and "
-                f"{space.where} in '{backbone}'."
-            )
-    return networks
 
 
 def _shape(stated: Mapping[str, Any], space: SearchSpace) -> Shape:

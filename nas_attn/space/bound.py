@@ -99,6 +99,15 @@ class BoundSpace:
         """
         return self._with(name, self.decisions)
 
+    def in_last_stage(self, name: str) -> Placement:
+        """Return the placement with one attention in the last stage only, with the options nearest to the defaults.
+
+        It is empty if a decision shares the last stage with another one.
+
+        Raises: SpaceError that names the nearest attention of the space.
+        """
+        return self._with(name, self._in_last_stage(name))
+
     def priors(self) -> list[tuple[str, Placement]]:
         """Return the placements to try first with their labels; each is distinct and within the limits.
 
@@ -107,9 +116,7 @@ class BoundSpace:
         """
         labelled = [("none", NONE)]
         labelled += [(f"{name} everywhere", self.everywhere(name)) for name in self.attentions]
-        for name in self.attentions:
-            last = self._in_last_stage(name)
-            labelled += [(f"{name} in the last stage", self._with(name, last))] if last else []
+        labelled += [(f"{name} in the last stage", self.in_last_stage(name)) for name in self.attentions]
         first: dict[str, tuple[str, Placement]] = {}
         for label, placement in labelled:
             if self.check(placement) is None:
