@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from nas_attn.answer import Answer, Sample, judge, named, read_looks, sample_of, take_look
@@ -174,6 +175,10 @@ class Stages:
 
     def fixed_arms(self) -> list[tuple[str, Placement]]:
         """Return the arms that need no search: none, each attention of the space everywhere, and the requested ones."""
+        return list(self._fixed_arms)
+
+    @cached_property
+    def _fixed_arms(self) -> list[tuple[str, Placement]]:
         names = dict.fromkeys(name for rule in self._bound.space.sites for name in rule.attentions)
         everywhere = [(f"{name} everywhere", self._bound.everywhere(name)) for name in names]
         return [(BARE, NONE), *everywhere, *self._more_arms.items()]
