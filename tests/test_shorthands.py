@@ -116,6 +116,13 @@ def test_last_lies_before_the_pooling_to_a_pixel():
     assert _names("last", own_table(own.wrap(own.Block(8, 8)), **SMALL)) == ["1"]
 
 
+def test_the_listing_has_every_kind_that_a_block_may_have_and_what_the_network_lacks_is_left_out():
+    listed = [name for name in shorthands_of(_catalogue("resnet50")) if name.startswith("every block")]
+    kinds = ("pre", "conv", "hidden", "branch", "shortcut", "merge")
+    assert sorted(listed) == sorted(["every block", *(f"every block.{kind}" for kind in kinds)])
+    assert [name for name in shorthands_of(_catalogue("lenet")) if name.startswith("every block")] == ["every block"]
+
+
 def test_last_lies_behind_a_pooling_that_larger_maps_follow():
     before, pool, behind = (
         make_site("a", 8, 4, "s"),
