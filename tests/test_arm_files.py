@@ -117,6 +117,13 @@ def test_what_cannot_be_loaded_is_refused_in_one_sentence(run: Path, path: str, 
         load_model(run / path, arm=arm)
 
 
+def test_a_run_without_its_arms_says_how_to_get_them(run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(run, tmp_path / "moved", ignore=shutil.ignore_patterns("arms"))
+    assert load_model(moved).placement == NONE
+    with pytest.raises(FileError, match=r"arms must hold the networks of the arms, but is empty: delete .*best\.json"):
+        load_model(moved, arm="found #1")
+
+
 def test_an_unfinished_run_has_no_model_yet() -> None:  # no database is opened
     with pytest.raises(FileError, match=r"interrupted has no best\.json: it is no run, or its search has not finished"):
         load_model(OLD / "interrupted")

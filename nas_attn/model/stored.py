@@ -95,6 +95,11 @@ def _of_run(run: Path, arm: str | None) -> StoredModel:
     if arm is None:
         return _beside(best, described)
     files = {name: file for label, file in arm_files(run).items() for name in (*names_of(label), label)}
+    if not files:
+        raise FileError(
+            f"{run / ARMS} must hold the networks of the arms, but is empty: delete {best}, and the search's command "
+            "writes both again without any training."
+        )
     if arm not in files:
         raise _unknown_arm(arm, files, run)
     return _beside(files[arm], read_model_file(files[arm]))
