@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas_attn.answer import names_in
 from nas_attn.errors import FileError, first_line, unknown
 from nas_attn.model.description import ModelFile, read_model_file
 from nas_attn.placement import Placement
@@ -73,15 +74,6 @@ def arm_files(run: Path) -> dict[str, Path]:
     return {read_model_file(file).arm or file.stem: file for file in files}
 
 
-def names_of(label: str) -> tuple[str, ...]:
-    """Return the names in an arm's label.
-
-    >>> names_of("found #1 = se everywhere")
-    ('found #1', 'se everywhere')
-    """
-    return tuple(label.split(" = "))
-
-
 def _of_run(run: Path, arm: str | None) -> StoredModel:
     best = run / BEST
     if not best.is_file():
@@ -94,7 +86,7 @@ def _of_run(run: Path, arm: str | None) -> StoredModel:
         return _of_old_run(best, described, arm)
     if arm is None:
         return _beside(best, described)
-    files = {name: file for label, file in arm_files(run).items() for name in (*names_of(label), label)}
+    files = {name: file for label, file in arm_files(run).items() for name in (*names_in(label), label)}
     if not files:
         raise FileError(
             f"{run / ARMS} must hold the networks of the arms, but is empty: delete {best}, and the search's command "
@@ -108,7 +100,7 @@ def _of_run(run: Path, arm: str | None) -> StoredModel:
 def _of_old_run(best: Path, described: ModelFile, arm: str | None) -> StoredModel:
     """Return an arm of a run of version 0.1.0."""
     run = best.parent
-    rows = {name: row for row in _old_arms(run) for name in (*names_of(row[0]), row[0])}
+    rows = {name: row for row in _old_arms(run) for name in (*names_in(row[0]), row[0])}
     wanted = arm if arm is not None else described.recommended or BARE
     if wanted in rows:
         label, placement, weights = rows[wanted]
@@ -153,7 +145,7 @@ def _about(file: Path, described: ModelFile) -> str:
     arm, recommended = described.arm, described.recommended
     label = f"arm '{arm}'" if arm else "model"
     if arm and recommended:
-        label += " (recommended)" if recommended in (*names_of(arm), arm) else f" (its run recommends '{recommended}')"
+        label += " (recommended)" if recommended in (*names_in(arm), arm) else f" (its run recommends '{recommended}')"
     placement = described.placement
     sites = ", ".join(f"{attention.get('name')} at {site}" for site, attention in placement.items())
     if len(placement) > MOST_SHOWN:
@@ -168,4 +160,4 @@ def _is_rejected(described: ModelFile) -> bool:
 
 
 def _unknown_arm(arm: str, known: Iterable[str], run: Path) -> FileError:
-    return FileError(unknown("arm", arm, {name for label in known for name in names_of(label)}, str(run)))
+    return FileError(unknown("arm", arm, {name for label in known for name in names_in(label)}, str(run)))

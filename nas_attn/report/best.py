@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nas_attn.model.stored import arm_files, names_of
+from nas_attn.model.stored import arm_files
 from nas_attn.placement import Placement
 from nas_attn.records import RunRecord
 from nas_attn.report.tables import Arm, arms_of
@@ -65,7 +65,7 @@ def _record(arm: Arm, recommended: str) -> dict[str, Any]:
     summary = arm.summary
     return {
         "arm": arm.label,
-        "recommended": recommended in (arm.label, *names_of(arm.label)),
+        "recommended": recommended in (arm.label, *arm.names),
         "mean": summary.mean if summary else None,
         "sd": summary.sd if summary else None,
         "interval": list(summary.interval) if summary and summary.interval else None,
