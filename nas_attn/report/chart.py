@@ -94,7 +94,7 @@ class Chart:
     def _saved(self, kind: str, **options: Any) -> bytes:
         with style(), BytesIO() as file:
             self.figure.savefig(file, format=kind, facecolor=LIGHT["paper"], **options)
-            self.figure.set_layout_engine("none")  # the next file has the same layout
+            self.figure.set_layout_engine(None)  # the next file has the same layout, without a draw to find it
             return file.getvalue()
 
     def inline(self) -> list[Markup]:
