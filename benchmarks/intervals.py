@@ -1,6 +1,6 @@
 """Coverage of the intervals of an arm's share and of the difference of two arms, in simulations with known truth.
 
-Run: `python benchmarks/intervals.py [--draws 10000] [--seeds 3 5 10 20] [--images 500 1258 10000]`, about 10 minutes on
+Run: `python benchmarks/intervals.py [--draws 10000] [--seeds 3 5 10 20] [--images 500 1258 10000]`, about 13 minutes on
 one quiet core. `--predictions FOLDER` draws seeds and images from the predictions of a run instead; the arm's mean over
 all of them is then the truth (where few seeds are stored, a draw repeats some, which all intervals suffer from).
 
