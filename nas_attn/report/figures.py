@@ -16,6 +16,8 @@ from nas_attn.placement import NONE
 from nas_attn.records import FOUND, RunRecord
 from nas_attn.report.chart import COLUMN, Chart, style
 from nas_attn.report.drawing import network_chart
+from nas_attn.report.evidence import drawn_of, learning_curves
+from nas_attn.report.evidence_figures import evidence_charts
 from nas_attn.report.importance import Heat, effects_of, heat_map, searched_sites
 from nas_attn.report.marks import ENDED, SHAPES, Colours, Mark, arm_marks, history_marks, trial_marks
 from nas_attn.report.palette import LIGHT, VERDICTS
@@ -57,6 +59,7 @@ def _charts(run: RunRecord) -> Iterator[Chart]:
     }
     if any(panels.values()):
         yield cost_chart(panels, colours, scale)
+    yield from evidence_charts(*drawn_of(run), learning_curves(run), colours, scale)
     if run.search:
         yield history_chart(history_of(run.search), colours, scale)
     heat = heat_map(effects_of(run))
@@ -101,28 +104,68 @@ class _Strips:
         self.figure, grid = _new_figure(0.55 + _height_of(labels, 0.24))
         self.axes, self.labels, self.write, self.factor = grid[0][0], labels, write, factor
         self.titles: dict[str, list[str]] = {}
+        self._reach: list[tuple[float, float, float]] = []
 
     def add(self, by_seed: Mapping[int, float], summary: Summary, colour: str) -> None:
         """Draw one sample below the ones before it."""
         row, group = len(self.titles), f"seeds-{len(self.titles)}"
-        if summary.interval is not None:
-            ends = [end * self.factor for end in summary.interval]
+        ends = [end * self.factor for end in summary.interval or ()]
+        if ends:
             self.axes.plot(ends, [row, row], color=LIGHT[colour], lw=1.6, alpha=0.55)
         values = [value * self.factor for value in by_seed.values()]
-        self.axes.plot(
-            values, [row] * len(values), "o", ms=3, color=LIGHT[colour], alpha=0.45, mew=0, gid=group, clip_on=False
-        )
+        self.axes.plot(values, [row] * len(values), "o", ms=3, color=LIGHT[colour], alpha=0.45, mew=0, gid=group)
+        self._reach.append((min(*values, *ends, values[0]), summary.mean * self.factor, max(*values, *ends, values[0])))
         self.titles[group] = [minus(f"seed {seed}: {self.write(value)}") for seed, value in by_seed.items()]
         self.axes.plot([summary.mean * self.factor], [row], "|", ms=9, mew=1.6, color=LIGHT[colour])
 
     def finished(self, name: str, alt: str, x_label: str) -> Chart:
         """Return the figure with its axes labelled."""
         self.axes.set_ylim(len(self.labels) - 0.4, -0.6)
+        low, high = usual_range(self._reach)
+        margin = 0.06 * (high - low) or 0.5
+        self.axes.set_xlim(low - margin, high + margin)
+        for row, (_, mean, _) in enumerate(self._reach):
+            if not low <= mean <= high:
+                self._point_at(row, mean, is_right=mean > high)
         _label_rows(self.axes, self.labels)
         self.axes.spines["left"].set_visible(False)
         self.axes.grid(axis="x")
         self.axes.set_xlabel(x_label)
         return Chart(name, alt, self.figure, self.titles)
+
+    def _point_at(self, row: int, mean: float, *, is_right: bool) -> None:
+        """Write the mean of a row that lies beyond the axis, with an arrow to its side."""
+        text = minus(self.write(mean / self.factor))
+        x, align = (1.0, "right") if is_right else (0.0, "left")
+        arrow = f"{text} \N{RIGHTWARDS ARROW}" if is_right else f"\N{LEFTWARDS ARROW} {text}"
+        self.axes.annotate(
+            arrow, (x, row), xycoords=("axes fraction", "data"), ha=align, va="center", fontsize=6, color=LIGHT["muted"]
+        )
+
+
+def usual_range(reach: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """Return the ends of an axis that shows the rows that lie together; up to a third of them may lie outside.
+
+    A row is left out only if the axis without it is less than a third as long, so that outliers do not squeeze the
+    others.
+
+    Args:
+        reach: Lowest value, mean and highest value of each row; at least one.
+
+    >>> usual_range([(1.0, 1.5, 2.0), (1.2, 1.4, 1.9), (1.1, 1.6, 1.8), (30.0, 60.0, 90.0)])
+    (1.0, 2.0)
+    """
+    middle = sorted(mean for _, mean, _ in reach)[len(reach) // 2]
+    near = sorted(reach, key=lambda row: abs(row[1] - middle))
+    for n_outside in range(len(reach) // 3, 0, -1):
+        inside, next_in = near[: len(near) - n_outside], near[: len(near) - n_outside + 1]
+        if _length(inside) < _length(next_in) / 3:
+            return min(row[0] for row in inside), max(row[2] for row in inside)
+    return min(row[0] for row in reach), max(row[2] for row in reach)
+
+
+def _length(reach: Sequence[tuple[float, float, float]]) -> float:
+    return max(row[2] for row in reach) - min(row[0] for row in reach)
 
 
 def arms_chart(arms: Sequence[Arm], colours: Colours, scale: Scale) -> Chart:
