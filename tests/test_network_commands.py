@@ -7,7 +7,6 @@ import io
 import json
 import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nas_attn import load_model
+from nas_attn import build_model, load_model, save_model
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.cli.commands import main
 from nas_attn.errors import FileError
@@ -23,6 +22,7 @@ from nas_attn.files import content_digest
 from nas_attn.model import formats
 from nas_attn.model.formats import FORMATS, Format, write_format
 from nas_attn.model.stored import find_model
+from nas_attn.placement import NONE
 
 DIGITS = tuple("0123456789")
 
@@ -272,11 +272,22 @@ def test_a_network_of_ones_own_is_named_on_the_command_line(
     changed(run, "best.json", lambda best: best.update(backbone={"import": "mine:make"}))
     assert main(["predict", str(run), str(images / "a.png")]) == 2
     assert "has a network of your own (mine:make): add --backbone MODULE:FUNCTION" in capsys.readouterr().err
-    (tmp_path / "my_nets.py").write_text("from torch import nn\ndef make():\n    return nn.Flatten()\n")
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\n"
+        "def make(num_classes, in_channels):\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), "
+        "nn.Linear(4, num_classes))\n"
+    )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    assert main(["predict", str(run), str(images / "a.png"), "--backbone", "my_nets:make"]) == 2
-    assert "cannot be built" in capsys.readouterr().err
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = build_model({"import": "my_nets:make"}, NONE, num_classes=2, in_channels=3, image_size=8)
+    record = {"mean": [0.5] * 3, "std": [0.2] * 3, "class_names": ["cat", "dog"], "logits_of": "classes"}
+    save_model(model, "mine.json", record=record)
+    assert main(["predict", "mine.json", str(images / "a.png"), "--backbone", "my_nets:make"]) == 0
+    (row,) = table(capsys.readouterr().out)
+    assert float(row["cat"]) + float(row["dog"]) == pytest.approx(1.0, abs=1e-5)
+    assert main(["export", "mine.json", "--python", "--backbone", "my_nets:make"]) == 2
+    assert "for the networks of the catalogue, but 'Sequential' is none of them" in capsys.readouterr().err
 
 
 def test_a_custom_training_has_no_predictions(
@@ -285,7 +296,9 @@ def test_a_custom_training_has_no_predictions(
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     changed(run, "best.json", lambda best: best.update(logits_of=None))
     assert main(["predict", str(run), str(images)]) == 2
-    assert "Predictions need to know what the logits mean" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Predictions need to know what the logits mean" in err
 
 
 def test_missing_packages_are_named(

@@ -16,7 +16,7 @@ from nas_attn.model.file import load_stored
 from nas_attn.model.formats import FORMATS, check_packages, write_format
 from nas_attn.model.stored import find_model
 from nas_attn.run.export import file_name
-from nas_attn.run.predict import image_files, predict_files
+from nas_attn.run.predict import image_files, predict_files, require_meaning
 
 Say = Callable[[str], Any]
 
@@ -32,6 +32,7 @@ def print_predictions(run: Path, images: Sequence[Path], *, arm: str | None, bac
     """
     files = list(image_files(images))
     model, described = _loaded(run, arm, backbone)
+    require_meaning(model)
     warn(f"Network: {model.about}")
     skipped: list[str] = []
 

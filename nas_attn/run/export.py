@@ -48,7 +48,7 @@ def export(request: Request, stages: Stages, folder: RunFolder, measured: Mappin
             log.warning("Arm '%s' has no model under %s: its first retraining left no weights.", label, folder.arms)
     kept = {Path(name).stem for name in names.values()}
     for file in folder.arms.glob("*"):
-        if file.stem not in kept:  # of an earlier `found #1`
+        if file.suffix in (".json", ".safetensors") and file.stem not in kept:  # of an earlier `found #1`
             file.unlink()
     label, placement = recommended_arm(stages)
     record = common | _of_arm(request, stages, label, placement, measured.get(placement.key))

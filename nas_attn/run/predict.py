@@ -39,21 +39,26 @@ class Row:
     probabilities: tuple[float, ...]
 
 
+def require_meaning(model: AttentionModel) -> None:
+    """Refuse a network whose logits have no known meaning. Raises: FileError that says what to do instead."""
+    if model.probabilities is None:
+        raise FileError(
+            "Predictions need to know what the logits mean, but this network comes from a custom training: use "
+            "load_model, and convert its logits yourself."
+        )
+
+
 def predict_files(
     model: AttentionModel, files: Sequence[Path], *, logits_of: LogitsOf | None, skip: Callable[[str], object]
 ) -> Iterator[Row]:
     """Yield the prediction for each image, in their order.
 
     Args:
+        model: As `load_model` returns it, with known logits (`require_meaning`).
         logits_of: Meaning of the network's logits.
         skip: Called with one sentence for each file that is no image.
-    Raises: FileError if the meaning of the logits is unknown.
     """
-    if model.probabilities is None or model.preprocess is None or model.class_names is None:
-        raise FileError(
-            "Predictions need to know what the logits mean, but this network comes from a custom training: use "
-            "load_model, and convert its logits yourself."
-        )
+    assert model.preprocess and model.probabilities and model.class_names, "a loaded model with known logits has all"
     for start in range(0, len(files), BATCH):
         inputs, readable = [], []
         for file in files[start : start + BATCH]:
