@@ -58,7 +58,9 @@ def predict_files(
         logits_of: Meaning of the network's logits.
         skip: Called with one sentence for each file that is no image.
     """
-    assert model.preprocess and model.probabilities and model.class_names, "a loaded model with known logits has all"
+    assert model.preprocess is not None, "a loaded model has it"
+    assert model.probabilities is not None, "the caller has asked `require_meaning`"
+    assert model.class_names is not None, "a loaded model has them"
     for start in range(0, len(files), BATCH):
         inputs, readable = [], []
         for file in files[start : start + BATCH]:
