@@ -96,7 +96,7 @@ def best(run: RunFolder, as_json: AsJson = False, debug: Debug = False) -> None:
 
 @app.command(short_help="Compare the arms of several runs in a table and a figure.")
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the figure's files.")] = Path(),
     as_json: AsJson = False,
     debug: Debug = False,
@@ -110,7 +110,7 @@ def compare(
 @app.command(short_help="Predict the classes of images, as CSV.")
 def predict(
     run: Model,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of images.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
     arm: Arm = None,
     backbone: OwnNetwork = None,
     debug: Debug = False,
