@@ -23,6 +23,7 @@ from nas_attn.report import words
 from nas_attn.report.architecture import read_architecture
 from nas_attn.report.chart import Chart
 from nas_attn.report.csv_files import arms_csv, trials_csv
+from nas_attn.report.evidence import evidence_of, learning_curves
 from nas_attn.report.figures import draw_charts
 from nas_attn.report.guards import guards
 from nas_attn.report.importance import effects_of, heat_map, option_marginals, rows_of, searched_sites
@@ -38,6 +39,7 @@ from nas_attn.report.tables import (
     failures_of,
     found_placement,
     in_flow_order,
+    latency_of,
     section,
     trials_of,
 )
@@ -124,6 +126,8 @@ def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
         "differences": differences_of(run),
         "counts": counts_of(run.search),
         "confirmed": _confirmed(run),
+        "evidence": evidence_of(run),
+        "curves": learning_curves(run),
         **_importance(run),
         "failures": _failures(run),
         "reproduce": _reproduce(run, arms),
@@ -197,6 +201,7 @@ class ArmRow:
     comparison: Contrast | None
     more_parameters: float | None
     more_macs: float | None
+    latency_ms: float | None
     more_time: float | None
     more_memory: float | None
 
@@ -210,7 +215,8 @@ def _arm_rows(arms: Sequence[Arm], run: RunRecord) -> list[ArmRow]:
             answer.between(arm.label, BARE),
             _more(arm.n_parameters, base.n_parameters if base else None),
             _more(arm.n_macs, base.n_macs if base else None),
-            _more(arm.measured.latency_ratio, 1) if arm.measured else None,
+            latency_of(arm, none),
+            _more(arm.measured.latency_ratio, 1) if arm.measured and not _unsteady([arm]) else None,
             _more(_training_bytes(arm), _training_bytes(none)),
         )
         for arm in arms

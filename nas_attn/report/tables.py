@@ -385,6 +385,19 @@ def _shown_value(trial: TrialRecord) -> float | None:
     return value if shown else None
 
 
+def latency_of(arm: Arm, none: Arm | None) -> float | None:
+    """Return an arm's time of a forward pass in ms: that of no attention times the ratio of both in alternating turns.
+
+    The times themselves were measured one after the other, so that a machine that is busy in between would contradict
+    the ratio. Without a ratio it is the arm's own time; None if it was not measured.
+    """
+    if arm.measured is None:
+        return None
+    if none is None or none.measured is None or arm.measured.latency_ratio is None:
+        return arm.measured.latency_ms
+    return none.measured.latency_ms * arm.measured.latency_ratio
+
+
 def pareto(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     """Return the Pareto front of (cost, value) points, from the cheapest on.
 
