@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from nas_attn.contrasts import Contrast, as_family, contrast
-from nas_attn.contributions import accuracy, mean_roc_auc
 from nas_attn.looks import TOTAL, Look, at_once, by_schedule, next_look
 from nas_attn.records import BARE, FOUND
 from nas_attn.statistics import CONFIDENCE
@@ -113,16 +110,8 @@ def sample_of(
     barred: bool = False,
 ) -> Sample:
     """Return the sample of an arm; the images count only if every seed has predictions."""
-    images = {seed: _by_image(found) for seed, found in predictions.items()}
+    images = {seed: found.contributions for seed, found in predictions.items()}
     return Sample(label, dict(by_seed), images if images.keys() >= by_seed.keys() else {}, barred)
-
-
-def _by_image(found: Predictions) -> NDArray[Any]:
-    """Return the contribution of each image to accuracy, or to the mean ROC AUC of its labels."""
-    if found.predicted is not None:
-        return np.asarray(accuracy(found.predicted[None], found.targets)[0])
-    assert found.probabilities is not None, "images with several labels keep their probabilities"
-    return np.asarray(mean_roc_auc(found.probabilities[None], found.targets)[0])
 
 
 def read_looks(note: Mapping[str, Any]) -> dict[str, tuple[Look, ...]]:

@@ -6,10 +6,12 @@ import io
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas_attn.contributions import accuracy, mean_roc_auc
 from nas_attn.errors import RunError
 
 if TYPE_CHECKING:
@@ -38,6 +40,14 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @cached_property
+    def contributions(self) -> NDArray[Any]:
+        """Contribution of each image to accuracy, or to the mean ROC AUC of its labels. Shape: (N,)."""
+        if self.predicted is not None:
+            return np.asarray(accuracy(self.predicted[None], self.targets)[0])
+        assert self.probabilities is not None, "images with several labels keep their probabilities"
+        return np.asarray(mean_roc_auc(self.probabilities[None], self.targets)[0])
 
     @classmethod
     def of(cls, probabilities: NDArray[Any], targets: NDArray[Any]) -> Predictions:
