@@ -37,7 +37,7 @@ reduction = 4
 kernel_size = [3, 7]
 """
 
-SETTINGS = {"trials": 5, "epochs": 2, "batch_size": 64, "seeds": 2, "top": 1, "cpus_per_trial": 1}
+SETTINGS = {"trials": 5, "epochs": 2, "batch_size": 64, "seeds": 2, "top": 1, "controls": 1, "cpus_per_trial": 1}
 
 
 def tiny_space(folder: Path) -> Path:

@@ -9,8 +9,8 @@ from io import StringIO
 
 from nas_attn.answer import Answer
 from nas_attn.contrasts import Contrast
-from nas_attn.records import BARE, FOUND, RANDOM, Attempt, RunRecord, TrialRecord
-from nas_attn.report.tables import Arm, answer_of, arms_of, trials_of
+from nas_attn.records import BARE, FOUND, RANDOM, RunRecord, TrialRecord
+from nas_attn.report.tables import Arm, answer_of, arm_called, arms_of, latency_of, trials_of
 from nas_attn.statistics import Summary
 
 TRIAL_COLUMNS = (
@@ -99,11 +99,11 @@ def _trial_row(trial: TrialRecord) -> list[object]:
 
 def arms_csv(run: RunRecord) -> str:
     """Return the arms, one per row; the values by seed are the `retrain` rows of `trials.csv`."""
-    answer = answer_of(run)
-    return _csv(ARM_COLUMNS, (_arm_row(arm, answer) for arm in arms_of(run)))
+    arms, answer = arms_of(run), answer_of(run)
+    return _csv(ARM_COLUMNS, (_arm_row(arm, arms, answer) for arm in arms))
 
 
-def _arm_row(arm: Arm, answer: Answer) -> list[object]:
+def _arm_row(arm: Arm, arms: Sequence[Arm], answer: Answer) -> list[object]:
     is_one = arm.label != RANDOM
     return [
         arm.label,
@@ -115,7 +115,7 @@ def _arm_row(arm: Arm, answer: Answer) -> list[object]:
         len(arm.placement),
         arm.n_parameters,
         arm.n_macs,
-        *_measured_cells(arm.attempt),
+        *_measured_cells(arm, latency_of(arm, arm_called(arms, BARE))),
         arm.over,
         len(arm.failures),
         arm.placement.key if is_one else None,
@@ -129,10 +129,11 @@ def _summary_cells(summary: Summary | None) -> list[object]:
     return [summary.n, summary.mean, summary.sd, summary.low, summary.high, summary.covers or None]
 
 
-def _measured_cells(attempt: Attempt | None) -> list[object]:
+def _measured_cells(arm: Arm, latency_ms: float | None) -> list[object]:
+    attempt = arm.attempt
     if attempt is None:
         return [None] * (len(MEASURED_COLUMNS) + len(BENCH_COLUMNS) + 1)
-    figures = [getattr(attempt.measured, name, None) for name in MEASURED_COLUMNS]
+    figures = [latency_ms, *(getattr(attempt.measured, name, None) for name in MEASURED_COLUMNS[1:])]
     bench = attempt.bench
     return [*figures, bench.device, bench.threads, bench.precision, bench.shape[0], bench.torch, attempt.reason]
 

@@ -105,15 +105,17 @@ class _Strips:
         self.axes, self.labels, self.write, self.factor = grid[0][0], labels, write, factor
         self.titles: dict[str, list[str]] = {}
         self._reach: list[tuple[float, float, float]] = []
+        self._dots: list[Line2D] = []
 
     def add(self, by_seed: Mapping[int, float], summary: Summary, colour: str) -> None:
         """Draw one sample below the ones before it."""
-        row, group = len(self.titles), f"seeds-{len(self.titles)}"
+        row, group = len(self._reach), f"seeds-{len(self._reach)}"
         ends = [end * self.factor for end in summary.interval or ()]
         if ends:
             self.axes.plot(ends, [row, row], color=LIGHT[colour], lw=1.6, alpha=0.55)
         values = [value * self.factor for value in by_seed.values()]
-        self.axes.plot(values, [row] * len(values), "o", ms=3, color=LIGHT[colour], alpha=0.45, mew=0, gid=group)
+        dots = self.axes.plot(values, [row] * len(values), "o", ms=3, color=LIGHT[colour], alpha=0.45, mew=0, gid=group)
+        self._dots += dots
         self._reach.append((min(*values, *ends, values[0]), summary.mean * self.factor, max(*values, *ends, values[0])))
         self.titles[group] = [minus(f"seed {seed}: {self.write(value)}") for seed, value in by_seed.items()]
         self.axes.plot([summary.mean * self.factor], [row], "|", ms=9, mew=1.6, color=LIGHT[colour])
@@ -134,7 +136,9 @@ class _Strips:
         return Chart(name, alt, self.figure, self.titles)
 
     def _point_at(self, row: int, mean: float, *, is_right: bool) -> None:
-        """Write the mean of a row that lies beyond the axis, with an arrow to its side."""
+        """Write the mean of a row that lies beyond the axis, with an arrow to its side, in place of its dots."""
+        self._dots[row].remove()
+        del self.titles[f"seeds-{row}"]
         text = minus(self.write(mean / self.factor))
         x, align = (1.0, "right") if is_right else (0.0, "left")
         arrow = f"{text} \N{RIGHTWARDS ARROW}" if is_right else f"\N{LEFTWARDS ARROW} {text}"
