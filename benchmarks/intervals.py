@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from simulated_errors import Cell, Sums, draw
 
-from nas_attn.contrasts import why_void
-from nas_attn.contributions import accuracy
-from nas_attn.crossed import Crossed, crossed, from_mean_squares, share_interval, t_interval
+from nas_attn.comparison.contrasts import why_void
+from nas_attn.comparison.contributions import accuracy
+from nas_attn.comparison.crossed import Crossed, crossed, from_mean_squares, share_interval, t_interval
 from nas_attn.statistics import t_quantile
 
 Array = NDArray[np.float64]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_attn.crossed import Crossed, from_mean_squares
-from nas_attn.looks import Look, at_once, by_schedule, next_look
+from nas_attn.comparison.crossed import Crossed, from_mean_squares
+from nas_attn.comparison.looks import Look, at_once, by_schedule, next_look
 from nas_attn.statistics import holm, p_value
 
 N_IMAGES, N_ARMS, MAX_SEEDS = 1_258, 8, 20

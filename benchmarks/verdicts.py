@@ -31,10 +31,10 @@ import optuna
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from nas_attn.answer import Answer
+from nas_attn.comparison.answer import Answer
+from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import Budget, Engine, Recipe
 from nas_attn.placement import NONE, Placement
-from nas_attn.predictions import Predictions
 from nas_attn.records import BARE, FOUND, Outcome, Task
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.search_space import SearchSpace
@@ -203,7 +203,7 @@ def simulate(scenario: str, number: int, seeds: int | str) -> Ended:
 
 def _coverage(world: World, stages: Stages) -> dict[str, tuple[int, int]]:
     """Return how many arms' intervals cover their true accuracy: ours, and the t interval over seeds."""
-    from nas_attn.contrasts import arm_summary
+    from nas_attn.comparison.contrasts import arm_summary
 
     placements = dict(stages.arms())
     ours, peers, n = 0, 0, 0
@@ -245,9 +245,8 @@ def report(ended: list[Ended], name: str) -> None:
         print(
             f"{'':16}found #1 truly gains {100 * GAIN:.1f} points or more in {len(gains)} runs: attention recommended"
         )
-        print(
-            f"{'':16}in {right:.1f} %, median of {seeds:g} seeds, error from images {100 * statistics.median(errors):.2f}"
-        )
+        image_error = 100 * statistics.median(errors)
+        print(f"{'':16}in {right:.1f} %, median of {seeds:g} seeds, error from images {image_error:.2f}")
     wrong = sum(run.answer.state == "arm" and run.recommended_gain <= 0 for run in ended)
     print(f"{'':16}an arm that truly gains nothing is recommended in {100 * wrong / n:.1f} %")
 

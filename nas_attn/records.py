@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from nas_attn.placement import Placement, SiteTable
 
 if TYPE_CHECKING:
-    from nas_attn.looks import Look
-    from nas_attn.predictions import Predictions
+    from nas_attn.comparison.looks import Look
+    from nas_attn.comparison.predictions import Predictions
 
 Stage = Literal["search", "confirm", "retrain"]
 State = Literal["running", "complete", "pruned", "fail"]
@@ -21,7 +21,7 @@ Artifact = Literal["weights", "predictions", "short predictions"]
 """A file that a trial may return.
 
 `weights`: the state dict in safetensors format. `predictions`: those of the validation images, in a retraining of the
-test images; `short predictions`: the same without the probability of every class (`nas_attn.predictions`).
+test images; `short predictions`: the same without the probability of every class (`nas_attn.comparison.predictions`).
 """
 
 LogitsOf = Literal["classes", "second_class", "labels"]

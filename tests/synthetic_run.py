@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nas_attn.comparison.predictions import Predictions
 from nas_attn.placement import Attention, Placement, Site, SiteTable, Value
-from nas_attn.predictions import Predictions
 from nas_attn.records import RunRecord, Stage, TrialRecord
 
 FAMILIES = ("se", "cbam", "gam", "triple")

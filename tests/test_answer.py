@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nas_attn.answer import Sample, judge, names_in, sample_of, take_look
-from nas_attn.looks import TOTAL, Look, at_once, next_look
-from nas_attn.predictions import Predictions
+from nas_attn.comparison.answer import Sample, judge, names_in, sample_of, take_look
+from nas_attn.comparison.looks import TOTAL, Look, at_once, next_look
+from nas_attn.comparison.predictions import Predictions
 
 NOISE = {
     "none": (0.002, -0.001, 0.0005, -0.0015, 0.0),

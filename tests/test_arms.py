@@ -10,10 +10,10 @@ import pytest
 from engine import small_space, work
 from scripted import Files, at, follow, stages_in
 
+from nas_attn.comparison.looks import TOTAL
+from nas_attn.comparison.predictions import Predictions
 from nas_attn.errors import RunError
-from nas_attn.looks import TOTAL
 from nas_attn.placement import NONE, Placement
-from nas_attn.predictions import Predictions
 from nas_attn.records import Outcome, Task
 from nas_attn.study.arms import ablations, random_controls
 

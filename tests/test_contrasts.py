@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nas_attn.contrasts import Contrast, arm_summary, as_family, at_confidence, contrast
-from nas_attn.crossed import crossed, share_interval, t_interval
+from nas_attn.comparison.contrasts import Contrast, arm_summary, as_family, at_confidence, contrast
+from nas_attn.comparison.crossed import crossed, share_interval, t_interval
 from nas_attn.statistics import SEEDS_AND_IMAGES, SEEDS_ONLY
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from nas_attn.contributions import accuracy, balanced_accuracy, macro_f1, mean_roc_auc
+from nas_attn.comparison.contributions import accuracy, balanced_accuracy, macro_f1, mean_roc_auc
 
 N_IMAGES, N_CLASSES = 300, 4
 

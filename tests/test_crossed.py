@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nas_attn.crossed import crossed, expected, from_mean_squares, probability_best, share_interval, t_interval
+from nas_attn.comparison.crossed import (
+    crossed,
+    expected,
+    from_mean_squares,
+    probability_best,
+    share_interval,
+    t_interval,
+)
 
 
 def test_components_are_those_of_the_analysis_of_variance():

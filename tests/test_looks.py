@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from nas_attn.looks import FAMILY, TOTAL, Look, at_once, boundary, by_schedule, next_look
+from nas_attn.comparison.looks import FAMILY, TOTAL, Look, at_once, boundary, by_schedule, next_look
 
 MAX_SEEDS = 20
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nas_attn.crossed import Crossed, from_mean_squares
-from nas_attn.power import images_to_tell, power, seeds_to_tell
+from nas_attn.comparison.crossed import Crossed, from_mean_squares
+from nas_attn.comparison.power import images_to_tell, power, seeds_to_tell
 
 
 def components(seeds: float, images: float, rest: float, n: int = 5, n_images: int = 1_000) -> Crossed:

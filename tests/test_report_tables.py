@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_run import FAMILIES, assert_finite, everywhere, failed, make_run
 
-from nas_attn.looks import next_look
+from nas_attn.comparison.looks import next_look
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import FOUND, RunRecord
 from nas_attn.report.csv_files import ARM_COLUMNS, TRIAL_COLUMNS, arms_csv, trials_csv

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic_run import failed, make_run, with_predictions
 
-from nas_attn.predictions import Predictions
+from nas_attn.comparison.predictions import Predictions
 from nas_attn.records import RunRecord
 from nas_attn.report.guards import guards
 from nas_attn.report.tables import answer_of, arms_of

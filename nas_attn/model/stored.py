@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas_attn.answer import names_in
+from nas_attn.comparison.answer import names_in
 from nas_attn.errors import FileError, first_line, unknown
 from nas_attn.model.description import ModelFile, read_model_file
 from nas_attn.placement import Placement

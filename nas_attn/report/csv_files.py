@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
-from nas_attn.answer import Answer
-from nas_attn.contrasts import Contrast
+from nas_attn.comparison.answer import Answer
+from nas_attn.comparison.contrasts import Contrast
 from nas_attn.records import BARE, FOUND, RANDOM, RunRecord, TrialRecord
 from nas_attn.report.tables import Arm, answer_of, arm_called, arms_of, latency_of, trials_of
 from nas_attn.statistics import Summary

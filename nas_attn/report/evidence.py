@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nas_attn.answer import names_in
+from nas_attn.comparison.answer import names_in
 from nas_attn.records import BARE, FOUND, RunRecord
 from nas_attn.report.evidence_classes import (
     ClassRow,

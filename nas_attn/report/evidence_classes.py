@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_attn import contributions
-from nas_attn.contrasts import Contrast
+from nas_attn.comparison import contributions
+from nas_attn.comparison.contrasts import Contrast
 from nas_attn.report.evidence_metrics import N_BINS, Judged, Values, bins_of, both, calibration_error, difference, right
 
 MOST_ROWS = 30

@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from nas_attn.answer import names_in
+from nas_attn.comparison.answer import names_in
 from nas_attn.placement import Placement
 from nas_attn.report.chart import COLUMN, Chart, style
 from nas_attn.report.evidence import Drawn
@@ -163,9 +163,10 @@ def calibration_chart(drawn: Sequence[Drawn], colours: Colours) -> Chart:
         axes.plot(x, y, lw=1.0, **look)
         axes.plot(x, y, "o", ms=2.6, mew=0, color=look["color"], gid=gid, clip_on=False)
         pairs = zip(found.confidence, found.right, strict=True)
-        titles[gid] = [f"{one.arm.label}: {PER_CENT.value(a)} likely, {PER_CENT.value(b)} right" for a, b in pairs]
+        titles[gid] = [f"{one.arm.label}: {PER_CENT.value(a)} stated, {PER_CENT.value(b)} true" for a, b in pairs]
         below.stairs([100 * share for share in found.shares], edges, lw=1.0, **look)
-    for panel, name in ((axes, "Right (%)"), (below, "Images (%)")):
+    has_labels = bool(drawn) and drawn[0].arm.has_labels
+    for panel, name in ((axes, "Have the label (%)" if has_labels else "Right (%)"), (below, "Share (%)")):
         panel.set_xlim(0, 100)
         panel.set_ylabel(name)
         panel.xaxis.set_major_locator(FixedLocator(range(0, 101, 20)))
@@ -177,7 +178,6 @@ def calibration_chart(drawn: Sequence[Drawn], colours: Colours) -> Chart:
     below.yaxis.set_major_locator(FixedLocator([0, 1, 10, 100]))
     below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.tick_params(labelbottom=False)
-    has_labels = bool(drawn) and drawn[0].arm.has_labels
     below.set_xlabel(f"Probability of the {'label' if has_labels else 'predicted class'} (%)")
     _legend(axes, [one.arm.label for one in drawn], "upper left")
     alt = f"Share of right predictions against their probability, {N_BINS} bins; below, the share of the predictions"

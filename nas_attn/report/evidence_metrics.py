@@ -1,7 +1,7 @@
 """What the networks of an arm predict on the test images, and the metrics that follow beside the value of the search.
 
-Each metric is the mean of one contribution per image (`nas_attn.contributions`), so that its interval covers new seeds
-and new images. The calibration error is none: its absolute values have a bias that depends on the number of images, so
+Each metric is the mean of one contribution per image (`comparison.contributions`), so that its interval covers new
+seeds and new images. The calibration error is none: its absolute values have a bias that depends on the number of images, so
 that its interval is for new seeds only.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_attn import contributions
-from nas_attn.contrasts import Contrast, arm_summary, contrast
+from nas_attn.comparison import contributions
+from nas_attn.comparison.contrasts import Contrast, arm_summary, contrast
+from nas_attn.comparison.predictions import Predictions
 from nas_attn.placement import Placement
-from nas_attn.predictions import Predictions
 from nas_attn.records import RANDOM, RunRecord
 from nas_attn.report.tables import Arm, is_measured
 from nas_attn.report.words import PER_CENT, ROC_AUC, Scale

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 
-from nas_attn.predictions import Predictions
+from nas_attn.comparison.predictions import Predictions
 from nas_attn.records import RunRecord
 from nas_attn.report.tables import Arm, measured, only_shares, section
 from nas_attn.report.words import PER_CENT, count, listed, scale_of

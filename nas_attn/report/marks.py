@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from nas_attn.answer import names_in
+from nas_attn.comparison.answer import names_in
 from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import BARE, FOUND, RunRecord, TrialRecord
 from nas_attn.report.importance import rows_of

@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from nas_attn.answer import RULE
-from nas_attn.contrasts import Contrast
+from nas_attn.comparison.answer import RULE
+from nas_attn.comparison.contrasts import Contrast
 from nas_attn.files import write_text
 from nas_attn.placement import NONE, Attention, Placement
 from nas_attn.records import BARE, RunRecord

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nas_attn.answer import Answer, Sample, judge, named, names_in, sample_of
-from nas_attn.contrasts import FEW_SEEDS, arm_summary
-from nas_attn.crossed import FEWEST_SEEDS
-from nas_attn.looks import Look, at_once, next_look
+from nas_attn.comparison.answer import Answer, Sample, judge, named, names_in, sample_of
+from nas_attn.comparison.contrasts import FEW_SEEDS, arm_summary
+from nas_attn.comparison.crossed import FEWEST_SEEDS
+from nas_attn.comparison.looks import Look, at_once, next_look
 from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import BARE, FOUND, RANDOM, Attempt, Measured, RunRecord, Stage, TrialRecord
 from nas_attn.statistics import SEEDS_ONLY, Summary, summarize

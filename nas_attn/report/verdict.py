@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 
-from nas_attn.answer import Answer, named, names_in
-from nas_attn.contrasts import Contrast
+from nas_attn.comparison.answer import Answer, named, names_in
+from nas_attn.comparison.contrasts import Contrast
+from nas_attn.comparison.power import images_to_tell, seeds_to_tell
 from nas_attn.placement import NONE
-from nas_attn.power import images_to_tell, seeds_to_tell
 from nas_attn.records import BARE, FOUND, RunRecord
 from nas_attn.report.guards import nothing_learned
 from nas_attn.report.importance import searched_sites

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nas_attn.answer import names_in
+from nas_attn.comparison.answer import names_in
 from nas_attn.errors import RunStopped
 from nas_attn.model.build import build
 from nas_attn.model.file import save_model

@@ -12,13 +12,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nas_attn.answer import read_looks
+from nas_attn.comparison.answer import read_looks
+from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import Recipe, before_settings
 from nas_attn.errors import RunError
 from nas_attn.files import content_digest, file_digest, is_part, write_whole
 from nas_attn.model.stored import ARMS, BEST, RETRAINED
 from nas_attn.placement import SiteTable
-from nas_attn.predictions import Predictions
 from nas_attn.records import Measurements, RunRecord, TrialRecord
 
 log = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_attn.comparison.predictions import fits_whole
 from nas_attn.errors import Interrupted
 from nas_attn.executors.base import Executor
 from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import Allocation
 from nas_attn.files import write_json
-from nas_attn.predictions import fits_whole
 from nas_attn.records import Artifact, Attempt, RunRecord
 from nas_attn.run.folder import RunFolder, load_run
 from nas_attn.run.progress import Display, SilentDisplay, terminal_display

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nas_attn.answer import names_in
+from nas_attn.comparison.answer import names_in
 from nas_attn.placement import Placement
 from nas_attn.records import FOUND, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from nas_attn.answer import Answer, Sample, judge, named, read_looks, sample_of, take_look
+from nas_attn.comparison.answer import Answer, Sample, judge, named, read_looks, sample_of, take_look
+from nas_attn.comparison.looks import Look
 from nas_attn.config import Budget, Recipe
 from nas_attn.errors import RunStopped
-from nas_attn.looks import Look
 from nas_attn.placement import NONE, Placement
-from nas_attn.predictions import Predictions
+from nas_attn.comparison.predictions import Predictions
 from nas_attn.records import BARE, FOUND, RANDOM, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.arms import ablations, random_controls

@@ -2,7 +2,7 @@
 
 A metric that is no mean over images is replaced by its first-order expansion: the metric plus the influence of each
 image. The mean of a row is the metric itself, exactly; the spread over the images is what its sampling variance comes
-from (Hampel's influence function; for AUC these are DeLong's structural components). `nas_attn.crossed` takes the rows.
+from (Hampel's influence function; for AUC these are DeLong's structural components). `crossed` takes the rows.
 
 Shape: n networks, N images, K classes or labels; results (n, N).
 """

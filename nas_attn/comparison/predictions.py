@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_attn.contributions import accuracy, mean_roc_auc
+from nas_attn.comparison.contributions import accuracy, mean_roc_auc
 from nas_attn.errors import RunError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from nas_attn.crossed import FEWEST_SEEDS, Crossed, Values, crossed, share_interval
+from nas_attn.comparison.crossed import FEWEST_SEEDS, Crossed, Values, crossed, share_interval
 from nas_attn.statistics import (
     CONFIDENCE,
     DIGITS,
@@ -29,7 +29,7 @@ from nas_attn.statistics import (
 
 Word = Literal["better", "worse", "equal", "undecided", "not known"]
 ByImage = Mapping[int, Values]
-"""Seed -> one value per image, (N,), the same images in the same order for all seeds; see `nas_attn.contributions`."""
+"""Seed -> one value per image, (N,), the same images in the same order for all seeds (`comparison.contributions`)."""
 
 FEWEST_ACTIVE = 3.0
 """Fewest images that must carry the spread (`Crossed.active_images`): errors of an arm, disagreements of two arms."""

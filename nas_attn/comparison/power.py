@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nas_attn.crossed import FEWEST_SEEDS, Crossed, expected
+from nas_attn.comparison.crossed import FEWEST_SEEDS, Crossed, expected
 from nas_attn.statistics import CONFIDENCE, DIGITS, t_quantile
 
 LEVEL = round(1.0 - CONFIDENCE, DIGITS)

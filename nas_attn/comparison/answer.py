@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from nas_attn.contrasts import Contrast, as_family, contrast
-from nas_attn.looks import TOTAL, Look, at_once, by_schedule, next_look
+from nas_attn.comparison.contrasts import Contrast, as_family, contrast
+from nas_attn.comparison.looks import TOTAL, Look, at_once, by_schedule, next_look
 from nas_attn.records import BARE, FOUND
 from nas_attn.statistics import CONFIDENCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nas_attn.predictions import Predictions
+    from nas_attn.comparison.predictions import Predictions
 
 State = Literal["arm", "none", "undecided", "not known"]
 

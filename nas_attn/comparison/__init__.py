@@ -1,0 +1,1 @@
+"""How arms are compared: predictions to contributions, crossed variances, contrasts, looks, and the answer."""
