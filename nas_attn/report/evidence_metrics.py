@@ -1,8 +1,8 @@
 """What the networks of an arm predict on the test images, and the metrics that follow beside the value of the search.
 
 Each metric is the mean of one contribution per image (`comparison.contributions`), so that its interval covers new
-seeds and new images. The calibration error is none: its absolute values have a bias that depends on the number of images, so
-that its interval is for new seeds only.
+seeds and new images. The calibration error is none: its absolute values have a bias that depends on the number of
+images, so that its interval is for new seeds only.
 """
 
 from __future__ import annotations
