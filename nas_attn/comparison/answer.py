@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from nas_attn.comparison.predictions import Predictions
 
+DECISIVE = ("better", "worse", "equal")
+"""The words that end `--seeds auto`."""
+
 State = Literal["arm", "none", "undecided", "not known"]
 
 RULE = (
@@ -82,7 +85,7 @@ class Answer:
     @property
     def is_decided(self) -> bool:
         """Whether found #1 is better than, worse than or equal to no attention; True without found #1."""
-        return self.headline is None or self.headline.word in ("better", "worse", "equal")
+        return self.headline is None or self.headline.word in DECISIVE
 
     def between(self, arm: str, baseline: str) -> Contrast | None:
         """Return the comparison of two arms by one of their names each."""
@@ -136,30 +139,42 @@ def take_look(looks: Mapping[str, Sequence[Look]], key: str, n_seeds: int, max_s
     return next_look(own, n_seeds, spending)
 
 
-def judge(samples: Iterable[Sample], look: Look | None, margin: float) -> Answer:
+def judge(samples: Iterable[Sample], looks: Sequence[Look], margin: float) -> Answer:
     """Compare the arms, and recommend one by `RULE`.
 
-    found #1 against no attention is the one planned comparison: it has the level of the look. All others, of every arm
-    with no attention and of found #1 with every arm, are one family that Holm's procedure corrects.
+    found #1 against no attention is the one planned comparison: it has the level of the look, and what a look has
+    decided stays decided. All others, of every arm with no attention and of found #1 with every arm, are one family
+    that Holm's procedure corrects.
 
     Args:
-        look: The last look; without one, nothing is decided.
+        looks: The looks at the present found #1, the oldest first; without one, nothing is decided.
         margin: Difference that does not matter: in hundredths if all values lie between 0 and 1, else in their unit.
     """
     samples = [sample for sample in samples if sample.by_seed]
     is_share = all(0.0 <= value <= 1.0 for sample in samples for value in sample.by_seed.values())
     equal = margin / 100 if is_share else margin
     found, none = named(samples, FOUND), named(samples, BARE)
-    headline = None
-    if found is not None and none is not None and found is not none:
-        n_seeds = look.n_seeds if look else len(found.by_seed)
-        headline = _contrast(_first(found, none, n_seeds), none, look.confidence if look else CONFIDENCE, equal)
     others = _others(samples, found, none, equal)
-    if look is None:
-        return _recommended(samples, _open(headline) if headline else None, tuple(map(_open, others)))
+    if found is None or none is None or found is none:
+        headline = None
+    elif not looks:
+        headline = _open(_contrast(found, none, CONFIDENCE, equal))
+    else:
+        headline = _decided(found, none, looks, equal)
+    if not looks:
+        return _recommended(samples, headline, tuple(map(_open, others)))
     is_told = headline is not None and headline.word in ("better", "worse")
-    family = as_family(others, look.open_level if is_told else look.family_level)
+    family = as_family(others, looks[-1].open_level if is_told else looks[-1].family_level)
     return _recommended(samples, headline, tuple(family))
+
+
+def _decided(found: Sample, none: Sample, looks: Sequence[Look], margin: float) -> Contrast:
+    """Return the planned comparison at the last look, with the word of the first look that decided it."""
+    pairs = [_contrast(_first(found, none, look.n_seeds), none, look.confidence, margin) for look in looks]
+    first = next((pair for pair in pairs if pair.word in DECISIVE), pairs[-1])
+    if first.word == pairs[-1].word:
+        return pairs[-1]
+    return replace(pairs[-1], word=first.word, why=f"decided with {len(first.by_seed)} seeds")
 
 
 def named(samples: Iterable[Sample], name: str) -> Sample | None:
@@ -220,7 +235,7 @@ def _recommended(samples: Sequence[Sample], headline: Contrast | None, others: t
         return replace(answer, state="none" if found is None else "not known")
     if headline.word == "better" and found is not None and not found.barred:
         return replace(answer, state="arm", recommended=found.label)
-    if headline.word in ("better", "worse", "equal"):
+    if headline.word in DECISIVE:
         return replace(answer, state="none")
     if headline.word == "not known":
         return replace(answer, undecided=frozenset({headline.arm, headline.baseline}))

@@ -186,20 +186,18 @@ def answer_of(run: RunRecord) -> Answer:
     """Return the comparison of the arms; nothing is decided before the retraining is finished."""
     samples = [arm.sample for arm in arms_of(run)]
     margin = section(run.config, "budget").get("margin", 0.5)
-    return judge(samples, _look(run, samples), margin)
+    return judge(samples, _looks(run, samples), margin)
 
 
-def _look(run: RunRecord, samples: Sequence[Sample]) -> Look | None:
-    """Return the last look at found #1; a finished run of an older version has one, at all its seeds."""
+def _looks(run: RunRecord, samples: Sequence[Sample]) -> tuple[Look, ...]:
+    """Return the looks at found #1; a finished run of an older version has one, at all its seeds."""
     found, none = named(samples, FOUND), named(samples, BARE)
     placement = _found(run)
     looks = run.looks.get(placement.key, ()) if placement is not None else ()
-    if looks:
-        return looks[-1]
-    if run.best is None or found is None or none is None:
-        return None
+    if looks or run.best is None or found is None or none is None:
+        return looks
     n_seeds = len(found.by_seed.keys() & none.by_seed.keys())
-    return next_look([], n_seeds, at_once([])) if n_seeds else None
+    return (next_look([], n_seeds, at_once([])),) if n_seeds else ()
 
 
 def _found(run: RunRecord) -> Placement | None:

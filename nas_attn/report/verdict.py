@@ -157,6 +157,7 @@ def _interval(pair: Contrast, scale: Scale) -> str:
         size += f", {count(pair.crossed.n_images, 'image')}"
     if pair.summary.interval is None:
         return f"no interval ({size}), because {pair.why}"
+    size += f"; {pair.why}" if pair.why else ""
     covers = "" if pair.summary.covers == SEEDS_AND_IMAGES else f", {pair.summary.covers}"
     confidence = f"{100 * pair.confidence:.3g} % interval"
     return f"{confidence} {scale.signed_interval(pair.summary)} ({size}{covers})"

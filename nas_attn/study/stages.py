@@ -12,10 +12,10 @@ from typing import Protocol
 
 from nas_attn.comparison.answer import Answer, Sample, judge, named, read_looks, sample_of, take_look
 from nas_attn.comparison.looks import Look
+from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import Budget, Recipe
 from nas_attn.errors import RunStopped
 from nas_attn.placement import NONE, Placement
-from nas_attn.comparison.predictions import Predictions
 from nas_attn.records import BARE, FOUND, RANDOM, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.arms import ablations, random_controls
@@ -251,11 +251,12 @@ class Stages:
         samples = self.samples()
         key = (self.winner.placement or NONE).key if self.winner else NONE.key
         looks, look = self.looks.get(key, ()), self._look(key, samples)
-        self.answer = judge(samples, look, self.budget.margin)
+        taken = looks if look is None or look in looks else (*looks, look)
+        self.answer = judge(samples, taken, self.budget.margin)
         is_told = self.answer.headline is not None and self.answer.headline.word != "not known"
-        if look is not None and look not in looks and is_told:
-            self.looks = {**self.looks, key: (*looks, look)}
-            self.final.set_note("looks", {key: list(map(vars, taken)) for key, taken in self.looks.items()})
+        if taken != looks and is_told:
+            self.looks = {**self.looks, key: taken}
+            self.final.set_note("looks", {key: list(map(vars, past)) for key, past in self.looks.items()})
         self.final.plan(self._more_plans(self.answer))
 
     def _look(self, key: str, samples: tuple[Sample, ...]) -> Look | None:
