@@ -15,7 +15,7 @@ from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.options import why_not
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.backbones.site_table import site_table
-from nas_attn.backbones.timm_names import PREFIX
+from nas_attn.backbones.written import read_network, read_options
 from nas_attn.cli.lists import console_of
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Site, SiteTable
@@ -70,35 +70,11 @@ def print_sites(
 
 def _spec(network: str, options: Sequence[str]) -> tuple[dict[str, Any], int | None, int]:
     """Return the requested backbone, the image size of its space, and its number of logits."""
-    stated = dict(_read(text) for text in options)
     if network in available_spaces() or network.endswith(".toml"):
         space = SearchSpace.load(network)
-        return check_backbone({**space.backbone, **stated}), space.data.get("image_size"), space.n_logits
-    if network.endswith(".py"):
-        module = network.removesuffix(".py").replace("/", ".")
-        raise SpaceError(f"A network of your own is MODULE:FUNCTION, but got '{network}': write {module}:make_net.")
-    own = ":" in network and not network.startswith(PREFIX)
-    return check_backbone({"import" if own else "name": network, **stated}), None, N_CLASSES
-
-
-def _read(option: str) -> tuple[str, Any]:
-    """Return key and value of KEY=VALUE; the value is a number, true or false, text, or a list of these with commas."""
-    key, equals, text = option.partition("=")
-    if not key or not equals:
-        raise SpaceError(f"An option of a network must be KEY=VALUE, but got '{option}': write stem=small.")
-    parts = [_number(part) for part in text.split(",")]
-    return key, parts if len(parts) > 1 else parts[0]
-
-
-def _number(text: str) -> int | float | bool | str:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+        spec = check_backbone({**space.backbone, **read_options(options)})
+        return spec, space.data.get("image_size"), space.n_logits
+    return read_network([network, *options]), None, N_CLASSES
 
 
 def _tree(table: SiteTable, notes: list[str]) -> Tree:

@@ -35,25 +35,24 @@ class SiteGroup:
     """The sites of one stage that take the same attentions: a `[[sites]]` table.
 
     Args:
-        of_blocks: Whether they are the outputs of blocks.
+        n_blocks: Number of those that are outputs of blocks; the others are outputs of other parts.
     """
 
     stage: str
     sites: tuple[Site, ...]
     attentions: tuple[str, ...]
-    of_blocks: bool
+    n_blocks: int
 
     @property
     def in_words(self) -> str:
         """What the group is, with its channels and the sizes of its maps."""
-        n = len(self.sites)
-        noun = "block" if self.of_blocks else "part"
+        counts = {"block": self.n_blocks, "part": len(self.sites) - self.n_blocks}
+        counted = [f"{n} {noun}{'s' if n > 1 else ''}" for noun, n in counts.items() if n]
         channels = sorted({site.channels for site in self.sites})
         maps = dict.fromkeys(f"{site.height}x{site.width}" for site in self.sites)
         wide = f"{channels[0]}" if len(channels) == 1 else f"{channels[0]} to {channels[-1]}"
-        return (
-            f"{self.stage}: the output of {n} {noun}{'s' if n > 1 else ''}, {wide} channels, maps of {', '.join(maps)}"
-        )
+        each = "outputs" if len(self.sites) > 1 else "output"
+        return f"{self.stage}: the {each} of {' and '.join(counted)}, {wide} channels, maps of {', '.join(maps)}"
 
 
 @dataclass(frozen=True)
@@ -130,11 +129,13 @@ def default_space(table: SiteTable) -> DefaultSpace:
 def _groups(
     sites: Sequence[Site], fitting: Mapping[str, tuple[str, ...]], blocks: Collection[str]
 ) -> tuple[SiteGroup, ...]:
-    grouped: dict[tuple[str, tuple[str, ...], bool], list[Site]] = {}
+    """Group the sites by their stage and the attentions that fit them."""
+    grouped: dict[tuple[str, tuple[str, ...]], list[Site]] = {}
     for site in sites:
-        grouped.setdefault((site.stage, fitting[site.name], site.name in blocks), []).append(site)
+        grouped.setdefault((site.stage, fitting[site.name]), []).append(site)
     return tuple(
-        SiteGroup(stage, tuple(found), names, of_blocks) for (stage, names, of_blocks), found in grouped.items()
+        SiteGroup(stage, tuple(found), names, sum(site.name in blocks for site in found))
+        for (stage, names), found in grouped.items()
     )
 
 
@@ -224,7 +225,8 @@ def _values(name: str, options: Mapping[str, Sequence[Value]], sites: Sequence[S
 
 def _fits(site: Site, name: str, chosen: Mapping[str, Value], options: Mapping[str, Sequence[Value]]) -> bool:
     """Return whether an attention fits with these options, and the least demanding values of the others."""
-    return misfit(site, Attention(name, {option: values[-1] for option, values in options.items()} | chosen)) is None
+    complete = {**{option: values[-1] for option, values in options.items()}, **chosen}
+    return misfit(site, Attention(name, complete)) is None
 
 
 def _fits_with_all(site: Site, name: str, options: Mapping[str, Sequence[Value]]) -> bool:
