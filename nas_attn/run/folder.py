@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -181,8 +181,11 @@ class RunFolder:
         return file.is_file() and file_digest(file) == stated.get("sha256")
 
 
-def load_run(folder: str | Path) -> RunRecord:
+def load_run(folder: str | Path, *, open_ledger: Callable[[Path], Any] | None = None) -> RunRecord:
     """Return the content of a run folder; a running driver is not disturbed.
+
+    Args:
+        open_ledger: Returns Optuna's storage of a database file; None opens it as a driver does.
 
     Raises: RunError if the folder is not a run.
     """
@@ -194,7 +197,7 @@ def load_run(folder: str | Path) -> RunRecord:
         raise RunError(
             f"{folder} must contain study.db beside config.json, but it is missing: repeat the search's command."
         )
-    storage = open_storage(files.database)
+    storage = (open_ledger or open_storage)(files.database)
     try:
         search = Ledger(storage, SEARCH, create=False).records()
         ledger = Ledger(storage, FINAL, create=False)
