@@ -23,6 +23,7 @@ from nas_attn.report import words
 from nas_attn.report.architecture import read_architecture
 from nas_attn.report.chart import Chart
 from nas_attn.report.csv_files import arms_csv, trials_csv
+from nas_attn.report.documents import documents
 from nas_attn.report.evidence import evidence_of, learning_curves
 from nas_attn.report.figures import draw_charts
 from nas_attn.report.guards import guards
@@ -52,27 +53,31 @@ MOST_ROWS = 5  # of the list of attentions and their sites
 
 
 def write_report(run: RunRecord, folder: Path) -> Path:
-    """Write `report.html`, `figures/`, `trials.csv` and `arms.csv` into `folder`; return the page's path.
+    """Write the page, its figures, tables and documents into `folder`; return the page's path.
 
-    Each file is replaced as a whole, so that a reader never sees a part of one.
+    These are `report.html`, `figures/`, `trials.csv`, `arms.csv`, `report.md`, and where there is something to say
+    `arms.tex` and `MODEL.md`. Each file is replaced as a whole, so that a reader never sees a part of one.
     """
     write_text(folder / "trials.csv", trials_csv(run))
     write_text(folder / "arms.csv", arms_csv(run))
     charts = draw_charts(run)
     for chart in charts:
         chart.write(folder / "figures")
+    values = content(run, charts)
+    for name, text in documents(run, values).items():
+        write_text(folder / name, text)
     page = folder / "report.html"
-    write_text(page, _page(run, charts))
+    write_text(page, _page(values))
     return page
 
 
 def render(run: RunRecord) -> str:
     """Return the page."""
-    return _page(run, draw_charts(run))
+    return _page(content(run, draw_charts(run)))
 
 
-def _page(run: RunRecord, charts: Sequence[Chart]) -> str:
-    return _environment().get_template("page.html.j2").render(**content(run, charts))
+def _page(values: Mapping[str, Any]) -> str:
+    return _environment().get_template("page.html.j2").render(**values)
 
 
 @cache
