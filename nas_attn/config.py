@@ -31,6 +31,9 @@ Table = Literal["recipe", "data"]
 
 ADAM_LR = 0.003
 
+N_CONTROLS = 5
+"""Number of random placements that a new run compares with."""
+
 Fraction = Annotated[float, Rule(ge=0.0, le=1.0)]
 
 
@@ -50,10 +53,24 @@ class Target(Strict):
     """The searched space, the training and the run folder."""
 
     space: Annotated[
-        str,
+        str | None,
         Rule(min_length=1, description="A shipped space (see `nas-attn spaces`) or a space file."),
-        Setting(SPACE, metavar="NAME|FILE"),
-    ] = "densenet_attn"
+        Setting(
+            SPACE,
+            metavar="NAME|FILE",
+            unset="made from --backbone; without it densenet_attn for digits, MNIST and Fashion-MNIST, otherwise "
+            "resnet18_attn",
+        ),
+    ] = None
+    backbone: Annotated[
+        str | None,
+        Rule(
+            min_length=1,
+            description="Network to search without a space file, or in one that names none: a backbone's name with its "
+            "options, as in 'resnet18 stem=small', timm:NAME, or a function of yours that returns it.",
+        ),
+        Setting(SPACE, metavar="NETWORK|MODULE:FUNCTION", unset="the space's"),
+    ] = None
     arm: Annotated[
         tuple[str, ...],
         Rule(
@@ -153,19 +170,25 @@ class Budget(Strict):
         Setting(BUDGET),
     ] = 0.5
     controls: Annotated[
-        int,
+        int | None,
         Rule(
             ge=0,
             le=100,
             description="Number of random placements with as many sites as found #1, retrained together as one arm.",
         ),
-        Setting(BUDGET),
-    ] = 5
+        Setting(BUDGET, unset="5 in a new run, otherwise as the run began"),
+    ] = None
     ablate: Annotated[
         bool,
         Rule(description="Also retrain found #1 without each of its attentions, and with each of them alone."),
         Setting(BUDGET),
     ] = False
+
+
+    @property
+    def n_controls(self) -> int:
+        """Number of random placements; that of a new run if it is not stated."""
+        return N_CONTROLS if self.controls is None else self.controls
 
 
 class Recipe(Strict):

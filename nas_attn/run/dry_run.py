@@ -63,7 +63,7 @@ def print_preview(request: Request) -> None:
 def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
     """Return the maximum (number of runs, epochs per run) of every stage; identical arms are trained once."""
     settings, recipe = request.settings, request.settings.recipe
-    n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (settings.budget.controls > 0)
+    n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (settings.budget.n_controls > 0)
     trials = min(settings.budget.trials, request.bound.n_placements)
     return {
         "search": (trials, recipe.epochs),
@@ -184,7 +184,7 @@ def _arms(request: Request) -> list[str]:
     """Return the arms in one line, and in another what can be added to them."""
     budget = request.settings.budget
     names = [FOUND, BARE, *(f"{name} everywhere" for name in request.bound.attentions), *request.arms]
-    controls = f"; {budget.controls} random placements of the size of {FOUND} as one arm" if budget.controls else ""
+    controls = f"; {budget.n_controls} random placements of the size of {FOUND} as one arm" if budget.n_controls else ""
     more = {
         "--ablate": budget.ablate,
         "--seeds auto": budget.seeds == "auto",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_attn.comparison.predictions import fits_whole
+from nas_attn.data.memory import data_source_of
 from nas_attn.errors import Interrupted
 from nas_attn.executors.base import Executor
 from nas_attn.executors.catalog import EXECUTORS
@@ -25,6 +27,8 @@ from nas_attn.space.search_space import SearchSpace
 from nas_attn.training.context import TrialContext, registered_here
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nas_attn.executors.interrupts import Interrupts
     from nas_attn.study.stages import Stages
 
@@ -32,29 +36,40 @@ log = logging.getLogger(__name__)
 
 
 def search(
-    space: str | Path | SearchSpace,
+    space: str | Path | SearchSpace | None = None,
     train: Callable[..., float] | str | None = None,
     out: str | Path | None = None,
     *,
+    network: Callable[..., nn.Module] | nn.Module | None = None,
+    data: Any = None,
     display: Display | None = None,
     **settings: Any,
 ) -> RunRecord:
     """Search a space, confirm the best placements, retrain the arms, and write the report; resume an unfinished run.
 
     Args:
-        space: Name of a shipped space, path of a space file, or a loaded space.
+        space: Name of a shipped space, path of a space file, or a loaded space. None makes one from the sites of the
+            network; without a network it is the shipped space for images of this kind.
         train: Custom training `train(model, run) -> float`, where `run` is a `nas_attn.Run` and a higher value is
             better; or its path `module:function`. None uses the built-in training.
         out: Folder of the run; None derives its name from the space and the data.
+        network: A network of your own, for a space without one: a function that returns a new network, and gets those
+            of `num_classes`, `in_channels` and `image_size` that it has as parameters; or a torch module. Each trial
+            copies a module, with its weights as initial weights; a function draws new ones for each seed. A network
+            that has a name is `backbone=...`.
+        data: As on the command line (`digits`, `folder:PATH`, ...), or images in memory: `(train, val, test)`, each a
+            torch data set or loader whose images are PIL images, or tensors (C, H, W) of uint8 or of float from 0 to
+            1; None in place of `val` or `test` splits it off.
         display: Shows the progress; None shows nothing.
-        settings: The settings of the command line by name (`trials`, `epochs`, `seeds`, `data`, ...). A custom training
-            that reads its own data needs `num_classes`, `in_channels` and `image_size` instead of `data`.
+        settings: The settings of the command line by name (`trials`, `epochs`, `seeds`, ...). A custom training that
+            reads its own data needs `num_classes`, `in_channels` and `image_size` instead of `data`.
 
     Raises: a subclass of `Refused` before anything is written; RunStopped if the run cannot continue; Interrupted after
     Ctrl-C. The same call resumes the run.
     """
-    request = bind(read_settings({"space": space, "train": train, "out": out, **settings}))
-    return run(request, display or SilentDisplay())
+    with data_source_of(data, settings.get("image_size")) as source:
+        stated = {"space": space, "train": train, "out": out, "network": network, "data": source, **settings}
+        return run(bind(read_settings(stated)), display or SilentDisplay())
 
 
 def run_command(settings: Mapping[str, Any]) -> int:
@@ -77,6 +92,7 @@ def run(request: Request, display: Display) -> RunRecord:
     from nas_attn.executors.interrupts import Interrupts
 
     folder = RunFolder(request.settings.out)
+    request = as_begun(request, folder)
     config = describe_run(request)
     folder.refuse_foreign(config)
     executor = EXECUTORS[request.settings.resources.executor].make(request.settings.resources)
@@ -88,6 +104,20 @@ def run(request: Request, display: Display) -> RunRecord:
         display.begin(request)
         _finish(request, folder, executor, display, interrupts)
     return load_run(folder.path)
+
+
+def as_begun(request: Request, folder: RunFolder) -> Request:
+    """Return the request with as many random controls as the run began with, if their number is not stated.
+
+    A run of an older version began with none, and a repeated command adds nothing to it.
+    """
+    budget = request.settings.budget
+    if budget.controls is not None:
+        return request
+    begun = folder.read_config().get("budget") if folder.config.exists() else None
+    number = begun.get("controls", 0) if isinstance(begun, Mapping) else budget.n_controls
+    settings = replace(request.settings, budget=budget.model_copy(update={"controls": number}))
+    return replace(request, settings=settings)
 
 
 def _finish(request: Request, folder: RunFolder, executor: Executor, display: Display, interrupts: Interrupts) -> None:
@@ -226,7 +256,7 @@ def _kept(request: Request) -> Artifact:
     facts, budget = request.facts, request.settings.budget
     if facts is None:
         return "predictions"
-    n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (budget.controls > 0)
+    n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (budget.n_controls > 0)
     n_images = n_arms * first_seeds(budget) * facts.n_test + CONFIRM_SEEDS * (1 + budget.top) * facts.n_val
     return "predictions" if fits_whole(n_images * facts.num_classes) else "short predictions"
 

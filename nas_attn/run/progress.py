@@ -118,7 +118,7 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
                       for row in finals) for name in ("confirm", "retrain")}  # fmt: skip
     waiting = {name: stages.final.n_waiting(name) for name in ("confirm", "retrain")}
     n_confirm = stages.n_confirm if stages.stage == "search" else waiting["confirm"]
-    n_found = 0 if stages.winner is not None else len(stages.seeds) * (1 + (stages.budget.controls > 0))
+    n_found = 0 if stages.winner is not None else len(stages.seeds) * (1 + (stages.budget.n_controls > 0))
     left = None
     if trained:
         mean = sum(trained) / len(trained)

@@ -203,7 +203,7 @@ class Stages:
             return ()
         if found.key not in self._controls:
             taken = {placement.key for _, placement in self.arms()}
-            self._controls[found.key] = random_controls(self._bound, found, taken, self.budget.controls, self._seed)
+            self._controls[found.key] = random_controls(self._bound, found, taken, self.budget.n_controls, self._seed)
         return self._controls[found.key]
 
     @property
