@@ -102,11 +102,14 @@ def test_report_writes_the_page_the_tables_and_every_figure_twice(tmp_path: Path
     path = write_report(make_run(), tmp_path / "run")
     assert path == tmp_path / "run" / "report.html"
     names = {str(file.relative_to(path.parent)) for file in path.parent.rglob("*") if file.is_file()}
-    figures = ("arms", "differences", "cost", "history", "importance", "network")
+    figures = ("arms", "differences", "cost", "curves", "history", "importance", "network")
     assert names == {
         "report.html",
+        "report.md",
         "trials.csv",
         "arms.csv",
+        "arms.tex",
+        "MODEL.md",
         *(f"figures/{figure}.{kind}" for figure in figures for kind in ("pdf", "png", "svg")),
     }
     page = path.read_text(encoding="utf-8")

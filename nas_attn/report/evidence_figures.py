@@ -113,7 +113,8 @@ def _draw_matrix(axes: Any, matrix: Values, names: Sequence[str], most: float, l
     shown = [(place, value) for place, value in _cells(matrix) if value > 0.0]
     corners = [[(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)] for (y, x), _ in shown]
     shades = [_shade(row == column, value, most) for (row, column), value in shown]
-    axes.add_collection(PolyCollection(corners, facecolors=shades, edgecolors="none", gid=gid), autolim=False)
+    cells = axes.add_collection(PolyCollection(corners, facecolors=shades, edgecolors="none", gid=gid), autolim=False)
+    cells.set_clip_on(False)  # its clip path would lie outside the view
     decimals = 1 if n_classes <= ONE_DECIMAL else 0
     size = min(6.5, side / POINT / n_classes / (2.5 if decimals else 1.7))
     for (row, column), value in shown:
