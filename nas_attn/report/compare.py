@@ -77,7 +77,7 @@ class Comparison:
 
 def compare_runs(runs: Sequence[RunRecord]) -> Comparison:
     """Return the arms of the runs that have a test value, run by run, and what keeps the runs from being compared."""
-    names = _names(runs)
+    names = run_names(runs)
     rows = [
         Row(name, arm, bool(run.best) and (run.best or {}).get("recommended") in (arm.label, *arm.names))
         for name, run in zip(names, runs, strict=True)
@@ -130,7 +130,7 @@ def _label(row: Row) -> str:
     return f"{row.run}: {row.arm.label}{' (recommended)' if row.is_recommended else ''}"
 
 
-def _names(runs: Sequence[RunRecord]) -> list[str]:
+def run_names(runs: Sequence[RunRecord]) -> list[str]:
     """Return the name of each run's folder, or its whole path if two have one name."""
     names = [run.folder.resolve().name for run in runs]
     return [name if names.count(name) == 1 else str(run.folder) for name, run in zip(names, runs, strict=True)]
@@ -148,17 +148,15 @@ def _other_data(names: Sequence[str], runs: Sequence[RunRecord]) -> str:
         value | {"split": one.get("split"), "split seed": one.get("seed")}
         for value, one in zip(values, data, strict=True)
     ]
-    differing = _differing(names, values)
-    shown = f" ({'; '.join(differing)})" if differing else ""
+    found = differing(names, values)
+    shown = f" ({'; '.join(found)})" if found else ""
     return f"The runs have other data or another split{shown}: values can be compared within a run only."
 
 
 def _other_settings(names: Sequence[str], runs: Sequence[RunRecord]) -> list[str]:
     """Return a sentence about differing training recipes, if any."""
-    differing = _differing(names, [section(run.config, "recipe") for run in runs])
-    return (
-        [f"The runs train differently ({'; '.join(differing)}): a difference may come from that."] if differing else []
-    )
+    found = differing(names, [section(run.config, "recipe") for run in runs])
+    return [f"The runs train differently ({'; '.join(found)}): a difference may come from that."] if found else []
 
 
 def _other_metrics(names: Sequence[str], runs: Sequence[RunRecord]) -> list[str]:
@@ -168,7 +166,7 @@ def _other_metrics(names: Sequence[str], runs: Sequence[RunRecord]) -> list[str]
     return [f"The runs have other metrics ({', '.join(f'{name}: {noun}' for name, noun in metrics.items())})."]
 
 
-def _differing(names: Sequence[str], values: Sequence[Mapping[str, Any]]) -> list[str]:
+def differing(names: Sequence[str], values: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return `key: value in run, value in run` for every key whose values differ."""
     keys: Iterable[str] = dict.fromkeys(key for value in values for key in value)
     found = []
