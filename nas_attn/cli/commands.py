@@ -58,7 +58,7 @@ def search(context: typer.Context, **settings: Any) -> int:
     from nas_attn.run.job import run_command
 
     _import_from_here()
-    return run_command({"space": settings["space"], **_stated(context)})
+    return run_command(_stated(context))
 
 
 vars(search)["__signature__"] = inspect.Signature()  # without options until `command_line` adds them

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nas_attn.data.entry import DataSource
+from nas_attn.data.entry import SPACE_FOR_SMALL_IMAGES, DataSource
 from nas_attn.errors import DataError, unknown
 from nas_attn.registry import Catalogue
 
@@ -15,16 +15,19 @@ DATA = Catalogue(
         read="nas_attn.data.digits:read_digits",
         summary="scikit-learn's 1,797 handwritten digits, grey, 8x8 pixels; needs no download",
         mirror=False,
+        space=SPACE_FOR_SMALL_IMAGES,
     ),
     DataSource(
         name="mnist",
         read="nas_attn.data.torchvision_sets:read_mnist",
         summary="MNIST: 70,000 handwritten digits, grey, 28x28 pixels",
+        space=SPACE_FOR_SMALL_IMAGES,
     ),
     DataSource(
         name="fashion-mnist",
         read="nas_attn.data.torchvision_sets:read_fashion_mnist",
         summary="Fashion-MNIST: 70,000 pieces of clothing in 10 classes, grey, 28x28 pixels",
+        space=SPACE_FOR_SMALL_IMAGES,
     ),
     DataSource(
         name="cifar10",

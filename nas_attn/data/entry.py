@@ -17,6 +17,10 @@ Progress = Callable[[int, int], None]
 """Called with the number of files read so far and their total number."""
 
 
+SPACE_FOR_SMALL_IMAGES, SPACE_FOR_NATURAL_IMAGES = "densenet_attn", "resnet18_attn"
+"""The shipped spaces that are searched if none is named."""
+
+
 def no_progress(done: int, total: int) -> None:
     """Show no progress."""
 
@@ -61,6 +65,7 @@ class DataSource:
             the size of the images. For sources whose images differ in size.
         mirror: Whether an image keeps its meaning when it is mirrored left to right. If not, `--augment crop-flip` is
             refused.
+        space: Shipped space that is searched if the user names none.
     Raises: DataError if `path` is another word.
     """
 
@@ -70,6 +75,7 @@ class DataSource:
     path: Literal["file", "folder"] | None = None
     default_image: int | None = None
     mirror: bool = True
+    space: str = SPACE_FOR_NATURAL_IMAGES
 
     def __post_init__(self) -> None:
         if self.path not in (None, "file", "folder"):

@@ -18,17 +18,30 @@ class ExecutorEntry:
     Args:
         about: One sentence for the help text.
         make: Returns the executor for the run's resources.
+        send: Prepares an object for the workers; it raises whatever makes that impossible.
     """
 
     name: str
     about: str
     make: Callable[[Resources], Executor]
+    send: Callable[[object], object]
 
 
 def _tune(resources: Resources) -> Executor:
     from nas_attn.executors.tune import TuneExecutor
 
     return TuneExecutor(resources)
+
+
+def _pickled(content: object) -> bytes:
+    from ray import cloudpickle
+
+    found: bytes = cloudpickle.dumps(content)
+    return found
+
+
+def _as_it_is(content: object) -> object:
+    return content
 
 
 def _local(resources: Resources) -> Executor:
@@ -40,7 +53,7 @@ def _local(resources: Resources) -> Executor:
 EXECUTORS: Mapping[str, ExecutorEntry] = {
     entry.name: entry
     for entry in (
-        ExecutorEntry("tune", "Ray Tune, several trials at the same time.", _tune),
-        ExecutorEntry("local", "this process, one trial after the other.", _local),
+        ExecutorEntry("tune", "Ray Tune, several trials at the same time.", _tune, _pickled),
+        ExecutorEntry("local", "this process, one trial after the other.", _local, _as_it_is),
     )
 }

@@ -15,6 +15,7 @@ from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, without_start
 from nas_attn.backbones.modules import put_module, seeded
+from nas_attn.backbones.own_network import OwnNetwork
 from nas_attn.backbones.site_table import site_survey
 from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.survey.survey import foreign_survey, survey
@@ -27,7 +28,7 @@ from nas_attn.space.fit import is_neutral, resolve_at
 log = logging.getLogger(__name__)
 
 Maker = Callable[..., nn.Module]
-BackboneLike = str | Mapping[str, Any] | nn.Module | Maker
+BackboneLike = str | Mapping[str, Any] | nn.Module | Maker | OwnNetwork
 
 
 class AttentionModel(nn.Module):
@@ -162,8 +163,9 @@ def _backbone(
             return net, spec, site_survey(spec, shape)
         return net, spec, foreign_survey(spec, net, shape)
     with seeded(seed, "backbone"):
-        net = _own(backbone, shape)
-    return net, {"own": type(net).__name__}, survey(net, shape)
+        net = backbone.make(shape) if isinstance(backbone, OwnNetwork) else _own(backbone, shape)
+    found = backbone.survey(net, shape) if isinstance(backbone, OwnNetwork) else survey(net, shape)
+    return net, {"own": type(net).__name__}, found
 
 
 def _own(backbone: nn.Module | Maker, shape: Shape) -> nn.Module:

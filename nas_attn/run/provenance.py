@@ -24,7 +24,7 @@ def describe_run(request: Request) -> dict[str, Any]:
         facts = {name: value for name, value in vars(request.facts).items() if name not in _LEFT_OUT}
         data = {**settings.data.model_dump(exclude={"root", "download", "strict"}), "facts": facts}
     return {
-        "space": {"name": settings.space.name, **settings.space.to_dict()},
+        "space": {"name": settings.space.name, **settings.space.to_dict(), **request.own_backbone},
         "weights": request.weights,
         "data": data if data is not None else vars(request.shape),
         "task": request.facts.task if request.facts is not None else None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_attn.backbones.catalog import image_sizes
+from nas_attn.backbones.own_network import OwnNetwork
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.weights_file import find_weights
@@ -16,16 +17,20 @@ from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Targe
 from nas_attn.data.catalog import data_label, data_source
 from nas_attn.data.dataset import DataFacts, describe
 from nas_attn.data.entry import Progress
-from nas_attn.errors import ConfigError, SpaceError, unknown
+from nas_attn.errors import ConfigError, unknown
 from nas_attn.files import file_digest
-from nas_attn.placement import Placement, Shape
+from nas_attn.placement import Placement, Shape, SiteTable
 from nas_attn.records import LogitsOf
 from nas_attn.run.arms import MakeArms, read_arms
+from nas_attn.run.own_network import Choice, choose, refuse_unsendable
 from nas_attn.run.tables import RECORDS
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.training.context import load_train
 from nas_attn.validation import Model, fields_of, validate
+
+FEW_TEST_IMAGES = 100
+"""With fewer test images, one of them is more than one point of accuracy."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Settings:
         arms: What makes the arms to compare with in addition to the usual ones.
     """
 
-    space: SearchSpace
+    choice: Choice
     data: DataConfig | None
     shape: Shape | None
     recipe: Recipe
@@ -49,6 +54,11 @@ class Settings:
     out: Path
     train: Callable[..., float] | str | None = None
     arms: tuple[MakeArms, ...] = ()
+
+    @property
+    def space(self) -> SearchSpace:
+        """The searched space; see `Choice` for one that is still to be made."""
+        return self.choice.space
 
 
 @dataclass(frozen=True)
@@ -70,10 +80,18 @@ class Request:
     weights: Mapping[str, str] | None = None
 
     @property
-    def backbone(self) -> dict[str, Any]:
-        """The space's backbone, with the path of its weights."""
+    def backbone(self) -> dict[str, Any] | OwnNetwork:
+        """The space's backbone, with the path of its weights, or the network in memory."""
+        if self.settings.choice.network is not None:
+            return self.settings.choice.network
         spec = self.settings.space.backbone
         return spec if self.weights is None else {**spec, "weights": self.weights["file"]}
+
+    @cached_property
+    def own_backbone(self) -> dict[str, Any]:
+        """What a network in memory is, as the backbone of the stored space; empty for any other network."""
+        network = self.settings.choice.network
+        return {} if network is None else {"backbone": network.identity(self.shape)}
 
     @property
     def metric(self) -> str:
@@ -116,28 +134,29 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
     """
     stated = {name: value for name, value in stated.items() if value is not None}
     _refuse_unknown(stated)
-    space = stated.get("space", Target().space)
-    if not isinstance(space, SearchSpace):
-        space = SearchSpace.load(space)
+    choice = choose(stated)
+    space = choice.space
     train = stated.get("train")
     if isinstance(train, str):
         load_train(train)
-    if not space.backbone:
-        raise SpaceError(f"A search needs a backbone, but {space.where} has none: add [backbone] with a name.")
     reads_own_data = train is not None and "data" not in stated
     if not reads_own_data:
         _refuse_shape(stated)
     data = None if reads_own_data else _validated(DataConfig, stated, space)
+    if data is not None and choice.reason is not None:  # a space that nobody named does not resize the images
+        data = data.model_copy(update={"image_size": stated.get("image_size")})
     recipe = _validated(Recipe, stated, space)
     _refuse_mirrors(recipe, data)
+    resources = _validated(Resources, stated)
+    refuse_unsendable(choice.network, resources.executor)
     return Settings(
-        space=space,
+        choice=choice,
         data=data,
         shape=_shape(stated, space) if reads_own_data else None,
         recipe=recipe,
         budget=_validated(Budget, stated),
         engine=_validated(Engine, stated),
-        resources=_validated(Resources, stated),
+        resources=resources,
         out=Path(stated.get("out") or Path("runs") / _run_name(space, data, train)),
         train=train,
         arms=read_arms(stated.get("arm", ()), space),
@@ -170,13 +189,44 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
         names = _two_classes(shape, facts)
         notes.append(f"The network returns one logit: above 0 it means {names[1]!r}, otherwise {names[0]!r}.")
         shape = replace(shape, num_classes=1)
-    table = site_table(settings.space.backbone, **vars(shape))
+    notes += _size_notes(settings.choice, shape, facts)
+    table, settings = _with_sites(settings, shape, notes)
     engine = settings.engine
     bound = settings.space.bind(table, max_params=engine.max_params, max_macs=engine.max_macs)
     arms = {label: placement for make in settings.arms for label, placement in make(bound).items()}
     notes += [table.stacking] if table.stacking else []
     weights = _weights(settings, shape, facts, notes)
     return Request(settings, bound, shape, facts, tuple(notes), arms, weights)
+
+
+def _with_sites(settings: Settings, shape: Shape, notes: list[str]) -> tuple[SiteTable, Settings]:
+    """Return the sites of the network, and the settings with the space that is made from them, if it is to be made."""
+    choice, network = settings.choice, settings.choice.network
+    table = site_table(choice.space.backbone, **vars(shape)) if network is None else network.table(shape)
+    if network is not None and network.is_module:
+        notes.append(
+            f"Each trial begins with a copy of the {network.name} that was passed in, with its weights, so the seeds "
+            "differ in the attention and the order of the images; a function that returns a network makes new ones."
+        )
+    if choice.make is None:
+        return table, settings
+    space, sentence = choice.make(table)
+    notes.append(sentence)
+    return table, replace(settings, choice=replace(choice, space=space, make=None))
+
+
+def _size_notes(choice: Choice, shape: Shape, facts: DataFacts | None) -> list[str]:
+    """Return a note on a network that nobody named, with the size of its images, and one on few test images."""
+    notes = []
+    if choice.reason is not None:
+        size = f"{shape.image_size}x{shape.image_size}"
+        notes.append(f"{choice.reason} with images of {size}: --space, --backbone and --image-size change it.")
+    if facts is not None and facts.n_test < FEW_TEST_IMAGES:
+        notes.append(
+            f"There are only {facts.n_test} test images, so that the arms can hardly be told apart: {FEW_TEST_IMAGES} "
+            "or more are better."
+        )
+    return notes
 
 
 def _two_classes(shape: Shape, facts: DataFacts | None) -> tuple[str, ...]:
@@ -276,12 +326,7 @@ def _validated(model: type[Model], stated: Mapping[str, Any], space: SearchSpace
 
 
 def _refuse_unknown(stated: Mapping[str, Any]) -> None:
-    if "backbone" in stated:
-        raise ConfigError(
-            "A search builds a new network for every trial, so it takes no backbone=...: let the space name a function "
-            "that returns yours, by [backbone] import = 'module:function'."
-        )
-    known = [setting.name for setting in settings()]
+    known = [*(setting.name for setting in settings()), "network"]
     for name in stated:
         if name not in known:
             raise ConfigError(unknown("setting", name, known))

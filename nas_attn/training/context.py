@@ -13,6 +13,7 @@ from nas_attn.attention.catalog import ATTENTIONS, register_attention
 from nas_attn.attention.entry import Entry
 from nas_attn.backbones.catalog import BACKBONES, register_backbone
 from nas_attn.backbones.entry import Backbone
+from nas_attn.backbones.own_network import OwnNetwork
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data.catalog import DATA, register_data
 from nas_attn.data.entry import DataSource
@@ -28,7 +29,7 @@ class TrialContext:
     """Everything that the trials of a run share.
 
     Args:
-        backbone: Name and options as in a space file, or a function without arguments that returns a network.
+        backbone: Name and options as in a space file, or a network of the user's in memory.
         data: The images; None if a custom training reads its own.
         train: Custom training, as a callable or as `module:function`; None for the built-in one.
         device: torch's name of a trial's device.
@@ -39,7 +40,7 @@ class TrialContext:
         registered: Records that the driver's process registered; each worker registers them too.
     """
 
-    backbone: Mapping[str, Any] | Callable[[], Any]
+    backbone: Mapping[str, Any] | OwnNetwork
     shape: Shape
     recipe: Recipe
     device: str = "cpu"

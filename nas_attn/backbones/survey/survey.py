@@ -68,7 +68,7 @@ def foreign_survey(spec: Spec, net: nn.Module, shape: Shape) -> Survey:
     Raises: SpaceError as `survey`; for a plug-in, the message names it.
     """
     entry, words = plugged_entry(spec), json.dumps(without_start(spec), sort_keys=True, default=str)
-    key = (words, shape, entry, _anatomy(net))
+    key = (words, shape, entry, anatomy(net))
     if key not in _SURVEYS:
         _SURVEYS[key] = survey(net, shape) if entry is None else _plugged_survey(entry, net, shape)
     return _SURVEYS[key]
@@ -81,7 +81,7 @@ def _plugged_survey(entry: Backbone, net: nn.Module, shape: Shape) -> Survey:
     return found if why is None else replace(found, untrainable=unusable(entry.name, why))
 
 
-def _anatomy(net: nn.Module) -> tuple[object, ...]:
+def anatomy(net: nn.Module) -> tuple[object, ...]:
     """Return class and plain attributes of all modules; shape, type and `requires_grad` of all parameters."""
     modules = ((path, type(module), *_plain(module)) for path, module in net.named_modules())
     weights = ((path, weight.shape, weight.dtype, weight.requires_grad) for path, weight in net.named_parameters())

@@ -1,0 +1,226 @@
+"""Images that are in memory already: torch data sets, loaders, or lists of images with labels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, Pixels, resized, with_channels
+from nas_attn.data.catalog import DATA, register_data
+from nas_attn.data.entry import DataRequest, DataSource
+from nas_attn.errors import DataError, in_one_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+NAME = "memory"
+"""Name of the data source that holds images in memory, while a search runs."""
+
+_N_TWICE = 8
+_GREY_MODES = ("1", "L", "LA", "La")
+
+Example = tuple[Pixels, Any]
+"""An image, (H, W, C), with its label."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A reader that returns the images that it holds; it is sent to the workers with them."""
+
+    dataset: ImageDataset
+
+    def __call__(self, request: DataRequest) -> ImageDataset:
+        """Return the images."""
+        return self.dataset
+
+
+@contextmanager
+def data_source_of(data: Any, image_size: int | None) -> Iterator[Any]:
+    """Context manager: yield the name of a data source that holds `data`; a name, or None, is yielded as it is.
+
+    Args:
+        data: `(train, val, test)`, each a torch data set, a loader, or a sequence of images with labels, and None for a
+            val or test part that is to be split off; or an `ImageDataset`. A single set is split.
+        image_size: Height and width of the images; needed only if they differ in size.
+    Raises: DataError as `read_memory`.
+    """
+    if data is None or isinstance(data, str):
+        yield data
+        return
+    held = data if isinstance(data, ImageDataset) else read_memory(data, image_size)
+    before = DATA.get(NAME) if NAME in DATA else None
+    register_data(DataSource(NAME, Held(held), "Images in the memory of this process"))
+    try:
+        yield NAME
+    finally:
+        DATA.unregister(NAME)
+        if before is not None:
+            register_data(before)
+
+
+def read_memory(data: Any, image_size: int | None) -> ImageDataset:
+    """Return the images of `(train, val, test)`, or of a single set.
+
+    An image is a PIL image, a tensor (C, H, W) or (H, W), or an array (H, W, C) or (H, W): uint8, or float from 0 to 1.
+    A label is a class number, or a vector of 0 and 1 where an image may have several. Class names are those of the data
+    set (`classes`), otherwise the numbers.
+
+    Raises: DataError, in one sentence, for other images and labels, images that change from one reading to the next,
+    sizes that differ without `image_size`, and sets that are empty.
+    """
+    sets = data if isinstance(data, tuple) else (data,)
+    if not 1 <= len(sets) <= len(PARTS) or sets[0] is None:
+        raise DataError(
+            f"data=... must be (train, val, test), with None for val or test to be split off, but got "
+            f"{len(sets)} set{'s' * (len(sets) != 1)}{' without train' * (sets[:1] == (None,))}."
+        )
+    found = {part: _read(one, part) for part, one in zip(PARTS, sets, strict=False) if one is not None}
+    names = _class_names(sets[0])
+    channels = max(image.shape[-1] for examples in found.values() for image, _ in examples)
+    sizes = {image.shape[:2] for examples in found.values() for image, _ in examples}
+    if len(sizes) > 1 and image_size is None:
+        shown = ", ".join(f"{height}x{width}" for height, width in sorted(sizes)[:3])
+        raise DataError(f"All images in memory must have one size, but they have {shown}: state image_size.")
+    size = image_size if len(sizes) > 1 else None
+    parts = {part: _part(examples, channels, size, part) for part, examples in found.items()}
+    if names is None:
+        labels = [part.labels for part in parts.values()]
+        columns = labels[0].shape[1] if labels[0].ndim == 2 else 1 + max(int(part.max()) for part in labels)
+        names = tuple(map(str, range(columns)))
+    return ImageDataset(names, parts)
+
+
+def _read(source: Any, part: str) -> list[Example]:
+    """Return the images of one set; those of a loader in an order of their own, since it may shuffle them."""
+    from torch.utils.data import DataLoader
+
+    try:
+        if isinstance(source, DataLoader):
+            examples = sorted((_example(pair, part) for pair in _unbatched(source)), key=_digest)
+        else:
+            examples = [_example(pair, part) for pair in _each(source)]
+            _refuse_random(source, examples, part)
+    except DataError:
+        raise
+    except Exception as error:  # the data set is the user's: reading it may raise anything
+        raise DataError(f"The set '{part}' raised {type(error).__name__} when read: {in_one_line(error)}.") from error
+    if not examples:
+        raise DataError(f"A data set must have images, but the set '{part}' has none.")
+    return examples
+
+
+def _each(source: Any) -> Iterator[Any]:
+    """Yield the examples of a data set by their numbers, or of anything else that can be iterated."""
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        return (source[number] for number in range(len(source)))
+    if isinstance(source, Iterable):
+        return iter(source)
+    raise DataError(
+        f"A set of images must be a torch data set, a loader or a sequence of (image, label), but is a "
+        f"{type(source).__name__}."
+    )
+
+
+def _unbatched(loader: Iterable[Any]) -> Iterator[Any]:
+    """Yield the examples of a loader's batches."""
+    for batch in loader:
+        images, labels = _pair(batch)
+        yield from zip(images, labels, strict=True)
+
+
+def _pair(found: Any) -> tuple[Any, Any]:
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise DataError(f"A set of images must return (image, label), but returns a {type(found).__name__}.")
+    return found[0], found[1]
+
+
+def _example(found: Any, part: str) -> Example:
+    image, label = _pair(found)
+    return _pixels(image, part), _plain(label)
+
+
+def _plain(value: Any) -> Any:
+    """Return a tensor as an array; anything else as it is."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _pixels(image: Any, part: str) -> Pixels:
+    """Return an image as (H, W, C) uint8. Raises: DataError for another shape, type or range."""
+    if hasattr(image, "convert") and hasattr(image, "mode"):
+        return _of_pil(image)
+    is_tensor = hasattr(image, "detach")
+    array = np.asarray(_plain(image))
+    if array.ndim == 2:
+        array = array[..., None]
+    elif array.ndim == 3 and is_tensor:
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[-1] not in (1, 3) or 0 in array.shape:
+        stated = "(C, H, W)" if is_tensor else "(H, W, C)"
+        raise DataError(
+            f"An image of '{part}' must be a PIL image, or {stated} or (H, W) with 1 or 3 channels, but is "
+            f"{type(image).__name__} of {np.shape(image)}."
+        )
+    if array.dtype == np.uint8:
+        return array
+    low, high = float(array.min()), float(array.max())
+    if array.dtype.kind != "f" or not (low >= 0 and high <= 1):
+        raise DataError(
+            f"An image of '{part}' must be uint8, or float from 0 to 1, but is {array.dtype} from {low:.3g} to "
+            f"{high:.3g}: leave Normalize out, since the search normalises by itself."
+        )
+    found: Pixels = np.rint(array * 255).astype(np.uint8)
+    return found
+
+
+def _of_pil(image: Image) -> Pixels:
+    """Return a PIL image as (H, W, C): grey stays grey, everything else is RGB."""
+    plain = np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
+    return plain[..., None] if plain.ndim == 2 else plain
+
+
+def _digest(example: Example) -> bytes:
+    """Return the SHA-256 of an image with its label."""
+    image, label = example
+    shown = f"{image.shape}{np.asarray(label).tolist()}".encode()
+    return hashlib.sha256(shown + np.ascontiguousarray(image).tobytes()).digest()
+
+
+def _refuse_random(source: Any, examples: Sequence[Example], part: str) -> None:
+    """Refuse a data set whose first images differ when they are read again: a resumed run would train on others."""
+    if not hasattr(source, "__getitem__"):
+        return
+    for (first, _), found in zip(examples, islice(_each(source), _N_TWICE), strict=False):
+        if not np.array_equal(first, _pixels(_pair(found)[0], part)):
+            raise DataError(
+                f"An image must be the same whenever it is read, but the set '{part}' changes it: leave random "
+                "transforms out, and use augment='crop-flip' or 'crop'."
+            )
+
+
+def _part(examples: Sequence[Example], channels: int, size: int | None, part: str) -> LabelledImages:
+    """Return the images of a part as arrays."""
+    images = [with_channels(image[None], channels) for image, _ in examples]
+    if size is not None:
+        images = [resized(image, size) for image in images]
+    labels = np.asarray([label for _, label in examples])
+    if labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)):  # a vector of 0.0 and 1.0
+        labels = labels.astype(np.int64)
+    if labels.dtype.kind not in "iub":
+        raise DataError(f"The labels of '{part}' must be whole numbers, but are {labels.dtype}.")
+    return LabelledImages(np.concatenate(images), labels)
+
+
+def _class_names(source: Any) -> tuple[str, ...] | None:
+    """Return the class names of a data set, also of one inside a loader or a `Subset`; None if it has none."""
+    while source is not None:
+        names = getattr(source, "classes", None)
+        if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+            return tuple(names)
+        source = None if isinstance(source, Mapping) else getattr(source, "dataset", None)
+    return None
