@@ -8,6 +8,7 @@ from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
+from engine import small_space
 from site_tables import densenet_table, make_site, make_table, resnet_table
 
 import nas_attn.model
@@ -345,3 +346,11 @@ def test_a_space_is_found_by_name_then_by_path(tmp_path, monkeypatch):
         find_space("no/mine.toml")
     with pytest.raises(SpaceError, match=r"^Unknown space '.*/mien\.toml'.*mine\.toml"):
         find_space(tmp_path / "mien.toml")
+
+
+def test_an_attention_everywhere_has_its_default_word_wherever_the_file_lists_it():
+    for values in (["channel", "both"], ["both", "channel"]):
+        rules = [{"match": ["denseblock*"], "attentions": ["cbam"]}]
+        bound = small_space(sites=rules, attentions={"cbam": {"branches": values}})
+        chosen = bound.everywhere("cbam")
+        assert {attention.options["branches"] for attention in chosen.attentions.values()} == {"both"}

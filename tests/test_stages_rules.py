@@ -73,6 +73,7 @@ def test_the_stages_follow_each_other_with_seeds_of_their_own(tmp_path):
         assert not stages.is_finished
         tasks = work(stages, scored)
         assert stages.is_finished
+        assert (CONFIRM_OFFSET, RETRAIN_OFFSET) == (10_000, 20_000), "stored runs have these seeds"
         assert stages.seeds == (7 + RETRAIN_OFFSET, 8 + RETRAIN_OFFSET)
         assert (stages.n_confirm, stages.retrain_epochs) == (6, 3)
         arms = stages.arms()

@@ -359,3 +359,15 @@ def test_the_ranking_is_by_the_mean_over_trained_seeds():
     rows = (row(0, "a", 0.5), row(1, "b", 0.6), row(2, "a", 0.9), row(3, "b", 0.99, answered=1))
     rows += (row(4, "c", 0.95, "pruned"), row(5, "d", None, "running"), row(6, "e", 0.6))
     assert ranking(rows) == [("a", pytest.approx(0.7)), ("b", 0.6), ("e", 0.6)]
+
+
+def test_the_sampler_hears_that_a_proposal_over_a_limit_was_not_trained(tmp_path, monkeypatch):
+    whole = small_space()
+    limit = whole.cost(at(1, reduction=8)).n_parameters
+    bound = whole.space.bind(whole.table, max_params=limit)
+    sampler = follow(monkeypatch, bound, whole.everywhere("cbam"), at(1, reduction=8))
+    with search_in(tmp_path, bound, budget=len(bound.priors()) + 1) as search:
+        while (task := search.ask()) is not None:
+            search.finish(task.number, Outcome("complete", 0.5))
+    refused = [state for state, value in sampler.told if state == TrialState.PRUNED and value is None]
+    assert len(refused) == 1
