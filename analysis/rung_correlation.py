@@ -218,8 +218,8 @@ def _summary(reduction: int, rungs: Sequence[Rung], curves: Curves) -> str:
     fate = "goes on to the end" if last.has_best else "is stopped"
     share = share_of_epochs(rungs, curves)
     return (
-        f"Reduction {reduction} trains {share:.0%} of the epochs and loses {top - last.n_left} of the top {top} trials; "
-        f"the best one {fate}."
+        f"Reduction {reduction} trains {100 * share:.0f} % of the epochs and loses {top - last.n_left} of the top {top} "
+        f"trials; the best one {fate}."
     )
 
 

@@ -43,11 +43,13 @@ class Result:
 
 
 def parser_of(about: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that every script has. Args: about: The docstring of the script."""
+    """Return a parser with the options that every script has.
+
+    Args:
+        about: The docstring of the script: the text of `--help`.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="also write the numbers, not in per cent, to this file"
-    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the numbers, as measured, to this file")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw a figure: .svg, .png or .pdf")
     return parser
 
