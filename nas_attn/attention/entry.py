@@ -99,6 +99,9 @@ class Entry:
         identity_start: Whether it computes y = x before training, with the default options.
         replaces_norm: Whether, at a site of kind `conv`, it also replaces the batch norm after the convolution.
         neutral: Whether it computes what the plain network computes at that site, so that choosing it changes nothing.
+        weighs: Function (module, its inputs) -> what the module weighs in a forward pass in evaluation mode, as
+            `nas_attn.attention.weighing.record.Weights`; or its location as `module:name`. None: the change of the map
+            is shown instead.
         exceptions: Checks of `nas_attn.testing` that cannot pass for this entry, each with the reason.
     """
 
@@ -122,6 +125,7 @@ class Entry:
     identity_start: bool = False
     replaces_norm: bool = False
     neutral: bool = False
+    weighs: str | Callable[..., Any] | None = None
     exceptions: Mapping[str, str] = field(default_factory=dict)
 
     @property

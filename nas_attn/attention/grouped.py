@@ -51,15 +51,19 @@ class Shuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
+        dealt = functional.channel_shuffle(x * self.gate(x), 2)
+        if x.is_contiguous(memory_format=torch.channels_last):  # the shuffle keeps this format on CPUs only
+            dealt = dealt.contiguous(memory_format=torch.channels_last)
+        return dealt
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Return the gate of every element, before the shuffle. Shape: (N, C, H, W) -> the same."""
         n_images, channels, height, width = x.shape
         pooled, normed = torch.unbind(x.reshape(n_images, self.groups, 2, -1, height, width), 2)
         channel_gate = torch.sigmoid(self.channel(pooled.mean((3, 4))))[..., None, None]
         spatial_gate = self._spatial_gate(normed.reshape(n_images, channels // 2, height, width))
         gate = torch.stack([channel_gate.expand_as(pooled), spatial_gate.view(normed.shape)], 2)
-        dealt = functional.channel_shuffle(x * gate.view(x.shape), 2)
-        if x.is_contiguous(memory_format=torch.channels_last):  # the shuffle keeps this format on CPUs only
-            dealt = dealt.contiguous(memory_format=torch.channels_last)
-        return dealt
+        return gate.view(x.shape)
 
     def _spatial_gate(self, x: Tensor) -> Tensor:
         """Shape: (N, C / 2, H, W) -> the same. Each channel is a group of the norm, so both affines are one."""
@@ -95,9 +99,14 @@ class SGE(nn.Module):
         """Shape: (N, C, H, W) -> the same."""
         n_images, _, height, width = x.shape
         grouped = x.reshape(n_images, self.groups, -1, height, width)
+        return (grouped * self.gate(x)[:, :, None]).flatten(1, 2)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Return the gate of every pixel in each group. Shape: (N, C, H, W) -> (N, groups, H, W)."""
+        n_images, _, height, width = x.shape
+        grouped = x.reshape(n_images, self.groups, -1, height, width)
         likeness = (grouped * means(x).view(n_images, self.groups, -1, 1, 1)).sum(2)  # (N, groups, H, W)
-        gate = torch.sigmoid(torch.addcmul(self.bias, self.weight, _standardised(likeness)))
-        return (grouped * gate[:, :, None]).flatten(1, 2)
+        return torch.sigmoid(torch.addcmul(self.bias, self.weight, _standardised(likeness)))
 
 
 def _standardised(x: Tensor) -> Tensor:
@@ -136,14 +145,19 @@ class EMA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
+        n_images, _, height, width = x.shape
+        gate = self.gate(x)[:, :, None]
+        return (x.reshape(n_images, self.groups, -1, height, width) * gate).flatten(1, 2)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Return the gate of every pixel in each group. Shape: (N, C, H, W) -> (N, groups, H, W)."""
         n_images, channels, height, width = x.shape
         folded = x.reshape(n_images * self.groups, channels // self.groups, height, width)
         gated, local = self._gate_axes(folded), self.local(folded)
         gated_share = torch.softmax(self.norm.bias, 0).expand(folded.shape[0], 1, -1)  # (N * groups, 1, C / groups)
         local_share = torch.softmax(means(local), 1)[:, None]
         gate = gated_share @ local.flatten(2) + local_share @ gated.flatten(2)  # (N * groups, 1, H * W)
-        gate = torch.sigmoid(gate).view(n_images, self.groups, 1, height, width)
-        return (x.reshape(n_images, self.groups, -1, height, width) * gate).flatten(1, 2)
+        return torch.sigmoid(gate).view(n_images, self.groups, height, width)
 
     def _gate_axes(self, x: Tensor) -> Tensor:
         """Gate rows and columns by a 1x1 convolution over their means, and normalise.

@@ -203,12 +203,21 @@ class Deform(nn.Module):
         conv, moved = self.replaced, resample(x, self.offset(x))
         return functional.conv2d(moved, weight, bias, conv.stride, conv.dilation, conv.dilation, conv.groups)
 
+    def moves(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the offsets of the taps of `offsets="kernel"`, and their masks if modulated.
+
+        Shape: (N, in_channels, H, W) -> (N, 18 * groups, H / stride, W / stride), (N, 9 * groups, the same).
+        """
+        offsets: Tensor = self.offset(x)
+        if not self.modulated:
+            return offsets, None
+        n_masks = offsets.shape[1] // 3
+        offsets, logits = torch.split(offsets, [2 * n_masks, n_masks], 1)
+        return offsets, 2 * torch.sigmoid(widen(logits))
+
     def _move_taps(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        conv, offsets, mask = self.replaced, self.offset(x), None
-        if self.modulated:
-            n_masks = offsets.shape[1] // 3
-            offsets, logits = offsets.split([2 * n_masks, n_masks], 1)
-            mask = 2 * torch.sigmoid(widen(logits))
+        conv = self.replaced
+        offsets, mask = self.moves(x)
         bias = None if bias is None else widen(bias)
         placing = (conv.stride, conv.dilation, conv.dilation)
         lost = offsets.isnan()  # for these torchvision's operator on the CPU would read out of bounds

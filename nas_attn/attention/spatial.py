@@ -34,9 +34,13 @@ class SimAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
+        return x * self.gate(x)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Return the gate of every element. Shape: (N, C, H, W) -> the same."""
         distance = (x - means(x)[:, :, None, None]).square()
         variance = distance.sum((2, 3), keepdim=True) / max(x.shape[2] * x.shape[3] - 1, 1)
-        return x * torch.sigmoid(distance * (0.25 / (variance + self.lam)) + 0.5)
+        return torch.sigmoid(distance * (0.25 / (variance + self.lam)) + 0.5)
 
 
 class LSKA(nn.Module):

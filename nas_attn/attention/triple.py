@@ -67,16 +67,19 @@ class ElementWise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        attention = self.attend(x)  # A: (N, K, H, W)
-        if self.softmax == "channel":
-            attention = attention.softmax(1)
-        else:
-            attention = attention.flatten(2).softmax(2).reshape(attention.shape)
+        attention = self.attention(x)
         scores = self.classify(x)  # S: (N, K, H, W)
         if self.training:
             self.auxiliary((scores * attention).sum((2, 3)))
         restored: Tensor = self.restore(torch.sigmoid(scores) * attention)
         return x + restored
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Return the attention A of each class. Shape: (N, C, H, W) -> (N, K, H, W)."""
+        logits: Tensor = self.attend(x)
+        if self.softmax == "channel":
+            return logits.softmax(1)
+        return logits.flatten(2).softmax(2).reshape(logits.shape)
 
 
 class ScaleWise(nn.Module):
@@ -88,9 +91,14 @@ class ScaleWise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
+        return x * self.gate(x)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Return the gate of every element. Shape: (N, C, H, W) -> the same."""
         shares = self.mixture.softmax(0)
         mixed = sum(share * average_cells(x, size) for share, size in zip(shares, SCALES, strict=True))
-        return x * torch.sigmoid(mixed)
+        assert isinstance(mixed, Tensor), "there is a scale"
+        return torch.sigmoid(mixed)
 
 
 def average_cells(x: Tensor, size: int) -> Tensor:

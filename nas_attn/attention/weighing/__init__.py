@@ -1,0 +1,1 @@
+"""What the attentions of the catalogue weighed in a forward pass."""
