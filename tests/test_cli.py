@@ -137,7 +137,7 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         ("search --trials -3", "'--trials' must be a whole number from 1 to 1,000,000, but got -3."),
         ("search --trials 1e99", "'--trials' must be a whole number from 1 to 1,000,000, but got 1e99."),
         ("search --trials 99999999999", "'--trials' must be a whole number from 1 to 1,000,000, but got 99999999999."),
-        ("search --seeds many", "'--seeds' must be a whole number from 1 to 1,000, but got many."),
+        ("search --seeds many", "'--seeds' must be a whole number from 1 to 1,000, or auto, but got many."),
         ("search --epochs 0", "'--epochs' must be a whole number from 1 to 100,000, but got 0."),
         ("search --lr 0", "'--lr' must be a number above 0 to 100, but got 0."),
         ("search --lr nan", "'--lr' must be a number above 0 to 100, but got nan."),

@@ -93,7 +93,7 @@ def test_chance_is_the_share_of_the_most_frequent_class_of_the_test_images():
 
 def test_few_test_images_and_a_class_without_any_are_named():
     run = with_predictions(make_run(), n_images=8)
-    assert "There are only 8 test images: one image is 12.5 points" in warned(run)
+    assert "There are only 8 test images: one image is 12.5 points of accuracy. Small" in warned(run)
     assert "Classes '8' and '9' have no test image: nothing is known about them." in warned(run)
 
 

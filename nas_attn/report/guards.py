@@ -79,10 +79,9 @@ def _test_images(run: RunRecord) -> Iterator[str]:
     """Yield what is wrong with the test part."""
     n_images = _n_images(run)
     if 0 < n_images < FEW_IMAGES:
-        yield (
-            f"There are only {count(n_images, 'test image')}: one image is {100 / n_images:.1f} points of accuracy, so "
-            "that small differences cannot be told apart."
-        )
+        several = run.config.get("task") == "multi-label"
+        one = "" if several else f": one image is {100 / n_images:.1f} points of accuracy"
+        yield f"There are only {count(n_images, 'test image')}{one}. Small differences cannot be told apart."
     found = next(iter(run.predictions.values()), None)
     names = section(run.config, "data", "facts").get("class_names")
     missing = _without_images(found, list(names)) if found is not None and isinstance(names, list | tuple) else []
