@@ -2,9 +2,9 @@
 
     python analysis/compare_runs.py runs/seed0 runs/seed1000 runs/seed2000 [--csv FILE] [--figure FILE]
 
-Prints the test values of the arms, one column per run, and the gain of each arm over `none` (or --baseline): in how many
-runs it is above zero, and its mean over the runs with a 95 % interval for new runs, such as other search seeds (with
-Holm's correction for the words of all arms but found #1). `nas-attn compare` shows each run by itself, with costs.
+Prints the test values of the arms, one column per run, and the gain of each arm over `none` (or --baseline): in how
+many runs it is above zero, and its mean over the runs with a 95 % interval for new runs, such as other search seeds.
+The words of all arms but found #1 are corrected together (Holm). `nas-attn compare` shows each run with its costs.
 """
 
 from __future__ import annotations

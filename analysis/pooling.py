@@ -59,8 +59,8 @@ def repeated_seeds(names: Sequence[str], runs: Sequence[RunRecord]) -> str:
     if not most:
         return ""
     return (
-        f"Not independent: {pair[0]} and {pair[1]} retrain with {count(most, 'seed')} in common, so that intervals over "
-        "runs are too narrow: start the searches with --seed 0, 1000, 2000, ..."
+        f"Not independent: {pair[0]} and {pair[1]} retrain with {count(most, 'seed')} in common, so that intervals "
+        "over runs are too narrow: start the searches with --seed 0, 1000, 2000, ..."
     )
 
 

@@ -216,10 +216,10 @@ def text_of(curves: Curves, taus: Sequence[tuple[float, float, float]]) -> str:
 def _summary(reduction: int, rungs: Sequence[Rung], curves: Curves) -> str:
     top, last = max(1, len(curves.final) // 4), rungs[-1]
     fate = "goes on to the end" if last.has_best else "is stopped"
-    share = share_of_epochs(rungs, curves)
+    share = f"{100 * share_of_epochs(rungs, curves):.0f} %"
     return (
-        f"Reduction {reduction} trains {100 * share:.0f} % of the epochs and loses {top - last.n_left} of the top {top} "
-        f"trials; the best one {fate}."
+        f"Reduction {reduction} trains {share} of the epochs and loses {top - last.n_left} of the top {top} trials; "
+        f"the best one {fate}."
     )
 
 
