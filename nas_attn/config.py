@@ -334,6 +334,11 @@ class Terminal(Strict):
     dry_run: Annotated[
         bool, Rule(description="Print a preview with estimated time and memory, and start nothing."), Setting(RUN)
     ] = False
+    dashboard: Annotated[
+        bool,
+        Rule(description="Serve Optuna's dashboard of the run while it lasts; the address is printed."),
+        Setting(RUN),
+    ] = False
     quiet: Annotated[bool, Rule(description="Print only the result."), Setting(RUN)] = False
     debug: Annotated[bool, Rule(description="Print the traceback of an error."), Setting(RUN)] = False
 

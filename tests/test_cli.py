@@ -29,7 +29,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The settings that the engine was called with; the engine itself does not run."""
     calls: list[dict[str, Any]] = []
     engine = types.ModuleType("nas_attn.run.job")
-    engine.run_command = lambda settings: calls.append(settings) or 0
+    engine.run_command = lambda settings, **beside: calls.append(settings) or 0
     monkeypatch.setitem(sys.modules, "nas_attn.run.job", engine)
     return calls
 
@@ -118,7 +118,7 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         "cpus_per_trial": "1", "gpus_per_trial": "0.5", "split": "80/10/10", "num_classes": "7", "in_channels": "4",
         "arm": "published:x",
     }  # fmt: skip
-    switches = ["download", "strict_data", "class_weights", "one_logit", "quiet", "debug", "dry_run"]
+    switches = ["download", "strict_data", "class_weights", "one_logit", "quiet", "debug", "dry_run", "dashboard"]
     line = ["search", *(f"--{name.replace('_', '-')}={word}" for name, word in words.items())]
     assert main([*line, *(f"--{name.replace('_', '-')}" for name in switches)]) == 0
     (settings,) = received

@@ -58,7 +58,12 @@ def search(context: typer.Context, **settings: Any) -> int:
     from nas_attn.run.job import run_command
 
     _import_from_here()
-    return run_command(_stated(context))
+    stated = _stated(context)
+    if not stated.get("dashboard"):
+        return run_command(stated)
+    from nas_attn.cli.dashboard import beside
+
+    return run_command(stated, beside=lambda run: beside(run, announce=_warn))
 
 
 vars(search)["__signature__"] = inspect.Signature()  # without options until `command_line` adds them

@@ -1,23 +1,29 @@
-"""Optuna's dashboard of a run, read-only: otherwise its Delete button could remove the ledger of a running search."""
+"""Serves Optuna's dashboard of a run, alone or beside a search; it reads a copy of the ledger and changes nothing."""
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections.abc import Callable, Iterable
-from contextlib import closing
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from nas_attn.errors import ConfigError, RunError, nearest
+from nas_attn.errors import ConfigError, RunError, first_line, nearest
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from optuna.storages import RDBStorage
+log = logging.getLogger(__name__)
 
 LEDGER = "study.db"
+LOCAL = "127.0.0.1"
+NICENESS = 10
+"""Of the process beside a search: the trials go first."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -25,12 +31,20 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Write a failed answer to the log: most often the browser went away before its end."""
+        log.info("the dashboard could not answer %s: %r", client_address, sys.exception())
+
 
 class _SilentHandler(WSGIRequestHandler):
-    """Logs no requests."""
+    """Prints neither requests nor tracebacks."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing."""
+        """Print nothing."""
+
+    def get_stderr(self) -> Any:
+        """Return where an application reports its errors."""
+        return StringIO()
 
 
 def serve(run: Path, *, host: str, port: int, announce: Callable[[str], Any]) -> None:
@@ -55,67 +69,100 @@ def make_dashboard(run: Path, *, host: str, port: int) -> WSGIServer:
 
     Raises: RunError if the folder contains no ledger; ConfigError if the address is not available.
     """
-    application = read_only(_optuna_dashboard(run))
+    _check_ledger(run)
+    return _server(run, _listen(host, port))
+
+
+@contextmanager
+def beside(run: Path, announce: Callable[[str], Any]) -> Iterator[None]:
+    """Context manager: serve the dashboard of `run`, which need not exist yet, in a process of its own.
+
+    The process has a low priority, ends with the context, and ends with this process if that is killed. Nothing that
+    happens to it affects the run.
+
+    Args:
+        announce: Prints the address, or why there is no dashboard.
+    """
     try:
-        return make_server(host, port, application, server_class=_Server, handler_class=_SilentHandler)
+        process, port = _start(run)
+    except (ConfigError, OSError) as error:
+        announce(f"The run goes on without a dashboard, because none can be started: {first_line(error)}")
+        yield
+        return
+    announce(f"Dashboard until the run ends (read-only): http://{LOCAL}:{port}/")
+    try:
+        yield
+    finally:
+        if process.poll() is not None:
+            log.warning("the dashboard ended early with exit code %s; the run is not affected", process.returncode)
+        process.terminate()
+        process.communicate()
+
+
+def _start(run: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Return a new process that serves the dashboard of a run, and its port, which is open already."""
+    with _listen(LOCAL, 0) as listening:
+        code = f"from nas_attn.cli.dashboard import serve_socket; serve_socket({str(run)!r}, {listening.fileno()})"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,  # its end is the end of this process
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[listening.fileno()],
+            start_new_session=True,  # Ctrl-C is for the run
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        return process, listening.getsockname()[1]
+
+
+def serve_socket(run: str, descriptor: int) -> None:
+    """Serve the dashboard of a run on an open socket, until the standard input ends: the process beside a search."""
+    os.nice(NICENESS)
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    with _server(Path(run), socket.socket(fileno=descriptor)) as server:
+        server.serve_forever()
+
+
+def _end_with_input() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises: ConfigError if the address is not available."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = error.strerror or first_line(error)
         raise ConfigError(
             f"The dashboard needs a free address, but {host}:{port} is refused ({reason}): choose another --port, or "
             "--port 0 to find a free one."
         ) from error
 
 
-def read_only(application: WSGIApplication) -> WSGIApplication:
-    """Return `application`, but refuse every request that could change something with status 403."""
+def _server(run: Path, listening: socket.socket) -> WSGIServer:
+    """Return a server of a run on a socket that listens."""
+    from nas_attn.cli.dashboard_app import ReadOnlyDashboard
 
-    def guarded(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        method = environ["REQUEST_METHOD"]
-        if method in ("GET", "HEAD", "OPTIONS"):
-            return application(environ, start_response)
-        reason = f"This dashboard is read-only, because a search may be writing to the run: {method} is refused."
-        body = json.dumps({"reason": reason}).encode()
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        start_response("403 Forbidden", headers)
-        return [body]
-
-    return guarded
+    host, port = listening.getsockname()[:2]
+    server = _Server((host, port), _SilentHandler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listening
+    server.server_name, server.server_port = host, port
+    server.setup_environ()
+    server.set_app(ReadOnlyDashboard(run))
+    return server
 
 
-def open_read_only(ledger: Path) -> RDBStorage:
-    """Return Optuna's storage of a SQLite file that is opened read-only."""
-    from optuna.storages import RDBStorage
-    from sqlalchemy.pool import NullPool
+def _check_ledger(run: Path) -> None:
+    """Check that a folder contains a ledger. Raises: RunError that names the nearest run."""
+    from nas_attn.cli.dashboard_studies import open_read_only
 
-    address = f"{ledger.resolve().as_uri()}?mode=ro"
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(address, uri=True, timeout=10.0, check_same_thread=False)
-
-    try:
-        with closing(connect()) as connection:
-            connection.execute("SELECT study_name FROM studies").fetchall()
-    except sqlite3.Error as error:
-        raise RunError(f"'{ledger}' must be a ledger that a search wrote, but it cannot be read: {error}.") from error
-    return RDBStorage(
-        "sqlite://",
-        # Each query opens the file again: no connection outlives the file or blocks the driver's checkpoints.
-        engine_kwargs={"creator": connect, "poolclass": NullPool},
-        skip_compatibility_check=True,
-        skip_table_creation=True,
-    )
-
-
-def _optuna_dashboard(run: Path) -> WSGIApplication:
-    """Return Optuna's dashboard of all studies of a run."""
     ledger = run / LEDGER
     if not ledger.is_file():
         raise RunError(f"A run must contain {LEDGER}, but '{run}' has none{_nearest_run(run)}.")
-    storage = open_read_only(ledger)
-    from optuna_dashboard import wsgi
-
-    application: WSGIApplication = wsgi(storage)
-    return application
+    open_read_only(ledger)
 
 
 def _nearest_run(run: Path) -> str:

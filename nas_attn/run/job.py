@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -72,7 +72,16 @@ def search(
         return run(bind(read_settings(stated)), display or SilentDisplay())
 
 
-def run_command(settings: Mapping[str, Any]) -> int:
+Beside = Callable[[Path], AbstractContextManager[None]]
+"""What runs beside a search, such as its dashboard: a context manager for the run folder, which need not exist yet."""
+
+
+def alone(run: Path) -> AbstractContextManager[None]:
+    """Run nothing beside a search."""
+    return nullcontext()
+
+
+def run_command(settings: Mapping[str, Any], *, beside: Beside = alone) -> int:
     """Run the command line's `search` and return its exit code."""
     display = terminal_display(quiet=bool(settings.get("quiet")))
     with display:
@@ -82,7 +91,8 @@ def run_command(settings: Mapping[str, Any]) -> int:
 
             print_preview(request)
             return 0
-        record = run(request, display)
+        with beside(request.settings.out):
+            record = run(request, display)
     display.result(record)
     return 0
 
