@@ -191,6 +191,36 @@ def sites(
     print_sites(network, options or [], num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
+@app.command(short_help="Write a space file for a network, from a survey of its sites.")
+def init(
+    network: Annotated[
+        str, typer.Argument(metavar="NETWORK", help="Your own MODULE:FUNCTION, a backbone, or timm:NAME.")
+    ],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Options of the backbone, such as stem=small.")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        whole("--image-size", 4, 2048, help="Height and width of the images in pixels.", default="the network's or 64"),
+    ] = None,
+    channels: Annotated[int, whole("--channels", 1, 64, help="Number of channels of the images.")] = 3,
+    classes: Annotated[int, whole("--classes", 1, 100_000, help="Number of classes.")] = 10,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write.", show_default="NETWORK.toml")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a commented space file for a network: its sites in groups, attentions that fit, options to search.
+
+    The network is surveyed by running a copy of it. An existing file is never overwritten.
+    """
+    from nas_attn.cli.init import print_space_file
+
+    _import_from_here()
+    words = [network, *(options or [])]
+    print_space_file(words, image_size=image_size, num_classes=classes, in_channels=channels, out=out, say=typer.echo)
+
+
 @app.command(short_help="List the attentions, or show one in full.")
 def attentions(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one attention in full.")] = None,

@@ -52,11 +52,16 @@ def choose(stated: Mapping[str, Any]) -> Choice:
         return _stated(stated["space"], spec, network)
     if spec is None and network is None:
         return _default(stated)
-    name = network.name if network is not None else _name(spec or {})
+    name = network.name if network is not None else network_name(spec or {})
     anywhere = {"title": f"Attention in {name}", "sites": [{"match": ["**"], "attentions": list(ATTENTIONS)}]}
     where = f"the space made for {name}"
     space = SearchSpace.from_dict(anywhere | ({"backbone": spec} if spec else {}), where, name=name)
     return Choice(space, network, partial(_made, spec, name, where))
+
+
+def network_name(spec: Mapping[str, Any]) -> str:
+    """Return the name of a network, without what stands before a colon."""
+    return str(spec.get("name", spec.get("import", ""))).rpartition(":")[2]
 
 
 def refuse_unsendable(network: OwnNetwork | None, executor: str) -> None:
@@ -121,9 +126,10 @@ def _stated(space: Any, spec: dict[str, Any] | None, network: OwnNetwork | None)
             )
         return Choice(space)
     if space.backbone:
+        name = network.name if network is not None else network_name(spec or {})
         raise SpaceError(
-            f"A search has one network, but {space.where} has its own ('{_name(space.backbone)}') and another is "
-            f"stated beside it ('{_name(spec) if spec else network.name if network else ''}'): leave one of them out."
+            f"A search has one network, but {space.where} has its own ('{network_name(space.backbone)}') and "
+            f"'{name}' is stated beside it: leave one of them out."
         )
     return Choice(replace(space, file=space.file.model_copy(update={"backbone": spec})), network)
 
@@ -135,7 +141,7 @@ def _default(stated: Mapping[str, Any]) -> Choice:
     space = SearchSpace.load(data_source(stated.get("data", DataConfig().name)).space)
     if space.name == SPACE_FOR_SMALL_IMAGES:
         return Choice(space)
-    network = _name(space.backbone)
+    network = network_name(space.backbone)
     return Choice(
         space,
         reason=f"No space was named, so {space.name} is searched: its network {network} suits natural images, unlike "
@@ -148,8 +154,3 @@ def _made(spec: dict[str, Any] | None, name: str, where: str, table: SiteTable) 
     space = SearchSpace.from_dict(made.to_dict(spec), where, name=name)
     written = "" if spec is None else " `nas-attn init` writes such a space as a file."
     return space, f"No space was named, so one was made from the sites of {table.backbone}: {made.in_words}.{written}"
-
-
-def _name(spec: Mapping[str, Any]) -> str:
-    """Return the name of a network, without what stands before a colon."""
-    return str(spec.get("name", spec.get("import", ""))).rpartition(":")[2]

@@ -74,6 +74,13 @@ class DefaultSpace:
         """The attentions of any group."""
         return tuple(name for name in ATTENTIONS if any(name in group.attentions for group in self.groups))
 
+    def patterns(self, group: SiteGroup) -> list[str]:
+        """Return the patterns of a group: the names of its sites, or for many a shorthand that matches exactly them."""
+        shorthand = f"{group.stage}.every block"
+        if len(group.sites) > _MOST_SHOWN and tuple(covered(shorthand, self.table)) == group.sites:
+            return [shorthand]
+        return [site.name for site in group.sites]
+
     def to_dict(self, backbone: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the content of a space file.
 
@@ -84,7 +91,7 @@ class DefaultSpace:
             "title": f"Attention in {self.table.backbone}",
             "sites": [
                 {
-                    "match": [site.name for site in group.sites],
+                    "match": self.patterns(group),
                     "share": self.share,
                     "attentions": list(group.attentions),
                 }
@@ -99,8 +106,8 @@ class DefaultSpace:
     def in_words(self) -> str:
         """One sentence on the space: its attentions and its sites."""
         names = [site.name for group in self.groups for site in group.sites]
-        more = len(names) - _MOST_SHOWN
-        shown = ", ".join(names[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        some = len(names) <= _MOST_SHOWN
+        shown = ", ".join(names) if some else f"{len(names)} sites, {names[0]} to {names[-1]}"
         each = "one decision per stage" if self.share == "stage" else "one decision per site"
         return f"{', '.join(self.attentions)} at {shown} ({each})"
 
