@@ -43,7 +43,8 @@ def documents(run: RunRecord, values: Mapping[str, Any]) -> dict[str, str]:
         found["arms.tex"] = "arms.tex.j2"
     if shown["model"] is not None:
         found["MODEL.md"] = "model.md.j2"
-    return {name: _environment().get_template(template).render(**shown) for name, template in found.items()}
+    texts = {name: _environment().get_template(template).render(**shown) for name, template in found.items()}
+    return {name: re.sub(r"\n{3,}", "\n\n", text) for name, text in texts.items()}
 
 
 @cache
