@@ -232,3 +232,20 @@ def test_a_custom_training_may_record_its_predictions():
     run.record_predictions(PROBABILITIES, [0, 2, 2])
     assert len(run.kept[0]) == 3
     assert replace(run).kept == run.kept
+
+
+def test_an_arm_whose_first_seed_failed_exports_the_next_one(tmp_path):
+    weights = Files()
+
+    def scored(task: Task) -> Outcome:
+        if task.stage == "retrain" and task.placement == NONE and task.seed == stages.seeds[0]:
+            return Outcome("fail", cause="oom", reason="Out of memory.")
+        return with_luck(0.0)(task)
+
+    with stages_in(tmp_path, weights=weights, budget={"seeds": 3}) as stages:
+        tasks = work(stages, scored)
+        seed = stages.seeds[1]
+        assert stages.weights_seed(NONE) == seed
+    assert (NONE.key, seed, 2) in weights
+    again = [task for task in tasks if task.placement == NONE and task.seed == seed]
+    assert [task.artifacts for task in again] == [("predictions",), ("predictions", "weights")]

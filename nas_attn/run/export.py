@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 def export(request: Request, stages: Stages, folder: RunFolder, measured: Mapping[str, Attempt]) -> None:
     """Write the model of every arm under `arms/`, and that of the recommended arm as `best.json`; the latter last.
 
-    The weights are those of the arm's first retraining, as links to the files under `retrained/`. An arm whose first
-    retraining failed has none and is left out.
+    The weights are those of the arm's first seed that has a value, as links to the files under `retrained/`. An arm
+    without any has none and is left out.
 
     Args:
         measured: Time and memory of the arms, by placement key.
@@ -54,8 +54,8 @@ def export(request: Request, stages: Stages, folder: RunFolder, measured: Mappin
     record = common | _of_arm(request, stages, label, placement, measured.get(placement.key))
     if not _save(request, stages, folder, placement, folder.best, record):
         raise RunStopped(
-            f"'{label}' is recommended, but the retraining of its first seed {stages.seeds[0]} failed and left no "
-            f"weights for {folder.best}."
+            f"'{label}' is recommended, but none of its retrainings left weights for {folder.best}: the reasons are in "
+            f"{folder.report}, and the same command tries again."
         )
 
 
@@ -83,7 +83,8 @@ def _save(
     request: Request, stages: Stages, folder: RunFolder, placement: Placement, path: Path, record: Mapping[str, Any]
 ) -> bool:
     """Write a model with the weights of its first retraining; return whether these exist."""
-    weights = folder.weights.path(placement.key, stages.seeds[0], stages.retrain_epochs)
+    seed = stages.weights_seed(placement)
+    weights = folder.weights.path(placement.key, stages.seeds[0] if seed is None else seed, stages.retrain_epochs)
     if not weights.is_file():
         return False
     model = build(request.backbone, placement, request.shape, seed=stages.seeds[0])

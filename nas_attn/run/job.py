@@ -154,8 +154,10 @@ def _write_result(
     display.stage("export")
     from nas_attn.run.export import export
 
-    export(request, stages, folder, measured)
-    _report(folder, display)
+    try:
+        export(request, stages, folder, measured)
+    finally:
+        _report(folder, display)
 
 
 class _OpenLedger:

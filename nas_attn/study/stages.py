@@ -107,6 +107,7 @@ class Stages:
         self.looks = read_looks(final.note("looks"))
         self._controls: dict[str, tuple[Placement, ...]] = {}
         self._n_judged = 0
+        self._restored: set[tuple[str, int, int]] = set()
         self._best_is_new = False
         self._confirming = False
         self._causes: list[str] = []
@@ -235,6 +236,8 @@ class Stages:
             self.final.plan(self._lost_weights(plans), again=True)
         if self.winner is not None:
             self.final.plan(self._begun_plans())
+            if not self.final.n_waiting("retrain"):
+                self.final.plan(self._first_weights(), again=True)
             n_done = self.final.n_done("retrain")
             if not self.final.n_waiting("retrain") and (self.answer is None or n_done != self._n_judged):
                 self._n_judged = n_done
@@ -373,6 +376,23 @@ class Stages:
             if "weights" in plan.artifacts and self.final.is_done(plan)
             if not self._weights.has(plan.placement.key, plan.seed, plan.epochs)
         ]
+
+    def weights_seed(self, placement: Placement) -> int | None:
+        """Return the first seed whose retraining of this placement has a value, whose weights are exported, or None."""
+        return min(self.final.values("retrain", placement, self.retrain_epochs), default=None)
+
+    def _first_weights(self) -> list[PlannedRun]:
+        """Return, once, the runs that store the weights of arms whose first seed failed for good."""
+        plans = []
+        for label, placement in self.arms():
+            seed = self.weights_seed(placement)
+            place = (placement.key, seed or 0, self.retrain_epochs)
+            if seed in (None, self.seeds[0]) or place in self._restored or self._weights.has(*place):
+                continue
+            self._restored.add(place)
+            artifacts: tuple[Artifact, ...] = (self._kept, "weights")
+            plans.append(PlannedRun("retrain", label, placement, place[1], self.retrain_epochs, artifacts))
+        return plans
 
     def _count_failures(self, record: TrialRecord) -> None:
         """Stop the run after too many failures in a row with the same cause."""
