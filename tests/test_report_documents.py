@@ -136,8 +136,8 @@ def test_names_of_users_are_shown_as_they_are():
     facts = {**run.config["data"]["facts"], "class_names": ["a|b", "*c*", "<d>", *"3456789"]}
     table = replace(run.table, backbone="my_net*")
     found = written(replace(run, config={**config, "data": {"name": "x", "facts": facts}}, table=table))
-    assert r"A \& B\_1: 5 \% \textless{}of\textgreater{} \$x\$ \#2 | *c* \{d\}" in found["arms.tex"]
-    assert r"of my\_net* on digits" in found["arms.tex"]
+    assert r"A \& B\_1: 5 \% \textless{}of\textgreater{} \$x\$ \#2 | {*}c{*} \{d\}" in found["arms.tex"]
+    assert r"of my\_net{*} on digits" in found["arms.tex"]
     assert found["MODEL.md"].startswith(r"# my_net\* for digits: ")
     assert r"A & B_1: 5 % \<of\> $x$ #2 \| \*c\* {d}" in found["report.md"]
     names = {cells(line)[0] for line in tables_in(found["report.md"])[2]}
@@ -220,4 +220,5 @@ def test_model_card_of_no_attention_says_so():
 
 def test_text_is_escaped_and_stays_on_one_line():
     assert markdown("a\nb | c_d _e_ `f` [g](h)") == r"a b \| c_d \_e\_ \`f\` \[g\](h)"
+    assert tex("[x] *") == "{[}x] {*}"
     assert tex("50 % of\n{x}_1 \\ ~ ^") == r"50 \% of \{x\}\_1 \textbackslash{} \textasciitilde{} \textasciicircum{}"

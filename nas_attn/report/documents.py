@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "[": "{[}", "*": "{*}",
 }  # fmt: skip
 LOWEST = 3  # classes that a model card names for their low values
 
@@ -84,7 +85,7 @@ def markdown(text: object) -> str:
 
 
 def tex(text: object) -> str:
-    """Return text as one line of LaTeX that shows it as it is.
+    """Return text as one line of LaTeX that shows it as it is, also at the start of a table's row.
 
     >>> tex("found #1 = a_b & 5 %")
     'found \\\\#1 = a\\\\_b \\\\& 5 \\\\%'
