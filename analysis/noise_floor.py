@@ -210,11 +210,12 @@ def _residual_sd(rows: Sequence[TrialRecord]) -> tuple[float | None, int]:
     """Return sd and degrees of freedom of what placements and seeds do not explain; None if nothing is left."""
     if not rows:
         return None, 0
-    names = [sorted({row.key for row in rows}), sorted({row.seed for row in rows})]
-    design = np.array(
-        [[*(row.key == key for key in names[0]), *(row.seed == seed for seed in names[1])] for row in rows], dtype=float
-    )
-    values = np.array([row.value for row in rows], dtype=float)
+    placements, seeds = sorted({row.key for row in rows}), sorted({row.seed for row in rows})
+    columns = [[row.key == key for row in rows] for key in placements] + [
+        [row.seed == n for row in rows] for n in seeds
+    ]
+    design = np.array(columns, dtype=np.float64).T
+    values = np.array([row.value for row in rows], dtype=np.float64)
     solution, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
     degrees = len(rows) - int(rank)
     if degrees < 1:

@@ -11,12 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_attn.comparison.answer import Sample
-from nas_attn.comparison.contrasts import FEW_SEEDS, SAME_SEEDS, Contrast, contrast
+from nas_attn.comparison.contrasts import Contrast, contrast
 from nas_attn.records import RunRecord
 from nas_attn.report.words import count
-
-WHY = {FEW_SEEDS: "fewer than 3 runs allow no interval", SAME_SEEDS: "all runs have the same difference"}
-"""Why there is no interval: the words for runs in place of those for seeds."""
 
 
 def over_runs(pairs: Mapping[str, tuple[Sample, Sample]], *, same_images: bool) -> Contrast:
@@ -41,7 +38,7 @@ def over_runs(pairs: Mapping[str, tuple[Sample, Sample]], *, same_images: bool) 
 def covers_of(found: Contrast) -> str:
     """Return what the interval of `over_runs` is for, or why there is none."""
     if found.word == "not known":
-        return WHY.get(found.why, found.why)
+        return found.why.replace("seeds", "runs")
     return "new runs and new images of this kind" if found.crossed else "new runs only"
 
 

@@ -1,0 +1,533 @@
+"""The analysis scripts: rank correlation by epoch, search against random, several runs, and the noise."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib
+import math
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from code_blocks import blocks_of
+from matplotlib.figure import Figure
+from scipy import stats
+from synthetic_run import make_run, with_predictions
+
+from nas_attn.comparison.power import POWER, power
+from nas_attn.errors import Refused, RunError
+from nas_attn.placement import Attention, Placement
+from nas_attn.records import RunRecord, TrialRecord
+from nas_attn.report.tables import arm_called, arms_of
+from nas_attn.statistics import summarize
+
+SCRIPTS = ("rung_correlation", "search_vs_random", "compare_runs", "noise_floor")
+SHARED = ("script", "pooling")
+SE = Placement({"denseblock2": Attention("se", {"reduction": 4})})
+Runs = dict[str, RunRecord]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(root: Path):
+    """Make the scripts importable as they are when one is started."""
+    sys.path.insert(0, str(root / "analysis"))
+    yield
+    sys.path.remove(str(root / "analysis"))
+    for name in (*SCRIPTS, *SHARED):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a script on runs that lie in memory; return its exit code and what it printed."""
+
+    def call(name: str, runs: Runs, *arguments: object) -> tuple[int, str, str]:
+        def load_run(path: Path) -> RunRecord:
+            if str(path) not in runs:
+                raise RunError(f"{path} must be a run folder with a config.json, but there is none.")
+            return runs[str(path)]
+
+        monkeypatch.setattr(importlib.import_module("script"), "load_run", load_run)
+        code = importlib.import_module(name).main([str(word) for word in arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def load(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def named(name: str, run: RunRecord) -> RunRecord:
+    return replace(run, folder=Path(name))
+
+
+def at_seed(name: str, run: RunRecord, seed: int, sampler: str = "tpe") -> RunRecord:
+    """The same run as another search seed would number its retrainings, and with a sampler."""
+    engine = {**run.config["engine"], "sampler": sampler, "seed": seed}
+    retrain = tuple(replace(row, seed=row.seed + seed) for row in run.retrain)
+    return replace(run, folder=Path(name), config={**run.config, "engine": engine}, retrain=retrain)
+
+
+def trials(finals: Sequence[float], curves: Sequence[Sequence[float]], epochs: int) -> tuple[TrialRecord, ...]:
+    """Complete search trials with these final values and curves."""
+    model = make_run(n_trials=6, messy=False).search[0]
+    return tuple(
+        replace(model, number=n, value=final, epochs=epochs, curve=dict(enumerate(curve, 1)))
+        for n, (final, curve) in enumerate(zip(finals, curves, strict=True))
+    )
+
+
+def rows_in(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+# every script
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_asks_the_question_and_names_the_options(name, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        load(name).main(["--help"])
+    out = capsys.readouterr().out
+    assert load(name).__doc__.splitlines()[0] in out
+    assert all(option in out for option in ("--csv FILE", "--figure FILE", "RUN"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_folder_that_is_no_run_is_refused_by_the_public_api_in_one_sentence(name, capsys, tmp_path):
+    assert load(name).main([str(tmp_path), str(tmp_path / "other")]) == 2
+    out, err = capsys.readouterr()
+    assert err == f"{tmp_path} must be a run folder with a config.json, but there is none.\n"
+    assert not out
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_run_that_is_stated_twice_is_refused(name, start):
+    code, _, err = start(name, {"a": make_run()}, "a", "a")
+    assert (code, err) == (2, "A run counts once, but a is stated 2 times.\n")
+
+
+def test_every_file_that_is_asked_for_is_written_and_named(capsys, tmp_path):
+    script = load("script")
+    result = script.Result("table", [{"arm": "none", "mean": 0.5}, {"arm": "se", "sd": 0.1}], Figure)
+    for suffix, begin in ((".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF")):
+        figure, table = tmp_path / f"new{suffix}" / f"f{suffix}", tmp_path / f"{suffix}.csv"
+        words = ["--csv", str(table), "--figure", str(figure)]
+        assert script.run_script(script.parser_of("about"), lambda _: result, words) == 0
+        assert capsys.readouterr().out == f"table\n{table}\n{figure}\n"
+        assert figure.read_bytes().startswith(begin)
+        assert table.read_text() == "arm,mean,sd\nnone,0.5,\nse,,0.1\n"
+
+
+def test_file_that_cannot_be_written_is_refused_and_a_figure_of_another_kind_before_any_work(capsys, tmp_path):
+    script = load("script")
+    result = script.Result("table", [{"arm": "none"}], Figure)
+    assert script.run_script(script.parser_of("about"), lambda _: result, ["--csv", str(tmp_path)]) == 2
+    assert re.fullmatch(rf"{tmp_path} must be writable, but: .*\.\n", capsys.readouterr().err)
+
+    def never(chosen: argparse.Namespace) -> None:
+        raise AssertionError("the figure is checked first")
+
+    assert script.run_script(script.parser_of("about"), never, ["--figure", "a.jpg"]) == 2
+    assert capsys.readouterr().err == "A figure is a .svg, .png or .pdf file, but got a.jpg.\n"
+
+
+def test_runs_with_other_metrics_are_refused():
+    script, run = load("script"), make_run()
+    auc = replace(run, config={**run.config, "task": "multi-label"})
+    with pytest.raises(Refused, match=r"but the runs have several \(accuracy in a, ROC AUC in b\)"):
+        script.one_scale(["a", "b"], [run, auc])
+    assert script.one_scale(["b", "c"], [auc, auc]).noun == "ROC AUC"
+
+
+def test_a_long_word_is_cut_in_the_table():
+    lines = load("script").text_table(["arm", "n"], [["x" * 60, "1"]]).splitlines()
+    assert lines[1] == "x" * 43 + "…  1"
+
+
+def test_every_command_of_the_page_is_understood_and_every_script_is_on_it(root, monkeypatch):
+    text = (root / "docs" / "analysis.md").read_text(encoding="utf-8")
+    lines = [line for block in blocks_of(text) for line in block.text.splitlines() if "analysis/" in line]
+    called = {re.search(r"analysis/(\w+)\.py", line)[1] for line in lines}
+    assert called == {"site_importance", *SCRIPTS}
+    assert called | set(SHARED) == {path.stem for path in (root / "analysis").glob("*.py")}
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        module = load(Path(words[1]).stem)
+        if hasattr(module, "run_script"):
+            monkeypatch.setattr(module, "run_script", lambda parser, _, given: len(parser.parse_args(given).runs))
+            assert module.main(words[2:]) >= 1
+
+
+# rung_correlation
+
+
+def test_tau_is_that_of_scipy_also_for_ties_and_for_drawn_copies():
+    module, random = load("rung_correlation"), np.random.default_rng(3)
+    values, final = random.integers(6, size=15).astype(float), random.integers(5, size=15).astype(float)
+    weights = random.multinomial(15, np.full(15, 1 / 15), size=4).astype(float)
+    found = module.kendall(values, final, np.vstack([np.ones(15), weights]))
+    wanted = [stats.kendalltau(values, final).statistic]
+    for row in weights.astype(int):
+        wanted.append(stats.kendalltau(np.repeat(values, row), np.repeat(final, row)).statistic)
+    assert found == pytest.approx(wanted, abs=1e-12)
+    assert np.isnan(module.kendall(np.ones(15), final, np.ones((1, 15)))).all()
+
+
+def test_rungs_lose_what_their_values_hide():
+    module = load("rung_correlation")
+    finals = [0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    curves = [[0.0] * 8 for _ in finals]
+    for at, (second, fourth) in enumerate([(8, 1), (2, 0), (7, 5), (6, 6), (5, 7), (1, 0), (3, 0), (4, 0)]):
+        curves[at][1], curves[at][3], curves[at][7] = second, fourth, finals[at]
+    run = replace(make_run(), search=trials(finals, curves, 8))
+    rungs = module.rungs_of(module.curves_of("a", run), 2)
+    # at epoch 2 the trials 0, 2, 3, 4 go on: trial 1 of the top two is lost; at epoch 4 the trials 4, 3: trial 0 too
+    assert [(r.epoch, r.n_running, r.n_kept, r.n_wrong, r.n_lost, r.n_left, r.has_best) for r in rungs] == [
+        (2, 8, 4, 1, 1, 1, True),
+        (4, 4, 2, 2, 1, 0, False),
+    ]
+    assert module.share_of_epochs(rungs, module.curves_of("a", run)) == (8 * 2 + 4 * 2 + 2 * 4) / 64
+
+
+def test_perfect_early_ranks_have_tau_one_and_lose_no_trial_wrongly(start, tmp_path):
+    run = make_run(n_trials=30, messy=False)
+    code, out, _ = start(
+        "rung_correlation", {"a": run}, "a", "--csv", tmp_path / "a.csv", "--figure", tmp_path / "a.svg"
+    )
+    assert code == 0
+    assert "densenet_attn: 30 complete search trials of 30 epochs" in out
+    rows = rows_in(tmp_path / "a.csv")
+    by_epoch = [row for row in rows if not row["reduction"]]
+    assert [int(row["epoch"]) for row in by_epoch] == list(range(1, 31))
+    assert {float(row["tau"]) for row in by_epoch} == {1.0}
+    rungs = [row for row in rows if row["reduction"]]
+    assert [(row["reduction"], row["epoch"], row["kept"], row["kept_wrongly"]) for row in rungs] == [
+        ("2", "8", "15", "0"),
+        ("2", "15", "7", "0"),
+        ("4", "2", "7", "0"),
+        ("4", "8", "1", "0"),
+    ]
+    assert (
+        "Reduction 2 trains 50 % of the epochs and loses 0 of the top 7 trials; the best one goes on to the end." in out
+    )
+    assert "Not ranked" not in out
+    assert b"Kendall" in (tmp_path / "a.svg").read_bytes()
+
+
+def test_reversed_early_ranks_stop_the_best_trial_and_noise_has_an_interval_around_zero():
+    module, random = load("rung_correlation"), np.random.default_rng(0)
+    finals = [at / 40 for at in range(40)]
+    curves = [[1 - value, random.random(), math.nan, value] for value in finals]
+    found = module.curves_of("a", replace(make_run(), search=trials(finals, curves, 4)))
+    taus = module.correlations(found, draws=300)
+    assert taus[0] == pytest.approx((-1.0, -1.0, -1.0))
+    assert taus[1][1] < 0.0 < taus[1][2]
+    assert taus[1][1] < taus[1][0] < taus[1][2]
+    assert all(math.isnan(one) for one in taus[2])  # every trial is NaN there: one tie
+    first = module.rungs_of(found, 2)[0]
+    assert (first.epoch, first.n_lost, first.has_best) == (1, 10, False)
+    assert not any(rung.n_left for rung in module.rungs_of(found, 2))
+
+
+def test_stopped_trials_are_told_and_too_few_are_refused(start):
+    code, out, _ = start("rung_correlation", {"a": make_run(n_trials=40)}, "a")
+    assert code == 0
+    assert "\nNot ranked: 4 trials that early stopping ended, mostly poor ones.\n" in out
+    few = named("few", make_run(n_trials=6, messy=False))
+    code, out, err = start("rung_correlation", {"few": few}, "few")
+    assert (code, out) == (2, "")
+    assert err.endswith("but few has 6 with 30: run more trials, or longer ones.\n")
+
+
+# search_vs_random
+
+
+def pairs(n: int = 1, n_images: int = 0, gain: float = 0.02) -> Runs:
+    """Pairs of a run whose winner has an effect that the random one's winner lacks."""
+    runs: Runs = {}
+    for seed in range(n):
+        for sampler, effect in (("tpe", gain), ("random", 0.0)):
+            run = make_run(effects={("denseblock2", "se"): effect}, found=SE, noise=0.001, seed=7 * seed + 1)
+            name = f"{sampler}{seed}"
+            run = at_seed(name, run, 1000 * seed, sampler)
+            runs[name] = with_predictions(run, n_images) if n_images else run
+    return runs
+
+
+def test_better_winner_is_told_by_seed_and_image(start, tmp_path):
+    runs = pairs(n_images=500)
+    code, out, _ = start("search_vs_random", runs, *runs, "--csv", tmp_path / "s.csv", "--figure", tmp_path / "s.svg")
+    assert code == 0
+    test = next(row for row in rows_in(tmp_path / "s.csv") if row["measure"] == "test, found #1")
+    means = [np.mean(list(arm_called(arms_of(run), "found #1").by_seed.values())) for run in runs.values()]
+    assert float(test["difference"]) == pytest.approx(means[0] - means[1])
+    assert (test["word"], test["n"]) == ("better", "5")
+    assert float(test["low"]) < 0.02 < float(test["high"])
+    assert re.search(r"^tpe0 - random0 .* 5 +better$", out, re.MULTILINE)
+    assert "all" not in out
+    assert "accuracy" in (tmp_path / "s.svg").read_text()
+
+
+def test_best_so_far_counts_trained_trials_only_and_never_falls():
+    module, run = load("search_vs_random"), make_run(n_trials=24)
+    best = module.best_so_far(run)
+    assert len(run.search) == 26  # one answered and one running beside the 24
+    assert len(best) == 24
+    assert list(best) == sorted(best)
+    complete = [t.value for t in run.search if t.state == "complete" and t.answered_from is None]
+    assert (best[0], best[-1]) == (complete[0], max(complete))
+    assert module.best_so_far(replace(run, search=run.search[-1:])) == ()
+
+
+def test_number_of_trials_to_match_is_the_first_that_reaches_the_random_best():
+    module = load("search_vs_random")
+    pair = module.Pair("a", "b", (0.1, 0.5, 0.7, 0.9), (0.2, 0.3, 0.6, 0.6), None, None)
+    assert pair.n_to_match == 3
+    assert module.matched(pair) == "a has the best validation value of b, of 4 trials, after 3."
+    late = replace(pair, best=(0.1, 0.1, 0.1, 0.5))
+    assert module.matched(late) == "a has not reached the best validation value of b after 4 trials."
+
+
+def test_each_pair_counts_once_and_repeated_retraining_seeds_are_told(start):
+    runs = pairs(3, n_images=400)
+    code, out, _ = start("search_vs_random", runs, *runs)
+    assert code == 0
+    assert re.search(r"^all 3 pairs +\+\d\.\d\d +\S+ to \S+ +3 ", out, re.MULTILINE)
+    assert "Interval of all pairs: new runs and new images of this kind." in out
+    assert "Not independent" not in out
+    close = pairs()
+    close["tpe1"] = at_seed("tpe1", close["tpe0"], 2)  # of the seeds 200 to 204 now 202 to 206
+    close["random1"] = at_seed("random1", close["random0"], 0, "random")
+    _, out, _ = start("search_vs_random", close, *close)
+    assert "Not independent: tpe0 and tpe1 retrain with 3 seeds in common" in out
+    assert "Interval of all pairs: fewer than 3 runs allow no interval." in out
+    assert re.search(r"^tpe1 - random1 .* 3 ", out, re.MULTILINE)  # the seeds that both have
+
+
+def test_runs_that_are_no_fair_pair_are_refused(start):
+    runs = pairs()
+    code, _, err = start("search_vs_random", runs, "random0", "tpe0")
+    assert code == 2
+    assert err.endswith("but the first one of a pair, random0, has --sampler random.\n")
+    code, _, err = start("search_vs_random", runs, "tpe0")
+    assert (code, err.split(", but ")[1]) == (2, "got 1 runs.\n")
+    facts = runs["tpe0"].config["data"]["facts"]
+    for key, value, shown in (
+        ("recipe", {"epochs": 99}, "recipe.epochs: 30 in tpe0, 99 in other"),
+        ("data", {"facts": facts | {"fingerprint": "00"}}, "data.fingerprint: 9f3c"),
+        ("engine", {"scheduler": "asha"}, "engine.scheduler: none in tpe0, asha in other"),
+        ("space", {"title": "Another"}, "space.title: Attention in a small DenseNet in tpe0, Another in other"),
+    ):
+        run = named("other", runs["random0"])
+        other = replace(run, config={**run.config, key: {**run.config[key], **value}})
+        code, out, err = start("search_vs_random", runs | {"other": other}, "tpe0", "other")
+        assert (code, out) == (2, "")
+        assert err.startswith("Searches are compared on one space, data and recipe")
+        assert shown in err
+
+
+def test_searches_without_winners_still_show_their_curves_and_without_trials_are_refused(start):
+    runs = pairs()
+    runs = {name: replace(run, retrain=()) for name, run in runs.items()}
+    code, out, _ = start("search_vs_random", runs, *runs)
+    assert code == 0
+    assert re.search(r"^tpe0 - random0 +0 +not known$", out, re.MULTILINE)
+    runs["random0"] = replace(runs["random0"], search=())
+    code, _, err = start("search_vs_random", runs, *runs)
+    assert (code, err) == (2, "A comparison of searches needs complete trials, but random0 has none: run its search.\n")
+
+
+# compare_runs
+
+
+def several(n: int = 4, n_images: int = 0) -> Runs:
+    runs: Runs = {}
+    for seed in range(n):
+        run = make_run(effects={("denseblock2", "se"): 0.012}, found=SE, noise=0.002, seed=seed + 1)
+        run = at_seed(f"r{seed}", run, 1000 * seed)
+        runs[f"r{seed}"] = with_predictions(run, n_images) if n_images else run
+    return runs
+
+
+def test_gain_over_runs_is_the_mean_of_the_runs_with_their_t_interval(start, tmp_path):
+    runs = several()
+    code, out, _ = start("compare_runs", runs, *runs, "--csv", tmp_path / "c.csv", "--figure", tmp_path / "c.svg")
+    assert code == 0
+    gains = []
+    for run in runs.values():
+        found, none = (arm_called(arms_of(run), name).by_seed for name in ("found #1", "none"))
+        gains.append(np.mean([found[seed] - none[seed] for seed in none]))
+    wanted = summarize(gains)
+    rows = rows_in(tmp_path / "c.csv")
+    row = next(row for row in rows if (row["run"], row["arm"]) == ("all", "found #1"))
+    assert [float(row[name]) for name in ("gain", "low", "high")] == pytest.approx([wanted.mean, *wanted.interval])
+    assert (row["won"], row["n"], row["word"], row["covers"]) == ("4", "4", "better", "new runs only")
+    of_runs = [float(row["gain"]) for row in rows if row["run"] != "all" and row["arm"] == "found #1"]
+    assert of_runs == pytest.approx(gains)
+    assert re.search(r"^found #1 +4 of 4 +\+1\.", out, re.MULTILINE)
+    assert "found #1 of r3: se at denseblock2" in out
+    assert "minus that of none" in (tmp_path / "c.svg").read_text()
+
+
+def test_stored_predictions_of_one_test_set_add_its_images_to_the_interval(start):
+    module, pooling, runs = load("compare_runs"), load("pooling"), several(3, n_images=500)
+    arms = module.arms_by_name(list(runs), list(runs.values()))
+    both, seeds = (module.gains_of(arms, "none", same_images=same)[0].pooled for same in (True, False))
+    assert pooling.covers_of(both) == "new runs and new images of this kind"
+    assert pooling.covers_of(seeds) == "new runs only"
+    assert both.summary.mean == pytest.approx(seeds.summary.mean)
+    assert both.error > seeds.error
+    facts = {**runs["r2"].config["data"]["facts"], "fingerprint": "other"}
+    other = replace(runs["r2"], config={**runs["r2"].config, "data": {"name": "digits", "facts": facts}})
+    _, out, _ = start("compare_runs", runs | {"r2": other}, *runs)
+    assert out.startswith("The runs have other data or another split: values can be compared within a run only.\n")
+    assert "Interval of found #1: new runs only." in out
+
+
+def test_arms_beside_found_are_one_family():
+    module, runs = load("compare_runs"), several()
+    gains = module.gains_of(module.arms_by_name(list(runs), list(runs.values())), "none", same_images=False)
+    assert gains[0].arm == "found #1"
+    others = gains[1:]
+    raw = {gain.arm: stats.ttest_1samp(list(gain.by_run.values()), 0).pvalue for gain in others}
+    smallest = min(raw, key=raw.get)
+    adjusted = next(gain.pooled.p_value for gain in others if gain.arm == smallest)
+    assert adjusted == pytest.approx(min(1.0, len(others) * raw[smallest]))
+    assert gains[0].pooled.p_value == pytest.approx(stats.ttest_1samp(list(gains[0].by_run.values()), 0).pvalue)
+
+
+def test_overlapping_retraining_seeds_and_too_few_runs_are_told(start):
+    runs = several(2)
+    runs["r1"] = at_seed("r1", several(1)["r0"], 1)
+    code, out, _ = start("compare_runs", runs, *runs)
+    assert code == 0
+    assert out.startswith("Not independent: r0 and r1 retrain with 4 seeds in common, so that intervals over runs")
+    assert "Interval of found #1: fewer than 3 runs allow no interval." in out
+
+
+def test_baseline_is_any_arm_and_what_cannot_be_compared_is_refused(start):
+    runs = several(2)
+    code, out, _ = start("compare_runs", runs, *runs, "--baseline", "cbam everywhere")
+    assert code == 0
+    assert re.search(r"^arm +above cbam everywhere ", out, re.MULTILINE)
+    assert not re.search(r"^cbam everywhere +\d of", out, re.MULTILINE)
+    code, _, err = start("compare_runs", runs, *runs, "--baseline", "cbam everywere")
+    assert code == 2
+    assert err.startswith("Unknown arm with test values 'cbam everywere': did you mean 'cbam everywhere'?")
+    code, _, err = start("compare_runs", runs, "r0")
+    assert (code, err) == (2, "At least 2 runs are compared, but got r0.\n")
+    empty = {
+        name: replace(run, retrain=tuple(row for row in run.retrain if row.label == "none"))
+        for name, run in runs.items()
+    }
+    code, _, err = start("compare_runs", empty, *empty)
+    assert (code, err.split(", but ")[1]) == (2, "r0 and r1 have none: finish the searches.\n")
+
+
+# noise_floor
+
+
+def test_smallest_difference_is_the_one_that_has_the_power():
+    module = load("noise_floor")
+    floors = module.floors_of(with_predictions(make_run(noise=0.004), 800))
+    floor = next(one for one in floors if one.is_difference and one.found is not None and not one.why)
+    for n in (3, 5, 20):
+        told = power(floor.found, floor.tells(n), n_seeds=n, n_images=floor.found.n_images)
+        assert told == pytest.approx(POWER, abs=1e-6)
+    assert floor.tells(5) > floor.tells(10) > floor.tells(20)
+    assert floor.error == pytest.approx(floor.found.error)
+    assert 0.0 <= floor.image_share <= 1.0
+
+
+def test_values_without_images_tell_by_their_seeds_alone():
+    module = load("noise_floor")
+    floors = module.floors_of(make_run())
+    arm, difference = floors[0], next(one for one in floors if one.is_difference)
+    assert (arm.arm, arm.is_difference, arm.n_seeds, arm.image_share) == ("found #1", False, 5, None)
+    assert arm.error == pytest.approx(arm.sd / math.sqrt(5))
+    quantiles = stats.t.ppf(0.975, 9) + stats.t.ppf(0.8, 9)
+    assert difference.tells(10) == pytest.approx(difference.sd / math.sqrt(10) * quantiles)
+
+
+def test_noise_of_the_search_is_what_placements_and_seeds_do_not_explain():
+    module, run = load("noise_floor"), make_run(n_trials=20, messy=False)
+    model = run.search[0]
+    values = {("a", 0): 0.90, ("a", 1): 0.92, ("b", 0): 0.94, ("b", 1): 0.98}  # interaction: 0.005 in every cell
+    confirm = tuple(replace(model, stage="confirm", key=k, seed=s, value=v) for (k, s), v in values.items())
+    found = module.search_noise(replace(run, confirm=confirm))
+    assert (found.degrees, found.n_trials) == (1, 20)
+    assert found.noise_sd == pytest.approx(0.01)  # 4 * 0.005² on one degree of freedom
+    searched = [trial.value for trial in run.search]
+    assert found.sd == pytest.approx(np.std(searched, ddof=1))
+    assert found.best == pytest.approx(max(searched) - np.mean(searched))
+    low, high = found.noise_interval
+    assert (0.01 / low) ** 2 == pytest.approx(stats.chi2.ppf(0.975, 1))
+    assert (0.01 / high) ** 2 == pytest.approx(stats.chi2.ppf(0.025, 1))
+    assert found.lucky == pytest.approx(0.01 * 1.8675, abs=1e-5)  # the expected maximum of 20
+    share, least, most = found.share
+    assert share == pytest.approx(min(1.0, (0.01 / found.sd) ** 2))
+    assert least == pytest.approx((0.01 / found.sd) ** 2 / stats.f.ppf(0.975, 1, 19))
+    assert least < share <= most <= 1.0
+
+
+def test_share_of_noise_is_near_one_where_nothing_matters_and_small_where_much_does():
+    module = load("noise_floor")
+    found = {}
+    for gain in (0.0, 0.05):
+        run = make_run(effects={("denseblock2", "se"): gain}, n_trials=40, messy=False, noise=0.002)
+        model = run.search[0]
+        random = np.random.default_rng(0)
+        confirm = tuple(
+            replace(model, stage="confirm", key=str(n % 10), seed=n // 10, value=0.95 + float(random.normal(0, 0.002)))
+            for n in range(40)
+        )
+        found[gain] = module.search_noise(replace(run, confirm=confirm))
+    assert found[0.0].share[1] < 1.0 <= found[0.0].share[2]
+    assert found[0.0].share[0] > 0.6
+    assert found[0.05].share[2] < 0.1
+
+
+@pytest.mark.parametrize(("n", "wanted"), [(1, 0.0), (2, 1 / math.sqrt(math.pi)), (3, 1.5 / math.sqrt(math.pi))])
+def test_expected_maximum_of_normal_values(n, wanted):
+    assert load("noise_floor").expected_maximum(n) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_table_names_every_arm_and_what_is_unknown(start, tmp_path):
+    run = make_run(n_seeds=2)
+    code, out, _ = start("noise_floor", {"a": run}, "a")
+    assert code == 0
+    assert "fewer than 3 seeds allow no interval." in out
+    full = with_predictions(make_run(), 600)
+    words = ["--seeds", 3, 50, "--csv", tmp_path / "n.csv", "--figure", tmp_path / "n.svg"]
+    code, out, _ = start("noise_floor", {"a": full}, "a", *words)
+    assert code == 0
+    assert re.search(r"^arm .* 3 seeds +50 seeds$", out, re.MULTILINE)
+    assert re.search(r"from \d+ degrees of freedom: \d+ % of the search's variance", out)
+    rows = rows_in(tmp_path / "n.csv")
+    arms = [arm.label for arm in arms_of(full)]
+    assert [row["arm"] for row in rows if row["kind"] == "arm"] == arms
+    assert [row["arm"] for row in rows if row["kind"] == "minus none"] == [arm for arm in arms if arm != "none"]
+    search = next(row for row in rows if row["kind"] == "search")
+    assert 0.0 < float(search["noise_share"]) <= 1.0
+    assert "Smallest difference told" in (tmp_path / "n.svg").read_text()
+
+
+def test_runs_without_repeated_values_are_refused(start):
+    run = replace(named("empty", make_run()), search=(), confirm=(), retrain=())
+    code, out, err = start("noise_floor", {"empty": run}, "empty")
+    assert (code, out) == (2, "")
+    assert "but empty has no arm with 3 seeds and fewer than 2 search trials: finish its search." in err
+    code, _, err = start("noise_floor", {"empty": run}, "empty", "--seeds", 2)
+    assert (code, err) == (2, "--seeds must be 3 or more, but got 2.\n")
+    unconfirmed = replace(make_run(), confirm=())
+    _, out, _ = start("noise_floor", {"a": unconfirmed}, "a")
+    assert "no placements were confirmed with the same seeds, so that the noise in it is unknown." in out
