@@ -23,7 +23,7 @@ from nas_attn.records import Measurements, RunRecord, TrialRecord
 
 log = logging.getLogger(__name__)
 
-IDENTITY = ("space", "weights", "data", "train", "recipe", "seed")
+IDENTITY = ("space", "weights", "data", "train", "recipe", "seed", "retrained")
 """Keys of `config.json` that change a result: a run is resumed only if all of them are unchanged."""
 
 

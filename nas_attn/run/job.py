@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_attn.comparison.predictions import fits_whole
+from nas_attn.data.entry import Progress
 from nas_attn.data.memory import data_source_of
 from nas_attn.errors import Interrupted
 from nas_attn.executors.base import Executor
@@ -83,9 +84,19 @@ def alone(run: Path) -> AbstractContextManager[None]:
 
 def run_command(settings: Mapping[str, Any], *, beside: Beside = alone) -> int:
     """Run the command line's `search` and return its exit code."""
+    return carry_out(settings, lambda progress: bind(read_settings(settings), progress=progress), beside=beside)
+
+
+def carry_out(settings: Mapping[str, Any], request_of: Callable[[Progress], Request], *, beside: Beside = alone) -> int:
+    """Preview or run what a command line asks for, show it in the terminal, and return the exit code.
+
+    Args:
+        settings: Those of the command line; `dry_run` and `quiet` are read here.
+        request_of: Returns the checked request, and reports the files that it has read.
+    """
     display = terminal_display(quiet=bool(settings.get("quiet")))
     with display:
-        request = bind(read_settings(settings), progress=display.reading)
+        request = request_of(display.reading)
         if settings.get("dry_run"):
             from nas_attn.run.dry_run import print_preview
 
@@ -194,7 +205,7 @@ class _OpenLedger:
             ledgers[0],
             bound,
             settings.engine,
-            budget=settings.budget.trials,
+            budget=0 if self._request.given else settings.budget.trials,
             epochs=settings.recipe.epochs,
             top=settings.budget.top,
         )
@@ -209,6 +220,7 @@ class _OpenLedger:
             predictions=self._folder.predictions,
             kept=_kept(self._request),
             arms=self._request.arms,
+            given=self._request.given.placement if self._request.given else None,
             watch=self._watch,
         )
 

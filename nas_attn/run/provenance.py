@@ -13,6 +13,9 @@ from typing import Any
 from nas_attn.run.request import Request
 
 _LEFT_OUT = ("notes", "mean", "std", "task")
+_OF_A_SEARCH = {"trials", "top", "controls", "ablate", "sampler", "scheduler", "max_params", "max_macs"}
+"""Settings that have no meaning where nothing is searched."""
+
 _PACKAGES = ("nas_attn", "torch", "torchvision", "timm", "optuna", "ray", "numpy", "scikit-learn")
 
 
@@ -23,6 +26,8 @@ def describe_run(request: Request) -> dict[str, Any]:
     if settings.data is not None and request.facts is not None:
         facts = {name: value for name, value in vars(request.facts).items() if name not in _LEFT_OUT}
         data = {**settings.data.model_dump(exclude={"root", "download", "strict"}), "facts": facts}
+    given = request.given
+    left_out = _OF_A_SEARCH if given else None
     return {
         "space": {"name": settings.space.name, **settings.space.to_dict(), **request.own_backbone},
         "weights": request.weights,
@@ -31,16 +36,21 @@ def describe_run(request: Request) -> dict[str, Any]:
         "train": request.train_name,
         "recipe": settings.recipe.model_dump(),
         "seed": settings.engine.seed,
-        "engine": settings.engine.model_dump(),
-        "budget": settings.budget.model_dump(),
+        "engine": settings.engine.model_dump(exclude=left_out),
+        "budget": settings.budget.model_dump(exclude=left_out),
         "arms": {label: placement.to_dict() for label, placement in request.arms.items()},
         "resources": settings.resources.model_dump(),
         "sites": request.bound.table.to_dict(),
-        "searched_sites": [site.name for decision in request.bound.decisions for site in decision.sites],
+        "searched_sites": list(given.searched) if given else _searched(request),
+        **({"retrained": given.identity, "source": given.origin} if given else {}),
         "versions": versions(),
         "commit": _git_commit(),
         "command": shlex.join([*_program(), *sys.argv[1:]]),
     }
+
+
+def _searched(request: Request) -> list[str]:
+    return [site.name for decision in request.bound.decisions for site in decision.sites]
 
 
 def versions() -> dict[str, str]:

@@ -22,6 +22,7 @@ from nas_attn.files import file_digest
 from nas_attn.placement import Placement, Shape, SiteTable
 from nas_attn.records import LogitsOf
 from nas_attn.run.arms import MakeArms, read_arms
+from nas_attn.run.given import Given
 from nas_attn.run.own_network import Choice, choose, refuse_unsendable
 from nas_attn.run.tables import RECORDS
 from nas_attn.space.bound import BoundSpace
@@ -69,6 +70,7 @@ class Request:
         notes: Sentences to show before the run begins.
         arms: The additional arms: resolved placements by label.
         weights: File and SHA-256 of the backbone's initial weights; None if they are random.
+        given: The placement to retrain, without any search; None for a search.
     """
 
     settings: Settings
@@ -78,6 +80,7 @@ class Request:
     notes: tuple[str, ...]
     arms: Mapping[str, Placement] = field(default_factory=dict)
     weights: Mapping[str, str] | None = None
+    given: Given | None = None
 
     @property
     def backbone(self) -> dict[str, Any] | OwnNetwork:
@@ -189,8 +192,8 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
         names = _two_classes(shape, facts)
         notes.append(f"The network returns one logit: above 0 it means {names[1]!r}, otherwise {names[0]!r}.")
         shape = replace(shape, num_classes=1)
-    notes += _size_notes(settings.choice, shape, facts)
     table, settings = _with_sites(settings, shape, notes)
+    notes += _size_notes(settings.choice, shape, facts)
     engine = settings.engine
     bound = settings.space.bind(table, max_params=engine.max_params, max_macs=engine.max_macs)
     arms = {label: placement for make in settings.arms for label, placement in make(bound).items()}
@@ -220,7 +223,7 @@ def _size_notes(choice: Choice, shape: Shape, facts: DataFacts | None) -> list[s
     notes = []
     if choice.reason is not None:
         size = f"{shape.image_size}x{shape.image_size}"
-        notes.append(f"{choice.reason} with images of {size}: --space, --backbone and --image-size change it.")
+        notes.append(f"No space was named, so {choice.space.name} is searched with images of {size}. {choice.reason}")
     if facts is not None and facts.n_test < FEW_TEST_IMAGES:
         notes.append(
             f"There are only {facts.n_test} test images, so that the arms can hardly be told apart: {FEW_TEST_IMAGES} "

@@ -77,6 +77,7 @@ class Stages:
         predictions: Stores the predictions of every confirm and retrain run.
         kept: The form in which predictions are stored.
         arms: Further placements to compare with, by label.
+        given: The placement to retrain as `found #1`; with it nothing is searched or confirmed.
         watch: Called after every change, for the display; must return quickly.
     """
 
@@ -93,12 +94,13 @@ class Stages:
         predictions: TrialStore,
         kept: Artifact = "predictions",
         arms: Mapping[str, Placement] | None = None,
+        given: Placement | None = None,
         watch: Callable[[Stages], None] = lambda _: None,
     ) -> None:
         self.search, self.final, self._bound = search, final, bound
         self.budget, self.recipe, self._seed = budget, recipe, seed
         self._weights, self._predictions, self._kept = weights, predictions, kept
-        self._watch, self._more_arms = watch, arms or {}
+        self._watch, self._more_arms, self._given = watch, arms or {}, given
         self.live: dict[tuple[Stage, int], tuple[Task, float]] = {}
         self.error: RunStopped | None = None
         self.winner: Winner | None = None
@@ -113,7 +115,7 @@ class Stages:
         self._causes: list[str] = []
         for record in search.records():
             self._look_at(record)
-        self.final.plan(self._arm_plans(self._seeded_arms(self.seeds)))
+        self.final.plan([] if given else self._arm_plans(self._seeded_arms(self.seeds)))
         self._advance()
 
     def ask(self) -> Task | None:
@@ -210,7 +212,7 @@ class Stages:
     @property
     def n_confirm(self) -> int:
         """Number of runs of the confirm stage."""
-        return CONFIRM_SEEDS * (1 + self.budget.top)
+        return 0 if self._given else CONFIRM_SEEDS * (1 + self.budget.top)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -329,7 +331,7 @@ class Stages:
         return [placement for placement in ranked if len(placement)][: self.budget.top]
 
     def _confirm_plans(self) -> list[PlannedRun]:
-        seeds = [self._seed + CONFIRM_OFFSET + index for index in range(CONFIRM_SEEDS)]
+        seeds = [] if self._given else [self._seed + CONFIRM_OFFSET + index for index in range(CONFIRM_SEEDS)]
         candidates = [(f"best {rank}", placement) for rank, placement in enumerate(self._best(), 1)]
         return [
             PlannedRun("confirm", label, placement, seed, self.recipe.epochs, (self._kept,))
@@ -338,7 +340,9 @@ class Stages:
         ]
 
     def _decide(self) -> Winner:
-        """Rank the candidates by the mean over their new seeds."""
+        """Rank the candidates by the mean over their new seeds; a given placement has won from the start."""
+        if self._given:
+            return Winner(self._given, {})
         means = {
             placement.key: mean
             for placement in [NONE, *self._best()]

@@ -1,0 +1,39 @@
+"""The placement of a run that does not search: what it is, and where it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nas_attn.placement import Placement
+
+
+@dataclass(frozen=True)
+class Given:
+    """A placement that a run retrains as it is.
+
+    Args:
+        placement: Resolved at the sites of this run's network.
+        file: Where it was read.
+        arm: Its label in its own run; None if it comes from no run.
+        about: What it is, in one sentence without a full stop.
+        same_images: Whether its own run trained and tested it on the images of this one.
+        searched: The sites that its own run searched, as far as they are known.
+    """
+
+    placement: Placement
+    file: str
+    arm: str | None
+    about: str
+    same_images: bool
+    searched: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells a run of this placement from any other, in plain JSON."""
+        return {"placement": self.placement.to_dict()}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where it comes from, in plain JSON."""
+        return {"file": self.file, "arm": self.arm, "same_images": self.same_images}
