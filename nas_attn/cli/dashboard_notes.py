@@ -130,7 +130,7 @@ def drawing(run: RunRecord, row: TrialRecord, searched: Sequence[str]) -> str:
 
     A long list shows only the sites that have an attention.
     """
-    sites = in_flow_order({*searched, *row.placement}, run.table)
+    sites = in_flow_order(dict.fromkeys([*searched, *row.placement]), run.table)
     if len(sites) > MOST_SITES:
         sites = in_flow_order(row.placement, run.table)
     width = max(map(len, sites))
