@@ -157,6 +157,29 @@ def export(
     print_exports(run, formats, arm=arm, out=out, backbone=backbone, say=typer.echo)
 
 
+@app.command(short_help="Draw what found #1 looks at in a few images.")
+def explain(
+    run: RunFolder,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[IMAGE]...", help="Image files, or folders of images.", show_default="test images"),
+    ] = None,
+    number: Annotated[int, whole("--number", 1, 24, help="Number of test images: right and wrong ones.")] = 6,
+    data_root: Annotated[str, text("--data-root", "FOLDER", help="Folder of torchvision's data sets.")] = "data",
+    backbone: OwnNetwork = None,
+    debug: Debug = False,
+) -> None:
+    """Draw what found #1 looks at: the weights of its attentions, and Grad-CAM beside that without attention.
+
+    Without images it takes the first test images that found #1 predicts right, and as many that it predicts wrong. It
+    writes figures/maps.svg, .png and .pdf in the run folder.
+    """
+    from nas_attn.cli.explanations import print_explanation
+
+    _import_from_here()
+    print_explanation(run, images or [], n_images=number, data_root=data_root, backbone=backbone, say=typer.echo)
+
+
 @app.command()
 def spaces(debug: Debug = False) -> None:
     """List the spaces that ship with the package."""

@@ -31,7 +31,7 @@ def print_predictions(run: Path, images: Sequence[Path], *, arm: str | None, bac
     Raises: FileError if there is no such model, or its logits have no known meaning; DataError for an empty folder.
     """
     files = list(image_files(images))
-    model, described = _loaded(run, arm, backbone)
+    model, described = load_arm(run, arm, backbone)
     require_meaning(model)
     warn(f"Network: {model.about}")
     skipped: list[str] = []
@@ -63,7 +63,7 @@ def print_exports(
         raise ConfigError(f"At least one format is needed: add {', '.join(f'--{name}' for name in FORMATS)}.")
     for name in formats:
         check_packages(name)
-    model, described = _loaded(run, arm, backbone)
+    model, described = load_arm(run, arm, backbone)
     say(f"Network: {model.about}")
     folder = (run if run.is_dir() else run.parent) / "exported" if out is None else out
     stem = Path(file_name(described.arm or run.stem)).stem.replace("-", "_")
@@ -73,7 +73,7 @@ def print_exports(
         say(f"{files}: checked with batches of 1, 2 and 5 images, greatest difference {written.difference:.1e}")
 
 
-def _loaded(run: Path, arm: str | None, backbone: str | None) -> tuple[AttentionModel, ModelFile]:
+def load_arm(run: Path, arm: str | None, backbone: str | None) -> tuple[AttentionModel, ModelFile]:
     """Return a model and its description. Raises: FileError as `load_model`, in terms of the command line."""
     stored = find_model(run, arm)
     named = stored.described.backbone
