@@ -154,7 +154,7 @@ def test_the_page_of_settings_has_every_setting_and_every_key_of_a_space_file(ge
     for model in (SpaceFile, SiteRule, Limits, table_model("recipe"), table_model("data")):
         assert all(f"| `{field.key}` |" in file for field in fields_of(model)), model.__name__
     assert "| a number above 0 to 100 | `0.1` |" in run
-    assert "| a whole number from 1 to 1,000 | `5` |" in run
+    assert "| a whole number from 1 to 1,000, or auto | `5` |" in run
     assert "| `npz:PATH` |" in run
 
 
