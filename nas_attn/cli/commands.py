@@ -66,7 +66,26 @@ def search(context: typer.Context, **settings: Any) -> int:
     return run_command(stated, beside=lambda run: beside(run, announce=_warn))
 
 
-vars(search)["__signature__"] = inspect.Signature()  # without options until `command_line` adds them
+@app.command(short_help="Retrain a placement on other data or longer; resumes.")
+def retrain(context: typer.Context, **settings: Any) -> int:
+    """Retrain a found placement beside no attention: on other data, for longer, or from other weights.
+
+    Of a run folder it is the recommended placement, or found #1 if the run recommends no attention. What is not stated
+    is as in the placement's own run. The same command resumes an interrupted run.
+    """
+    from nas_attn.run.retrain import retrain_command
+
+    _import_from_here()
+    stated = _stated(context)
+    if not stated.get("dashboard"):
+        return retrain_command(stated)
+    from nas_attn.cli.dashboard import beside
+
+    return retrain_command(stated, beside=lambda run: beside(run, announce=_warn))
+
+
+for _command in (search, retrain):
+    vars(_command)["__signature__"] = inspect.Signature()  # without options until `command_line` adds them
 
 
 @app.command(short_help="Show a run in Optuna's dashboard, read-only.")
@@ -279,10 +298,13 @@ def schema(
     print_schema(record)
 
 
-def command_line(*, options_of_search: bool = True) -> Any:
-    """Return the command line as a click group; the options of `search` import the settings and tables."""
-    if options_of_search:
+def command_line(*, with_settings: bool = True) -> Any:
+    """Return the command line as a click group; the options of `search` and `retrain` import settings and tables."""
+    if with_settings:
+        from nas_attn.cli.retraining import retrain_signature
+
         vars(search)["__signature__"] = settings_signature()
+        vars(retrain)["__signature__"] = retrain_signature()
     group: Any = typer.main.get_command(app)
     group.rich_markup_mode = None  # the list of commands is plain text: importing rich would double its time
     return group
@@ -291,7 +313,7 @@ def command_line(*, options_of_search: bool = True) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 (failed), 2 (refused) or 130 (interrupted)."""
     stated = list(sys.argv[1:] if arguments is None else arguments)
-    command = command_line(options_of_search="search" in stated or "_NAS_ATTN_COMPLETE" in os.environ)
+    command = command_line(with_settings=bool({"search", "retrain"} & {*stated}) or "_NAS_ATTN_COMPLETE" in os.environ)
     try:
         return int(command(stated, prog_name="nas-attn", standalone_mode=False) or 0)
     except (NasAttnError, typer.TyperException, typer.Abort) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -16,18 +16,23 @@ if TYPE_CHECKING:
 Parsed = TypeVar("Parsed")
 
 
-def settings_signature() -> inspect.Signature:
-    """Return the signature of a command with every setting as an option, for typer."""
+def settings_signature(fields: Iterable[Field] | None = None, *beside: inspect.Parameter) -> inspect.Signature:
+    """Return the signature of a command with settings as options, for typer.
+
+    Args:
+        fields: The settings; None takes all.
+        beside: Further parameters of the command, by keyword only.
+    """
     from nas_attn.config import settings
 
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-    for field in settings():
+    for field in settings() if fields is None else fields:
         annotation, default = _annotation(field)
         parameter = inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
         )
         parameters.append(parameter)
-    return inspect.Signature(parameters, return_annotation=int)
+    return inspect.Signature([*parameters, *beside], return_annotation=int)
 
 
 def whole(option: str, low: int, high: int, *, help: str, default: str | bool = True) -> Any:
@@ -45,9 +50,9 @@ def whole(option: str, low: int, high: int, *, help: str, default: str | bool = 
     return _with_value(option, parse, "N", help, default)
 
 
-def text(option: str, metavar: str, *, help: str, default: str | bool = True) -> Any:
+def text(option: str, metavar: str, *, help: str, default: str | bool = True, panel: str | None = None) -> Any:
     """Return an option whose value is any text that is not empty."""
-    return _with_value(option, lambda stated: _not_empty(option, stated), metavar, help, default)
+    return _with_value(option, lambda stated: _not_empty(option, stated), metavar, help, default, panel)
 
 
 def switch(option: str, *, help: str) -> Any:
@@ -61,7 +66,9 @@ def _annotation(field: Field) -> tuple[Any, Any]:
     panel, shown = field.setting.group, field.setting.unset or True
     if field.annotation is bool:
         off = "/--no-" + field.option.removeprefix("--") if field.setting.table is not None else ""
-        option = typer.Option(field.option + off, rich_help_panel=panel, help=field.help, show_default=bool(off))
+        option = typer.Option(
+            field.option + off, rich_help_panel=panel, help=field.help, show_default=field.setting.unset or bool(off)
+        )
         return Annotated[bool, option], field.default
     choices = _choices(field)
     option = _with_value(

@@ -7,6 +7,23 @@ from typing import Any
 
 from nas_attn.placement import Placement
 
+SEED_STEP = 30_000
+"""Distance of the seed from that of the placement's own run: no stage of the two uses a seed of the other."""
+
+OF_A_SEARCH = {
+    "space": "the network is that of the file",
+    "trials": "nothing is searched",
+    "top": "nothing is searched",
+    "sampler": "nothing is searched",
+    "scheduler": "nothing is searched",
+    "max_params": "nothing is searched",
+    "max_macs": "nothing is searched",
+    "controls": "there is no space to draw them from",
+    "ablate": "there is no space to take decisions from",
+    "retrain_epochs": "every training is a retraining, and epochs is its length",
+}
+"""Settings of a search that a retraining does not have, each with the reason."""
+
 
 @dataclass(frozen=True)
 class Given:

@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nas_attn.run.given import OF_A_SEARCH
 from nas_attn.run.request import Request
 
 _LEFT_OUT = ("notes", "mean", "std", "task")
-_OF_A_SEARCH = {"trials", "top", "controls", "ablate", "sampler", "scheduler", "max_params", "max_macs"}
-"""Settings that have no meaning where nothing is searched."""
-
 _PACKAGES = ("nas_attn", "torch", "torchvision", "timm", "optuna", "ray", "numpy", "scikit-learn")
 
 
@@ -27,7 +25,7 @@ def describe_run(request: Request) -> dict[str, Any]:
         facts = {name: value for name, value in vars(request.facts).items() if name not in _LEFT_OUT}
         data = {**settings.data.model_dump(exclude={"root", "download", "strict"}), "facts": facts}
     given = request.given
-    left_out = _OF_A_SEARCH if given else None
+    left_out = {*OF_A_SEARCH} if given else None
     return {
         "space": {"name": settings.space.name, **settings.space.to_dict(), **request.own_backbone},
         "weights": request.weights,

@@ -16,8 +16,9 @@ from nas_attn.model.description import ModelFile
 from nas_attn.model.stored import ARMS, StoredModel, find_model
 from nas_attn.placement import Placement
 from nas_attn.records import BARE, FOUND, RANDOM, RunRecord
+from nas_attn.run.arms import LAST_STAGE
 from nas_attn.run.folder import RunFolder
-from nas_attn.run.given import Given
+from nas_attn.run.given import OF_A_SEARCH, SEED_STEP, Given
 from nas_attn.run.job import Beside, alone, carry_out, run
 from nas_attn.run.progress import Display, SilentDisplay
 from nas_attn.run.request import Request, bind, read_settings
@@ -27,23 +28,6 @@ from nas_attn.study.stages import RETRAIN_OFFSET, first_seeds
 
 if TYPE_CHECKING:
     from torch import nn
-
-SEED_STEP = 30_000
-"""Distance of the seed from that of the placement's own run: no stage of the two uses a seed of the other."""
-
-OF_A_SEARCH = {
-    "space": "the network is that of the file",
-    "trials": "nothing is searched",
-    "top": "nothing is searched",
-    "sampler": "nothing is searched",
-    "scheduler": "nothing is searched",
-    "max_params": "nothing is searched",
-    "max_macs": "nothing is searched",
-    "controls": "there is no space to draw them from",
-    "ablate": "there is no space to take decisions from",
-    "retrain_epochs": "every training is a retraining, and epochs is its length",
-}
-"""Settings of a search that a retraining does not have, each with the reason."""
 
 OWN, NO_WEIGHTS = "own", "none"
 """Words for `weights`: those of the file itself, and random ones."""
@@ -106,6 +90,12 @@ def read_request(file: Path, stated: Mapping[str, Any], *, progress: Progress | 
     for name, reason in OF_A_SEARCH.items():
         if name in stated:
             raise ConfigError(f"A retraining has no setting '{name}', since {reason}: leave it out.")
+    arms = stated.get("arm", ())
+    if LAST_STAGE in ([arms] if isinstance(arms, str) else arms):
+        raise ConfigError(
+            f"'--arm {LAST_STAGE}' takes the attentions of a space, and a retraining has none: name the JSON file of "
+            "such a placement."
+        )
     origin = _Origin(_stored(file), file)
     settings = {name: value for name, value in stated.items() if name != "weights"}
     beside = {"controls": 0} | origin.network(stated) | origin.data(stated) | origin.seed(stated)
