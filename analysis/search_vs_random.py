@@ -49,6 +49,7 @@ class Pair:
         best, random_best: Best validation value after each trial; both have the length of the shorter search.
         winners: found #1 of both, as (searched, random); None if one has no test value yet.
         test: The first winner minus the second one; None without winners.
+        n_trials: Number of trained search trials of both.
     """
 
     searched: str
@@ -57,6 +58,7 @@ class Pair:
     random_best: tuple[float, ...]
     winners: tuple[Arm, Arm] | None
     test: Contrast | None
+    n_trials: tuple[int, int]
 
     @property
     def name(self) -> str:
@@ -123,7 +125,9 @@ def pair_of(names: Sequence[str], runs: Sequence[RunRecord]) -> Pair:
     arms = [arm_called(arms_of(run), FOUND) for run in runs]
     winners = (arms[0], arms[1]) if arms[0] is not None and arms[1] is not None else None
     test = _test(names, winners) if winners else None
-    return Pair(names[0], names[1], curves[0][:shorter], curves[1][:shorter], winners, test)
+    return Pair(
+        names[0], names[1], curves[0][:shorter], curves[1][:shorter], winners, test, (len(curves[0]), len(curves[1]))
+    )
 
 
 def _test(names: Sequence[str], winners: tuple[Arm, Arm]) -> Contrast:
@@ -257,6 +261,16 @@ def matched(pair: Pair) -> str:
     return f"{pair.searched} has the best validation value of {pair.random}, of {n} trials, after {pair.n_to_match}."
 
 
+def unequal(pair: Pair) -> str:
+    """Return in one sentence that the searches of a pair differ in length; empty if they do not."""
+    n, n_random = pair.n_trials
+    if n == n_random:
+        return ""
+    return (
+        f"Unequal cost: {pair.searched} has {n} trials and {pair.random} {n_random}; the winners come from all of them."
+    )
+
+
 def analyse(chosen: argparse.Namespace) -> Result:
     """Return the comparison of all pairs."""
     if len(chosen.runs) % 2:
@@ -269,6 +283,7 @@ def analyse(chosen: argparse.Namespace) -> Result:
     unit = f" ({scale.unit.strip()})" if scale.unit.strip() else ""
     over = f", means over {len(pairs)} pairs" if len(pairs) > 1 else ""
     text = [
+        *(note for note in map(unequal, pairs) if note),
         f"Best validation {scale.noun}{unit} so far{over}",
         best_table(pairs, scale),
         *map(matched, pairs),

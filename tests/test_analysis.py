@@ -238,6 +238,18 @@ def test_reversed_early_ranks_stop_the_best_trial_and_noise_has_an_interval_arou
     assert not any(rung.n_left for rung in module.rungs_of(found, 2))
 
 
+def test_interval_of_tau_covers_the_true_one():
+    module, random = load("rung_correlation"), np.random.default_rng(5)
+    tau, covered = 2 / math.pi * math.asin(0.6), 0
+    for _ in range(100):
+        early, rest = random.normal(size=(2, 24))
+        final = 0.6 * early + 0.8 * rest
+        curves = module.Curves("a", (1, 2), np.stack([early, final], 1), final, 2, 0)
+        _, low, high = module.correlations(curves, draws=200)[0]
+        covered += low <= tau <= high
+    assert 89 <= covered < 100
+
+
 def test_stopped_trials_are_told_and_too_few_are_refused(start):
     code, out, _ = start("rung_correlation", {"a": make_run(n_trials=40)}, "a")
     assert code == 0
@@ -290,7 +302,7 @@ def test_best_so_far_counts_trained_trials_only_and_never_falls():
 
 def test_number_of_trials_to_match_is_the_first_that_reaches_the_random_best():
     module = load("search_vs_random")
-    pair = module.Pair("a", "b", (0.1, 0.5, 0.7, 0.9), (0.2, 0.3, 0.6, 0.6), None, None)
+    pair = module.Pair("a", "b", (0.1, 0.5, 0.7, 0.9), (0.2, 0.3, 0.6, 0.6), None, None, (4, 4))
     assert pair.n_to_match == 3
     assert module.matched(pair) == "a has the best validation value of b, of 4 trials, after 3."
     late = replace(pair, best=(0.1, 0.1, 0.1, 0.5))
@@ -311,6 +323,15 @@ def test_each_pair_counts_once_and_repeated_retraining_seeds_are_told(start):
     assert "Not independent: tpe0 and tpe1 retrain with 3 seeds in common" in out
     assert "Interval of all pairs: fewer than 3 runs allow no interval." in out
     assert re.search(r"^tpe1 - random1 .* 3 ", out, re.MULTILINE)  # the seeds that both have
+
+
+def test_searches_of_unequal_length_are_told_and_compared_over_the_shorter_one(start, tmp_path):
+    runs = pairs()
+    runs["random0"] = replace(runs["random0"], search=runs["random0"].search[:15])
+    code, out, _ = start("search_vs_random", runs, *runs, "--csv", tmp_path / "s.csv")
+    assert code == 0
+    assert out.startswith("Unequal cost: tpe0 has 24 trials and random0 15; the winners come from all of them.\n")
+    assert len([row for row in rows_in(tmp_path / "s.csv") if row["n_trials"]]) == 15
 
 
 def test_runs_that_are_no_fair_pair_are_refused(start):
