@@ -117,7 +117,7 @@ def row_titles(
     shown = {networks[1]: found} if plain is None else {networks[0]: plain, networks[1]: found}
     rows = []
     for at in range(len(found)):
-        lines = [_short(each[at]) for each in (names,) if each] + [
+        lines = [_short(each[at], 20) for each in (names,) if each] + [
             f"true: {_short(each[at])}" for each in (truths,) if each
         ]
         for label, each in shown.items():
@@ -139,13 +139,20 @@ def alternative_text(found: Explanation, plain: Explanation | None = None) -> st
 
 def _head(found: Explanation, site: str) -> str:
     """Return the text above the column of a site: its attention, and the scale of the weights."""
-    weights = found.weights[site]
-    kind, shown = ("pixels", weights.pixels) if weights.pixels is not None else ("channels", weights.channels)
-    scale = "no weights"
-    if shown is not None:
-        low, high = _limits(shown, from_zero=kind == "channels")
-        scale = f"{weights.meaning}, {kind}\n{low:.2g} to {high:.2g}"
+    weights, scale = found.weights[site], "no weights"
+    if weights.pixels is not None:
+        rows, columns = weights.pixels.shape[1:]
+        scale = f"{weights.meaning}, {rows}x{columns} pixels\n{_span(*_limits(weights.pixels))}"
+    elif weights.channels is not None:
+        span = _span(*_limits(weights.channels, from_zero=True))
+        scale = f"{weights.meaning}, {weights.channels.shape[1]} channels\n{span}"
     return f"{found.attentions[site].name}\n{_short(site, 20)}\n{scale}"
+
+
+def _span(low: float, high: float) -> str:
+    """Return a range in words, as a single value where both ends have the same three digits."""
+    ends = f"{low:.3g}", f"{high:.3g}"
+    return f"about {ends[0]}" if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
 def _legend(figure: Figure, text: str) -> None:
@@ -161,14 +168,17 @@ def _legend(figure: Figure, text: str) -> None:
 
 def _draw_weights(axes: Axes, picture: NDArray[np.float32], weights: Weights, row: int) -> None:
     """Draw one attention's weights for one image: a map over it, bars, or a map with bars below."""
-    if weights.pixels is not None:
-        _overlay(axes, picture, weights.pixels[row], *_limits(weights.pixels, from_zero=False))
-    if weights.channels is not None:
-        bars = axes if weights.pixels is None else axes.inset_axes((0, 0, 1, 0.22))
-        order = weights.channels.mean(0).argsort(descending=True)
-        _bars(bars, weights.channels[row, order], _limits(weights.channels, from_zero=True))
-    elif weights.pixels is None:
+    n_parts = (weights.pixels is not None) + (weights.channels is not None)
+    upper, lower = axes, axes
+    if n_parts == 2:
+        upper, lower = axes.inset_axes((0.12, 0.24, 0.76, 0.76)), axes.inset_axes((0.12, 0, 0.76, 0.2))
+    if n_parts != 1:
         axes.axis("off")
+    if weights.pixels is not None:
+        _overlay(upper, picture, weights.pixels[row], *_limits(weights.pixels))
+    if weights.channels is not None:
+        order = weights.channels.mean(0).argsort(descending=True)
+        _bars(lower, weights.channels[row, order], _limits(weights.channels, from_zero=True))
 
 
 def _bars(axes: Axes, weights: Tensor, limits: tuple[float, float]) -> None:
@@ -203,7 +213,7 @@ def _picture(image: Tensor) -> NDArray[np.float32]:
     return array.transpose(1, 2, 0) if len(array) == 3 else array.mean(0)
 
 
-def _limits(weights: Tensor, *, from_zero: bool) -> tuple[float, float]:
+def _limits(weights: Tensor, *, from_zero: bool = False) -> tuple[float, float]:
     """Return the smallest and the largest weight over all images, with 0 between them for bars."""
     low, high = float(weights.min()), float(weights.max())
     return (min(low, 0.0), max(high, 0.0)) if from_zero else (low, high)
