@@ -15,8 +15,8 @@ from nas_attn.data.dataset import Images, load_data
 from nas_attn.errors import RunError
 from nas_attn.executors.resources import Allocation, local_allocation
 from nas_attn.model.build import build
-from nas_attn.placement import Placement
-from nas_attn.records import BARE, FOUND, Stage
+from nas_attn.placement import NONE, Placement
+from nas_attn.records import BARE, FOUND
 from nas_attn.report.tables import measured
 from nas_attn.report.words import duration, listed
 from nas_attn.run.folder import RunFolder, load_run
@@ -24,8 +24,6 @@ from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request
 from nas_attn.study.stages import CONFIRM_SEEDS, first_seeds
 from nas_attn.training.loop import train
-
-STAGES: tuple[Stage, ...] = ("search", "confirm", "retrain")
 
 _STEPS, _ROUNDS = 2, 3
 
@@ -48,21 +46,30 @@ class Probe:
 
 def print_preview(request: Request) -> None:
     """Print the preview of a checked request; build and time its cheapest and its dearest placement."""
-    settings, bound = request.settings, request.bound
+    settings = request.settings
     allocation = local_allocation(settings.resources)
     torch.set_num_threads(allocation.cpus)
     images = _first_images(request, allocation)
-    probes = [_probe(request, label, found, images, allocation) for label, found in (
-        ("cheapest", bound.cheapest()), ("dearest", bound.dearest()))]  # fmt: skip
+    probes = [_probe(request, label, placement, images, allocation) for label, placement in _probed(request)]
     console = Console(highlight=False)
     console.print(_probe_table(probes))
     for line in _lines(request, allocation, probes):
         console.print(Text(line), soft_wrap=True)
 
 
+def _probed(request: Request) -> list[tuple[str, Placement]]:
+    """Return the placements to build and time, with their labels."""
+    if request.given is not None:
+        return [("no attention", NONE), ("retrained", request.given.placement)]
+    return [("cheapest", request.bound.cheapest()), ("dearest", request.bound.dearest())]
+
+
 def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
     """Return the maximum (number of runs, epochs per run) of every stage; identical arms are trained once."""
     settings, recipe = request.settings, request.settings.recipe
+    if request.given is not None:
+        n_arms = len({placement.key for placement in (NONE, request.given.placement, *request.arms.values())})
+        return {"retrain": (n_arms * first_seeds(settings.budget), recipe.retrain_epochs or recipe.epochs)}
     n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (settings.budget.n_controls > 0)
     trials = min(settings.budget.trials, request.bound.n_placements)
     return {
@@ -154,7 +161,7 @@ def _lines(request: Request, allocation: Allocation, probes: list[Probe]) -> lis
     """Return the preview as lines of text."""
     settings, facts = request.settings, request.facts
     stages = runs_and_epochs(request)
-    lines = [*_over_limit(request), "", f"Space: {settings.space.title}, {request.bound.n_placements:,} placements."]
+    lines = [*_over_limit(request), "", _scope(request)]
     if "import" in settings.space.backbone:
         lines.append(f"Network: built by {settings.space.backbone['import']}, which is imported and called.")
     plugged = plugged_entry(settings.space.backbone)
@@ -180,6 +187,14 @@ def _lines(request: Request, allocation: Allocation, probes: list[Probe]) -> lis
     return [*lines, *_done(request), "Nothing was started."]
 
 
+def _scope(request: Request) -> str:
+    """Return what the run chooses from."""
+    title = request.settings.space.title
+    if request.given is not None:
+        return f"{title}: nothing is searched or confirmed."
+    return f"Space: {title}, {request.bound.n_placements:,} placements."
+
+
 def _arms(request: Request) -> list[str]:
     """Return the arms in one line, and in another what can be added to them."""
     budget = request.settings.budget
@@ -190,6 +205,8 @@ def _arms(request: Request) -> list[str]:
         "--seeds auto": budget.seeds == "auto",
         "--arm last-stage": any("in the last stage" in label for label in request.arms),
     }
+    if request.given is not None:
+        more = {"--seeds auto": budget.seeds == "auto", "--arm": False}
     missing = [option for option, is_on in more.items() if not is_on]
     asked = [f"A finished run can be extended by {listed(missing)}."] if missing else []
     return [f"Arms: {', '.join(names)}{controls}.", *asked]
@@ -205,6 +222,6 @@ def _done(request: Request) -> list[str]:
         run = load_run(folder.path)
     except RunError as error:
         return [f"Refused: {error}"]
-    counts = [f"{len(measured(getattr(run, stage))):,} {stage}" for stage in STAGES]
+    counts = [f"{len(measured(getattr(run, stage))):,} {stage}" for stage in runs_and_epochs(request)]
     state = "is finished" if run.best is not None else "is not finished"
     return [f"Run folder: {folder.path}, which {state}: it has {listed(counts)} trials; only the rest is trained."]

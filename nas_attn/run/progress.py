@@ -30,7 +30,7 @@ _STAGES = {
     "confirm": "Confirming the best with new seeds",
     "retrain": "Retraining the arms",
     "measure": "Measuring time and memory of the arms",
-    "export": "Exporting the winner",
+    "export": "Exporting the arms",
     "report": "Writing the report",
 }
 
@@ -103,6 +103,12 @@ class Snapshot:
     best: TrialRecord | None
     seconds_left: float | None
 
+    @property
+    def counts(self) -> list[tuple[str, Count]]:
+        """The stages with their counts; those of a search only where something is searched."""
+        stages = [("search", self.search), ("confirm", self.confirm), ("retrain", self.retrain)]
+        return stages if self.search.total else stages[2:]
+
 
 def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
     """Return the progress of a run.
@@ -120,9 +126,9 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
     n_confirm = stages.n_confirm if stages.stage == "search" else waiting["confirm"]
     n_found = 0 if stages.winner is not None else len(stages.seeds) * (1 + (stages.budget.n_controls > 0))
     left = None
-    if trained:
-        mean = sum(trained) / len(trained)
-        retrained = [row.seconds for row in finals if row.stage == "retrain" and row.state == "complete"]
+    retrained = [row.seconds for row in finals if row.stage == "retrain" and row.state == "complete"]
+    if trained or retrained:
+        mean = sum(trained or retrained) / len(trained or retrained)
         long = sum(retrained) / len(retrained) if retrained else mean * growth
         n_search = stages.search.n_open + sum(stage == "search" for stage, _ in stages.live)
         work = mean * (n_search + n_confirm) + long * (waiting["retrain"] + n_found)
@@ -144,6 +150,17 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
 
 def _seeds_in_words(budget: Budget) -> str:
     return f"5 to {budget.max_seeds} seeds" if budget.seeds == "auto" else f"{budget.seeds} seeds"
+
+
+def _plan_in_words(request: Request) -> str:
+    """Return what a run does in its stages, without a full stop."""
+    budget = request.settings.budget
+    if request.given is not None:
+        return f"nothing is searched, and every arm is retrained with {_seeds_in_words(budget)}"
+    return (
+        f"{budget.trials} of {request.bound.n_placements:,} placements are tried, the best "
+        f"{min(budget.top, budget.trials)} confirmed, and every arm retrained with {_seeds_in_words(budget)}"
+    )
 
 
 class SilentDisplay:
@@ -206,11 +223,7 @@ class _Introduced(SilentDisplay):
         self._growth = (train.retrain_epochs or train.epochs) / train.epochs
         if facts is not None:  # a search trial also evaluates its validation images, at a third of the cost of training
             self._growth *= (facts.n_train + facts.n_val) / (facts.n_train + facts.n_val / 3)
-        lines = [
-            f"{settings.space.title}: {settings.budget.trials} of {request.bound.n_placements:,} placements are tried, "
-            f"the best {min(settings.budget.top, settings.budget.trials)} confirmed, "
-            f"and every arm retrained with {_seeds_in_words(settings.budget)}.",
-        ]
+        lines = [f"{settings.space.title}: {_plan_in_words(request)}."]
         if facts is not None:
             lines.append(facts.in_words)
         lines += request.notes
@@ -310,9 +323,10 @@ class LiveDisplay(_Introduced):
             left = max(0.0, now.seconds_left - (time.monotonic() - self._taken))
             title.append(f", about {words.duration(left)} left", style="dim")
         counts = Table.grid(padding=(0, 2))
-        for name, count in (("search", now.search), ("confirm", now.confirm), ("retrain", now.retrain)):
+        for name, count in now.counts:
             counts.add_row(name, ProgressBar(max(1, count.total), count.done, width=30), f"{count.done}/{count.total}")
-        return Group(title, counts, Text(_facts(now, self._workers)), Text(_best(now.best, self._metric)))
+        best = [Text(_best(now.best, self._metric))] if now.search.total else []
+        return Group(title, counts, Text(_facts(now, self._workers)), *best)
 
 
 def terminal_display(*, quiet: bool) -> Display:
@@ -346,6 +360,5 @@ def _best(best: TrialRecord | None, metric: str) -> str:
 
 def _line(now: Snapshot) -> str:
     left = "" if now.seconds_left is None else f", about {words.duration(now.seconds_left)} left"
-    counts = f"search {now.search.done}/{now.search.total}, confirm {now.confirm.done}/{now.confirm.total}, "
-    counts += f"retrain {now.retrain.done}/{now.retrain.total}"
+    counts = ", ".join(f"{name} {count.done}/{count.total}" for name, count in now.counts)
     return f"{counts}; {now.running} running, {now.failed} failed, {now.answered} answered{left}"
