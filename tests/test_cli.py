@@ -94,7 +94,7 @@ def test_only_what_the_user_wrote_is_passed_on(received):
     words = "--space mine.toml --trials 24 --lr 0.01 --split 10/20/70 --no-class-weights --channels 1 --dry-run"
     assert main(["search", *words.split()]) == 0
     assert received == [
-        {"space": "densenet_attn"},
+        {},
         {
             "space": "mine.toml",
             "trials": 24,
@@ -116,9 +116,9 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         "seeds": "2", "top": "1", "retrain_epochs": "3", "sampler": "random", "scheduler": "asha",
         "max_params": "9", "max_macs": "9", "device": "cpu", "executor": "local", "workers": "2",
         "cpus_per_trial": "1", "gpus_per_trial": "0.5", "split": "80/10/10", "num_classes": "7", "in_channels": "4",
-        "arm": "published:x",
+        "arm": "published:x", "backbone": "resnet18 stem=small", "max_seeds": "9", "margin": "0.25", "controls": "2",
     }  # fmt: skip
-    switches = ["download", "strict_data", "class_weights", "one_logit", "quiet", "debug", "dry_run", "dashboard"]
+    switches = ["download", "strict_data", "class_weights", "one_logit", "quiet", "debug", "dry_run", "dashboard", "ablate"]
     line = ["search", *(f"--{name.replace('_', '-')}={word}" for name, word in words.items())]
     assert main([*line, *(f"--{name.replace('_', '-')}" for name in switches)]) == 0
     (settings,) = received

@@ -209,8 +209,8 @@ def test_a_function_that_makes_no_network_is_refused_in_words(function, sentence
         site_table({"import": f"{__name__}:{function}"}, **SHAPE)
 
 
-def test_a_search_takes_no_network_itself():
-    with pytest.raises(ConfigError, match=r"a new network for every trial, .* import = 'module:function'"):
+def test_a_network_itself_is_no_name_of_one():
+    with pytest.raises(ConfigError, match=r"backbone=\.\.\. must name a network, but got a TiedNet: .* network="):
         search("densenet_attn", backbone=TiedNet())
 
 

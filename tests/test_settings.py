@@ -32,8 +32,11 @@ def test_the_command_line_goes_before_the_space_file_and_that_before_the_default
     ("given", "folder"),
     [
         ({}, "runs/densenet_attn"),
-        ({"data": "cifar10"}, "runs/densenet_attn-cifar10"),
-        ({"data": "folder:/tmp/pictures"}, "runs/densenet_attn-pictures"),
+        ({"data": "mnist"}, "runs/densenet_attn-mnist"),
+        ({"data": "cifar10"}, "runs/resnet18_attn-cifar10"),
+        ({"data": "folder:/tmp/pictures"}, "runs/resnet18_attn-pictures"),
+        ({"data": "folder:/tmp/pictures", "backbone": "timm:resnet10t"}, "runs/resnet10t-pictures"),
+        ({"backbone": "my_networks:make_net"}, "runs/make_net"),
         ({"train": "json:dumps", "num_classes": 2, "in_channels": 1, "image_size": 8}, "runs/densenet_attn-own"),
     ],
 )

@@ -164,7 +164,7 @@ def _pixels(image: Any, part: str) -> Pixels:
         stated = "(C, H, W)" if is_tensor else "(H, W, C)"
         raise DataError(
             f"An image of '{part}' must be a PIL image, or {stated} or (H, W) with 1 or 3 channels, but is "
-            f"{type(image).__name__} of {np.shape(image)}."
+            f"{type(image).__name__} of {tuple(np.shape(image))}."
         )
     if array.dtype == np.uint8:
         return array

@@ -33,7 +33,7 @@ class Choice:
         space: As stated; with `make`, one of any site in its place until the sites are known.
         network: A network in memory; None if the space's backbone can be imported.
         make: Makes the space from the sites; None if it is known.
-        reason: Beginning of a sentence on a space that nobody named; None if one was named.
+        reason: Why a space is searched that nobody named, as a sentence; None if one was named, or made.
     """
 
     space: SearchSpace
@@ -141,11 +141,10 @@ def _default(stated: Mapping[str, Any]) -> Choice:
     space = SearchSpace.load(data_source(stated.get("data", DataConfig().name)).space)
     if space.name == SPACE_FOR_SMALL_IMAGES:
         return Choice(space)
-    network = network_name(space.backbone)
     return Choice(
         space,
-        reason=f"No space was named, so {space.name} is searched: its network {network} suits natural images, unlike "
-        f"that of {SPACE_FOR_SMALL_IMAGES}; it begins with random weights,",
+        reason=f"Its {network_name(space.backbone)} suits natural images, as the default for digits does not, and "
+        "begins with random weights: --space, --backbone and --image-size change this.",
     )
 
 
