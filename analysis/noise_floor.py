@@ -35,7 +35,7 @@ from nas_attn.report.chart import COLUMN, style
 from nas_attn.report.compare import run_names
 from nas_attn.report.palette import LIGHT
 from nas_attn.report.tables import Arm, arm_called, arms_of, measured
-from nas_attn.report.words import Scale
+from nas_attn.report.words import Scale, count
 from nas_attn.statistics import t_quantile
 
 N_SEEDS = (5, 10, 20)
@@ -251,7 +251,7 @@ def search_words(found: SearchNoise | None, scale: Scale) -> str:
         return f"{sd}; no placements were confirmed with the same seeds, so that the noise in it is unknown."
     low, high = (scale.unsigned(end) for end in found.noise_interval)
     noise = f"The noise of one training has an sd of {scale.unsigned(found.noise_sd)}{points} (95 %: {low} to {high})"
-    told = f", from {found.degrees} degrees of freedom"
+    told = f", from {count(found.degrees, 'degree')} of freedom"
     if found.share is not None:
         share, least, most = (f"{100 * part:.0f}" for part in found.share)
         told += f": {share} % of the search's variance (95 %: {least} to {most} %)"

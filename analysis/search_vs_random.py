@@ -261,6 +261,14 @@ def matched(pair: Pair) -> str:
     return f"{pair.searched} has the best validation value of {pair.random}, of {n} trials, after {pair.n_to_match}."
 
 
+def why_unknown(pair: Pair) -> str:
+    """Return why the winners of a pair are not told apart; empty if there is a verdict."""
+    if pair.test is None or pair.winners is None:
+        return "found #1 has no test value in both"
+    searched, random = pair.winners
+    return "both found the same placement" if searched.placement == random.placement else pair.test.why
+
+
 def unequal(pair: Pair) -> str:
     """Return in one sentence that the searches of a pair differ in length; empty if they do not."""
     n, n_random = pair.n_trials
@@ -290,8 +298,7 @@ def analyse(chosen: argparse.Namespace) -> Result:
         f"\nTest {scale.noun}{unit} of the winners ({FOUND}); n: number of seeds, or of pairs",
         test_table(pairs, scale),
     ]
-    whys = {f"{pair.name}: {pair.test.why}." for pair in pairs if pair.test is not None and pair.test.why}
-    text += sorted(whys)
+    text += [f"{pair.name}: {why}." for pair in pairs if (why := why_unknown(pair))]
     if len(pairs) > 1:
         text += [f"Interval of all pairs: {covers_of(pooled(pairs))}."]
         text += [note for note in [repeated_seeds(names[::2], runs[::2])] if note]

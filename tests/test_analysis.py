@@ -325,6 +325,14 @@ def test_each_pair_counts_once_and_repeated_retraining_seeds_are_told(start):
     assert re.search(r"^tpe1 - random1 .* 3 ", out, re.MULTILINE)  # the seeds that both have
 
 
+def test_winners_that_are_one_placement_are_told(start):
+    runs = pairs()
+    runs["random0"] = at_seed("random0", runs["tpe0"], 0, "random")
+    code, out, _ = start("search_vs_random", runs, *runs)
+    assert code == 0
+    assert out.endswith("\ntpe0 - random0: both found the same placement.\n")
+
+
 def test_searches_of_unequal_length_are_told_and_compared_over_the_shorter_one(start, tmp_path):
     runs = pairs()
     runs["random0"] = replace(runs["random0"], search=runs["random0"].search[:15])
@@ -362,6 +370,7 @@ def test_searches_without_winners_still_show_their_curves_and_without_trials_are
     code, out, _ = start("search_vs_random", runs, *runs)
     assert code == 0
     assert re.search(r"^tpe0 - random0 +0 +not known$", out, re.MULTILINE)
+    assert "\ntpe0 - random0: found #1 has no test value in both.\n" in out
     runs["random0"] = replace(runs["random0"], search=())
     code, _, err = start("search_vs_random", runs, *runs)
     assert (code, err) == (2, "A comparison of searches needs complete trials, but random0 has none: run its search.\n")
@@ -486,6 +495,7 @@ def test_noise_of_the_search_is_what_placements_and_seeds_do_not_explain():
     confirm = tuple(replace(model, stage="confirm", key=k, seed=s, value=v) for (k, s), v in values.items())
     found = module.search_noise(replace(run, confirm=confirm))
     assert (found.degrees, found.n_trials) == (1, 20)
+    assert ", from 1 degree of freedom: " in module.search_words(found, load("script").scale_of(run))
     assert found.noise_sd == pytest.approx(0.01)  # 4 * 0.005² on one degree of freedom
     searched = [trial.value for trial in run.search]
     assert found.sd == pytest.approx(np.std(searched, ddof=1))
