@@ -144,7 +144,7 @@ def _name_matrix(axes: Any, frame: _Frame, label: str) -> None:
     quiet = {"fontsize": 6.5, "color": LIGHT["muted"]}
     axes.text(0, -(frame.head - 0.32) * unit, "predicted class", **quiet)
     axes.text(-(frame.margin - 0.1) * unit, n_classes, "true class", rotation=90, va="bottom", ha="center", **quiet)
-    axes.text(0, -(frame.head - 0.14) * unit, names_in(label)[0], fontweight="bold")
+    axes.text(0, -(frame.head - 0.14) * unit, names_in(label)[0])
 
 
 @style()
