@@ -28,7 +28,7 @@ from nas_attn.report.csv_files import arms_csv, trials_csv
 from nas_attn.report.documents import documents
 from nas_attn.report.evidence import evidence_of, learning_curves
 from nas_attn.report.figures import draw_charts
-from nas_attn.report.guards import guards
+from nas_attn.report.guards import guards, is_retrained
 from nas_attn.report.importance import effects_of, heat_map, option_marginals, rows_of, searched_sites
 from nas_attn.report.legend import families_of, symbols_of
 from nas_attn.report.marks import Colours
@@ -173,6 +173,7 @@ def _facts(run: RunRecord, arms: Sequence[Arm]) -> dict[str, Any]:
         "n_searched": len(searched_sites(run)),
         "n_sites": len(run.table.sites) if run.table else None,
         "own_training": bool(run.config.get("train")),
+        "retrained": is_retrained(run),
         "n_placements": len({t.key for t in run.search if t.answered_from is None and t.state in ENDED}),
         "seconds": sum(trial.seconds for trial in trials),
         "created": str(run.config.get("created") or "")[:10],
@@ -297,7 +298,7 @@ def _reproduce(run: RunRecord, arms: Iterable[Arm]) -> dict[str, Any]:
         "commit": config.get("commit"),
         "fingerprint": section(config, "data", "facts").get("fingerprint"),
         "seeds": {
-            "search": section(config, "engine").get("seed"),
+            "search": None if is_retrained(run) else section(config, "engine").get("seed"),
             "confirm": sorted({trial.seed for trial in run.confirm}),
             "retrain": sorted({seed for arm in arms for seed in arm.by_seed}),
         },
