@@ -12,7 +12,7 @@ from nas_attn.comparison.contrasts import Contrast
 from nas_attn.comparison.power import images_to_tell, seeds_to_tell
 from nas_attn.placement import NONE
 from nas_attn.records import BARE, FOUND, RunRecord
-from nas_attn.report.guards import nothing_learned
+from nas_attn.report.guards import is_retrained, nothing_learned
 from nas_attn.report.importance import searched_sites
 from nas_attn.report.tables import (
     CUT_OFF,
@@ -98,7 +98,7 @@ def verdict_of(run: RunRecord) -> Verdict:
         more = (f"The arm '{BARE}' {why}, so that nothing can be compared.",)
         return Verdict(UNKNOWN, answer.state, more=more, found=found, none=none, everywhere=everywhere)
     title = _title(run, answer, deciding)
-    rivals = _beside_rival(answer, found, everywhere, scale)
+    rivals = _beside_rival(run, answer, found, everywhere)
     told = (_ruled_out(deciding, scale), *_to_tell(deciding, scale), rivals, *_advice(run, answer))
     lines = tuple(filter(None, told))
     return Verdict(title, _state(answer, deciding), _numbers(run, deciding, scale), lines, found, none, everywhere)
@@ -144,9 +144,13 @@ def _numbers(run: RunRecord, pair: Contrast, scale: Scale) -> str:
     arm = arm_called(arms_of(run), names_in(pair.arm)[0])
     assert arm is not None, "arms are compared by their labels"
     what = placement_words(arm.placement, run.table, len(searched_sites(run)))
-    named_arm = "the best placement found" if FOUND in arm.names else f"'{arm.label}'"
+    named_arm = _found_in_words(run) if FOUND in arm.names else f"'{arm.label}'"
     head = f"{scale.signed(pair.summary.mean)}{scale.points} of test {scale.noun} by {named_arm} ({what}) against "
     return f"{head}{NO_ATTENTION}: {_interval(pair, scale)}"
+
+
+def _found_in_words(run: RunRecord) -> str:
+    return "the retrained placement" if is_retrained(run) else "the best placement found"
 
 
 def _interval(pair: Contrast, scale: Scale) -> str:
@@ -157,7 +161,7 @@ def _interval(pair: Contrast, scale: Scale) -> str:
         size += f", {count(pair.crossed.n_images, 'image')}"
     if pair.summary.interval is None:
         return f"no interval ({size}), because {pair.why}"
-    size += f"; {pair.why}" if pair.why else ""
+    size += f"; {pair.why}" if pair.why and pair.word != "not known" else ""
     covers = "" if pair.summary.covers == SEEDS_AND_IMAGES else f", {pair.summary.covers}"
     confidence = f"{100 * pair.confidence:.3g} % interval"
     return f"{confidence} {scale.signed_interval(pair.summary)} ({size}{covers})"
@@ -206,7 +210,7 @@ def _seeds_to_tell(pair: Contrast, size: float) -> int | None:
     return None if not sd else 2 + math.ceil((2.8 * sd / size) ** 2)  # 1.96 + 0.84 deviations: level 5 %, power 80 %
 
 
-def _beside_rival(answer: Answer, found: Arm, everywhere: Arm | None, scale: Scale) -> str:
+def _beside_rival(run: RunRecord, answer: Answer, found: Arm, everywhere: Arm | None) -> str:
     """Return found #1 against its attention everywhere; empty if that is the same arm, or has no value."""
     if everywhere is None or everywhere.label == found.label:
         return ""
@@ -215,8 +219,9 @@ def _beside_rival(answer: Answer, found: Arm, everywhere: Arm | None, scale: Sca
         return ""
     limit = ", which is over the limit" if everywhere.over else ""
     word = f" ({pair.word})" if pair.word != "not known" else ""
-    difference = scale.difference(pair.summary.mean)
-    return f"The best placement found against {everywhere.label}{limit}: {difference}{word}."
+    difference = scale_of(run).difference(pair.summary.mean)
+    found_one = _found_in_words(run)
+    return f"{found_one[0].upper()}{found_one[1:]} against {everywhere.label}{limit}: {difference}{word}."
 
 
 def _advice(run: RunRecord, answer: Answer) -> tuple[str, ...]:
