@@ -30,6 +30,7 @@ def guards(run: RunRecord, arms: Sequence[Arm]) -> tuple[str, ...]:
             None,
             [
                 nothing_learned(run, arms),
+                _same_images(run),
                 *_test_images(run),
                 _identical(arms),
                 *_not_converged(run, arms),
@@ -37,6 +38,21 @@ def guards(run: RunRecord, arms: Sequence[Arm]) -> tuple[str, ...]:
                 _rising(run),
             ],
         )
+    )
+
+
+def is_retrained(run: RunRecord) -> bool:
+    """Return whether the run searched nothing, because its `found #1` comes from another run."""
+    return "retrained" in run.config
+
+
+def _same_images(run: RunRecord) -> str:
+    """Return the sentence for a placement that was chosen by a run on the same images; else an empty one."""
+    if not section(run.config, "source").get("same_images"):
+        return ""
+    return (
+        "found #1 was chosen by another run on the same images, and these test images may have decided there too: only "
+        "other data is an independent test."
     )
 
 
