@@ -1,4 +1,4 @@
-"""The hook that mkdocs calls while it builds the site: it adds the generated pages, which stand in no file."""
+"""The hooks that mkdocs calls while it builds the site: the generated pages, which stand in no file, and a label."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from generators.pages import fill, pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 COPIED = {"contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 """Pages that stand at the root of the repository: path in the site, and there."""
@@ -26,3 +27,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, source in COPIED.items():
         files.append(File.generated(config, path, abs_src_path=str(root / source)))
     return files
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Name the theme's search dialog, for readers who hear the page."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')

@@ -200,7 +200,7 @@ def test_a_long_placement_is_drawn_without_its_empty_sites():
     row = replace(run.search[0], placement=Placement({"denseblock2": Attention("eca", {"kernel_size": None})}))
     searched = [f"site{number}" for number in range(40)]
     assert drawing(run, row, searched) == "denseblock2  eca  kernel_size auto"
-    assert drawing(run, row, searched[:2]).splitlines()[:2] == ["site0        .", "site1        ."]
+    assert drawing(run, row, searched[:2]).splitlines()[1:] == ["site0        .", "site1        ."]
 
 
 @pytest.mark.parametrize(
