@@ -30,6 +30,7 @@ from statistics import fmean, median
 
 import numpy as np
 import optuna
+from scipy.stats import ttest_ind
 
 from nas_attn.config import Engine
 from nas_attn.placement import Attention, Placement, Site, SiteTable
@@ -38,7 +39,6 @@ from nas_attn.report.importance import Observation, observations, site_effects
 from nas_attn.report.mixed_model import RATIOS, SHARES
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.search_space import SearchSpace
-from nas_attn.statistics import difference_of_means
 from nas_attn.study.sampling import SearchStudy
 
 FAMILIES = ("cbam", "eca", "se", "triplet")
@@ -203,9 +203,15 @@ def means(rows: Sequence[Observation], sites: Sequence[str]) -> tuple[list[Cell]
             name = placement[site].name if site in placement.attentions else "none"
             groups[name].append(fmean(found))
         for family in sorted(set(groups) - {"none"}):
-            pair = difference_of_means(groups[family], groups["none"])
-            if pair is not None:
-                cells.append(Cell(site, family, pair.mean, pair.low, pair.high, pair.excludes_zero))
+            with_it, without = groups[family], groups["none"]
+            if not without:
+                continue
+            mean = fmean(with_it) - fmean(without)
+            if min(len(with_it), len(without)) < 2:
+                cells.append(Cell(site, family, mean, None, None, False))
+                continue
+            low, high = ttest_ind(with_it, without, equal_var=False).confidence_interval(0.95)
+            cells.append(Cell(site, family, mean, low, high, low > 0 or high < 0))
     return cells, {}
 
 

@@ -7,10 +7,9 @@ not finite are left out. The unit of every result is that of the values.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Literal
 
 CONFIDENCE = 0.95
 """Coverage of every interval, unless the caller asks for another one."""
@@ -20,8 +19,6 @@ DIGITS = 12
 
 SEEDS_AND_IMAGES, SEEDS_ONLY = "new seeds and new images of this kind", "new seeds only"
 """What an interval is for: other networks on other images, or other networks on the same images."""
-
-Verdict = Literal["better", "worse", "within noise", "not known"]
 
 
 @dataclass(frozen=True)
@@ -52,24 +49,6 @@ class Summary:
     def excludes_zero(self) -> bool:
         """Whether there is an interval and zero lies outside it."""
         return self.interval is not None and (self.interval[0] > 0.0 or self.interval[1] < 0.0)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One arm minus a baseline, paired by seed.
-
-    Args:
-        by_seed: The difference of every seed that both have.
-        summary: Summary of these differences; None if no seed is shared.
-        word: The verdict; "not known" if there is no interval, with the reason in `why`.
-    """
-
-    arm: str
-    baseline: str
-    by_seed: Mapping[int, float]
-    summary: Summary | None
-    word: Verdict
-    why: str = ""
 
 
 def t_quantile(probability: float, degrees: float) -> float:
@@ -162,54 +141,3 @@ def summarize(
     half = t_quantile(0.5 + confidence / 2, n - 1) * sd / math.sqrt(n)
     lowest, highest = within or (-math.inf, math.inf)
     return Summary(n, mean, sd, max(mean - half, lowest), min(mean + half, highest))
-
-
-def difference_of_means(
-    values: Iterable[float], others: Iterable[float], *, confidence: float = CONFIDENCE
-) -> Summary | None:
-    """Return mean(values) - mean(others) of two unpaired samples with Welch's interval, or None if one is empty.
-
-    The interval is the difference ± t(f) · √(a + b), where a and b are sd² / n of the two samples, and the degrees of
-    freedom f are (a + b)² / (a² / (n₁ - 1) + b² / (n₂ - 1)), after Satterthwaite. It assumes independent values from
-    normal distributions; their variances may differ. There is no interval if a sample has one value or neither has a
-    spread. `n` of the result is the smaller of the two sizes.
-
-    Source: Welch, Biometrika 34 (1947); Satterthwaite, Biometrics Bulletin 2 (1946).
-    """
-    left, right = summarize(values), summarize(others)
-    if left is None or right is None:
-        return None
-    n, mean = min(left.n, right.n), round(left.mean - right.mean, DIGITS)
-    if left.sd is None or right.sd is None:
-        return Summary(n, mean)
-    a, b = left.sd**2 / left.n, right.sd**2 / right.n
-    squares = a**2 / (left.n - 1) + b**2 / (right.n - 1)
-    if squares == 0.0:
-        return Summary(n, mean)
-    half = t_quantile(0.5 + confidence / 2, (a + b) ** 2 / squares) * math.sqrt(a + b)
-    return Summary(n, mean, None, mean - half, mean + half)
-
-
-def compare(arm: str, values: Mapping[int, float], baseline: str, others: Mapping[int, float]) -> Comparison:
-    """Compare two arms by a paired t interval over the seeds that they share.
-
-    Args:
-        values, others: The value of each seed, of the arm and of the baseline.
-    """
-    by_seed = {seed: round(values[seed] - others[seed], DIGITS) for seed in values if seed in others}
-    summary = summarize(by_seed.values())
-    word, why = _verdict(summary)
-    return Comparison(arm, baseline, by_seed, summary, word, why)
-
-
-def _verdict(summary: Summary | None) -> tuple[Verdict, str]:
-    """Return the verdict on paired differences, and the reason if it is "not known"."""
-    if summary is None:
-        return "not known", "no seed in common"
-    if summary.interval is None:
-        return "not known", "one seed allows no interval"
-    if summary.sd == 0.0 and summary.mean != 0.0:
-        return "not known", "the differences of all seeds are equal, so the noise is unknown"
-    if not summary.excludes_zero:
-        return "within noise", ""
-    return ("better" if summary.mean > 0.0 else "worse"), ""
