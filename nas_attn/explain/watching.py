@@ -53,11 +53,11 @@ class _Record:
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Store the weights under the site's name, as the newest."""
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False):
             maps = tuple(_usable(each) for each in inputs)
             weights = weigh(self.entry, module, maps, _usable(output))
         self.into.pop(self.site, None)
-        self.into[self.site] = weights.each(lambda part: part.detach().float())
+        self.into[self.site] = weights.each(Tensor.float)
 
 
 def _usable(x: Tensor) -> Tensor:

@@ -57,17 +57,15 @@ class Weights:
 
 
 def weigh(entry: Entry, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Weights:
-    """Return what a module weighed, by the function of its entry, or by `change` for an entry without one.
+    """Return what a module weighed, by the function of its entry, or by `change` without one; no gradients.
 
     Args:
         module: In evaluation mode, as built from the entry.
         inputs, output: Of the forward pass.
     Raises: SpaceError if the entry's function cannot be imported.
     """
-    if entry.weighs is None:
-        return change(inputs, output)
-    weights: Weights = _function(entry.weighs)(module, *inputs)
-    return weights
+    with torch.no_grad():
+        return change(inputs, output) if entry.weighs is None else _function(entry.weighs)(module, *inputs)
 
 
 def change(inputs: tuple[Tensor, ...], output: Tensor) -> Weights:
