@@ -1,79 +1,27 @@
-"""The analysis scripts: rank correlation by epoch, search against random, several runs, and the noise."""
+"""The analysis scripts: what all of them do, the rank correlation by epoch, and the noise."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import importlib
 import math
 import re
 import shlex
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from analysis_scripts import FOLDER, SCRIPTS, SHARED, load, named, rows_in, start
 from code_blocks import blocks_of
 from matplotlib.figure import Figure
 from scipy import stats
 from synthetic_run import make_run, with_predictions
 
 from nas_attn.comparison.power import POWER, power
-from nas_attn.errors import Refused, RunError
-from nas_attn.placement import Attention, Placement
-from nas_attn.records import RunRecord, TrialRecord
-from nas_attn.report.tables import arm_called, arms_of
-from nas_attn.statistics import summarize
-
-SCRIPTS = ("rung_correlation", "search_vs_random", "compare_runs", "noise_floor")
-SHARED = ("script", "pooling")
-SE = Placement({"denseblock2": Attention("se", {"reduction": 4})})
-Runs = dict[str, RunRecord]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def folder(root: Path):
-    """Make the scripts importable as they are when one is started."""
-    sys.path.insert(0, str(root / "analysis"))
-    yield
-    sys.path.remove(str(root / "analysis"))
-    for name in (*SCRIPTS, *SHARED):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a script on runs that lie in memory; return its exit code and what it printed."""
-
-    def call(name: str, runs: Runs, *arguments: object) -> tuple[int, str, str]:
-        def load_run(path: Path) -> RunRecord:
-            if str(path) not in runs:
-                raise RunError(f"{path} must be a run folder with a config.json, but there is none.")
-            return runs[str(path)]
-
-        monkeypatch.setattr(importlib.import_module("script"), "load_run", load_run)
-        code = importlib.import_module(name).main([str(word) for word in arguments])
-        return code, *capsys.readouterr()
-
-    return call
-
-
-def load(name: str) -> ModuleType:
-    return importlib.import_module(name)
-
-
-def named(name: str, run: RunRecord) -> RunRecord:
-    return replace(run, folder=Path(name))
-
-
-def at_seed(name: str, run: RunRecord, seed: int, sampler: str = "tpe") -> RunRecord:
-    """The same run as another search seed would number its retrainings, and with a sampler."""
-    engine = {**run.config["engine"], "sampler": sampler, "seed": seed}
-    retrain = tuple(replace(row, seed=row.seed + seed) for row in run.retrain)
-    return replace(run, folder=Path(name), config={**run.config, "engine": engine}, retrain=retrain)
+from nas_attn.errors import Refused
+from nas_attn.records import TrialRecord
+from nas_attn.report.tables import arms_of
 
 
 def trials(finals: Sequence[float], curves: Sequence[Sequence[float]], epochs: int) -> tuple[TrialRecord, ...]:
@@ -83,10 +31,6 @@ def trials(finals: Sequence[float], curves: Sequence[Sequence[float]], epochs: i
         replace(model, number=n, value=final, epochs=epochs, curve=dict(enumerate(curve, 1)))
         for n, (final, curve) in enumerate(zip(finals, curves, strict=True))
     )
-
-
-def rows_in(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 # every script
@@ -110,7 +54,7 @@ def test_folder_that_is_no_run_is_refused_by_the_public_api_in_one_sentence(name
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_run_that_is_stated_twice_is_refused(name, start):
+def test_run_that_is_stated_twice_is_refused(name):
     code, _, err = start(name, {"a": make_run()}, "a", "a")
     assert (code, err) == (2, "A run counts once, but a is stated 2 times.\n")
 
@@ -158,7 +102,7 @@ def test_every_command_of_the_page_is_understood_and_every_script_is_on_it(root,
     lines = [line for block in blocks_of(text) for line in block.text.splitlines() if "analysis/" in line]
     called = {re.search(r"analysis/(\w+)\.py", line)[1] for line in lines}
     assert called == {"site_importance", *SCRIPTS}
-    assert called | set(SHARED) == {path.stem for path in (root / "analysis").glob("*.py")}
+    assert called | set(SHARED) == {path.stem for path in FOLDER.glob("*.py")}
     for line in lines:
         words = shlex.split(line, comments=True)
         module = load(Path(words[1]).stem)
@@ -198,7 +142,7 @@ def test_rungs_lose_what_their_values_hide():
     assert module.share_of_epochs(rungs, module.curves_of("a", run)) == (8 * 2 + 4 * 2 + 2 * 4) / 64
 
 
-def test_perfect_early_ranks_have_tau_one_and_lose_no_trial_wrongly(start, tmp_path):
+def test_perfect_early_ranks_have_tau_one_and_lose_no_trial_wrongly(tmp_path):
     run = make_run(n_trials=30, messy=False)
     code, out, _ = start(
         "rung_correlation", {"a": run}, "a", "--csv", tmp_path / "a.csv", "--figure", tmp_path / "a.svg"
@@ -250,7 +194,7 @@ def test_interval_of_tau_covers_the_true_one():
     assert 89 <= covered < 100
 
 
-def test_stopped_trials_are_told_and_too_few_are_refused(start):
+def test_stopped_trials_are_told_and_too_few_are_refused():
     code, out, _ = start("rung_correlation", {"a": make_run(n_trials=40)}, "a")
     assert code == 0
     assert "\nNot ranked: 4 trials that early stopping ended, mostly poor ones.\n" in out
@@ -258,209 +202,6 @@ def test_stopped_trials_are_told_and_too_few_are_refused(start):
     code, out, err = start("rung_correlation", {"few": few}, "few")
     assert (code, out) == (2, "")
     assert err.endswith("but few has 6 with 30: run more trials, or longer ones.\n")
-
-
-# search_vs_random
-
-
-def pairs(n: int = 1, n_images: int = 0, gain: float = 0.02) -> Runs:
-    """Pairs of a run whose winner has an effect that the random one's winner lacks."""
-    runs: Runs = {}
-    for seed in range(n):
-        for sampler, effect in (("tpe", gain), ("random", 0.0)):
-            run = make_run(effects={("denseblock2", "se"): effect}, found=SE, noise=0.001, seed=7 * seed + 1)
-            name = f"{sampler}{seed}"
-            run = at_seed(name, run, 1000 * seed, sampler)
-            runs[name] = with_predictions(run, n_images) if n_images else run
-    return runs
-
-
-def test_better_winner_is_told_by_seed_and_image(start, tmp_path):
-    runs = pairs(n_images=500)
-    code, out, _ = start("search_vs_random", runs, *runs, "--csv", tmp_path / "s.csv", "--figure", tmp_path / "s.svg")
-    assert code == 0
-    test = next(row for row in rows_in(tmp_path / "s.csv") if row["measure"] == "test, found #1")
-    means = [np.mean(list(arm_called(arms_of(run), "found #1").by_seed.values())) for run in runs.values()]
-    assert float(test["difference"]) == pytest.approx(means[0] - means[1])
-    assert (test["word"], test["n"]) == ("better", "5")
-    assert float(test["low"]) < 0.02 < float(test["high"])
-    assert re.search(r"^tpe0 - random0 .* 5 +better$", out, re.MULTILINE)
-    assert "all" not in out
-    assert "accuracy" in (tmp_path / "s.svg").read_text()
-
-
-def test_best_so_far_counts_trained_trials_only_and_never_falls():
-    module, run = load("search_vs_random"), make_run(n_trials=24)
-    best = module.best_so_far(run)
-    assert len(run.search) == 26  # one answered and one running beside the 24
-    assert len(best) == 24
-    assert list(best) == sorted(best)
-    complete = [t.value for t in run.search if t.state == "complete" and t.answered_from is None]
-    assert (best[0], best[-1]) == (complete[0], max(complete))
-    assert module.best_so_far(replace(run, search=run.search[-1:])) == ()
-
-
-def test_number_of_trials_to_match_is_the_first_that_reaches_the_random_best():
-    module = load("search_vs_random")
-    pair = module.Pair("a", "b", (0.1, 0.5, 0.7, 0.9), (0.2, 0.3, 0.6, 0.6), None, None, (4, 4))
-    assert pair.n_to_match == 3
-    assert module.matched(pair) == "a has the best validation value of b, of 4 trials, after 3."
-    late = replace(pair, best=(0.1, 0.1, 0.1, 0.5))
-    assert module.matched(late) == "a has not reached the best validation value of b after 4 trials."
-
-
-def test_each_pair_counts_once_and_repeated_retraining_seeds_are_told(start):
-    runs = pairs(3, n_images=400)
-    code, out, _ = start("search_vs_random", runs, *runs)
-    assert code == 0
-    assert re.search(r"^all 3 pairs +\+\d\.\d\d +\S+ to \S+ +3 ", out, re.MULTILINE)
-    assert "Interval of all pairs: new runs and new images of this kind." in out
-    assert "Not independent" not in out
-    close = pairs()
-    close["tpe1"] = at_seed("tpe1", close["tpe0"], 2)  # of the seeds 200 to 204 now 202 to 206
-    close["random1"] = at_seed("random1", close["random0"], 0, "random")
-    _, out, _ = start("search_vs_random", close, *close)
-    assert "Not independent: tpe0 and tpe1 retrain with 3 seeds in common" in out
-    assert "Interval of all pairs: fewer than 3 runs allow no interval." in out
-    assert re.search(r"^tpe1 - random1 .* 3 ", out, re.MULTILINE)  # the seeds that both have
-
-
-def test_winners_that_are_one_placement_are_told(start):
-    runs = pairs()
-    runs["random0"] = at_seed("random0", runs["tpe0"], 0, "random")
-    code, out, _ = start("search_vs_random", runs, *runs)
-    assert code == 0
-    assert out.endswith("\ntpe0 - random0: both found the same placement.\n")
-
-
-def test_searches_of_unequal_length_are_told_and_compared_over_the_shorter_one(start, tmp_path):
-    runs = pairs()
-    runs["random0"] = replace(runs["random0"], search=runs["random0"].search[:15])
-    code, out, _ = start("search_vs_random", runs, *runs, "--csv", tmp_path / "s.csv")
-    assert code == 0
-    assert out.startswith("Unequal cost: tpe0 has 24 trials and random0 15; the winners come from all of them.\n")
-    assert len([row for row in rows_in(tmp_path / "s.csv") if row["n_trials"]]) == 15
-
-
-def test_runs_that_are_no_fair_pair_are_refused(start):
-    runs = pairs()
-    code, _, err = start("search_vs_random", runs, "random0", "tpe0")
-    assert code == 2
-    assert err.endswith("but the first one of a pair, random0, has --sampler random.\n")
-    code, _, err = start("search_vs_random", runs, "tpe0")
-    assert (code, err.split(", but ")[1]) == (2, "got 1 runs.\n")
-    facts = runs["tpe0"].config["data"]["facts"]
-    for key, value, shown in (
-        ("recipe", {"epochs": 99}, "recipe.epochs: 30 in tpe0, 99 in other"),
-        ("data", {"facts": facts | {"fingerprint": "00"}}, "data.fingerprint: 9f3c"),
-        ("engine", {"scheduler": "asha"}, "engine.scheduler: none in tpe0, asha in other"),
-        ("space", {"title": "Another"}, "space.title: Attention in a small DenseNet in tpe0, Another in other"),
-    ):
-        run = named("other", runs["random0"])
-        other = replace(run, config={**run.config, key: {**run.config[key], **value}})
-        code, out, err = start("search_vs_random", runs | {"other": other}, "tpe0", "other")
-        assert (code, out) == (2, "")
-        assert err.startswith("Searches are compared on one space, data and recipe")
-        assert shown in err
-
-
-def test_searches_without_winners_still_show_their_curves_and_without_trials_are_refused(start):
-    runs = pairs()
-    runs = {name: replace(run, retrain=()) for name, run in runs.items()}
-    code, out, _ = start("search_vs_random", runs, *runs)
-    assert code == 0
-    assert re.search(r"^tpe0 - random0 +0 +not known$", out, re.MULTILINE)
-    assert "\ntpe0 - random0: found #1 has no test value in both.\n" in out
-    runs["random0"] = replace(runs["random0"], search=())
-    code, _, err = start("search_vs_random", runs, *runs)
-    assert (code, err) == (2, "A comparison of searches needs complete trials, but random0 has none: run its search.\n")
-
-
-# compare_runs
-
-
-def several(n: int = 4, n_images: int = 0) -> Runs:
-    runs: Runs = {}
-    for seed in range(n):
-        run = make_run(effects={("denseblock2", "se"): 0.012}, found=SE, noise=0.002, seed=seed + 1)
-        run = at_seed(f"r{seed}", run, 1000 * seed)
-        runs[f"r{seed}"] = with_predictions(run, n_images) if n_images else run
-    return runs
-
-
-def test_gain_over_runs_is_the_mean_of_the_runs_with_their_t_interval(start, tmp_path):
-    runs = several()
-    code, out, _ = start("compare_runs", runs, *runs, "--csv", tmp_path / "c.csv", "--figure", tmp_path / "c.svg")
-    assert code == 0
-    gains = []
-    for run in runs.values():
-        found, none = (arm_called(arms_of(run), name).by_seed for name in ("found #1", "none"))
-        gains.append(np.mean([found[seed] - none[seed] for seed in none]))
-    wanted = summarize(gains)
-    rows = rows_in(tmp_path / "c.csv")
-    row = next(row for row in rows if (row["run"], row["arm"]) == ("all", "found #1"))
-    assert [float(row[name]) for name in ("gain", "low", "high")] == pytest.approx([wanted.mean, *wanted.interval])
-    assert (row["won"], row["n"], row["word"], row["covers"]) == ("4", "4", "better", "new runs only")
-    of_runs = [float(row["gain"]) for row in rows if row["run"] != "all" and row["arm"] == "found #1"]
-    assert of_runs == pytest.approx(gains)
-    assert re.search(r"^found #1 +4 of 4 +\+1\.", out, re.MULTILINE)
-    assert "found #1 of r3: se at denseblock2" in out
-    assert "minus that of none" in (tmp_path / "c.svg").read_text()
-
-
-def test_stored_predictions_of_one_test_set_add_its_images_to_the_interval(start):
-    module, pooling, runs = load("compare_runs"), load("pooling"), several(3, n_images=500)
-    arms = module.arms_by_name(list(runs), list(runs.values()))
-    both, seeds = (module.gains_of(arms, "none", same_images=same)[0].pooled for same in (True, False))
-    assert pooling.covers_of(both) == "new runs and new images of this kind"
-    assert pooling.covers_of(seeds) == "new runs only"
-    assert both.summary.mean == pytest.approx(seeds.summary.mean)
-    assert both.error > seeds.error
-    facts = {**runs["r2"].config["data"]["facts"], "fingerprint": "other"}
-    other = replace(runs["r2"], config={**runs["r2"].config, "data": {"name": "digits", "facts": facts}})
-    _, out, _ = start("compare_runs", runs | {"r2": other}, *runs)
-    assert out.startswith("The runs have other data or another split: values can be compared within a run only.\n")
-    assert "Interval of found #1: new runs only." in out
-
-
-def test_arms_beside_found_are_one_family():
-    module, runs = load("compare_runs"), several()
-    gains = module.gains_of(module.arms_by_name(list(runs), list(runs.values())), "none", same_images=False)
-    assert gains[0].arm == "found #1"
-    others = gains[1:]
-    raw = {gain.arm: stats.ttest_1samp(list(gain.by_run.values()), 0).pvalue for gain in others}
-    smallest = min(raw, key=raw.get)
-    adjusted = next(gain.pooled.p_value for gain in others if gain.arm == smallest)
-    assert adjusted == pytest.approx(min(1.0, len(others) * raw[smallest]))
-    assert gains[0].pooled.p_value == pytest.approx(stats.ttest_1samp(list(gains[0].by_run.values()), 0).pvalue)
-
-
-def test_overlapping_retraining_seeds_and_too_few_runs_are_told(start):
-    runs = several(2)
-    runs["r1"] = at_seed("r1", several(1)["r0"], 1)
-    code, out, _ = start("compare_runs", runs, *runs)
-    assert code == 0
-    assert out.startswith("Not independent: r0 and r1 retrain with 4 seeds in common, so that intervals over runs")
-    assert "Interval of found #1: fewer than 3 runs allow no interval." in out
-
-
-def test_baseline_is_any_arm_and_what_cannot_be_compared_is_refused(start):
-    runs = several(2)
-    code, out, _ = start("compare_runs", runs, *runs, "--baseline", "cbam everywhere")
-    assert code == 0
-    assert re.search(r"^arm +above cbam everywhere ", out, re.MULTILINE)
-    assert not re.search(r"^cbam everywhere +\d of", out, re.MULTILINE)
-    code, _, err = start("compare_runs", runs, *runs, "--baseline", "cbam everywere")
-    assert code == 2
-    assert err.startswith("Unknown arm with test values 'cbam everywere': did you mean 'cbam everywhere'?")
-    code, _, err = start("compare_runs", runs, "r0")
-    assert (code, err) == (2, "At least 2 runs are compared, but got r0.\n")
-    empty = {
-        name: replace(run, retrain=tuple(row for row in run.retrain if row.label == "none"))
-        for name, run in runs.items()
-    }
-    code, _, err = start("compare_runs", empty, *empty)
-    assert (code, err.split(", but ")[1]) == (2, "r0 and r1 have none: finish the searches.\n")
 
 
 # noise_floor
@@ -532,7 +273,7 @@ def test_expected_maximum_of_normal_values(n, wanted):
     assert load("noise_floor").expected_maximum(n) == pytest.approx(wanted, abs=1e-9)
 
 
-def test_table_names_every_arm_and_what_is_unknown(start, tmp_path):
+def test_table_names_every_arm_and_what_is_unknown(tmp_path):
     run = make_run(n_seeds=2)
     code, out, _ = start("noise_floor", {"a": run}, "a")
     assert code == 0
@@ -552,7 +293,7 @@ def test_table_names_every_arm_and_what_is_unknown(start, tmp_path):
     assert "Smallest difference told" in (tmp_path / "n.svg").read_text()
 
 
-def test_runs_without_repeated_values_are_refused(start):
+def test_runs_without_repeated_values_are_refused():
     run = replace(named("empty", make_run()), search=(), confirm=(), retrain=())
     code, out, err = start("noise_floor", {"empty": run}, "empty")
     assert (code, out) == (2, "")
