@@ -27,26 +27,33 @@ def balanced_accuracy(predicted: NDArray[Any], targets: NDArray[Any]) -> Values:
 
     Shape: (n, N) and (N,).
     """
-    right, n_images = accuracy(predicted, targets), len(targets)
-    classes = np.unique(targets)
-    metric = np.zeros((len(right), 1))
-    influence = np.zeros_like(right)
-    for one in classes:
-        of_class = targets == one
-        recall = right[:, of_class].mean(1, keepdims=True)
-        metric += recall / len(classes)
-        influence[:, of_class] = (right[:, of_class] - recall) * n_images / (of_class.sum() * len(classes))
-    return np.asarray(metric + influence)
+    right = accuracy(predicted, targets)
+    classes, own, sizes = np.unique(targets, return_inverse=True, return_counts=True)
+    recall = np.stack([np.bincount(own, row, len(classes)) for row in right]) / sizes
+    influence = (right - recall[:, own]) * len(targets) / (sizes[own] * len(classes))
+    return np.asarray(recall.mean(1, keepdims=True) + influence)
 
 
 def macro_f1(predicted: NDArray[Any], targets: NDArray[Any]) -> Values:
     """Return contributions to the mean F1 over the classes that have images.
 
+    An image counts for the F1 of its class and for that of the class that it is predicted as; see `f1`.
+
     Shape: (n, N) and (N,).
     """
     predicted = _checked(predicted, targets)
-    classes = np.unique(targets)
-    return np.asarray(sum(f1(predicted == one, targets == one) for one in classes) / len(classes))
+    known, n_images = np.unique(targets), len(targets)
+    n_classes = 1 + int(max(targets.max(), predicted.max()))
+    right = accuracy(predicted, targets)
+    rows = []
+    for said, hits in zip(predicted, right, strict=True):
+        either = np.bincount(targets, minlength=n_classes) + np.bincount(said, minlength=n_classes)
+        weight = np.zeros(n_classes)  # of one image in the mean over images, where the class has images
+        weight[known] = n_images / (either[known] * len(known))
+        value = np.where(weight > 0.0, 2.0 * np.bincount(targets, hits, n_classes) / np.maximum(either, 1), 0.0)
+        loss = value * weight
+        rows.append(value.sum() / len(known) + 2.0 * hits * weight[targets] - loss[targets] - loss[said])
+    return np.stack(rows)
 
 
 def f1(predicted: NDArray[np.bool_], positive: NDArray[np.bool_]) -> Values:

@@ -97,19 +97,15 @@ def class_rows(arms: Sequence[Judged], baseline: str, names: Sequence[str]) -> t
     """
     if not arms:
         return ()
-    make = _label_row if arms[0].has_labels else _class_row
-    present = _present(arms[0])
-    rows = [make(arms, baseline, at, names[at]) for at in present]
+    if arms[0].has_labels:
+        known = [at for at, is_known in enumerate(both(arms[0])) if is_known]
+        rows = [_label_row(arms, baseline, at, names[at]) for at in known]
+    else:
+        rows = _rows_of_classes(arms, baseline, names)
     leading = next((arm.label for arm in arms if arm.label != baseline), None)
     if leading is None:
         return tuple(sorted(rows, key=lambda row: row.values[arms[0].label]))
     return tuple(sorted(rows, key=lambda row: -gain(row, leading)))
-
-
-def _present(judged: Judged) -> list[int]:
-    if judged.has_labels:
-        return [at for at, is_known in enumerate(both(judged)) if is_known]
-    return [int(one) for one in np.unique(judged.targets)]
 
 
 def gain(row: ClassRow, arm: str) -> float:
@@ -127,10 +123,14 @@ def shortened(rows: Sequence[ClassRow], arm: str | None) -> tuple[tuple[ClassRow
     return tuple(row for row in rows if row.name in kept), tuple(row for row in rows if row.name not in kept)
 
 
-def _class_row(arms: Sequence[Judged], baseline: str, at: int, name: str) -> ClassRow:
-    of_class = arms[0].targets == at
-    values = {arm.label: right(arm)[:, of_class] for arm in arms}
-    return ClassRow(name, int(of_class.sum()), _mean_of(values), _differences(arms, values, baseline), {})
+def _rows_of_classes(arms: Sequence[Judged], baseline: str, names: Sequence[str]) -> list[ClassRow]:
+    is_right, rows = {arm.label: right(arm) for arm in arms}, []
+    order = np.argsort(arms[0].targets, kind="stable")
+    present, starts = np.unique(arms[0].targets[order], return_index=True)
+    for at, images in zip(present.tolist(), np.split(order, starts[1:]), strict=True):
+        values = {label: found[:, images] for label, found in is_right.items()}
+        rows.append(ClassRow(names[at], len(images), _mean_of(values), _differences(arms, values, baseline), {}))
+    return rows
 
 
 def _label_row(arms: Sequence[Judged], baseline: str, at: int, name: str) -> ClassRow:
