@@ -198,7 +198,11 @@ def _scope(request: Request) -> str:
 def _arms(request: Request) -> list[str]:
     """Return the arms in one line, and in another what can be added to them."""
     budget = request.settings.budget
-    names = [FOUND, BARE, *(f"{name} everywhere" for name in request.bound.attentions), *request.arms]
+    key = request.given.placement.key if request.given is not None else None
+    same = [label for label, placement in request.arms.items() if placement.key == key]
+    others = [label for label in request.arms if label not in same]
+    everywhere = [f"{name} everywhere" for name in request.bound.attentions]
+    names = [" = ".join([FOUND, *same]), BARE, *everywhere, *others]
     controls = f"; {budget.n_controls} random placements of the size of {FOUND} as one arm" if budget.n_controls else ""
     more = {
         "--ablate": budget.ablate,
