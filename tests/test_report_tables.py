@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_run import FAMILIES, assert_finite, everywhere, failed, make_run
+from synthetic_run import FAMILIES, assert_finite, everywhere, failed, make_run, with_predictions
 
 from nas_attn.comparison.looks import next_look
 from nas_attn.placement import Attention, Placement
@@ -22,6 +22,7 @@ from nas_attn.report.tables import (
     answer_of,
     arm_called,
     arms_of,
+    best_probabilities,
     counts_of,
     failures_of,
     found_placement,
@@ -258,3 +259,12 @@ def test_csv_reason_with_quotes_and_lines_is_read_back_unchanged():
     reason = 'said "no", then\na second line; =1+1'
     text = trials_csv(replace(run, search=(failed(run.search[0], "error", reason),)))
     assert next(csv.DictReader(io.StringIO(text)))["reason"] == reason
+
+
+def test_the_probability_to_be_the_best_needs_predictions_and_leaves_out_what_cannot_be_chosen():
+    assert best_probabilities(arms_of(make_run())) == {}
+    found = best_probabilities(arms_of(with_predictions(make_run())))
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert "gam everywhere" not in found, "it is over the limit"
+    assert found["found #1"] > found["none"]
+    assert best_probabilities(arms_of(with_predictions(make_run(n_seeds=2)))) == {}

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from nas_attn.comparison.answer import Answer, Sample, judge, named, names_in, sample_of
 from nas_attn.comparison.contrasts import FEW_SEEDS, arm_summary
-from nas_attn.comparison.crossed import FEWEST_SEEDS
+from nas_attn.comparison.crossed import FEWEST_SEEDS, probability_best
 from nas_attn.comparison.looks import Look, at_once, next_look
 from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import BARE, FOUND, RANDOM, Attempt, Measured, RunRecord, Stage, TrialRecord
@@ -187,6 +189,20 @@ def answer_of(run: RunRecord) -> Answer:
     samples = [arm.sample for arm in arms_of(run)]
     margin = section(run.config, "budget").get("margin", 0.5)
     return judge(samples, _looks(run, samples), margin)
+
+
+def best_probabilities(arms: Sequence[Arm]) -> dict[str, float]:
+    """Return the probability of each arm to have the highest mean over new seeds and new images, by label.
+
+    The arm `random`, whose networks differ, and arms over a limit take no part. Empty if there are not at least two
+    arms with at least three seeds and predictions in common.
+    """
+    taking_part = [arm for arm in arms if arm.label != RANDOM and not arm.over and arm.sample.images]
+    seeds = sorted(set[int].intersection(*(set(arm.by_seed) for arm in taking_part))) if taking_part else []
+    if len(taking_part) < 2 or len(seeds) < FEWEST_SEEDS:
+        return {}
+    matrices = {arm.label: np.stack([arm.sample.images[seed] for seed in seeds]) for arm in taking_part}
+    return probability_best(matrices) if len({matrix.shape for matrix in matrices.values()}) == 1 else {}
 
 
 def _looks(run: RunRecord, samples: Sequence[Sample]) -> tuple[Look, ...]:
