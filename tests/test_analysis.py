@@ -234,7 +234,8 @@ def test_noise_of_the_search_is_what_placements_and_seeds_do_not_explain():
     model = run.search[0]
     values = {("a", 0): 0.90, ("a", 1): 0.92, ("b", 0): 0.94, ("b", 1): 0.98}  # interaction: 0.005 in every cell
     confirm = tuple(replace(model, stage="confirm", key=k, seed=s, value=v) for (k, s), v in values.items())
-    found = module.search_noise(replace(run, confirm=confirm))
+    longer = tuple(replace(row, epochs=60, value=row.value - 0.1 * row.seed) for row in confirm[:3])
+    found = module.search_noise(replace(run, confirm=(*confirm, *longer)))  # trials of another length are others
     assert (found.degrees, found.n_trials) == (1, 20)
     assert ", from 1 degree of freedom: " in module.search_words(found, load("script").scale_of(run))
     assert found.noise_sd == pytest.approx(0.01)  # 4 * 0.005² on one degree of freedom
