@@ -132,7 +132,7 @@ class Page:
                 continue
             arguments = _arguments(words)
             assert arguments is not None, f"{block}: nothing runs the command {words[0]}"
-            if arguments[0] == "search" and "--help" not in arguments:
+            if arguments[0] in ("search", "retrain") and "--help" not in arguments:
                 arguments = [*arguments, "--dry-run"]
             captured = io.StringIO()
             with contextlib.redirect_stdout(captured), contextlib.redirect_stderr(captured):
