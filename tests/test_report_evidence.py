@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 from report_cases import Reader
 from sklearn import metrics
 from synthetic_run import everywhere, failed, make_run, with_predictions
@@ -23,6 +24,7 @@ from nas_attn.report.evidence_classes import FEWEST_IN_BIN, MOST_ROWS, confusion
 from nas_attn.report.evidence_figures import evidence_charts
 from nas_attn.report.evidence_metrics import N_BINS, Judged, bins_of, calibration_error, judged_arms, metric_rows
 from nas_attn.report.marks import Colours
+from nas_attn.report.palette import DARK, LIGHT
 from nas_attn.report.tables import arms_of
 from nas_attn.report.words import scale_of
 from nas_attn.statistics import SEEDS_AND_IMAGES, SEEDS_ONLY
@@ -395,6 +397,25 @@ def test_figures_have_a_title_for_each_cell_and_bin():
     matrices = confusion.inline()
     assert len(matrices) == 2
     assert all("elk" in matrix for matrix in matrices)
+
+
+def luminance(colour: np.ndarray) -> float:
+    """Return the relative luminance of an sRGB colour (WCAG 2.2). Shape: (3,)."""
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
+def test_numbers_are_legible_on_every_cell(palette: dict[str, str]):
+    confusion = next(chart for chart in charts_of(one_class_each()) if chart.name == "confusion")
+    names, ink = {colour: name for name, colour in LIGHT.items()}, np.array(to_rgb(palette["ink"]))
+    shades = np.concatenate([axes.collections[0].get_facecolors() for axes in confusion.figure.axes])
+    assert len(shades) > 20
+    for *colour, alpha in shades:
+        over = np.array(to_rgb(palette[names[to_hex(colour)]]))
+        cell = alpha * over + (1 - alpha) * np.array(to_rgb(palette["paper"]))
+        light, dark = sorted((luminance(cell), luminance(ink)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, (names[to_hex(colour)], alpha)
 
 
 def test_names_of_classes_are_shown_as_text():
