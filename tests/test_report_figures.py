@@ -18,7 +18,7 @@ from nas_attn.report.palette import DARK, LIGHT, N_FAMILIES
 def test_every_drawing_has_a_label_and_follows_the_theme():
     page = page_of("better")
     drawings = re.findall(r"<svg ([^>]*)>(.*?)</svg>", page, re.DOTALL)
-    assert len(drawings) == 4 + 3  # differences, arms, cost, history; three rows of the network
+    assert len(drawings) == 5 + 3  # differences, arms, cost, curves, history; three rows of the network
     for head, content in drawings:
         assert re.search(r'role="img" aria-label="[^"]{20,}" viewBox="[\d. ]+"', head)
         assert not re.search(r"#[0-9a-f]{6}\b|font-family", content)
