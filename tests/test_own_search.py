@@ -17,10 +17,11 @@ from ray import cloudpickle
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
-from nas_attn import SearchSpace, search
+from nas_attn import SearchSpace, load_model, search
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.backbones.own_network import OwnNetwork
 from nas_attn.backbones.site_table import own_table, site_table
+from nas_attn.cli.commands import main
 from nas_attn.config import DataConfig
 from nas_attn.data.catalog import DATA
 from nas_attn.data.dataset import describe
@@ -28,6 +29,7 @@ from nas_attn.data.memory import NAME, data_source_of, read_memory
 from nas_attn.errors import ConfigError, DataError, RunError, SpaceError
 from nas_attn.model.build import build
 from nas_attn.placement import Placement, Shape
+from nas_attn.run import dry_run
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request, bind, read_settings
 from nas_attn.space.default_space import MOST_DECISIONS, default_space
@@ -183,6 +185,23 @@ def test_natural_images_are_searched_with_a_resnet_at_their_own_size_and_a_note_
     assert not any("only" in note for note in bound(data="digits").notes)
 
 
+def test_the_plan_of_a_command_without_a_space_file_says_what_was_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dry_run, "train", lambda *words, **named: {"seconds_per_epoch": 1.0})
+    assert main(["search", "--backbone", "own_networks:make_residual", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "Network: built by own_networks:make_residual, which is imported and called." in printed
+    assert "one was made from the sites of ResidualCNN: se, eca, cbam at stage1.0, stage1.1, stage2.0 (one" in printed
+    assert "Run folder: runs/make_residual, which is new." in printed
+
+
+def test_a_training_that_reads_its_own_images_takes_a_network_too():
+    request = bound(network=own.PlainCNN(), train="math:sqrt", **SHAPE)
+    assert request.shape == Shape(**SHAPE)
+    assert [decision.name for decision in request.bound.decisions] == ["features.1", "features"]
+    assert bound(train="math:sqrt", **SHAPE | {"num_classes": 10}).settings.space.name == "densenet_attn"
+
+
 # --- a network in memory
 
 
@@ -248,6 +267,9 @@ def test_a_whole_search_with_a_module_over_images_in_memory_resumes_and_refuses_
     text = (out / "log.txt").read_text()
     assert "Each trial begins with a copy of the PlainCNN that was passed in, with its weights" in text
     assert "There are only 40 test images" in text
+    model = load_model(out, backbone=net)
+    assert model.preprocess is not None
+    assert model(model.preprocess(IMAGES[:3])).shape == (3, 5)
     again = search(network=net, data=SETS, out=out, **SMALL)
     assert len(again.search) == len(run.search)
     with pytest.raises(RunError, match=r"belongs to another search \(space\.backbone\.sha256 was"):
@@ -297,8 +319,9 @@ ARRAY = np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3)
         (torch.from_numpy(ARRAY).permute(2, 0, 1) / 255, ARRAY),
         (torch.from_numpy(ARRAY[..., 0]).double() / 255, ARRAY[..., :1]),
         (Image.fromarray(ARRAY[..., 0]), ARRAY[..., :1]),
+        (Image.fromarray(ARRAY[..., 0].astype(np.uint16) * 257), ARRAY[..., :1]),
     ],
-    ids=["pil", "rgba", "array", "tensor", "float", "grey float", "grey pil"],
+    ids=["pil", "rgba", "array", "tensor", "float", "grey float", "grey pil", "16 bit"],
 )
 def test_an_image_may_be_written_in_many_ways(image, expected):
     part = read_memory(Named([image] * 4), None).parts["train"]
@@ -359,6 +382,10 @@ def test_images_of_several_sizes_are_resized_to_the_stated_size_and_grey_becomes
             "the set 'train' changes it: leave random transforms out",
         ),
         (Named([ARRAY], lambda image: 1 / 0), "The set 'train' raised ZeroDivisionError when read: division by zero"),
+        (
+            DataLoader(Named([IMAGES[0]] * 9, lambda image: torch.rand(1, 8, 8)), batch_size=3),
+            "the set 'train' changes it: leave random transforms out",
+        ),
         ((SETS[0], [], None), "must have images, but the set 'val' has none"),
         ((None, SETS[0], None), r"must be \(train, val, test\), .* but got 3 sets without train"),
         ((SETS[0],) * 4, "but got 4 sets"),

@@ -163,11 +163,18 @@ def _decode(path: Path, into: Pixels) -> bool:
     size = len(into)
     with Image.open(path) as image:
         image.draft("RGB", (2 * size, 2 * size))  # decodes a much larger JPEG at a half, a quarter or an eighth
-        grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I")
-        plain = _from_wide(image) if image.mode.startswith("I") else image.convert("L" if grey else "RGB")
+        plain = plain_image(image)
+    grey = plain.mode == "L"
     small = np.asarray(plain.resize((size, size), Image.Resampling.BILINEAR))
     into[:] = small[..., None] if grey else small
     return grey
+
+
+def plain_image(image: Image) -> Image:
+    """Return an image in mode L if it is grey, otherwise in RGB; 16-bit grey is scaled to 8 bit."""
+    if image.mode.startswith("I"):
+        return _from_wide(image)
+    return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
 
 
 def _from_wide(image: Image) -> Image:

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, Pixels, resized, with_channels
 from nas_attn.data.catalog import DATA, register_data
+from nas_attn.data.decode import plain_image
 from nas_attn.data.entry import DataRequest, DataSource
 from nas_attn.errors import DataError, in_one_line
 
@@ -23,7 +23,6 @@ NAME = "memory"
 """Name of the data source that holds images in memory, while a search runs."""
 
 _N_TWICE = 8
-_GREY_MODES = ("1", "L", "LA", "La")
 
 Example = tuple[Pixels, Any]
 """An image, (H, W, C), with its label."""
@@ -101,11 +100,11 @@ def _read(source: Any, part: str) -> list[Example]:
     from torch.utils.data import DataLoader
 
     try:
+        _refuse_random(source.dataset if isinstance(source, DataLoader) else source, part)
         if isinstance(source, DataLoader):
             examples = sorted((_example(pair, part) for pair in _unbatched(source)), key=_digest)
         else:
             examples = [_example(pair, part) for pair in _each(source)]
-            _refuse_random(source, examples, part)
     except DataError:
         raise
     except Exception as error:  # the data set is the user's: reading it may raise anything
@@ -180,7 +179,7 @@ def _pixels(image: Any, part: str) -> Pixels:
 
 def _of_pil(image: Image) -> Pixels:
     """Return a PIL image as (H, W, C): grey stays grey, everything else is RGB."""
-    plain = np.asarray(image.convert("L" if image.mode in _GREY_MODES else "RGB"))
+    plain = np.asarray(plain_image(image))
     return plain[..., None] if plain.ndim == 2 else plain
 
 
@@ -191,16 +190,21 @@ def _digest(example: Example) -> bytes:
     return hashlib.sha256(shown + np.ascontiguousarray(image).tobytes()).digest()
 
 
-def _refuse_random(source: Any, examples: Sequence[Example], part: str) -> None:
+def _refuse_random(source: Any, part: str) -> None:
     """Refuse a data set whose first images differ when they are read again: a resumed run would train on others."""
-    if not hasattr(source, "__getitem__"):
+    if not hasattr(source, "__getitem__") or not hasattr(source, "__len__"):
         return
-    for (first, _), found in zip(examples, islice(_each(source), _N_TWICE), strict=False):
-        if not np.array_equal(first, _pixels(_pair(found)[0], part)):
+    for number in range(min(len(source), _N_TWICE)):
+        first, again = (_as_array(_pair(source[number])[0]) for _ in range(2))
+        if not np.array_equal(first, again):
             raise DataError(
                 f"An image must be the same whenever it is read, but the set '{part}' changes it: leave random "
                 "transforms out, and use augment='crop-flip' or 'crop'."
             )
+
+
+def _as_array(value: Any) -> Any:
+    return np.asarray(_plain(value))
 
 
 def _part(examples: Sequence[Example], channels: int, size: int | None, part: str) -> LabelledImages:
