@@ -6,7 +6,7 @@ import statistics
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from nas_attn.comparison.answer import names_in
 from nas_attn.placement import Placement
@@ -14,6 +14,22 @@ from nas_attn.records import FOUND, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import Ledger
 from nas_attn.study.sampling import MAX_CRASHES
+
+
+class TrialStore(Protocol):
+    """Stores one file of a training by the key of its placement, its seed and its epochs."""
+
+    def has(self, key: str, seed: int, epochs: int) -> bool:
+        """Return whether the file is stored."""
+        ...
+
+    def write(self, key: str, seed: int, epochs: int, content: bytes) -> None:
+        """Store the file."""
+        ...
+
+    def read(self, key: str, seed: int, epochs: int) -> bytes | None:
+        """Return the content of the file, or None if there is none."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from nas_attn.comparison.answer import Answer, Sample, judge, named, read_looks, sample_of, take_look
 from nas_attn.comparison.looks import Look
@@ -19,7 +18,7 @@ from nas_attn.placement import NONE, Placement
 from nas_attn.records import BARE, FOUND, RANDOM, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.arms import ablations, random_controls
-from nas_attn.study.planned import PlannedRun, PlannedRuns
+from nas_attn.study.planned import PlannedRun, PlannedRuns, TrialStore
 from nas_attn.study.sampling import SearchStudy, ranking
 
 FAILURES_IN_A_ROW = 5
@@ -48,22 +47,6 @@ class Winner:
 
     placement: Placement | None
     confirmed: dict[str, float]
-
-
-class TrialStore(Protocol):
-    """Stores one file of a training by the key of its placement, its seed and its epochs."""
-
-    def has(self, key: str, seed: int, epochs: int) -> bool:
-        """Return whether the file is stored."""
-        ...
-
-    def write(self, key: str, seed: int, epochs: int, content: bytes) -> None:
-        """Store the file."""
-        ...
-
-    def read(self, key: str, seed: int, epochs: int) -> bytes | None:
-        """Return the content of the file, or None if there is none."""
-        ...
 
 
 class Stages:
