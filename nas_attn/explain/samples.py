@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from nas_attn.comparison.answer import names_in
 from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
@@ -63,7 +64,7 @@ def choose_samples(record: RunRecord, n_images: int, *, root: str = "data") -> S
     return Samples(
         pixels=data.test.pixels[numbers],
         names=tuple(f"test {number}{word}" for number, word in chosen.items()),
-        truths=tuple(", ".join(names[label] for label in each) or "none" for each in labels),
+        truths=tuple(", ".join(names[label] for label in each) or "no label" for each in labels),
         classes=tuple(each[0] if each else None for each in labels),
         about=about,
     )
@@ -71,7 +72,7 @@ def choose_samples(record: RunRecord, n_images: int, *, root: str = "data") -> S
 
 def stored_predictions(record: RunRecord) -> Predictions | None:
     """Return the test predictions of the network of `found #1` whose weights are kept: that of the first seed."""
-    rows = [row for row in record.retrain if row.label == FOUND and row.state == "complete"]
+    rows = [row for row in record.retrain if row.label and FOUND in names_in(row.label) and row.state == "complete"]
     first = min(rows, key=lambda row: (-row.epochs, row.seed), default=None)
     return None if first is None else record.predictions.get((first.key, first.seed, first.epochs))
 
