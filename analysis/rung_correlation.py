@@ -30,7 +30,8 @@ from nas_attn.records import RunRecord
 from nas_attn.report.chart import COLUMN, style
 from nas_attn.report.compare import run_names
 from nas_attn.report.palette import LIGHT
-from nas_attn.report.tables import counts_of, measured
+from nas_attn.report.tables import measured
+from nas_attn.report.trials import counts_of
 from nas_attn.report.words import count
 
 Values = NDArray[np.float64]

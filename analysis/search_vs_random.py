@@ -29,7 +29,8 @@ from nas_attn.records import FOUND, RunRecord
 from nas_attn.report.chart import COLUMN, style
 from nas_attn.report.compare import differing, run_names
 from nas_attn.report.palette import LIGHT
-from nas_attn.report.tables import CUT_OFF, Arm, arm_called, arms_of, history_of, section
+from nas_attn.report.tables import CUT_OFF, Arm, arm_called, arms_of, section
+from nas_attn.report.trials import history_of
 from nas_attn.report.words import Scale
 from nas_attn.statistics import Summary, summarize
 

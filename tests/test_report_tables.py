@@ -23,15 +23,12 @@ from nas_attn.report.tables import (
     arm_called,
     arms_of,
     best_probabilities,
-    counts_of,
-    failures_of,
     found_placement,
-    history_of,
     leader,
     main_families,
-    pareto,
     rival,
 )
+from nas_attn.report.trials import counts_of, failures_of, history_of, pareto
 
 SITES = ("denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")
 

@@ -21,7 +21,8 @@ from nas_attn.report.evidence_figures import evidence_charts
 from nas_attn.report.importance import Heat, effects_of, heat_map, searched_sites
 from nas_attn.report.marks import ENDED, SHAPES, Colours, Mark, arm_marks, history_marks, trial_marks
 from nas_attn.report.palette import LIGHT, VERDICTS
-from nas_attn.report.tables import Arm, Step, arms_of, found_placement, history_of, pareto
+from nas_attn.report.tables import Arm, arms_of, found_placement
+from nas_attn.report.trials import Step, history_of, pareto
 from nas_attn.report.verdict import Differences, differences_of
 from nas_attn.report.words import Scale, minus, scale_of, short_tick
 from nas_attn.statistics import Summary

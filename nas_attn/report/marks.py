@@ -10,7 +10,8 @@ from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import BARE, FOUND, RunRecord, TrialRecord
 from nas_attn.report.importance import rows_of
 from nas_attn.report.palette import family_colour
-from nas_attn.report.tables import Arm, Step, main_family, measured, trials_of
+from nas_attn.report.tables import Arm, main_family, measured, trials_of
+from nas_attn.report.trials import Step
 from nas_attn.report.words import CAUSES, Scale, minus
 
 SHAPES = {"complete": "dot", "pruned": "triangle", "fail": "cross", "running": "ring"}

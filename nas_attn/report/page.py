@@ -39,14 +39,13 @@ from nas_attn.report.tables import (
     arm_called,
     arms_of,
     best_probabilities,
-    counts_of,
-    failures_of,
     found_placement,
     in_flow_order,
     latency_of,
     section,
     trials_of,
 )
+from nas_attn.report.trials import counts_of, failures_of
 from nas_attn.report.verdict import differences_of, verdict_of
 from nas_attn.statistics import SEEDS_AND_IMAGES
 

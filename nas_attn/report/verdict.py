@@ -20,7 +20,6 @@ from nas_attn.report.tables import (
     answer_of,
     arm_called,
     arms_of,
-    counts_of,
     leader,
     measured,
     rival,
@@ -28,6 +27,7 @@ from nas_attn.report.tables import (
     trials_of,
     values_by_placement,
 )
+from nas_attn.report.trials import counts_of
 from nas_attn.report.words import Scale, causes, count, placement_words, scale_of, short_place
 from nas_attn.statistics import SEEDS_AND_IMAGES
 
