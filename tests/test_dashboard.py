@@ -80,6 +80,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, RDBSt
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every request looks at the ledger."""
     monkeypatch.setattr(dashboard_app, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(dashboard_app, "SHARE", 1e9)
 
 
 @contextmanager

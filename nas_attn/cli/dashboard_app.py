@@ -24,6 +24,9 @@ LEDGER = "study.db"
 LEAST_SECONDS = 2.0
 """Between two looks at the ledger."""
 
+SHARE = 0.1
+"""Of the time that may be spent on copying the ledger: a large one is looked at less often."""
+
 _STUDY = re.compile(r"/api/studies/(\d+)$")
 _IMPORTANCE = re.compile(r"/api/studies/(\d+)/param_importances$")
 
@@ -50,7 +53,7 @@ class ReadOnlyDashboard:
         self._run = run
         self._lock = threading.Lock()
         self._seen: object = None
-        self._looked = -LEAST_SECONDS
+        self._next_look = 0.0
         self._studies = no_studies()
         self._application = _optuna(self._studies)
 
@@ -74,18 +77,23 @@ class ReadOnlyDashboard:
     def _current(self) -> tuple[Studies, WSGIApplication]:
         """Return the copy of the ledger and its application, made again if the ledger has changed."""
         with self._lock:
-            if time.monotonic() - self._looked < LEAST_SECONDS:
-                return self._studies, self._application
-            self._looked = time.monotonic()
-            state = _state_of(self._run)
-            if state != self._seen:
-                try:
-                    self._studies = copy_run(self._run)
-                except RunError as error:  # not written yet: what was shown stays
-                    log.info("%s", error)
-                else:
-                    self._application, self._seen = _optuna(self._studies), state
+            begun = time.monotonic()
+            if begun >= self._next_look:
+                self._look()
+                self._next_look = begun + max(LEAST_SECONDS, (time.monotonic() - begun) / SHARE)
             return self._studies, self._application
+
+    def _look(self) -> None:
+        """Copy the ledger if it has changed; while it cannot be read, what was shown stays."""
+        state = _state_of(self._run)
+        if state == self._seen:
+            return
+        try:
+            studies = copy_run(self._run)
+        except RunError as error:
+            log.info("%s", error)
+        else:
+            self._studies, self._application, self._seen = studies, _optuna(studies), state
 
     def _report(self, start_response: StartResponse) -> Iterable[bytes]:
         """Return the report of the run."""

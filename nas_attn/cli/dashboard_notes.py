@@ -102,9 +102,12 @@ def _what_matters(run: RunRecord) -> list[str]:
     ]
 
 
-def trial_note(run: RunRecord, row: TrialRecord) -> str:
-    """Return the note of a trial in Markdown: its placement in words, and a drawing along the data flow."""
-    searched = searched_sites(run)
+def trial_note(run: RunRecord, row: TrialRecord, searched: Sequence[str]) -> str:
+    """Return the note of a trial in Markdown: its placement in words, and a drawing along the data flow.
+
+    Args:
+        searched: The searched sites of the run.
+    """
     lines = [f"## {plain(words.placement_words(row.placement, run.table, len(searched)))}"]
     lines += [_how_it_ended(run, row)]
     lines += [f"```\n{drawing(run, row, searched)}\n```"] if len(row.placement) else []

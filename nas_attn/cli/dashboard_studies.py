@@ -34,6 +34,7 @@ from nas_attn.cli.dashboard_notes import (
 )
 from nas_attn.errors import RunError
 from nas_attn.records import RunRecord, Stage, TrialRecord
+from nas_attn.report.importance import searched_sites
 from nas_attn.report.words import placement_words
 from nas_attn.run.folder import load_run
 from nas_attn.study.ledger import FINAL, SEARCH
@@ -142,9 +143,10 @@ def _add_study(storage: InMemoryStorage, run: RunRecord, stage: Stage, rows: Seq
         study.set_user_attr(name, text)
     _note(study, study_note(run, stage))
     levels = _levels([row for _, row in rows]) if stage != "search" else {}
+    searched = searched_sites(run)
     for trial, row in rows:
         trial_id = storage.create_new_trial(study_id, template_trial=_shown(run, trial, row, levels))
-        _note(_Noted(storage, study, trial_id), trial_note(run, row))
+        _note(_Noted(storage, study, trial_id), trial_note(run, row, searched))
     return study_id
 
 
