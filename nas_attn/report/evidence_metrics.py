@@ -8,7 +8,7 @@ images, so that its interval is for new seeds only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Judged:
         predicted: Predicted class, (n, N), or labels, (n, N, K).
         confidence: Probability of the predicted class, (n, N), or of each label, (n, N, K).
         probabilities: Probability of each class or label, (n, N, K); None in the short form.
+        stated: The mean ROC AUC of the labels by seed, as the training measured it before the probabilities were
+            rounded to float16; empty where it measured something else.
     """
 
     label: str
@@ -51,6 +53,7 @@ class Judged:
     predicted: NDArray[Any]
     confidence: NDArray[Any]
     probabilities: NDArray[Any] | None
+    stated: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def has_labels(self) -> bool:
@@ -81,7 +84,8 @@ def _judged(run: RunRecord, arm: Arm) -> Judged | None:
     labels, targets, seeds = _stacked(every, "probabilities"), every[0].targets, tuple(sorted(found))
     predicted, confidence = _stacked(every, "predicted"), _stacked(every, "of_predicted")
     if targets.ndim == 2 and labels is not None:
-        return Judged(arm.label, arm.placement, seeds, targets, labels > THRESHOLD, labels, labels)
+        stated = {} if run.config.get("train") else {seed: arm.by_seed[seed] for seed in seeds if seed in arm.by_seed}
+        return Judged(arm.label, arm.placement, seeds, targets, labels > THRESHOLD, labels, labels, stated)
     if predicted is None or confidence is None:
         return None
     return Judged(arm.label, arm.placement, seeds, targets, predicted, confidence, labels)
@@ -99,12 +103,14 @@ class Metric:
     Args:
         of: Contribution of each image, (n, N); None where the predictions do not allow it.
         covers_images: Whether its interval is for new images too.
+        is_stated: Whether its values are those that the training measured, where there are any.
     """
 
     name: str
     scale: Scale
     of: ByImage
     covers_images: bool = True
+    is_stated: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,30 +136,23 @@ def metric_rows(arms: Sequence[Judged], baseline: str) -> tuple[MetricRow, ...]:
 
 def _row(metric: Metric, arms: Sequence[Judged], baseline: str) -> MetricRow:
     images = {arm.label: arm.by_seed(values) for arm in arms if (values := metric.of(arm)) is not None}
-    others = images.get(baseline)
-    summaries = {
-        label: found for label, by_image in images.items() if (found := summary(by_image, metric.covers_images))
-    }
+    stated = {arm.label: arm.stated for arm in arms if metric.is_stated and arm.stated}
+    means = {label: stated.get(label, _means(by_image)) for label, by_image in images.items()}
+    shown = images if metric.covers_images else {}
+    others, other_images = means.get(baseline), shown.get(baseline)
+    summaries = {label: found for label, one in means.items() if (found := arm_summary(one, shown.get(label)))}
     differences = {
-        label: difference((label, by_image), (baseline, others), metric.covers_images)
-        for label, by_image in images.items()
+        label: contrast(label, one, baseline, others, by_image=shown.get(label), others_by_image=other_images)
+        for label, one in means.items()
         if others is not None and label != baseline
     }
     return MetricRow(metric.name, metric.scale, summaries, differences)
 
 
-def summary(by_image: Mapping[int, Values], covers_images: bool = True) -> Summary | None:
-    """Return the mean of an arm over seeds and images with its interval, or None without a seed."""
-    return arm_summary(_means(by_image), by_image if covers_images else None)
-
-
-def difference(
-    arm: tuple[str, Mapping[int, Values]], baseline: tuple[str, Mapping[int, Values]], covers_images: bool = True
-) -> Contrast:
+def difference(arm: tuple[str, Mapping[int, Values]], baseline: tuple[str, Mapping[int, Values]]) -> Contrast:
     """Return one arm minus another, each a label with its values per image by seed."""
     (label, ours), (other, theirs) = arm, baseline
-    images, others = (ours, theirs) if covers_images else (None, None)
-    return contrast(label, _means(ours), other, _means(theirs), by_image=images, others_by_image=others)
+    return contrast(label, _means(ours), other, _means(theirs), by_image=ours, others_by_image=theirs)
 
 
 def _means(by_image: Mapping[int, Values]) -> dict[int, float]:
@@ -243,7 +242,7 @@ OF_CLASSES = (
     Metric("calibration error", PER_CENT, calibration_error, covers_images=False),
 )
 OF_LABELS = (
-    Metric("ROC AUC", ROC_AUC, roc_auc),
+    Metric("ROC AUC", ROC_AUC, roc_auc, is_stated=True),
     Metric("accuracy of the labels", PER_CENT, right),
     Metric("balanced accuracy", PER_CENT, _balanced),
     Metric("macro F1", PER_CENT, _macro_f1),
