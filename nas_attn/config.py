@@ -184,7 +184,6 @@ class Budget(Strict):
         Setting(BUDGET),
     ] = False
 
-
     @property
     def n_controls(self) -> int:
         """Number of random placements; that of a new run if it is not stated."""

@@ -97,3 +97,9 @@ def test_figures_leave_no_global_state(tmp_path: Path, root: Path):
     assert len(history.write(tmp_path)) == 3
     assert dict(matplotlib.rcParams) == before
     assert not any("pyplot" in file.read_text() for file in (root / "nas_attn" / "report").glob("*.py"))
+
+
+@pytest.mark.parametrize(("case", "has_values"), [("everything failed", False), ("in the search", True)])
+def test_the_history_of_a_search_has_a_scale_only_if_it_has_values(case, has_values):
+    (chart,) = [chart for chart in draw_charts(CASES[case][0]()) if chart.name == "history"]
+    assert bool(chart.figure.axes[0].get_yticks().size) is has_values

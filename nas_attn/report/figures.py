@@ -297,6 +297,8 @@ def history_chart(steps: Sequence[Step], colours: Colours, scale: Scale) -> Char
     axes.set_ylabel(_axis_name(f"Validation {scale.noun}", scale))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.grid(axis="y")
+    if all(mark.y is None for mark in marks):
+        axes.set_yticks([])  # no value was measured
     shapes = {**{ENDED[state]: shape for state, shape in SHAPES.items()}, "answered": "diamond"}
     used = {mark.shape for mark in marks}
     _legend(figure, colours, "dot", [(name, shape) for name, shape in shapes.items() if shape in used - {"dot"}])
