@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -277,6 +278,40 @@ def test_a_whole_search_with_a_module_over_images_in_memory_resumes_and_refuses_
     with pytest.raises(RunError, match=r"belongs to another search \(data\.facts\.fingerprint was"):
         search(network=net, data=(SETS[0], None, TensorDataset(255 - IMAGES[:40], TARGETS[:40])), out=out, **SMALL)
     assert NAME not in DATA
+
+
+SCRIPT = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from nas_attn import search
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        self.classifier = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.classifier(self.second(self.first(x)).mean((2, 3)))
+
+if __name__ == "__main__":
+    images, targets = torch.rand(90, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(90) % 2
+    train, test = TensorDataset(images[:50], targets[:50]), TensorDataset(images[50:], targets[50:])
+    sets = DataLoader(train, batch_size=8, shuffle=True), None, test
+    run = search(network=lambda num_classes: Net(num_classes), data=sets, out="run", trials=2, epochs=1, seeds=1, top=1)
+    print("retrained:", len(run.retrain))
+"""
+
+
+@pytest.mark.nightly
+def test_what_a_script_defines_and_holds_reaches_the_workers_of_ray_and_is_resumed(run_python, tmp_path: Path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    first, again = (run_python("script.py", timeout=250) for _ in range(2))
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    assert first.stdout == again.stdout
+    assert re.search(r"^retrained: [1-9]", first.stdout, re.MULTILINE)
 
 
 # --- images in memory
