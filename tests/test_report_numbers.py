@@ -43,7 +43,10 @@ def test_log_axis_has_up_to_three_round_ticks(low: float, ratio: float):
     assert {f"{tick:.0e}"[0] for tick in ticks} <= {"1", "2", "5"}
 
 
-@pytest.mark.parametrize("name", ["report.figures", "report.trials", "report.words", "statistics", "comparison.answer", "comparison.looks"])
+@pytest.mark.parametrize(
+    "name",
+    ["report.figures", "report.trials", "report.words", "statistics", "comparison.answer", "comparison.looks"],
+)
 def test_examples_in_docstrings_are_true(name: str):
     outcome = doctest.testmod(importlib.import_module(f"nas_attn.{name}"))
     assert outcome.attempted > 0
