@@ -12,6 +12,7 @@ from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.entry import Entry
 from nas_attn.attention.weighing.record import Weights, change, weigh
 from nas_attn.errors import SpaceError
+from nas_attn.placement import Convolution
 from nas_attn.testing.cases import Case, cases_of
 
 UNIT_GATES = ("se", "se_bn", "scse", "cbam", "eca", "triplet", "ms_cam", "coord", "simam", "shuffle", "sge", "ema")
@@ -109,6 +110,36 @@ def test_the_share_of_dilated_kernels_is_that_of_the_selector():
     assert (share[:, 5:] == 0.5).all()
 
 
+def test_all_dilated_kernels_count_together():
+    case = next(case for case in cases_of(ATTENTIONS["sk"]) if case.options["n_branches"] == 3)
+    module, (x,) = case.fresh().eval(), case.inputs()
+    module.selector.expand.weight.data.zero_()
+    torch.testing.assert_close(
+        weigh(case.entry, module, (x,), module(x)).channels, torch.full((2, case.channels), 2 / 3)
+    )
+
+
+def test_the_attention_of_a_class_counts_where_its_score_is_high():
+    case = Case(ATTENTIONS["triple"], 8, {"parts": "element"})
+    module, x = case.fresh().eval(), torch.zeros(1, 8, 4, 4)
+    module.element.attend = nn.Conv2d(8, 3, 1)
+    module.element.attend.weight.data.zero_()  # attends to all pixels alike
+    module.element.classify.weight.data.fill_(300.0)
+    module.element.classify.bias.data.fill_(-1000.0)
+    x[0, :, 3, 0] = 1.0
+    received = weigh(case.entry, module, (x,), module(x)).pixels[0]
+    assert received[3, 0] == pytest.approx(16)
+
+
+def test_the_weights_of_a_pooling_are_the_mean_over_its_heads():
+    case = Case(ATTENTIONS["attention_pool"], 8, {"heads": 2})
+    module, (x,) = case.build(), case.inputs()
+    query = module.query(x.mean((2, 3))).view(2, 2, 1, 4)
+    key = module.key(x.flatten(2).transpose(1, 2)).view(2, 30, 2, 4).transpose(1, 2)
+    expected = 30 * (query @ key.transpose(2, 3) / 2).softmax(3).mean(1).view(2, 6, 5)
+    torch.testing.assert_close(weigh(case.entry, module, (x,), module(x)).pixels, expected.detach())
+
+
 @pytest.mark.parametrize("options", [{}, {"score": "general"}, {"score": "concat"}, {"heads": 2}, {"window": 3}])
 def test_the_attention_that_pixels_receive_is_the_sum_over_all_pairs(options):
     entry = ATTENTIONS["self_attention"]
@@ -167,6 +198,17 @@ def test_a_deformable_convolution_at_its_start_reads_every_pixel_as_often_as_a_p
     case = Case(ATTENTIONS["deform"], 8, options, replaced=cases_of(ATTENTIONS["deform"], 8)[0].replaced)
     module, (x,) = case.fresh().eval(), case.inputs()
     torch.testing.assert_close(weigh(case.entry, module, (x,), module(x)).pixels, torch.ones(2, 6, 5))
+
+
+def test_a_masked_tap_reads_nothing_and_a_pixel_between_the_taps_is_not_read():
+    apart = Convolution(8, 8, stride=2, dilation=2, bias=False)
+    case = Case(ATTENTIONS["deform"], 8, {"modulated": True}, replaced=apart)
+    module, (x,) = case.fresh().eval(), case.inputs()
+    read = weigh(case.entry, module, (x,), module(x)).pixels
+    assert read[:, ::2, ::2].eq(1).all()
+    assert read[:, 1::2].eq(0).all()
+    module.offset.bias.data[18:] = -1e3
+    assert weigh(case.entry, module, (x,), module(x)).pixels.eq(0).all()
 
 
 def test_pixels_that_the_offsets_lead_to_are_read_more_often():

@@ -165,6 +165,7 @@ def pair() -> tuple[Explanation, Explanation]:
     pytest.importorskip("captum")
     placed = {"stage1.block1.output": {"name": "cbam", "reduction": 4}, "stage2.block1.output": {"name": "eca"}}
     model = build_model({**RESNET, "width": 8}, Placement.from_dict(placed), seed=0, **SMALL).eval()
+    model.insert_at("stage1.block1.output").attention.spatial.norm.weight.data.fill_(1.0)  # at 0 its gate is constant
     model.class_names = ("a$b", "a name that is longer than its place", "c")
     found = explain(model, images(3))
     return found, explain(network(), images(3), classes=found.classes)
@@ -211,7 +212,8 @@ def test_a_figure_has_a_column_for_each_attention_and_both_networks(pair):
     heads = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert [head.split("\n")[0] for head in heads] == ["image", "cbam", "eca", "Grad-CAM", "Grad-CAM"]
     assert [head.split("\n")[-1] for head in heads[3:]] == ["none", "found #1"]
-    assert "gate, 8x8 pixels" in heads[1]
+    pixels = pair[0].weights["stage1.block1.output"].pixels
+    assert heads[1].endswith(f"gate, 8x8 pixels\n{pixels.min():.3g} to {pixels.max():.3g}")
     assert "gate, 16 channels" in heads[2]
     assert len(draw(pair[0]).axes) == 3 * 4 + 1, "a grid of three images, and the scale of the colours"
 

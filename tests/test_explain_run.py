@@ -84,6 +84,8 @@ def test_an_image_with_several_labels_is_right_if_all_of_them_are(finished, monk
     assert chosen.names == ("test 0, right", "test 2, right", "test 3, right", "test 1, wrong")
     assert chosen.truths == ("edema, mass", "no label", "hernia", "edema, mass")
     assert chosen.classes == (0, None, 1, 0)
+    monkeypatch.setattr(samples, "stored_predictions", lambda record: Predictions.of(1 - chances, labels))
+    assert choose_samples(load_run(finished), 4).names == tuple(f"test {at}, wrong" for at in range(4))
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def grad_cam(model: AttentionModel, inputs: Tensor, classes: Sequence[int], at: 
         return torch.cat([-found, found], 1) if found.shape[1] < n_classes else found
 
     with torch.inference_mode(False), torch.enable_grad():
-        images = inputs.detach().clone().requires_grad_()  # a frozen network has gradients too
+        images = inputs.detach().clone()
         target = torch.tensor(classes, device=inputs.device)
         method = LayerGradCam(logits, model.backbone.get_submodule(at.path))
         found: Tensor = method.attribute(images, target, attribute_to_layer_input=at.is_input, relu_attributions=True)

@@ -52,14 +52,7 @@ class _Record:
         self.site, self.entry, self.into = site, entry, into
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Store the weights under the site's name, as the newest."""
+        """Store the weights under the site's name."""
         with torch.inference_mode(False):
-            maps = tuple(_usable(each) for each in inputs)
-            weights = weigh(self.entry, module, maps, _usable(output))
-        self.into.pop(self.site, None)
-        self.into[self.site] = weights.each(Tensor.float)
-
-
-def _usable(x: Tensor) -> Tensor:
-    """Return a tensor without its graph; one that was made in inference mode is copied, so that it has gradients."""
-    return x.clone() if x.is_inference() else x.detach()
+            weights = weigh(self.entry, module, tuple(each.detach() for each in inputs), output.detach())
+            self.into[self.site] = weights.each(Tensor.float)
