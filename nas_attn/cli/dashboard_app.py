@@ -39,6 +39,7 @@ button:has(svg[data-testid="DriveFileRenameOutlineIcon"]), button:has(svg[data-t
 /* Where means decide there is no best trial: neither an empty box for it nor a line of best values. */
 .MuiGrid-item:has(> .MuiCard-root > .MuiCardContent-root > h6:only-child),
 body:not(:has(a[href$="/studies/0/analytics"])) [id*="history"] .lines { display: none !important; }
+.MuiGrid-item .MuiTableContainer-root > table { min-width: 0; } /* the study's attributes are not cut */
 </style>"""
 
 
