@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -118,9 +119,11 @@ def test_names_with_markup_are_shown_as_text(browser, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def dashboard(root: Path) -> Iterator[str]:
+def dashboard(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the dashboard of a finished run."""
-    with make_dashboard(root / "tests" / "old_runs" / "finished", host="127.0.0.1", port=0) as server:
+    run = tmp_path_factory.mktemp("dashboard") / "run"
+    shutil.copytree(root / "tests" / "old_runs" / "finished", run)
+    with make_dashboard(run, host="127.0.0.1", port=0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"

@@ -283,8 +283,8 @@ def test_parameters_without_effect_are_left_out():
     assert active({"lr": 0.1}) == ["lr"]
 
 
-def test_a_finished_run_is_served_with_its_report(root):
-    finished = root / "tests" / "old_runs" / "finished"  # of an earlier version
+def test_a_finished_run_is_served_with_its_report(root, tmp_path):
+    finished = shutil.copytree(root / "tests" / "old_runs" / "finished", tmp_path / "run")  # of an earlier version
     with serving(finished) as port:
         assert len(read(port, "/api/studies/2")["trials"]) == 8
         assert "[Open the report](/report)" in read(port, "/api/studies/2")["note"]["body"]
