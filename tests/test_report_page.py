@@ -163,3 +163,14 @@ def test_verdict_needs_neither_matplotlib_nor_jinja_nor_torch(root: Path):
 
 def test_minus_signs_stand_before_numbers_only():
     assert minus("-0.07 to -1, block-1, 1-3, (-2)") == "\u22120.07 to \u22121, block-1, 1-3, (\u22122)"
+
+
+def test_maps_that_were_drawn_are_in_the_page(tmp_path: Path):
+    run = replace(make_run(n_trials=6, n_seeds=2), folder=tmp_path)
+    assert "What it looks at" not in render(run)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "maps.png").write_bytes(b"a drawing")
+    reader = Reader(render(run))
+    (image,) = [value for tag, name, value in reader.attributes if (tag, name) == ("img", "src")]
+    assert image == "data:image/png;base64,YSBkcmF3aW5n"
+    assert "What it looks at" in reader.texts["h2"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import base64
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -153,6 +154,7 @@ def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
         **_importance(run),
         "failures": _failures(run),
         "reproduce": _reproduce(run, arms),
+        "maps": _maps(run),
         "words": words,
     }
 
@@ -308,6 +310,14 @@ def _reproduce(run: RunRecord, arms: Iterable[Arm]) -> dict[str, Any]:
         "budget": _flat(section(config, "budget")),
         "model": run.folder.as_posix() if run.best else None,
     }
+
+
+def _maps(run: RunRecord) -> str | None:
+    """Return the figure that `nas-attn explain` drew as the address of an image, or None if there is none."""
+    path = run.folder / "figures" / "maps.png"
+    if not path.is_file():
+        return None
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
