@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import base64
+import gc
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
