@@ -220,7 +220,8 @@ def test_the_report_shows_what_was_measured_where_and_what_could_not_be(tmp_path
     text = re.sub(r"<[^>]+>", "", render(run))
     rows = {row["arm"]: row for row in csv.DictReader(io.StringIO(arms_csv(run)))}
 
-    assert "4 ms +25 %" in text
+    assert "5 ms +25 %" in text, "the time of none, 4 ms, times the ratio of alternating turns"
+    assert float(rows["se everywhere"]["latency_ms"]) == 5.0
     assert "Measured on A device, 2 threads, float32, torch 2.15.0" in text
     assert "gam everywhere could not be measured: out of memory." in text
     assert "the state of sgd" in text
