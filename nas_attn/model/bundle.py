@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 from nas_attn.errors import FileError
@@ -42,19 +42,17 @@ class _Module:
     imported: Mapping[str, tuple[str, str]]
 
 
-@dataclass
 class Bundle:
-    """Source of definitions, each after those that it uses, and the imports that they need.
+    """Collects the source of definitions, each after those that it uses, and the imports that they need.
 
-    Args:
-        parts: (module, name) -> source.
-        imports: Module -> names that are imported from it, each as it is written.
-        modules: Imported modules, each as it is written after `import`.
+    `parts` has the source by (module, name), `imports` the imported names by module, `modules` the imported modules, each
+    as it is written.
     """
 
-    parts: dict[tuple[str, str], str] = field(default_factory=dict)
-    imports: dict[str, set[str]] = field(default_factory=dict)
-    modules: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.parts: dict[tuple[str, str], str] = {}
+        self.imports: dict[str, set[str]] = {}
+        self.modules: set[str] = set()
 
     def add(self, module: str, name: str) -> None:
         """Add a definition of this package, and all that it uses.
