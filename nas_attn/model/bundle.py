@@ -45,8 +45,8 @@ class _Module:
 class Bundle:
     """Collects the source of definitions, each after those that it uses, and the imports that they need.
 
-    `parts` has the source by (module, name), `imports` the imported names by module, `modules` the imported modules, each
-    as it is written.
+    `parts` has the source by (module, name), `imports` the imported names by module, `modules` the imported modules,
+    each as it is written.
     """
 
     def __init__(self) -> None:
