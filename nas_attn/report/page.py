@@ -197,10 +197,10 @@ class PlacementRow:
 
 
 def _placement_rows(run: RunRecord, placement: Placement | None) -> list[PlacementRow]:
-    """Return the attentions with their sites; without options if the list is too long, as the drawing has them."""
+    """Return the attentions with their sites; without options if the drawing has them, or the list is too long."""
     if placement is None:
         return []
-    for is_detailed in (True, False):
+    for is_detailed in (False,) if run.table is not None else (True, False):
         groups: dict[Any, list[str]] = {}
         for site in in_flow_order(placement, run.table):
             attention = placement[site]
