@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from nas_attn.comparison.answer import names_in
 from nas_attn.comparison.contrasts import Contrast
@@ -18,10 +17,10 @@ from nas_attn.report import words
 from nas_attn.report.evidence import Evidence
 from nas_attn.report.importance import searched_sites
 from nas_attn.report.tables import Arm, arm_called, arms_of
+from nas_attn.report.templates import environment
 from nas_attn.report.words import Scale, placement_words
 from nas_attn.statistics import CONFIDENCE, Summary
 
-HERE = Path(__file__).resolve().parent
 TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -51,27 +50,8 @@ def documents(run: RunRecord, values: Mapping[str, Any]) -> dict[str, str]:
 @cache
 def _environment() -> Environment:
     """Return the environment of the templates of text files: each value is escaped by its filter."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "minus": words.minus,
-        "short": words.short,
-        "listed": words.listed,
-        "runs": words.runs_of,
-        "duration": words.duration,
-        "milliseconds": words.milliseconds,
-        "md": markdown,
-        "tex": tex,
-        "interval": _interval,
-        "bracket": _bracket,
-    }
-    return environment
+    own: dict[str, Callable[..., str]] = {"md": markdown, "tex": tex, "interval": _interval, "bracket": _bracket}
+    return environment(own, autoescape=False, keep_trailing_newline=True)
 
 
 def markdown(text: object) -> str:

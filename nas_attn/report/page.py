@@ -14,7 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from nas_attn.comparison.answer import RULE
@@ -46,11 +46,11 @@ from nas_attn.report.tables import (
     section,
     trials_of,
 )
+from nas_attn.report.templates import environment
 from nas_attn.report.trials import counts_of, failures_of
 from nas_attn.report.verdict import differences_of, verdict_of
 from nas_attn.statistics import SEEDS_AND_IMAGES
 
-HERE = Path(__file__).resolve().parent
 STEADY = 0.2  # on an idle machine the interquartile range of times is at most this share of their median
 ENDED = ("complete", "pruned", "fail")  # states of a trial that was trained
 MOST_ROWS = 5  # of the list of attentions and their sites
@@ -99,24 +99,8 @@ def _page(values: Mapping[str, Any]) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Return the environment of the templates."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "minus": words.minus,
-        "unbroken": unbroken,
-        "short": words.short,
-        "duration": words.duration,
-        "milliseconds": words.milliseconds,
-        "listed": words.listed,
-        "runs": words.runs_of,
-    }
-    return environment
+    """Return the environment of the page's templates."""
+    return environment({"unbroken": unbroken}, autoescape=True)
 
 
 def unbroken(text: str) -> Markup:
@@ -127,11 +111,11 @@ def unbroken(text: str) -> Markup:
 
 def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
     """Return all values that the page shows."""
-    arms, colours = arms_of(run), Colours.of(run)
+    arms, colours, verdict = arms_of(run), Colours.of(run), verdict_of(run)
     placement = found_placement(run)
     return {
-        "verdict": verdict_of(run),
-        "guards": [text for text in guards(run, arms) if text not in verdict_of(run).more],
+        "verdict": verdict,
+        "guards": [text for text in guards(run, arms) if text not in verdict.more],
         "rule": RULE,
         "covers_images": any(arm.summary and arm.summary.covers == SEEDS_AND_IMAGES for arm in arms),
         "facts": _facts(run, arms),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -97,11 +98,13 @@ def verdict_of(run: RunRecord) -> Verdict:
         why = "has no finished retraining" if none else "was not retrained"
         more = (f"The arm '{BARE}' {why}, so that nothing can be compared.",)
         return Verdict(UNKNOWN, answer.state, more=more, found=found, none=none, everywhere=everywhere)
-    title = _title(run, answer, deciding)
+    title = _title(run, arms, answer, deciding)
     rivals = _beside_rival(run, answer, found, everywhere)
     told = (_ruled_out(deciding, scale), *_to_tell(deciding, scale), rivals, *_advice(run, answer))
     lines = tuple(filter(None, told))
-    return Verdict(title, _state(answer, deciding), _numbers(run, deciding, scale), lines, found, none, everywhere)
+    return Verdict(
+        title, _state(answer, deciding), _numbers(run, arms, deciding, scale), lines, found, none, everywhere
+    )
 
 
 def differences_of(run: RunRecord) -> Differences | None:
@@ -128,9 +131,9 @@ def _state(answer: Answer, deciding: Contrast) -> str:
     return "unfinished" if deciding.word == "not known" and "not finished" in deciding.why else answer.state
 
 
-def _title(run: RunRecord, answer: Answer, deciding: Contrast) -> str:
+def _title(run: RunRecord, arms: Sequence[Arm], answer: Answer, deciding: Contrast) -> str:
     if answer.state == "arm":
-        arm = arm_called(arms_of(run), names_in(answer.recommended)[0])
+        arm = arm_called(arms, names_in(answer.recommended)[0])
         assert arm is not None, "the recommended arm is one of the arms"
         return f"Put {short_place(arm.placement, arm.names, run.table, searched_sites(run))}"
     if deciding.word == "not known":
@@ -138,10 +141,10 @@ def _title(run: RunRecord, answer: Answer, deciding: Contrast) -> str:
     return UNDECIDED if answer.state == "undecided" else USE_NONE
 
 
-def _numbers(run: RunRecord, pair: Contrast, scale: Scale) -> str:
+def _numbers(run: RunRecord, arms: Sequence[Arm], pair: Contrast, scale: Scale) -> str:
     """Return the difference with its interval and its size; it begins with the number."""
     assert pair.summary is not None, "a comparison without a seed in common has no numbers"
-    arm = arm_called(arms_of(run), names_in(pair.arm)[0])
+    arm = arm_called(arms, names_in(pair.arm)[0])
     assert arm is not None, "arms are compared by their labels"
     what = placement_words(arm.placement, run.table, len(searched_sites(run)))
     named_arm = _found_in_words(run) if FOUND in arm.names else f"'{arm.label}'"

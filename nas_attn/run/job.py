@@ -152,10 +152,12 @@ def _finish(request: Request, folder: RunFolder, executor: Executor, display: Di
         if stages.error is not None:
             _report(folder, display)
             raise stages.error
-        _write_result(request, stages, folder, display, folder.read_measured().newest())
+        known = folder.read_measured().newest()
+        _write_result(request, stages, folder, display, known)
         display.stage("measure")
         measured = _measured(request, stages, folder, allocation, interrupts)
-        _write_result(request, stages, folder, display, measured)
+        if measured != known:
+            _write_result(request, stages, folder, display, measured)
 
 
 def _write_result(
