@@ -100,7 +100,7 @@ def test_the_steps_of_the_section_are_found(root: Path) -> None:
     assert touched == [
         "nas_attn/attention/srm.py",
         "nas_attn/attention/vocabulary.py",
-        "nas_attn/attention/catalog.py",
+        "nas_attn/attention/entries/channel.py",
         "CHANGELOG.md",
         "a command",
         "a command",

@@ -1,0 +1,59 @@
+"""Attentions that gate each channel by one number."""
+
+from __future__ import annotations
+
+from nas_attn.attention import vocabulary as options
+from nas_attn.attention.entry import Entry
+from nas_attn.attention.forms import gates, pooled
+from nas_attn.attention.forms.widths import reduction_misfit
+
+CHANNEL = (
+    Entry(
+        name="se",
+        cls="nas_attn.attention.channel:SE",
+        summary="Gates each channel by a bottleneck over the channels' means.",
+        formula="y = x * sigmoid(W2 relu(W1 mean_hw(x)))",
+        source="Hu et al., CVPR 2018, arXiv:1709.01507",
+        options=(options.reduction(16), options.BIAS, options.min_hidden(1)),
+        n_parameters=gates.se_parameters,
+        n_macs=gates.se_macs,
+        weighs="nas_attn.attention.weighing.gates:se",
+        fits=reduction_misfit,
+    ),
+    Entry(
+        name="se_bn",
+        cls="nas_attn.attention.channel:SEBN",
+        summary="SE with a batch norm and dropout after both layers.",
+        formula="y = x * sigmoid(bn(drop(W2 relu(bn(drop(W1 mean_hw(x)))))))",
+        source="a Keras network for cats and dogs built on Hu et al., CVPR 2018, arXiv:1709.01507",
+        options=options.SE_BN,
+        n_parameters=pooled.se_bn_parameters,
+        n_macs=gates.se_macs,
+        weighs="nas_attn.attention.weighing.gates:se_bn",
+        fits=reduction_misfit,
+    ),
+    Entry(
+        name="gct",
+        cls="nas_attn.attention.gct:GCT",
+        summary="Gates each channel by its magnitude relative to all channels, with three parameters per channel.",
+        formula="e = alpha * norm_hw(x); y = x * (1 + tanh(gamma * e / rms_c(e) + beta))",
+        source="Yang et al., CVPR 2020, arXiv:1909.11519",
+        options=options.GCT,
+        n_parameters=pooled.gct_parameters,
+        n_macs=pooled.free_macs,
+        weighs="nas_attn.attention.weighing.gates:gct",
+        identity_start=True,
+    ),
+    Entry(
+        name="eca",
+        cls="nas_attn.attention.channel:ECA",
+        summary="Gates each channel by a 1-d convolution over the means of its neighbouring channels.",
+        formula="y = x * sigmoid(conv1d(mean_hw(x)))",
+        source="Wang et al., CVPR 2020, arXiv:1910.03151",
+        options=options.ECA,
+        n_parameters=pooled.eca_parameters,
+        n_macs=pooled.eca_macs,
+        weighs="nas_attn.attention.weighing.gates:eca",
+        auto={"kernel_size": pooled.eca_kernel},
+    ),
+)

@@ -1,0 +1,76 @@
+"""Attentions that compare pixels, or channels, with each other."""
+
+from __future__ import annotations
+
+from nas_attn.attention import vocabulary as options
+from nas_attn.attention.entry import Entry
+from nas_attn.attention.forms import pairwise
+from nas_attn.attention.forms.widths import divisor_misfit, reduction_misfit
+
+PAIRWISE = (
+    Entry(
+        name="gc",
+        cls="nas_attn.attention.pairwise:GC",
+        summary="Adds one vector to every pixel, computed from a weighted mean of all pixels.",
+        formula="y = x + W2 relu(ln(W1 sum_hw(softmax_hw(conv1x1(x)) * x)))",
+        source="Cao et al., ICCVW 2019, arXiv:1904.11492",
+        options=(options.reduction(16),),
+        n_parameters=pairwise.gc_parameters,
+        n_macs=pairwise.gc_macs,
+        weighs="nas_attn.attention.weighing.pairwise:gc",
+        fits=reduction_misfit,
+        smallest_map=2,
+        identity_start=True,
+        exceptions={"bias_gradient": "the bias of the scores is the same for all pixels, so the softmax cancels it"},
+    ),
+    Entry(
+        name="non_local",
+        cls="nas_attn.attention.pairwise:NonLocal",
+        summary="Adds to every pixel a mean of all pixels, weighted by similarity.",
+        formula="y = x + bn(W softmax(theta(x)^T phi(x)) g(x))",
+        source="Wang et al., CVPR 2018, arXiv:1711.07971",
+        options=options.NON_LOCAL,
+        n_parameters=pairwise.non_local_parameters,
+        n_macs=pairwise.non_local_macs,
+        weighs="nas_attn.attention.weighing.pairwise:non_local",
+        fits=reduction_misfit,
+        idle=pairwise.non_local_idle,
+        smallest_map=2,
+        identity_start=True,
+        exceptions={
+            "bias_gradient": "phi's bias adds the same value to all scores of a pixel, so the softmax cancels it"
+        },
+    ),
+    Entry(
+        name="self_attention",
+        cls="nas_attn.attention.self_attention:SelfAttention",
+        summary="Adds to every pixel a weighted mean of all pixels, or of a window around it, in several heads.",
+        formula="y = x + Wo sum_j softmax_j(s(q_i, k_j)) v_j; s: q.k / sqrt(d), q.W k / sqrt(d), or u.tanh(q + k)",
+        source="Vaswani et al., NeurIPS 2017, arXiv:1706.03762; scores and windows: Luong et al., EMNLP 2015, "
+        "arXiv:1508.04025",
+        options=options.SELF_ATTENTION,
+        n_parameters=pairwise.scored_parameters,
+        n_macs=pairwise.self_attention_macs,
+        weighs="nas_attn.attention.weighing.pairwise:self_attention",
+        fits=divisor_misfit("heads"),
+        smallest_map=2,
+        identity_start=True,
+        exceptions={"bias_gradient": "the keys' bias adds the same value to all scores of a query, except in concat"},
+    ),
+    Entry(
+        name="attention_pool",
+        cls="nas_attn.attention.self_attention:AttentionPool",
+        summary="Pools the map by a weighted mean of its pixels, in several heads.",
+        formula="y = mean_hw(x) + Wo sum_j softmax_j(score(q, k_j)) v_j, q from mean_hw(x)",
+        source="Radford et al. (CLIP), ICML 2021, arXiv:2103.00020",
+        kinds=("head",),
+        options=(options.HEADS, options.SCORE),
+        n_parameters=pairwise.scored_parameters,
+        n_macs=pairwise.attention_pool_macs,
+        weighs="nas_attn.attention.weighing.pairwise:attention_pool",
+        fits=divisor_misfit("heads"),
+        smallest_map=2,
+        identity_start=True,
+        exceptions={"bias_gradient": "the keys' bias adds the same value to all scores of a query, except in concat"},
+    ),
+)
