@@ -335,11 +335,11 @@ def test_without_room_for_a_cache_the_run_goes_on_and_says_so(root: Path, cache_
 def test_a_write_that_fails_leaves_nothing(root: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(root)
 
-    def full(file: Any, **_: Any) -> None:
+    def full(file: Any, *_: Any) -> None:
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr(decode, "write_pixels", full)
     assert sum(facts_of(root, image_size=8).class_counts) == 12
     assert not [path for path in cache_home.rglob("*") if path.is_file()]
 

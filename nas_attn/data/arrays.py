@@ -7,13 +7,16 @@ import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas_attn.config import n_cores
 from nas_attn.records import Labelling, labelling
+
+if TYPE_CHECKING:
+    from nas_attn.data.mapped import AnyPixels
 
 Shares = tuple[float, float, float]
 Pixels = NDArray[np.uint8]
@@ -39,7 +42,7 @@ class LabelledImages:
         or (N, K) int64 of 0 and 1 where an image may have several of K labels.
     """
 
-    pixels: Pixels
+    pixels: AnyPixels
     labels: Labels
 
     def __len__(self) -> int:
@@ -47,7 +50,7 @@ class LabelledImages:
 
     def take(self, indices: NDArray[Any]) -> LabelledImages:
         """Return the images at `indices`, in that order."""
-        return LabelledImages(self.pixels[indices], self.labels[indices])
+        return LabelledImages(self.pixels.take(indices, axis=0), self.labels[indices])
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def resized(pixels: Pixels, size: int) -> Pixels:
     return result
 
 
-def mean_and_std(pixels: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_and_std(pixels: AnyPixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel, of pixels scaled to 0 to 1; exact, by counting values.
 
     The standard deviation is at least 1/255, so that dividing by it stays finite.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, Labels, Pixels
+from nas_attn.data.mapped import MappedPixels
 from nas_attn.errors import DataError, unknown
 
 
@@ -91,7 +92,9 @@ def checked_dataset(found: object, where: str) -> ImageDataset:
 def _checked_part(images: object, where: str) -> LabelledImages:
     if not isinstance(images, LabelledImages):
         raise DataError(f"The images {where} must be a nas_attn.LabelledImages, but are {_type(images)}.")
-    pixels = checked_pixels(images.pixels, f"The pixels {where}")
+    pixels = images.pixels
+    if not isinstance(pixels, MappedPixels):
+        pixels = checked_pixels(pixels, f"The pixels {where}")
     return LabelledImages(pixels, checked_labels(images.labels, len(pixels), f"The labels {where}"))
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_attn.config import DataConfig
-from nas_attn.data.arrays import PARTS, LabelledImages, mean_and_std, resized, with_channels
+from nas_attn.data.arrays import PARTS, LabelledImages, mean_and_std, resized
 from nas_attn.data.catalog import DATA, data_source
 from nas_attn.data.entry import Progress
+from nas_attn.data.mapped import AnyPixels, MappedPixels, blocks, converted
 from nas_attn.data.sources import read_source
 from nas_attn.data.splits import constant_label_notes, split_dataset
 from nas_attn.errors import DataError
@@ -154,10 +155,7 @@ def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, L
     height, width, own_channels = split["train"].pixels.shape[1:]
     size = config.image_size or data_source(config.name).default_image or max(height, width)
     channels = config.channels or own_channels
-    parts = {
-        name: LabelledImages(resized(with_channels(part.pixels, channels), size), part.labels)
-        for name, part in split.items()
-    }
+    parts = {name: LabelledImages(_fitted(part.pixels, channels, size), part.labels) for name, part in split.items()}
     mean, std = mean_and_std(parts["train"].pixels)
     labels = np.concatenate([part.labels for part in parts.values()])
     n_classes = len(dataset.class_names)
@@ -189,6 +187,12 @@ def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, L
     return parts, facts
 
 
+def _fitted(pixels: AnyPixels, channels: int, size: int) -> AnyPixels:
+    """Return images with the run's channels and size; those of a mapped file have been decoded at this size."""
+    pixels = converted(pixels, channels)
+    return pixels if isinstance(pixels, MappedPixels) else resized(pixels, size)
+
+
 def _source_notes(config: DataConfig) -> list[str]:
     """Return notes on the data source: a plug-in's package, and a size that the user did not state."""
     source = data_source(config.name)
@@ -214,8 +218,8 @@ def _fingerprint(parts: Mapping[str, LabelledImages]) -> str:
     """Return the SHA-256 of all pixels and labels, part by part."""
     digest = hashlib.sha256()
     for name in PARTS:
-        pixels = np.ascontiguousarray(parts[name].pixels)
-        digest.update(f"{name}{pixels.shape}".encode())
-        digest.update(pixels.data)
+        digest.update(f"{name}{parts[name].pixels.shape}".encode())
+        for block in blocks(parts[name].pixels):
+            digest.update(block.data)
         digest.update(parts[name].labels.astype("<i8").tobytes())
     return digest.hexdigest()

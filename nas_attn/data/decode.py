@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -19,6 +20,17 @@ from numpy.typing import NDArray
 from nas_attn.config import n_cores
 from nas_attn.data.arrays import DAMAGED, Pixels
 from nas_attn.data.entry import Progress, no_progress
+from nas_attn.data.mapped import (
+    AnyPixels,
+    MappedPixels,
+    chosen_pixels,
+    converted,
+    read_facts,
+    read_pixels,
+    refuse_unwritten,
+    room_for,
+    write_pixels,
+)  # fmt: skip
 from nas_attn.errors import DataError, first_line
 from nas_attn.files import cache_path, code_digest, write_whole
 
@@ -39,6 +51,7 @@ class ImageFile:
         part: `train`, `val` or `test`.
         label: Class number, or the row of a table of labels.
         size, mtime_ns: Length in bytes and time of the last change in nanoseconds; 0 for a link to nowhere.
+        content: Returns the bytes of an image that lies inside another file; None for a file of its own.
     """
 
     path: Path
@@ -46,6 +59,12 @@ class ImageFile:
     label: int
     size: int
     mtime_ns: int
+    content: Callable[[], bytes] | None = None
+
+    @property
+    def source(self) -> Path | IO[bytes]:
+        """What Pillow opens: the path, or the bytes."""
+        return self.path if self.content is None else BytesIO(self.content())
 
 
 @dataclass(frozen=True)
@@ -60,26 +79,38 @@ class Decoded:
     Shape: pixels (N, size, size, C) uint8 with C = 1 if all images are grey, otherwise 3; kept (N,).
     """
 
-    pixels: Pixels
+    pixels: AnyPixels
     kept: NDArray[np.int64]
     skipped: dict[int, str]
 
 
 def decode_cached(
-    root: Path, files: Sequence[ImageFile], size: int, *, strict: bool = False, progress: Progress = no_progress
+    root: Path,
+    files: Sequence[ImageFile],
+    size: int,
+    *,
+    channels: int | None = None,
+    strict: bool = False,
+    progress: Progress = no_progress,
 ) -> tuple[Decoded, tuple[str, ...]]:
     """Return the files as pixels, from the cache if it has exactly these, and notes for the user.
 
+    Args:
+        channels: 1 converts the images to grey, 3 to colour; None keeps their own.
     Raises: DataError as `decode_all` does.
     """
     notes: tuple[str, ...] = ()
-    key = _cache_key(root, files, size)
-    cache = cache_file(root, size)
+    key = _cache_key(root, files, size, channels)
+    cache = cache_file(root, size, channels)
     decoded = _read_cache(cache, key, len(files)) if cache else None
     if decoded is None:
-        decoded = decode_all(root, files, size, strict=strict, progress=progress)
+        decoded = decode_all(root, files, size, strict=strict, progress=progress, cache=cache)
+        decoded = replace(decoded, pixels=converted(decoded.pixels, channels))
         if cache is None or not _write_cache(cache, key, decoded):
+            refuse_unwritten(decoded.pixels, cache)
             notes += ("The decoded images could not be cached, so each start decodes them again.",)
+        elif isinstance(decoded.pixels, MappedPixels):
+            decoded = _read_cache(cache, key, len(files)) or decoded
     _check_skipped(root, files, decoded.skipped, strict)
     if decoded.skipped:
         notes += (f"{len(decoded.skipped)} of {len(files)} files are no images and were skipped: "
@@ -87,9 +118,9 @@ def decode_cached(
     return decoded, notes
 
 
-def cache_file(root: Path, size: int) -> Path | None:
+def cache_file(root: Path, size: int, channels: int | None = None) -> Path | None:
     """Return the cache file of a folder's images at one size; None on a machine without a home folder."""
-    name = hashlib.sha256(os.fsencode(f"{size}|{root.resolve()}")).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(f"{size}|{channels or ''}|{root.resolve()}")).hexdigest()[:32]
     return cache_path("folders", f"{name}.npz")
 
 
@@ -101,14 +132,16 @@ def decode_all(
     strict: bool = False,
     progress: Progress = no_progress,
     workers: int | None = None,
+    cache: Path | None = None,
 ) -> Decoded:
     """Decode all files, each image resized to `size` x `size`.
 
     Args:
+        cache: File whose folder takes pixels that do not fit in memory; None keeps them in memory.
         workers: Number of threads, which run in parallel since PIL releases the GIL; None: one per core.
     Raises: DataError as soon as more files than allowed are no images.
     """
-    pixels = np.empty((len(files), size, size, 3), np.uint8)
+    pixels = room_for((len(files), size, size, 3), cache.parent if cache else None)
     grey = np.ones(len(files), np.bool_)
     skipped: dict[int, str] = {}
 
@@ -116,7 +149,7 @@ def decode_all(
         failed = {}
         for number in range(start, min(start + _CHUNK, len(files))):
             try:
-                grey[number] = _decode(files[number].path, pixels[number])
+                grey[number] = _decode(files[number].source, pixels[number])
             except Exception as error:  # a damaged file raises anything, from SyntaxError to struct.error
                 failed[number] = f"{type(error).__name__}: {error}".splitlines()[0]
         return failed
@@ -134,8 +167,7 @@ def decode_all(
             pool.shutdown(cancel_futures=True)
     kept = np.setdiff1d(np.arange(len(files)), np.fromiter(skipped, np.int64, len(skipped)))
     channels = 1 if grey[kept].all() else 3
-    whole = channels == 3 and not skipped
-    return Decoded(pixels if whole else np.ascontiguousarray(pixels[kept, ..., :channels]), kept, skipped)
+    return Decoded(chosen_pixels(pixels, kept, channels), kept, skipped)
 
 
 def decode_image(path: Path, size: int) -> Pixels:
@@ -156,12 +188,12 @@ def decode_image(path: Path, size: int) -> Pixels:
     return pixels[..., :1] if grey else pixels
 
 
-def _decode(path: Path, into: Pixels) -> bool:
+def _decode(source: Path | IO[bytes], into: Pixels) -> bool:
     """Write one resized image into (size, size, 3); return whether it is grey."""
     from PIL import Image
 
     size = len(into)
-    with Image.open(path) as image:
+    with Image.open(source) as image:
         image.draft("RGB", (2 * size, 2 * size))  # decodes a much larger JPEG at a half, a quarter or an eighth
         plain = plain_image(image)
     grey = plain.mode == "L"
@@ -209,14 +241,15 @@ def _named(root: Path, files: Sequence[ImageFile], skipped: dict[int, str]) -> s
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _cache_key(root: Path, files: Sequence[ImageFile], size: int) -> str:
+def _cache_key(root: Path, files: Sequence[ImageFile], size: int, channels: int | None) -> str:
     """Return a digest of all that the pixels depend on.
 
-    That is: the size, the code of this folder, the versions of PIL and numpy, and path, length and time of each file.
+    That is: the size, the channels, the code of this folder, the versions of PIL and numpy, and path, length and time
+    of each file.
     """
     import PIL
 
-    versions = f"{size}|{code_digest('data')}|{PIL.__version__}|{np.__version__}"
+    versions = f"{size}|{channels}|{code_digest('data')}|{PIL.__version__}|{np.__version__}"
     lines = (f"{os.path.relpath(file.path, root)}|{file.size}|{file.mtime_ns}" for file in files)
     digest = hashlib.sha256()
     for line in chain([versions], lines):
@@ -227,11 +260,12 @@ def _cache_key(root: Path, files: Sequence[ImageFile], size: int) -> str:
 def _read_cache(path: Path, key: str, n_files: int) -> Decoded | None:
     """Return what `_write_cache` wrote under this key; None if it is missing, of another key, or damaged."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with path.open("rb") as file:
+            stored = read_facts(file)
             if str(stored["key"]) != key:
                 return None
             skipped = {int(number): reason for number, reason in json.loads(str(stored["skipped"])).items()}
-            decoded = Decoded(stored["pixels"], stored["kept"], skipped)  # zipfile checks the CRC here
+            decoded = Decoded(read_pixels(file), stored["kept"], skipped)
     except DAMAGED:
         return None
     whole = len(decoded.pixels) == len(decoded.kept) == n_files - len(decoded.skipped)
@@ -240,11 +274,10 @@ def _read_cache(path: Path, key: str, n_files: int) -> Decoded | None:
 
 def _write_cache(path: Path, key: str, decoded: Decoded) -> bool:
     """Write the cache file; return whether that was possible."""
-    stated = np.array(key)
-    skipped = np.array(json.dumps(decoded.skipped))
+    facts = {"key": np.array(key), "skipped": np.array(json.dumps(decoded.skipped)), "kept": decoded.kept}
 
     def write(file: IO[bytes]) -> None:
-        np.savez(file, key=stated, skipped=skipped, kept=decoded.kept, pixels=decoded.pixels)
+        write_pixels(file, facts, decoded.pixels)
 
     try:
         write_whole(path, write)

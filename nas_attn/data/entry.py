@@ -26,6 +26,24 @@ def no_progress(done: int, total: int) -> None:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How image files become pixels; each has a setting of its name.
+
+    Args:
+        pixel_range: Values in the files that become black and white; None takes 0 and 255 for images of 8 bits, and the
+            range of the whole set for others.
+        background: Red, green and blue behind transparent images.
+        frames: The frames of a file that are read: `first`, or `all`.
+        max_pixels: Number of pixels above which an image is not read.
+    """
+
+    pixel_range: tuple[float, float] | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
+    frames: Literal["first", "all"] = "first"
+    max_pixels: int = 178_956_970
+
+
+@dataclass(frozen=True)
 class DataRequest:
     """The argument of a reader: which images are to be read.
 
@@ -37,7 +55,10 @@ class DataRequest:
         root: Folder of downloaded data sets (`--data-root`); it need not exist.
         download: Whether a data set that is missing may be downloaded (`--download`).
         strict: Whether a damaged image is an error instead of being skipped and named in a note (`--strict-data`).
+        reading: How image files become pixels; a reader of other data may ignore it.
         progress: To be called while many files are read, with the number done and their total.
+        channels: Number of channels that the images are converted to after reading; None keeps their own. A reader may
+            ignore it.
     """
 
     path: Path = Path()
@@ -46,6 +67,8 @@ class DataRequest:
     download: bool = False
     strict: bool = False
     progress: Progress = no_progress
+    reading: Reading = Reading()
+    channels: int | None = None
 
 
 Reader = Callable[[DataRequest], "ImageDataset"]

@@ -27,10 +27,15 @@ def read_folder(request: DataRequest) -> ImageDataset:
     """
     assert request.image_size is not None, "the record of this source states a default size"
     if (request.path / TABLE).is_file():
-        return read_table(request.path, request.image_size, strict=request.strict, progress=request.progress)
+        return read_table(request)
     class_names, files, notes = list_folder(request.path)
     decoded, more = decode_cached(
-        request.path, files, request.image_size, strict=request.strict, progress=request.progress
+        request.path,
+        files,
+        request.image_size,
+        channels=request.channels,
+        strict=request.strict,
+        progress=request.progress,
     )
     return ImageDataset(class_names, _parts(files, decoded), notes=notes + more)
 
@@ -108,4 +113,5 @@ def _parts(files: Sequence[ImageFile], decoded: Decoded) -> dict[str, LabelledIm
     if names == ["train"]:
         return {"train": LabelledImages(decoded.pixels, labels)}
     part_of = np.array([file.part for file in kept])
-    return {name: LabelledImages(decoded.pixels[part_of == name], labels[part_of == name]) for name in names}
+    images = LabelledImages(decoded.pixels, labels)
+    return {name: images.take(np.flatnonzero(part_of == name)) for name in names}

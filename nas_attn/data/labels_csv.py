@@ -12,7 +12,7 @@ import numpy as np
 
 from nas_attn.data.arrays import PART_WORDS, PARTS, ImageDataset, LabelledImages, Labels
 from nas_attn.data.decode import ImageFile, decode_cached
-from nas_attn.data.entry import Progress, no_progress
+from nas_attn.data.entry import DataRequest
 from nas_attn.errors import DataError, unknown
 
 TABLE = "labels.csv"
@@ -36,8 +36,8 @@ class LabelTable:
     labels: Labels
 
 
-def read_table(root: Path, size: int, *, strict: bool = False, progress: Progress = no_progress) -> ImageDataset:
-    """Return the images that `root/labels.csv` names, resized to `size` x `size`, each with all its labels.
+def read_table(request: DataRequest) -> ImageDataset:
+    """Return the images that `labels.csv` in the requested folder names, in the requested size, with all their labels.
 
     The first column is the path of a file below `root`. Every other column is a label of 0 or 1, except for an
     optional column `split` of train, val and test.
@@ -45,15 +45,19 @@ def read_table(root: Path, size: int, *, strict: bool = False, progress: Progres
     Raises: DataError, with the line, if the table is laid out otherwise, or if a file is missing or named twice; and
         for files that are no images, as `read_folder` does.
     """
-    table = read_labels(root)
-    decoded, notes = decode_cached(root, table.files, size, strict=strict, progress=progress)
+    assert request.image_size is not None, "the record of this source states a default size"
+    table = read_labels(request.path)
+    decoded, notes = decode_cached(
+        request.path,
+        table.files,
+        request.image_size,
+        channels=request.channels,
+        strict=request.strict,
+        progress=request.progress,
+    )
     part_of = np.array([file.part for file in table.files])[decoded.kept]
-    labels = table.labels[decoded.kept]
-    parts = {
-        part: LabelledImages(decoded.pixels[part_of == part], labels[part_of == part])
-        for part in PARTS
-        if part in set(part_of)
-    }
+    images = LabelledImages(decoded.pixels, table.labels[decoded.kept])
+    parts = {part: images.take(np.flatnonzero(part_of == part)) for part in PARTS if part in set(part_of)}
     return ImageDataset(table.label_names, parts, notes=notes)
 
 

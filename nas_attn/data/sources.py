@@ -23,6 +23,7 @@ def read_source(config: DataConfig, progress: Progress | None = None) -> ImageDa
     request = DataRequest(
         path=data_path(config.name),
         image_size=config.image_size or source.default_image,
+        channels=config.channels,
         root=Path(os.path.expanduser(config.root)),
         download=config.download,
         strict=config.strict,

@@ -1,0 +1,197 @@
+"""Images in a file on disk that is mapped into memory, for data that is larger than memory.
+
+A decoded set is stored as an uncompressed `.npz` whose pixels are written block by block and checked by their CRC when
+they are read. A set that is small stays in memory; a larger one is mapped, so that only the pages in use take memory,
+all processes of a machine share them, and the system drops them when memory is short.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_attn.config import n_cores
+from nas_attn.data.arrays import with_channels
+from nas_attn.errors import DataError
+
+MEMORY_SHARE = 0.25
+"""Largest share of the free memory that the images may take in all processes together, one per core."""
+
+_ALWAYS_FITS = 2**26
+_BLOCK = 256
+_PIXELS = "pixels.npy"
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+@dataclass(frozen=True, eq=False)
+class MappedPixels:
+    """Some rows of an array of images that is mapped from a file; slices and blocks are read when they are asked for.
+
+    Args:
+        base: All images of the file.
+        rows: Row of each image in `base`.
+        channels: 1 converts each block to grey, 3 to colour; None keeps those of the file.
+
+    Shape: base (M, H, W, C) uint8; rows (N,); the whole is (N, H, W, channels).
+    """
+
+    base: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    channels: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the images, (N, H, W, C)."""
+        return (len(self.rows), *self.base.shape[1:3], self.channels or self.base.shape[3])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the images."""
+        return prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, some: slice) -> NDArray[np.uint8]:
+        """Return a block of images, in memory."""
+        block = self.base[self.rows[some]]
+        return block if self.channels is None else with_channels(block, self.channels)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return all images, in memory."""
+        return np.asarray(self[:], dtype)
+
+    def take(self, indices: NDArray[Any], axis: int = 0) -> MappedPixels:
+        """Return the images at `indices`, which stay in the file; named and called like numpy's."""
+        assert axis == 0, "images are chosen along the first axis"
+        return replace(self, rows=self.rows[indices])
+
+
+AnyPixels = NDArray[np.uint8] | MappedPixels
+"""Images in memory, or in a mapped file. Shape: (N, H, W, C)."""
+
+
+def blocks(pixels: AnyPixels) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images in blocks that fit in memory, in order and contiguous."""
+    for start in range(0, len(pixels), _BLOCK):
+        yield np.ascontiguousarray(pixels[start : start + _BLOCK])
+
+
+def chosen_pixels(pixels: NDArray[np.uint8], rows: NDArray[np.int64], channels: int) -> AnyPixels:
+    """Return some rows of decoded images and their first channels; those of a mapped array stay in its file."""
+    if isinstance(pixels, np.memmap):
+        return MappedPixels(pixels[..., :channels], rows)
+    whole = len(rows) == len(pixels) and channels == pixels.shape[-1]
+    return pixels if whole else np.ascontiguousarray(pixels[rows, ..., :channels])
+
+
+def converted(pixels: AnyPixels, channels: int | None) -> AnyPixels:
+    """Return grey images as colour, or the reverse; those of a mapped file are converted as they are read."""
+    if channels is None or pixels.shape[-1] == channels:
+        return pixels
+    return replace(pixels, channels=channels) if isinstance(pixels, MappedPixels) else with_channels(pixels, channels)
+
+
+def refuse_unwritten(pixels: AnyPixels, path: Path | None) -> None:
+    """Refuse images that fit neither in memory nor in the cache file."""
+    if isinstance(pixels, MappedPixels):
+        raise DataError(_no_room(pixels.nbytes, path.parent if path else None, "the cache file could not be written"))
+
+
+def fits_in_memory(n_bytes: int) -> bool:
+    """Return whether every process may keep its own copy of so many bytes: see `MEMORY_SHARE`."""
+    return n_bytes <= _ALWAYS_FITS or n_bytes * n_cores() <= MEMORY_SHARE * free_memory()
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that this process may still take, within the limit of a container."""
+    import psutil
+
+    free: int = psutil.virtual_memory().available
+    for path in _LIMITS:
+        try:
+            free = min(free, int(path.read_text()))
+        except (OSError, ValueError):  # no such limit: no file, or the word "max"
+            continue
+    return free
+
+
+def room_for(shape: tuple[int, ...], folder: Path | None) -> NDArray[np.uint8]:
+    """Return an array to write images to: in memory if it fits, otherwise in a nameless file in `folder`.
+
+    Raises: DataError if the images fit neither in memory nor on the disk.
+    """
+    n_bytes = prod(shape)
+    if folder is None or fits_in_memory(n_bytes):
+        return np.empty(shape, np.uint8)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps it alive
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        raise DataError(_no_room(n_bytes, folder, error.strerror or str(error))) from None
+
+
+def write_pixels(file: IO[bytes], facts: Mapping[str, NDArray[Any]], pixels: AnyPixels) -> None:
+    """Write an uncompressed `.npz` of small arrays and of `pixels`, which are copied block by block.
+
+    Raises: OSError if it cannot be written.
+    """
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in facts.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+        with archive.open(zipfile.ZipInfo(_PIXELS), "w", force_zip64=True) as member:
+            header = {"descr": "|u1", "fortran_order": False, "shape": pixels.shape}
+            np.lib.format.write_array_header_1_0(member, header)
+            for block in blocks(pixels):
+                member.write(block.data)
+
+
+def read_facts(file: IO[bytes]) -> dict[str, NDArray[Any]]:
+    """Return the small arrays of a file that `write_pixels` wrote. Raises: what numpy and zipfile raise if damaged."""
+    with np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files if f"{name}.npy" != _PIXELS}
+
+
+def read_pixels(file: IO[bytes]) -> AnyPixels:
+    """Return the pixels of a file that `write_pixels` wrote, in memory or mapped, after a check of their CRC.
+
+    A mapping is private: nothing that is written to the array reaches the file.
+
+    Raises: what numpy and zipfile raise for a file that is damaged or of another kind.
+    """
+    with zipfile.ZipFile(file) as archive:
+        info = archive.getinfo(_PIXELS)
+        if fits_in_memory(info.file_size):
+            with archive.open(info) as member:
+                found: NDArray[np.uint8] = np.lib.format.read_array(member, allow_pickle=False)
+                return found
+        with archive.open(info) as member:
+            while member.read(2**20):
+                pass  # zipfile compares the CRC at the end
+    file.seek(info.header_offset + 26)
+    lengths = file.read(4)
+    file.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little"), 1)
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    base = np.memmap(file, dtype, "c", offset=file.tell(), shape=shape)
+    return MappedPixels(base, np.arange(shape[0]))
+
+
+def _no_room(n_bytes: int, folder: Path | None, reason: str) -> str:
+    return (
+        f"The decoded images must fit in memory or in {folder}, but they need {n_bytes / 1e9:.1f} GB ({reason}): free "
+        "space there, let XDG_CACHE_HOME name a folder on another disk, or take a smaller --image-size."
+    )
