@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from nas_attn.comparison.looks import Look
     from nas_attn.comparison.predictions import Predictions
 
-Stage = Literal["search", "confirm", "retrain"]
+Stage = Literal["search", "control", "confirm", "retrain"]
+"""What a trial belongs to; `control` is the random search that `--control-search` runs beside the search."""
+
 State = Literal["running", "complete", "pruned", "fail"]
 Labelling = Literal["single-label", "multi-label"]
 
@@ -35,6 +37,12 @@ FOUND = "found #1"
 
 RANDOM = "random"
 """Label of the arm of random placements with as many sites as `found #1`."""
+
+RANDOM_SEARCH = "random search #1"
+"""Label of the arm with the best placement that a random search of the same cost found."""
+
+OF_CONTROL = "of the random search"
+"""Label of the confirm runs of the random search's best placements."""
 
 LABEL_AUC = "test_roc_auc:"
 """Prefix of the keys that hold the test ROC AUC of one label."""
@@ -157,6 +165,7 @@ class RunRecord:
         predictions: What the retrained networks predict for the test images, by placement key, seed and epochs; empty
             in runs of an older version, and where a custom training records none.
         looks: The looks at the test values, the oldest first, by the key of the placement that was `found #1`.
+        control: The trials of the random search beside the search; empty without one.
     """
 
     folder: Path
@@ -165,6 +174,7 @@ class RunRecord:
     search: tuple[TrialRecord, ...]
     confirm: tuple[TrialRecord, ...]
     retrain: tuple[TrialRecord, ...]
+    control: tuple[TrialRecord, ...] = ()
     best: Mapping[str, Any] | None = None
     measured: Mapping[str, Attempt] = field(default_factory=dict)
     predictions: Mapping[tuple[str, int, int], Predictions] = field(default_factory=dict, repr=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas_attn.config import Budget, Engine, Recipe
 from nas_attn.placement import Attention, Placement
+from nas_attn.records import Outcome, Task
 from nas_attn.space.bound import BoundSpace
-from nas_attn.study.ledger import FINAL, SEARCH, Ledger, close_storage
+from nas_attn.study.ledger import CONTROL, FINAL, SEARCH, Ledger, close_storage
 from nas_attn.study.planned import PlannedRuns
 from nas_attn.study.samplers import SAMPLERS, SCHEDULERS, Sampler, Scheduler
-from nas_attn.study.sampling import SearchStudy
+from nas_attn.study.sampling import SearchStudy, control_search
 from nas_attn.study.stages import Stages
 
 
@@ -143,7 +144,22 @@ def stages_in(
     ledgers = [Ledger(storage, name) for name in (SEARCH, FINAL)]
     for ledger in ledgers:
         ledger.sweep()
-    search = SearchStudy(ledgers[0], bound, Engine(seed=seed), budget=trials, epochs=recipe.epochs, top=budget.top)
+    size = {"budget": trials, "epochs": recipe.epochs, "top": budget.top}
+    search = SearchStudy(ledgers[0], bound, Engine(seed=seed), **size)
+    if budget.control_search is not None:
+        control = Ledger(storage, CONTROL)
+        control.sweep()
+        more["control"] = control_search(control, bound, Engine(seed=seed), budget.control_search, **size)
     more = {"weights": Files(), "predictions": Files(), **more}
     yield Stages(search, PlannedRuns(ledgers[1], bound), bound, budget=budget, recipe=recipe, seed=seed, **more)
     close_storage(storage)
+
+
+def constant(value: float = 0.5) -> Callable[[Task], Outcome]:
+    """Return a score that is the same for every trial."""
+    return lambda task: Outcome("complete", value, seconds=1.0)
+
+
+def by_stage(tasks: list[Task], stage: str) -> list[Task]:
+    """Return the tasks of one stage in their order."""
+    return [task for task in tasks if task.stage == stage]

@@ -16,7 +16,7 @@ from nas_attn.backbones.site_table import site_table
 from nas_attn.cli.commands import main
 from nas_attn.errors import Refused, SpaceError
 from nas_attn.model.build import AttentionModel, build_model
-from nas_attn.run.dry_run import runs_and_epochs
+from nas_attn.run.extent import runs_and_epochs
 from nas_attn.run.job import search
 from nas_attn.run.request import bind, read_settings
 from nas_attn.space.published import Published, available_published, load_published, read_published

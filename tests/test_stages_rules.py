@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from engine import small_space, work
-from scripted import Files, at, follow, stages_in
+from scripted import Files, at, by_stage, constant, follow, stages_in
 
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import Outcome, Task
-from nas_attn.study.stages import CONFIRM_OFFSET, FAILURES_IN_A_ROW, RETRAIN_OFFSET, Stages
-
-
-def constant(value: float = 0.5) -> Callable[[Task], Outcome]:
-    """Return a score that is the same for every trial."""
-    return lambda task: Outcome("complete", value, seconds=1.0)
-
-
-def by_stage(tasks: list[Task], stage: str) -> list[Task]:
-    """Return the tasks of one stage in their order."""
-    return [task for task in tasks if task.stage == stage]
+from nas_attn.study.confirm import CONFIRM_OFFSET
+from nas_attn.study.stages import FAILURES_IN_A_ROW, RETRAIN_OFFSET, Stages
 
 
 def fail(stages: Stages, cause: str, reason: str = "It failed.") -> None:
@@ -167,20 +157,20 @@ def test_a_new_best_is_reported_once(tmp_path):
     values = iter([0.5, 0.5, 0.6, 0.4])
     best = []
     with stages_in(tmp_path, trials=5) as stages:
-        assert stages.take_new_best() is None
+        assert stages.search.take_new_best() is None
         for value in values:
             stages.finish(stages.ask(), Outcome("complete", value))
-            new = stages.take_new_best()
+            new = stages.search.take_new_best()
             best.append(None if new is None else new.number)
-            assert stages.take_new_best() is None
+            assert stages.search.take_new_best() is None
         fail(stages, "oom")
-        assert stages.take_new_best() is None
+        assert stages.search.take_new_best() is None
         work(stages, constant(0.9))
-        assert stages.take_new_best() is None, "confirm and retrain values are no values of the search"
-        assert stages.best.value == 0.6
+        assert stages.search.take_new_best() is None, "confirm and retrain values are no values of the search"
+        assert stages.search.best.value == 0.6
     assert best == [0, None, 2, None], "an equal value is no better one"
     with stages_in(tmp_path, trials=5) as stages:
-        assert stages.take_new_best().number == 2, "a resumed run shows what it has"
+        assert stages.search.take_new_best().number == 2, "a resumed run shows what it has"
 
 
 def test_a_stopped_trial_is_never_the_best(tmp_path):
@@ -188,7 +178,7 @@ def test_a_stopped_trial_is_never_the_best(tmp_path):
         task = stages.ask()
         stages.report(task, 1, 0.9)
         stages.finish(task, Outcome("pruned"))
-        assert stages.best is None
+        assert stages.search.best is None
 
 
 def test_values_of_every_stage_reach_their_ledger(tmp_path):

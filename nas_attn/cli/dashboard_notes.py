@@ -16,13 +16,25 @@ from nas_attn.report.verdict import verdict_of
 REPORT = "/report"
 """Where the dashboard's server shows the report."""
 
-SPLITS: Mapping[Stage, str] = {"search": "validation", "confirm": "validation", "retrain": "test"}
-TITLES: Mapping[Stage, str] = {"search": "search", "confirm": "confirm (validation)", "retrain": "retrain (test)"}
+SPLITS: Mapping[Stage, str] = {
+    "search": "validation",
+    "control": "validation",
+    "confirm": "validation",
+    "retrain": "test",
+}
+TITLES: Mapping[Stage, str] = {
+    "search": "search",
+    "confirm": "confirm (validation)",
+    "retrain": "retrain (test)",
+    "control": "random search",
+}
 """Name of the study of each stage."""
 
 ABOUT: Mapping[Stage, str] = {
     "search": "Each trial trains one placement once, and is ranked on the validation images: the best single value is "
     "partly luck.",
+    "control": "A random search of the same cost beside the search, for comparison: what the sampler is worth. Each "
+    "trial trains one placement once, and is ranked on the validation images.",
     "confirm": "The best placements of the search and no attention, trained again with new seeds and measured on the "
     "validation images. The mean over the seeds ranks them, so that no single training is the best one.",
     "retrain": "The arms of the comparison, each trained over the same new seeds and measured once on the test images. "
@@ -70,14 +82,13 @@ def study_note(run: RunRecord, stage: Stage) -> str:
         else [f"The report is written when the run ends: {plain(str(report))}"]
     )
     lines += [f"## {plain(TITLES[stage].capitalize())}", ABOUT[stage]]
-    lines += (
-        _what_matters(run)
-        if stage == "search"
-        else [
+    if stage == "search":
+        lines += _what_matters(run)
+    elif stage != "control":
+        lines += [
             "The bars of *Hyperparameter Importance* are shares of the variance of the values: what the choice of the "
             "network explains, and what the seed."
         ]
-    )
     return "\n\n".join(lines)
 
 

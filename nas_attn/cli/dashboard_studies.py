@@ -12,7 +12,7 @@ import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,10 @@ from nas_attn.records import RunRecord, Stage, TrialRecord
 from nas_attn.report.importance import searched_sites
 from nas_attn.report.words import placement_words
 from nas_attn.run.folder import load_run
-from nas_attn.study.ledger import FINAL, SEARCH
+from nas_attn.study.ledger import CONTROL, FINAL, SEARCH
+
+LEDGERS: Mapping[Stage, str] = {"search": SEARCH, "control": CONTROL}
+"""Study of the ledger that holds the trials of a stage; `FINAL` holds those of the others."""
 
 DECIMALS = 5
 """Of the values that are shown."""
@@ -53,7 +56,7 @@ class Studies:
     """A copy of a run.
 
     Args:
-        storage: One study per stage that has begun, with the ids 0 (the search), 1 and 2.
+        storage: One study per stage that has begun, with the ids 0 (the search), 1, 2 and 3.
         importances: What the values depend on, by the id of the study: a name and its share.
     """
 
@@ -123,8 +126,8 @@ def make_studies(run: RunRecord, trials: Mapping[str, Sequence[FrozenTrial]]) ->
     storage, importances = InMemoryStorage(), {}
     known = {name: {trial.number: trial for trial in found} for name, found in trials.items()}
     for stage in TITLES:
-        records: Sequence[TrialRecord] = getattr(run, stage)
-        source = known.get(SEARCH if stage == "search" else FINAL, {})
+        records: tuple[TrialRecord, ...] = getattr(run, stage)
+        source = known.get(LEDGERS.get(stage, FINAL), {})
         rows = [(source[row.number], row) for row in records if row.number in source]
         if rows:
             study_id = _add_study(storage, run, stage, rows)
@@ -142,7 +145,7 @@ def _add_study(storage: InMemoryStorage, run: RunRecord, stage: Stage, rows: Seq
     for name, text in study_facts(run, stage).items():
         study.set_user_attr(name, text)
     _note(study, study_note(run, stage))
-    levels = _levels([row for _, row in rows]) if stage != "search" else {}
+    levels = {} if stage in LEDGERS else _levels([row for _, row in rows])
     searched = searched_sites(run)
     for trial, row in rows:
         trial_id = storage.create_new_trial(study_id, template_trial=_shown(run, trial, row, levels))
@@ -176,7 +179,7 @@ def _shown(run: RunRecord, trial: FrozenTrial, row: TrialRecord, levels: Mapping
         name: CategoricalDistribution(levels[name]) if levels else trial.distributions[name] for name in params
     }
     shown.params = params
-    told = () if row.stage == "search" else ("label", "seed")  # by the parameters
+    told = () if row.stage in LEDGERS else ("label", "seed")  # by the parameters
     known = {name: trial.user_attrs[name] for name in SHOWN if name in trial.user_attrs and name not in told}
     shown.user_attrs = {"placement": placement_words(row.placement, run.table), **known}
     shown.intermediate_values = {step: round(value, DECIMALS) for step, value in trial.intermediate_values.items()}
@@ -203,9 +206,9 @@ def _has_effect(name: str, params: Mapping[str, Any]) -> bool:
     return bool(params.get(f"{decision}.attention", attention) == attention)
 
 
-def _importance(run: RunRecord, stage: Stage, rows: Sequence[TrialRecord]) -> dict[str, float]:
+def _importance(run: RunRecord, stage: Stage, rows: tuple[TrialRecord, ...]) -> dict[str, float]:
     """Return what the values of a stage depend on."""
-    if stage == "search":
-        return {f"{site}.attention": share for site, share in site_importance(run).items()}
+    if stage in LEDGERS:
+        return {f"{site}.attention": share for site, share in site_importance(replace(run, search=rows)).items()}
     done = [row for row in rows if row.state == "complete" and row.value is not None]
     return variance_shares([_factors(row) for row in done], [row.value or 0.0 for row in done])

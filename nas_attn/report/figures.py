@@ -62,7 +62,7 @@ def _charts(run: RunRecord) -> Iterator[Chart]:
         yield cost_chart(panels, colours, scale)
     yield from evidence_charts(*drawn_of(run), learning_curves(run), colours, scale)
     if run.search:
-        yield history_chart(history_of(run.search), colours, scale)
+        yield history_chart(history_of(run.search), colours, scale, control=history_of(run.control))
     heat = heat_map(effects_of(run))
     if heat is not None:
         yield importance_chart(heat, scale)
@@ -283,15 +283,20 @@ def log_ticks(low: float, high: float, most: int = 3) -> list[float]:
     return inside[:: math.ceil(len(inside) / most)]
 
 
-def history_chart(steps: Sequence[Step], colours: Colours, scale: Scale) -> Chart:
-    """Draw the trials in order with the best so far; trials without a value lie at the bottom."""
+def history_chart(steps: Sequence[Step], colours: Colours, scale: Scale, control: Sequence[Step] = ()) -> Chart:
+    """Draw the trials in order with the best so far; trials without a value lie at the bottom.
+
+    Args:
+        control: The trials of a random search beside it, of which only the best so far is drawn.
+    """
     figure, grid = _new_figure(2.2)
     axes, titles = grid[0][0], dict[str, list[str]]()
     marks = history_marks(steps, colours, scale)
     values = [mark.y * scale.factor for mark in marks if mark.y is not None] or [0.0, scale.factor]
     floor = min(values) - 0.06 * (max(values) - min(values))
-    best = [(step.trial.number, step.best * scale.factor) for step in steps if step.best is not None]
-    axes.step([x for x, _ in best], [y for _, y in best], where="post", color=LIGHT["ink"], lw=0.9)
+    for searched, line in ((steps, "-"), (control, "--")):
+        best = [(step.trial.number, step.best * scale.factor) for step in searched if step.best is not None]
+        axes.step([x for x, _ in best], [y for _, y in best], line, where="post", color=LIGHT["ink"], lw=0.9)
     _draw_marks(axes, marks, titles, scale.factor, floor)
     axes.set_xlabel("Trial")
     axes.set_ylabel(_axis_name(f"Validation {scale.noun}", scale))
@@ -302,7 +307,8 @@ def history_chart(steps: Sequence[Step], colours: Colours, scale: Scale) -> Char
     shapes = {**{ENDED[state]: shape for state, shape in SHAPES.items()}, "answered": "diamond"}
     used = {mark.shape for mark in marks}
     _legend(figure, colours, "dot", [(name, shape) for name, shape in shapes.items() if shape in used - {"dot"}])
-    return Chart("history", f"Validation {scale.noun} by trial; the line is the best so far", figure, titles)
+    beside = ", dashed that of a random search of the same cost" if control else ""
+    return Chart("history", f"Validation {scale.noun} by trial; the line is the best so far{beside}", figure, titles)
 
 
 @style()

@@ -132,6 +132,7 @@ def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
         "differences": differences_of(run),
         "best_probability": best_probabilities(arms),
         "counts": counts_of(run.search),
+        "n_control": counts_of(run.control).ended,
         "confirmed": _confirmed(run),
         "evidence": evidence_of(run),
         "curves": learning_curves(run),
@@ -168,7 +169,7 @@ def _facts(run: RunRecord, arms: Sequence[Arm]) -> dict[str, Any]:
 
 
 def _stages(run: RunRecord) -> list[str]:
-    return [stage for stage in ("search", "confirm", "retrain") if getattr(run, stage)]
+    return [stage for stage in ("search", "control", "confirm", "retrain") if getattr(run, stage)]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from nas_attn.comparison.contrasts import FEW_SEEDS, arm_summary
 from nas_attn.comparison.crossed import FEWEST_SEEDS, probability_best
 from nas_attn.comparison.looks import Look, at_once, next_look
 from nas_attn.placement import Placement, SiteTable
-from nas_attn.records import BARE, FOUND, RANDOM, Attempt, Measured, RunRecord, Stage, TrialRecord
+from nas_attn.records import BARE, FOUND, OF_CONTROL, RANDOM, Attempt, Measured, RunRecord, Stage, TrialRecord
 from nas_attn.statistics import SEEDS_ONLY, Summary, summarize
 
 CUT_OFF = "interrupted"  # cause of a trial that is run again under another number, and so does not count as failed
@@ -88,7 +88,7 @@ def measured(trials: Iterable[TrialRecord]) -> tuple[TrialRecord, ...]:
 
 def trials_of(run: RunRecord) -> tuple[TrialRecord, ...]:
     """Return the trials of all stages."""
-    return (*run.search, *run.confirm, *run.retrain)
+    return (*run.search, *run.control, *run.confirm, *run.retrain)
 
 
 def values_by_placement(trials: Iterable[TrialRecord]) -> dict[Placement, list[float]]:
@@ -301,11 +301,13 @@ def in_flow_order(sites: Iterable[str], table: SiteTable | None) -> tuple[str, .
 def leader(run: RunRecord) -> Leader | None:
     """Return the best placement with attention so far.
 
-    Placements are ranked by their mean; those that were confirmed go before those that were only searched.
+    Placements are ranked by their mean; those that were confirmed go before those that were only searched. What a
+    random search beside the search found takes no part.
     """
     stages: tuple[Stage, ...] = ("confirm", "search")
     for stage in stages:
-        groups = values_by_placement(trial for trial in getattr(run, stage) if len(trial.placement))
+        rows = (trial for trial in getattr(run, stage) if trial.label != OF_CONTROL)
+        groups = values_by_placement(trial for trial in rows if len(trial.placement))
         leaders = [
             Leader(stage, placement, summary) for placement, values in groups.items() if (summary := summarize(values))
         ]

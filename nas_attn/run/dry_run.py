@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,13 +16,13 @@ from nas_attn.errors import RunError
 from nas_attn.executors.resources import Allocation, local_allocation
 from nas_attn.model.build import build
 from nas_attn.placement import NONE, Placement
-from nas_attn.records import BARE, FOUND
+from nas_attn.records import BARE, FOUND, RANDOM_SEARCH
 from nas_attn.report.tables import measured
 from nas_attn.report.words import duration, listed
+from nas_attn.run.extent import runs_and_epochs
 from nas_attn.run.folder import RunFolder, load_run
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request
-from nas_attn.study.stages import CONFIRM_SEEDS, first_seeds
 from nas_attn.training.loop import train
 
 _STEPS, _ROUNDS = 2, 3
@@ -64,27 +64,11 @@ def _probed(request: Request) -> list[tuple[str, Placement]]:
     return [("cheapest", request.bound.cheapest()), ("dearest", request.bound.dearest())]
 
 
-def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
-    """Return the maximum (number of runs, epochs per run) of every stage; identical arms are trained once."""
-    settings, recipe = request.settings, request.settings.recipe
-    if request.given is not None:
-        n_arms = len({placement.key for placement in (NONE, request.given.placement, *request.arms.values())})
-        return {"retrain": (n_arms * first_seeds(settings.budget), recipe.retrain_epochs or recipe.epochs)}
-    n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (settings.budget.n_controls > 0)
-    trials = min(settings.budget.trials, request.bound.n_placements)
-    return {
-        "search": (trials, recipe.epochs),
-        "confirm": (CONFIRM_SEEDS * (1 + settings.budget.top), recipe.epochs),
-        "retrain": (n_arms * first_seeds(settings.budget), recipe.retrain_epochs or recipe.epochs),
-    }
-
-
 def _first_images(request: Request, allocation: Allocation) -> Images | None:
     if request.settings.data is None or request.settings.train is not None:
         return None
     images = load_data(request.settings.data, device=allocation.device).train
-    n = min(len(images), _STEPS * request.settings.recipe.batch_size)
-    return replace(images, pixels=images.pixels[:n], targets=images.targets[:n])
+    return images.first(_STEPS * request.settings.recipe.batch_size)
 
 
 def _probe(request: Request, label: str, placement: Placement, images: Images | None, allocation: Allocation) -> Probe:
@@ -202,10 +186,12 @@ def _arms(request: Request) -> list[str]:
     same = [label for label, placement in request.arms.items() if placement.key == key]
     others = [label for label in request.arms if label not in same]
     everywhere = [f"{name} everywhere" for name in request.bound.attentions]
-    names = [" = ".join([FOUND, *same]), BARE, *everywhere, *others]
+    beside = [RANDOM_SEARCH] if budget.control_search and request.given is None else []
+    names = [" = ".join([FOUND, *same]), BARE, *everywhere, *others, *beside]
     controls = f"; {budget.n_controls} random placements of the size of {FOUND} as one arm" if budget.n_controls else ""
     more = {
         "--ablate": budget.ablate,
+        "--control-search random": budget.control_search is not None,
         "--seeds auto": budget.seeds == "auto",
         "--arm last-stage": any("in the last stage" in label for label in request.arms),
     }

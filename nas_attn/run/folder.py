@@ -189,7 +189,7 @@ def load_run(folder: str | Path, *, open_ledger: Callable[[Path], Any] | None = 
 
     Raises: RunError if the folder is not a run.
     """
-    from nas_attn.study.ledger import FINAL, SEARCH, Ledger, open_storage
+    from nas_attn.study.ledger import CONTROL, FINAL, SEARCH, Ledger, open_storage
 
     files = RunFolder(Path(folder))
     config = files.read_config()
@@ -199,7 +199,7 @@ def load_run(folder: str | Path, *, open_ledger: Callable[[Path], Any] | None = 
         )
     storage = (open_ledger or open_storage)(files.database)
     try:
-        search = Ledger(storage, SEARCH, create=False).records()
+        search, control = (Ledger(storage, name, create=False).records() for name in (SEARCH, CONTROL))
         ledger = Ledger(storage, FINAL, create=False)
         final, arms, looks = ledger.records(), ledger.note("arms"), read_looks(ledger.note("looks"))
     finally:
@@ -211,6 +211,7 @@ def load_run(folder: str | Path, *, open_ledger: Callable[[Path], Any] | None = 
         config=config,
         table=SiteTable.from_dict(config["sites"]) if config.get("sites") else None,
         search=search,
+        control=control,
         confirm=tuple(record for record in final if record.stage == "confirm"),
         retrain=retrain,
         best=files.read_best(),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_attn.executors.interrupts import Interrupts
+    from nas_attn.study.ledger import Ledger
+    from nas_attn.study.sampling import SearchStudy
     from nas_attn.study.stages import Stages
 
 log = logging.getLogger(__name__)
@@ -192,28 +194,16 @@ class _OpenLedger:
     @cached_property
     def stages(self) -> Stages:
         """The stages of the run, restored from the ledger."""
-        from nas_attn.study.ledger import FINAL, SEARCH, Ledger, open_storage
+        from nas_attn.study.ledger import FINAL, open_storage
         from nas_attn.study.planned import PlannedRuns
-        from nas_attn.study.sampling import SearchStudy
         from nas_attn.study.stages import Stages
 
         settings, bound = self._request.settings, self._request.bound
         self._storage = open_storage(self._folder.database)
-        ledgers = [Ledger(self._storage, name) for name in (SEARCH, FINAL)]
-        n_dead = sum(ledger.sweep() for ledger in ledgers)
-        if n_dead:
-            log.info("%d interrupted trials of an earlier session are run again", n_dead)
-        study = SearchStudy(
-            ledgers[0],
-            bound,
-            settings.engine,
-            budget=0 if self._request.given else settings.budget.trials,
-            epochs=settings.recipe.epochs,
-            top=settings.budget.top,
-        )
+        search, control = self._searches()
         return Stages(
-            study,
-            PlannedRuns(ledgers[1], bound),
+            search,
+            PlannedRuns(self._ledger(FINAL), bound),
             bound,
             budget=settings.budget,
             recipe=settings.recipe,
@@ -223,13 +213,37 @@ class _OpenLedger:
             kept=_kept(self._request),
             arms=self._request.arms,
             given=self._request.given.placement if self._request.given else None,
+            control=control,
             watch=self._watch,
         )
+
+    def _ledger(self, name: str) -> Ledger:
+        """Return a ledger of the run, without trials that a dead driver left running."""
+        from nas_attn.study.ledger import Ledger
+
+        ledger = Ledger(self._storage, name)
+        n_dead = ledger.sweep()
+        if n_dead:
+            log.info("%d interrupted trials of an earlier session are run again", n_dead)
+        return ledger
+
+    def _searches(self) -> tuple[SearchStudy, SearchStudy | None]:
+        """Return the search, and the random search beside it, if there is one."""
+        from nas_attn.study.ledger import CONTROL, SEARCH
+        from nas_attn.study.sampling import SearchStudy, control_search
+
+        settings, bound = self._request.settings, self._request.bound
+        engine, budget, epochs = settings.engine, settings.budget, settings.recipe.epochs
+        size = {"budget": 0 if self._request.given else budget.trials, "epochs": epochs, "top": budget.top}
+        search = SearchStudy(self._ledger(SEARCH), bound, engine, **size)
+        if budget.control_search is None or self._request.given:
+            return search, None
+        return search, control_search(self._ledger(CONTROL), bound, engine, budget.control_search, **size)
 
     def _watch(self, stages: Stages) -> None:
         """Update the display and `best-so-far.json`."""
         self._display.update(stages)
-        best = stages.take_new_best()
+        best = stages.search.take_new_best()
         if best is not None:
             content = {
                 "placement": best.placement.to_dict(),
@@ -277,13 +291,13 @@ def _measured(
 
 def _kept(request: Request) -> Artifact:
     """Return the form in which predictions are stored: with the probability of every class unless they are many."""
-    from nas_attn.study.stages import CONFIRM_SEEDS, first_seeds
+    from nas_attn.run.extent import runs_and_epochs
 
-    facts, budget = request.facts, request.settings.budget
+    facts = request.facts
     if facts is None:
         return "predictions"
-    n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (budget.n_controls > 0)
-    n_images = n_arms * first_seeds(budget) * facts.n_test + CONFIRM_SEEDS * (1 + budget.top) * facts.n_val
+    runs = {stage: number for stage, (number, _) in runs_and_epochs(request).items()}
+    n_images = runs["retrain"] * facts.n_test + runs.get("confirm", 0) * facts.n_val
     return "predictions" if fits_whole(n_images * facts.num_classes) else "short predictions"
 
 

@@ -21,12 +21,14 @@ from nas_attn.report import words
 if TYPE_CHECKING:
     from nas_attn.config import Budget
     from nas_attn.run.request import Request
+    from nas_attn.study.sampling import SearchStudy
     from nas_attn.study.stages import Stages
 
 _STAGES = {
     "read": "Reading the data",
     "start": "Starting the workers",
     "search": "Searching",
+    "control": "Searching at random, for comparison",
     "confirm": "Confirming the best with new seeds",
     "retrain": "Retraining the arms",
     "measure": "Measuring time and memory of the arms",
@@ -94,6 +96,7 @@ class Snapshot:
 
     stage: str
     search: Count
+    control: Count
     confirm: Count
     retrain: Count
     running: int
@@ -106,8 +109,9 @@ class Snapshot:
     @property
     def counts(self) -> list[tuple[str, Count]]:
         """The stages with their counts; those of a search only where something is searched."""
-        stages = [("search", self.search), ("confirm", self.confirm), ("retrain", self.retrain)]
-        return stages if self.search.total else stages[2:]
+        control = [("control", self.control)] if self.control.total else []
+        searched = [("search", self.search), *control, ("confirm", self.confirm)]
+        return [*(searched if self.search.total else []), ("retrain", self.retrain)]
 
 
 def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
@@ -117,35 +121,42 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
         workers: Number of trials that run at the same time.
         growth: Estimated time of a retraining divided by that of a search trial; used until retrainings have ended.
     """
-    rows = stages.search.records()
+    searches = [stages.search, *([stages.control] if stages.control is not None else [])]
+    rows = [row for search in searches for row in search.records()]
     trained = [row.seconds for row in rows if row.state == "complete" and row.answered_from is None]
     finals = stages.final.records()
     done = {name: sum(row.stage == name and row.state != "running" and row.cause not in ("interrupted", "crashed")
                       for row in finals) for name in ("confirm", "retrain")}  # fmt: skip
     waiting = {name: stages.final.n_waiting(name) for name in ("confirm", "retrain")}
-    n_confirm = stages.n_confirm if stages.stage == "search" else waiting["confirm"]
+    n_confirm = waiting["confirm"] if stages.is_searched else stages.n_confirm
     n_found = 0 if stages.winner is not None else len(stages.seeds) * (1 + (stages.budget.n_controls > 0))
     left = None
     retrained = [row.seconds for row in finals if row.stage == "retrain" and row.state == "complete"]
     if trained or retrained:
         mean = sum(trained or retrained) / len(trained or retrained)
         long = sum(retrained) / len(retrained) if retrained else mean * growth
-        n_search = stages.search.n_open + sum(stage == "search" for stage, _ in stages.live)
+        n_search = sum(search.n_open for search in searches)
+        n_search += sum(stage in ("search", "control") for stage, _ in stages.live)
         work = mean * (n_search + n_confirm) + long * (waiting["retrain"] + n_found)
         elapsed = sum(min(time.monotonic() - start, mean) for _, start in stages.live.values())
         left = max(0.0, work - elapsed) / workers
     return Snapshot(
         stage=stages.stage,
-        search=Count(stages.search.n_done, stages.search.n_done + stages.search.n_open + stages.search.n_fresh),
+        search=_searched(stages.search),
+        control=_searched(stages.control) if stages.control is not None else Count(0, 0),
         confirm=Count(done["confirm"], done["confirm"] + n_confirm),
         retrain=Count(done["retrain"], done["retrain"] + waiting["retrain"] + n_found),
         running=len(stages.live),
         failed=sum(row.state == "fail" and row.cause != "interrupted" for row in (*rows, *finals)),
         pruned=sum(row.state == "pruned" for row in rows),
         answered=sum(row.answered_from is not None for row in rows),
-        best=stages.best,
+        best=stages.search.best,
         seconds_left=left,
     )
+
+
+def _searched(search: SearchStudy) -> Count:
+    return Count(search.n_done, search.n_done + search.n_open + search.n_fresh)
 
 
 def _seeds_in_words(budget: Budget) -> str:
@@ -157,8 +168,9 @@ def _plan_in_words(request: Request) -> str:
     budget = request.settings.budget
     if request.given is not None:
         return f"nothing is searched, and every arm is retrained with {_seeds_in_words(budget)}"
+    beside = " and as many at random" if budget.control_search else ""
     return (
-        f"{budget.trials} of {request.bound.n_placements:,} placements are tried, the best "
+        f"{budget.trials} of {request.bound.n_placements:,} placements are tried{beside}, the best "
         f"{min(budget.top, budget.trials)} confirmed, and every arm retrained with {_seeds_in_words(budget)}"
     )
 

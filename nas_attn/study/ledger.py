@@ -1,7 +1,8 @@
 """The ledger of a run: every trial is one row of an Optuna study, and only the driver writes it.
 
-The database of a run contains two studies: one of the search trials, and one of the confirm and retrain runs. Rows are
-written through Optuna's storage interface, so its dashboard and its command line can read them.
+The database of a run contains a study of the search trials, one of the confirm and retrain runs, and one of the random
+search beside the search if there is one. Rows are written through Optuna's storage interface, so its dashboard and its
+command line can read them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from nas_attn.records import Outcome, Stage, State, TrialRecord
 from nas_attn.space.fit import Cost
 
 SEARCH = "search"
+CONTROL = "random search"
 FINAL = "confirm and retrain"
 
 _STATES: dict[State, TrialState] = {
@@ -83,7 +85,7 @@ class Ledger:
 
     Args:
         storage: Storage of the study.
-        name: `SEARCH` or `FINAL`.
+        name: `SEARCH`, `CONTROL` or `FINAL`.
         create: Whether to create a missing study; otherwise it reads as empty.
     """
 

@@ -6,10 +6,11 @@ trial, and one per proposal that it answers with a known value.
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import optuna
@@ -18,7 +19,7 @@ from optuna.trial import TrialState
 
 from nas_attn.config import Engine
 from nas_attn.placement import Placement, Value
-from nas_attn.records import Outcome, Task, TrialRecord
+from nas_attn.records import Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import Ledger
 from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
@@ -28,6 +29,9 @@ MAX_RUNS = 3
 
 MAX_CRASHES = 3
 """Number of times that a placement whose worker died is run in one session."""
+
+CONTROL_OFFSET = 30_000
+"""Offset of the seeds of a random search from those of the search beside it."""
 
 _HISTORY = 2_000
 """Maximum number of finished trials that the sampler uses, the newest ones: the time per proposal grows with it."""
@@ -57,12 +61,23 @@ class SearchStudy:
         budget: Number of distinct placements that must end with a result.
         epochs: Length of a trial's schedule.
         top: Number of best placements that are trained with a new seed when they are proposed again.
+        stage: The stage of its trials.
+        priors: Placements to train before the sampler proposes any, with their labels; None takes those of the space.
     """
 
     def __init__(
-        self, ledger: Ledger, bound: BoundSpace, engine: Engine, *, budget: int, epochs: int, top: int
+        self,
+        ledger: Ledger,
+        bound: BoundSpace,
+        engine: Engine,
+        *,
+        budget: int,
+        epochs: int,
+        top: int,
+        stage: Stage = "search",
+        priors: Iterable[tuple[str, Placement]] | None = None,
     ) -> None:
-        self._ledger, self._bound, self._engine = ledger, bound, engine
+        self._ledger, self._bound, self._engine, self._stage = ledger, bound, engine, stage
         self._budget, self._epochs, self._top = budget, epochs, top
         self._choices = dict(bound.choices)
         self._distributions: dict[str, BaseDistribution] = {
@@ -74,6 +89,8 @@ class SearchStudy:
         self._done: set[str] = set()
         self._crashes: Counter[str] = Counter()
         self._exhausted = False
+        self.best: TrialRecord | None = None
+        self._best_is_new = False
         for record in ledger.records():
             self._keep(record)
         self._first_number = len(self._rows)
@@ -86,7 +103,7 @@ class SearchStudy:
         )
         for record in [row for row in self._rows.values() if row.value is not None][-_HISTORY:]:
             self._remember(record)
-        self._queue = deque(self._planned())
+        self._queue = deque([*self._interrupted(), *(bound.priors() if priors is None else priors)])
 
     def ask(self) -> Task | None:
         """Begin the next trial, or return None if the budget allows no further trial now."""
@@ -120,6 +137,11 @@ class SearchStudy:
                 self._queue.append((record.label, record.placement))
         return record
 
+    def take_new_best(self) -> TrialRecord | None:
+        """Return the best trial if it is new since the last call."""
+        is_new, self._best_is_new = self._best_is_new, False
+        return self.best if is_new else None
+
     @property
     def n_done(self) -> int:
         """Number of distinct placements with a result, or with a failure by memory or NaN."""
@@ -146,7 +168,7 @@ class SearchStudy:
 
     def _begin(self, placement: Placement, trial: optuna.Trial, *, label: str | None, seed: int = 0) -> Task:
         record = self._ledger.begin(
-            "search",
+            self._stage,
             placement,
             self._engine.seed + seed,
             self._epochs,
@@ -156,7 +178,7 @@ class SearchStudy:
             choices=self._choices,
         )
         self._live[record.number] = _Live(record, trial)
-        return Task(record.number, "search", placement, record.seed, self._epochs)
+        return Task(record.number, self._stage, placement, record.seed, self._epochs)
 
     def _propose(self) -> Task | None:
         """Ask the sampler until it proposes a placement that must be trained."""
@@ -242,15 +264,14 @@ class SearchStudy:
                 return placement
         return None
 
-    def _planned(self) -> list[tuple[str | None, Placement]]:
-        """Return the placements to train before the sampler proposes any: interrupted ones, then the priors."""
-        interrupted = [
+    def _interrupted(self) -> list[tuple[str | None, Placement]]:
+        """Return the placements whose training an earlier session began and did not end."""
+        return [
             (row.label, row.placement)
             for rows in self._by_key.values()
             if not any(row.state in ("complete", "pruned") or row.cause in ("oom", "nan") for row in rows)
             for row in rows[-1:]
         ]
-        return interrupted + list(self._bound.priors())
 
     def _is_candidate(self, placement: Placement) -> bool:
         return not self._is_known(placement.key) and self._bound.check(placement) is None
@@ -271,10 +292,28 @@ class SearchStudy:
         return [key for key, _ in ranking(self.records())[: self._top]]
 
     def _keep(self, record: TrialRecord) -> None:
+        """Add a row; it is the best one if no earlier trial of a full budget has as good a value."""
+        best = self.best.value if self.best is not None and self.best.value is not None else -math.inf
+        if record.state == "complete" and record.value is not None and record.value > best:
+            self.best, self._best_is_new = record, True
         self._rows[record.number] = record
         self._by_key[record.key].append(record)
         if _counts(record):
             self._done.add(record.key)
+
+
+def control_search(
+    ledger: Ledger, bound: BoundSpace, engine: Engine, sampler: str, *, budget: int, epochs: int, top: int
+) -> SearchStudy:
+    """Return the search beside a search that shows what its sampler is worth: it has seeds of its own and no priors.
+
+    Args:
+        engine: That of the search.
+        sampler: The sampler to compare with.
+        budget: As for the search, so that both cost the same; so do the others.
+    """
+    other = engine.model_copy(update={"sampler": sampler, "seed": engine.seed + CONTROL_OFFSET})
+    return SearchStudy(ledger, bound, other, budget=budget, epochs=epochs, top=top, stage="control", priors=())
 
 
 def ranking(records: tuple[TrialRecord, ...]) -> list[tuple[str, float]]:
@@ -285,6 +324,13 @@ def ranking(records: tuple[TrialRecord, ...]) -> list[tuple[str, float]]:
             values[row.key].append(row.value)
     means = [(key, statistics.fmean(found)) for key, found in values.items()]
     return sorted(means, key=lambda pair: -pair[1])
+
+
+def best_placements(records: tuple[TrialRecord, ...], number: int) -> list[Placement]:
+    """Return the best placements that have attention, at most `number`, the best first."""
+    placements = {row.key: row.placement for row in records}
+    ranked = [placements[key] for key, _ in ranking(records)]
+    return [placement for placement in ranked if len(placement)][:number]
 
 
 def _counts(row: TrialRecord) -> bool:

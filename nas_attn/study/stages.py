@@ -6,7 +6,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 from nas_attn.comparison.answer import Answer, Sample, judge, named, read_looks, sample_of, take_look
@@ -15,38 +14,33 @@ from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import Budget, Recipe
 from nas_attn.errors import RunStopped
 from nas_attn.placement import NONE, Placement
-from nas_attn.records import BARE, FOUND, RANDOM, Artifact, Outcome, Stage, Task, TrialRecord
+from nas_attn.records import (
+    BARE,
+    FOUND,
+    RANDOM,
+    RANDOM_SEARCH,
+    Artifact,
+    Outcome,
+    Stage,
+    Task,
+    TrialRecord,
+)
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.arms import ablations, random_controls
+from nas_attn.study.confirm import CONFIRM_SEEDS, Candidates, Winner
 from nas_attn.study.planned import PlannedRun, PlannedRuns, TrialStore
-from nas_attn.study.sampling import SearchStudy, ranking
+from nas_attn.study.sampling import SearchStudy, best_placements
 
 FAILURES_IN_A_ROW = 5
 """Number of failures in a row with the same cause after which the run stops."""
 
-CONFIRM_SEEDS = 2
-"""Number of new seeds per candidate in the confirm stage, which decides the winner."""
-
 AUTO_SEEDS = 5
 """Number of seeds of the first look of `--seeds auto`, and number that each further one adds."""
 
-CONFIRM_OFFSET, RETRAIN_OFFSET = 10_000, 20_000
-"""Offsets of the later stages' seeds from the run's seed: no stage uses a seed of another."""
+RETRAIN_OFFSET = 20_000
+"""Offset of the retrainings' seeds from the run's seed: no stage uses a seed of another."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Winner:
-    """The decision of the confirm stage, on validation values alone.
-
-    Args:
-        placement: The best placement with attention; None if no such trial has a value.
-        confirmed: Mean validation value over the confirm seeds, by placement key.
-    """
-
-    placement: Placement | None
-    confirmed: dict[str, float]
 
 
 class Stages:
@@ -54,6 +48,7 @@ class Stages:
 
     Args:
         search: The search and its ledger.
+        control: The random search beside it, whose best placement is an arm; None runs none.
         final: The queue of confirm and retrain runs.
         seed: The run's seed.
         weights: Stores the weights of every arm's first seed.
@@ -78,26 +73,24 @@ class Stages:
         kept: Artifact = "predictions",
         arms: Mapping[str, Placement] | None = None,
         given: Placement | None = None,
+        control: SearchStudy | None = None,
         watch: Callable[[Stages], None] = lambda _: None,
     ) -> None:
-        self.search, self.final, self._bound = search, final, bound
+        self.search, self.control, self.final, self._bound = search, control, final, bound
+        self._searches = (search,) if control is None else (search, control)
         self.budget, self.recipe, self._seed = budget, recipe, seed
         self._weights, self._predictions, self._kept = weights, predictions, kept
         self._watch, self._more_arms, self._given = watch, arms or {}, given
         self.live: dict[tuple[Stage, int], tuple[Task, float]] = {}
         self.error: RunStopped | None = None
         self.winner: Winner | None = None
-        self.best: TrialRecord | None = None
         self.answer: Answer | None = None
         self.looks = read_looks(final.note("looks"))
         self._controls: dict[str, tuple[Placement, ...]] = {}
         self._n_judged = 0
         self._restored: set[tuple[str, int, int]] = set()
-        self._best_is_new = False
         self._confirming = False
         self._causes: list[str] = []
-        for record in search.records():
-            self._look_at(record)
         self.final.plan([] if given else self._arm_plans(self._seeded_arms(self.seeds)))
         self._advance()
 
@@ -105,7 +98,7 @@ class Stages:
         """Return the next trial of the earliest stage that has one."""
         if self.error is not None:
             return None
-        task = self.search.ask()
+        task = next((task for search in self._searches if (task := search.ask()) is not None), None)
         if task is None:
             self._advance()
             task = self.final.ask()
@@ -122,28 +115,31 @@ class Stages:
         """
         if not math.isfinite(value):
             return False
-        study = self.search if task.stage == "search" else self.final
-        return study.report(task.number, epoch, value)
+        return self._study(task.stage).report(task.number, epoch, value)
 
     def finish(self, task: Task, outcome: Outcome) -> None:
         """Store the artifacts of a trial and record its outcome; begin the next stage if this one is done."""
         for name, content in outcome.artifacts.items():
             store = self._weights if name == "weights" else self._predictions
             store.write(task.placement.key, task.seed, task.epochs, content)
-        study = self.search if task.stage == "search" else self.final
-        record = study.finish(task.number, outcome)
+        record = self._study(task.stage).finish(task.number, outcome)
         self.live.pop((task.stage, task.number))
         reason = f" ({outcome.reason})" if outcome.reason else ""
         log.info("end %s %d: %s %s%s", task.stage, task.number, outcome.state, outcome.value, reason)
         self._count_failures(record)
-        self._look_at(record)
         self._advance()
         self._watch(self)
 
-    def take_new_best(self) -> TrialRecord | None:
-        """Return the best trial of the search if it is new since the last call."""
-        is_new, self._best_is_new = self._best_is_new, False
-        return self.best if is_new else None
+    def _study(self, stage: Stage) -> SearchStudy | PlannedRuns:
+        """Return the study that the trials of a stage belong to."""
+        if stage == "search":
+            return self.search
+        return self.control if stage == "control" and self.control is not None else self.final
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether the search, and the random search beside it, are done."""
+        return all(search.is_finished for search in self._searches)
 
     @property
     def is_finished(self) -> bool:
@@ -155,8 +151,8 @@ class Stages:
     @property
     def stage(self) -> Stage:
         """The earliest stage that is not finished."""
-        if not self.search.is_finished:
-            return "search"
+        if not self.is_searched:
+            return "control" if self.search.is_finished else "search"
         return "retrain" if self.winner is not None else "confirm"
 
     def fixed_arms(self) -> list[tuple[str, Placement]]:
@@ -171,8 +167,9 @@ class Stages:
 
     def arms(self) -> list[tuple[str, Placement]]:
         """Return all arms of one placement; equal placements appear once, with their labels joined by " = "."""
-        found = self.winner.placement if self.winner else None
+        found, control = (self.winner.placement, self.winner.control) if self.winner else (None, None)
         arms = [*([(FOUND, found)] if found is not None else []), *self.fixed_arms()]
+        arms += [(RANDOM_SEARCH, control)] if control is not None else []
         labels: dict[str, list[str]] = {}
         for label, placement in arms:
             labels.setdefault(placement.key, []).append(label)
@@ -195,7 +192,7 @@ class Stages:
     @property
     def n_confirm(self) -> int:
         """Number of runs of the confirm stage."""
-        return 0 if self._given else CONFIRM_SEEDS * (1 + self.budget.top)
+        return 0 if self._given else CONFIRM_SEEDS * (1 + self.budget.top * len(self._searches))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -211,9 +208,11 @@ class Stages:
         return self.recipe.retrain_epochs or self.recipe.epochs
 
     def _advance(self) -> None:
-        if not self._confirming and self.search.is_finished:
+        if not self._confirming and self.is_searched:
             self._confirming = True
-            self.final.plan(self._confirm_plans(), first=True)
+            if not self._given:
+                plans = self._candidates().plans(self._seed, self.recipe.epochs, self._kept)
+                self.final.plan(plans, first=True)
         if self._confirming and self.winner is None and not self.final.n_waiting("confirm"):
             self.winner = self._decide()
             plans = self._arm_plans(self._seeded_arms(self.seeds))
@@ -300,40 +299,16 @@ class Stages:
                     predictions[seed] = Predictions.from_bytes(content, f"The predictions of '{label}', seed {seed},")
         return sample_of(label, values, predictions, barred=any(self._bound.check(p) for p in placements))
 
-    def _look_at(self, record: TrialRecord) -> None:
-        """Update the best trial of the search."""
-        if record.stage != "search" or record.state != "complete" or record.value is None:
-            return
-        if self.best is None or self.best.value is None or record.value > self.best.value:
-            self.best, self._best_is_new = record, True
-
-    def _best(self) -> list[Placement]:
-        """Return the best placements of the search that have attention."""
-        placements = {row.key: row.placement for row in self.search.records()}
-        ranked = [placements[key] for key, _ in ranking(self.search.records())]
-        return [placement for placement in ranked if len(placement)][: self.budget.top]
-
-    def _confirm_plans(self) -> list[PlannedRun]:
-        seeds = [] if self._given else [self._seed + CONFIRM_OFFSET + index for index in range(CONFIRM_SEEDS)]
-        candidates = [(f"best {rank}", placement) for rank, placement in enumerate(self._best(), 1)]
-        return [
-            PlannedRun("confirm", label, placement, seed, self.recipe.epochs, (self._kept,))
-            for seed in seeds
-            for label, placement in [("none", NONE), *candidates]
-        ]
-
     def _decide(self) -> Winner:
         """Rank the candidates by the mean over their new seeds; a given placement has won from the start."""
         if self._given:
             return Winner(self._given, {})
-        means = {
-            placement.key: mean
-            for placement in [NONE, *self._best()]
-            if (mean := self.final.mean("confirm", placement, self.recipe.epochs)) is not None
-        }
-        candidates = [placement for placement in self._best() if placement.key in means]
-        best = max(candidates, key=lambda placement: means[placement.key], default=None)
-        return Winner(best, means)
+        return self._candidates().decide(self.final, self.recipe.epochs)
+
+    def _candidates(self) -> Candidates:
+        """Return the best placements of the search, and of the random search beside it."""
+        found, *control = (best_placements(search.records(), self.budget.top) for search in self._searches)
+        return Candidates(found, control[0] if control else [])
 
     def _seeded_arms(self, seeds: Iterable[int]) -> dict[int, list[tuple[str, Placement]]]:
         """Return what is retrained with each seed: every arm, and the seed's random control."""

@@ -1,0 +1,26 @@
+"""How much a run trains at most."""
+
+from __future__ import annotations
+
+from nas_attn.placement import NONE
+from nas_attn.run.request import Request
+from nas_attn.study.confirm import CONFIRM_SEEDS
+from nas_attn.study.stages import first_seeds
+
+
+def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
+    """Return the maximum (number of runs, epochs per run) of every stage; identical arms are trained once."""
+    settings, recipe = request.settings, request.settings.recipe
+    budget, long = settings.budget, recipe.retrain_epochs or recipe.epochs
+    if request.given is not None:
+        n_arms = len({placement.key for placement in (NONE, request.given.placement, *request.arms.values())})
+        return {"retrain": (n_arms * first_seeds(budget), long)}
+    has_control = budget.control_search is not None
+    n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (budget.n_controls > 0) + has_control
+    trials = (min(budget.trials, request.bound.n_placements), recipe.epochs)
+    return {
+        "search": trials,
+        **({"control": trials} if has_control else {}),
+        "confirm": (CONFIRM_SEEDS * (1 + budget.top * (1 + has_control)), recipe.epochs),
+        "retrain": (n_arms * first_seeds(budget), long),
+    }
