@@ -253,6 +253,9 @@ def test_the_nearest_values_of_a_refusal_work(data: st.DataObject, entry: Entry,
     if "2 " in message and channels % 2:  # no number of groups works
         assert re.search(r"which 2 does not divide\.$|2 must divide the channels", message)
         return
+    if "4 must divide the channels" in message:
+        assert channels % 4
+        return
 
     works = message.split("that work")[1]
     option = re.findall(r"(\w+)=", works)[0]

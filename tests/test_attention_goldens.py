@@ -13,7 +13,7 @@ from torch import nn
 
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.create import create_attention
-from nas_attn.attention.entry import Options
+from nas_attn.attention.entry import Context, Options
 
 BOTTLENECK = ["reduce.weight", "reduce.bias", "expand.weight", "expand.bias"]
 LINEAR = ["weight", "bias"]
@@ -33,16 +33,18 @@ class Golden:
 
     Args:
         names: Our names of the file's weights, in the file's order; empty where ours are in that order too.
+        context: What the module needs beyond its channels.
     """
 
     entry: str
     options: Options = field(default_factory=dict)
     channels: int = 64
     names: tuple[str, ...] = ()
+    context: Context | None = None
 
     def build(self) -> nn.Module:
         """The module as the golden's code was built."""
-        return create_attention(self.entry, self.channels, **self.options)
+        return create_attention(self.entry, self.channels, context=self.context, **self.options)
 
 
 FILES = {
@@ -70,6 +72,15 @@ FILES = {
     "gc_r16": Golden("gc"),
     "non_local_r2": Golden("non_local", names=(*NON_LOCAL,)),
     "non_local_r2_subsample": Golden("non_local", {"subsample": True}, names=(*NON_LOCAL,)),
+    "double_attention_plain": Golden("double_attention", {"descriptors": 24}),
+    "ese_hard_sigmoid": Golden("ese"),
+    "polarized_parallel": Golden("polarized"),
+    "polarized_sequential": Golden("polarized", {"layout": "sequential"}),
+    "epsa_g16": Golden("epsa"),
+    "nam_channel": Golden("nam"),
+    "nam_both": Golden("nam", {"branches": "both"}, context=Context(height=14, width=14)),
+    "lka_k21": Golden("lka"),
+    "lka_k21_block": Golden("lka", {"form": "block"}),
 }
 
 

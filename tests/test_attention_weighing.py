@@ -15,7 +15,10 @@ from nas_attn.errors import SpaceError
 from nas_attn.placement import Convolution
 from nas_attn.testing.cases import Case, cases_of
 
-UNIT_GATES = ("se", "se_bn", "scse", "cbam", "eca", "triplet", "ms_cam", "coord", "simam", "shuffle", "sge", "ema")
+UNIT_GATES = (
+    *("se", "se_bn", "scse", "cbam", "eca", "triplet", "ms_cam", "coord", "simam", "shuffle", "sge", "ema"),
+    *("ese", "nam", "epsa"),
+)
 """Attentions whose gates lie between 0 and 1; the others double, subtract, or are no gates."""
 
 
@@ -55,7 +58,7 @@ def test_a_gate_times_the_input_is_the_output(name):
         if weights.elements is not None:
             torch.testing.assert_close(inputs[0] * weights.elements, output, rtol=1e-5, atol=1e-5, msg=str(case))
             gated += 1
-    factors = {"lska", "bam", "gam", "gct", "triple", *UNIT_GATES} - {"shuffle"}
+    factors = {"lska", "lka", "bam", "gam", "gct", "triple", "polarized", *UNIT_GATES} - {"shuffle", "epsa"}
     assert (gated > 0) == (name in factors)
 
 

@@ -6,6 +6,7 @@ from itertools import combinations
 
 from nas_attn.attention.entry import Option
 from nas_attn.attention.forms.grouped import LSKA_KERNELS
+from nas_attn.attention.forms.projected import EPSA_KERNELS, LKA_KERNELS
 
 _WORDS = ("channel", "element", "scale")
 _PARTS = tuple("+".join(words) for count in (3, 2, 1) for words in combinations(_WORDS, count))
@@ -166,5 +167,56 @@ DEFORM = (
         "str",
         "What the offsets move: the kernel's taps, or whole channels.",
         choices=("kernel", "channel"),
+    ),
+)
+ESE = (Option("gate", "hard_sigmoid", "str", "Activation of the gate.", choices=("hard_sigmoid", "sigmoid")),)
+POLARIZED = (
+    Option("layout", "parallel", "str", "How the two gates are applied.", choices=("parallel", "sequential")),
+    reduction(2),
+)
+NAM = (Option("branches", "channel", "str", "Which gates to use.", choices=("channel", "spatial", "both")),)
+LKA = (
+    Option("form", "gate", "str", "The gate alone, or between 1x1 convolutions.", choices=("gate", "block")),
+    Option("kernel_size", 21, "int", "Size of the whole kernel.", choices=tuple(LKA_KERNELS)),
+)
+DOUBLE_ATTENTION = (
+    reduction(4),
+    Option(
+        "descriptors",
+        None,
+        "int",
+        "Number of descriptors of the map; auto: a quarter of the channels.",
+        low=1,
+        high=4096,
+        optional=True,
+    ),
+    Option(
+        "softmax",
+        "descriptors",
+        "str",
+        "Axis over which a pixel's weights for the descriptors are normalised.",
+        choices=("descriptors", "pixels"),
+    ),
+    Option("residual", True, "bool", "Whether the input is added; it then starts as the identity."),
+)
+EPSA = (
+    Option(
+        "groups",
+        None,
+        "int",
+        "Groups of the largest kernel; auto: 16, or the most below that divide a quarter of the channels.",
+        low=1,
+        optional=True,
+    ),
+    Option("spread", "rising", "str", "Groups of the other kernels: fewer, or as many.", choices=("rising", "equal")),
+    Option("kernel_sizes", "3+5+7+9", "str", "Sizes of the four kernels.", choices=tuple(EPSA_KERNELS)),
+    Option(
+        "hidden",
+        None,
+        "int",
+        "Hidden width of the bottleneck; auto: a 64th of the channels.",
+        low=1,
+        high=4096,
+        optional=True,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas_attn.attention import vocabulary as options
 from nas_attn.attention.entry import Entry
-from nas_attn.attention.forms import gates, pooled
+from nas_attn.attention.forms import gates, pooled, projected
 from nas_attn.attention.forms.widths import reduction_misfit
 
 CHANNEL = (
@@ -19,6 +19,17 @@ CHANNEL = (
         n_macs=gates.se_macs,
         weighs="nas_attn.attention.weighing.gates:se",
         fits=reduction_misfit,
+    ),
+    Entry(
+        name="ese",
+        cls="nas_attn.attention.effective_se:ESE",
+        summary="Gates each channel by one layer over the channels' means, without a bottleneck.",
+        formula="y = x * hard_sigmoid(W mean_hw(x))",
+        source="Lee and Park (VoVNet-v2), CVPR 2020, arXiv:1911.06667",
+        options=options.ESE,
+        n_parameters=projected.ese_parameters,
+        n_macs=projected.ese_macs,
+        weighs="nas_attn.attention.weighing.projected:ese",
     ),
     Entry(
         name="se_bn",

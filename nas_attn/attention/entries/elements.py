@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas_attn.attention import vocabulary as options
 from nas_attn.attention.entry import Entry
-from nas_attn.attention.forms import gates, grouped, pooled
+from nas_attn.attention.forms import gates, grouped, pooled, projected
 from nas_attn.attention.forms.widths import reduction_misfit
 
 ELEMENTS = (
@@ -70,6 +70,20 @@ ELEMENTS = (
         weighs="nas_attn.attention.weighing.gates:triplet",
     ),
     Entry(
+        name="polarized",
+        cls="nas_attn.attention.polarized:Polarized",
+        summary="Gates the channels by a weighted mean of the pixels, and the pixels by their similarity to the mean.",
+        formula="y = x * sigmoid(W2 W1 X s) + x * sigmoid(softmax_hw(q^T Wk x)), s = softmax_hw(conv1x1(x)), "
+        "q = Wq mean_hw(x); or one gate after the other",
+        source="Liu et al., 2021, arXiv:2107.00782",
+        options=options.POLARIZED,
+        n_parameters=projected.polarized_parameters,
+        n_macs=projected.polarized_macs,
+        weighs="nas_attn.attention.weighing.projected:polarized",
+        fits=reduction_misfit,
+        smallest_map=2,
+    ),
+    Entry(
         name="triple",
         cls="nas_attn.attention.triple:Triple",
         summary="Gates channels, adds what each class attends to, gates by scale; trains on auxiliary logits.",
@@ -112,6 +126,22 @@ ELEMENTS = (
         weighs="nas_attn.attention.weighing.gates:simam",
     ),
     Entry(
+        name="nam",
+        cls="nas_attn.attention.norm_weights:NAM",
+        summary="Gates each element by its batch-normalised value, weighted by the share of its channel's scale.",
+        formula="y = x * sigmoid(|g_c| / sum(|g|) * bn(x)), g: the scales of bn; spatial: of a norm over the pixels",
+        source="Liu et al., NeurIPS 2021 workshop, arXiv:2111.12419",
+        options=options.NAM,
+        n_parameters=projected.nam_parameters,
+        n_macs=pooled.free_macs,
+        weighs="nas_attn.attention.weighing.projected:nam",
+        fits=projected.nam_misfit,
+        needs_context=True,
+        exceptions={
+            "derivative": "the shares of the scales are constants of the backward pass, as in the authors' code"
+        },
+    ),
+    Entry(
         name="lska",
         cls="nas_attn.attention.spatial:LSKA",
         summary="Gates every element by a large kernel, decomposed into four 1-d depthwise convolutions and a 1x1.",
@@ -121,5 +151,16 @@ ELEMENTS = (
         n_parameters=grouped.lska_parameters,
         n_macs=grouped.lska_macs,
         weighs="nas_attn.attention.weighing.gates:lska",
+    ),
+    Entry(
+        name="lka",
+        cls="nas_attn.attention.large_kernel:LKA",
+        summary="Gates every element by a large kernel, decomposed into a depthwise, a dilated one and a 1x1.",
+        formula="y = x * conv1x1(dw'(dw(x))), ' = dilated; block: y = x + W2 lka(gelu(W1 x))",
+        source="Guo et al. (VAN), Computational Visual Media 2023, arXiv:2202.09741",
+        options=options.LKA,
+        n_parameters=projected.lka_parameters,
+        n_macs=projected.lka_macs,
+        weighs="nas_attn.attention.weighing.projected:lka",
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas_attn.attention import vocabulary as options
 from nas_attn.attention.entry import Entry
-from nas_attn.attention.forms import grouped, pooled
+from nas_attn.attention.forms import grouped, pooled, projected
 from nas_attn.attention.forms.widths import divisor_misfit
 
 GROUPED = (
@@ -50,5 +50,19 @@ GROUPED = (
         fits=divisor_misfit("factor"),
         auto={"factor": grouped.ema_factor},
         smallest_map=2,
+    ),
+    Entry(
+        name="epsa",
+        cls="nas_attn.attention.pyramid:EPSA",
+        summary="Convolves by kernels of four sizes, a quarter of the channels each, and weights the four by SE.",
+        formula="u_i = conv_i(x), i = 1..4; y = [softmax_i(sigmoid(W2 relu(W1 mean_hw(u_i)))) * u_i], i = 4..1",
+        source="Zhang et al. (EPSANet), ACCV 2022, arXiv:2105.14447",
+        options=options.EPSA,
+        n_parameters=projected.epsa_parameters,
+        n_macs=projected.epsa_macs,
+        weighs="nas_attn.attention.weighing.projected:epsa",
+        fits=projected.epsa_misfit,
+        idle=projected.epsa_idle,
+        auto={"groups": projected.epsa_groups, "hidden": projected.epsa_hidden},
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas_attn.attention import vocabulary as options
 from nas_attn.attention.entry import Entry
-from nas_attn.attention.forms import pairwise
+from nas_attn.attention.forms import pairwise, projected
 from nas_attn.attention.forms.widths import divisor_misfit, reduction_misfit
 
 PAIRWISE = (
@@ -39,6 +39,24 @@ PAIRWISE = (
         identity_start=True,
         exceptions={
             "bias_gradient": "phi's bias adds the same value to all scores of a pixel, so the softmax cancels it"
+        },
+    ),
+    Entry(
+        name="double_attention",
+        cls="nas_attn.attention.double_attention:DoubleAttention",
+        summary="Adds to every pixel its own mixture of a few weighted means of all pixels.",
+        formula="y = x + W (A softmax_hw(B)^T) softmax_n(V); A, B, V: conv1x1(x)",
+        source="Chen et al. (A2-Nets), NeurIPS 2018, arXiv:1810.11579",
+        options=options.DOUBLE_ATTENTION,
+        n_parameters=projected.double_parameters,
+        n_macs=projected.double_macs,
+        weighs="nas_attn.attention.weighing.projected:double_attention",
+        fits=reduction_misfit,
+        auto={"descriptors": projected.double_descriptors},
+        smallest_map=2,
+        identity_start=True,
+        exceptions={
+            "bias_gradient": "the bias of the gathering scores is the same for all pixels, so the softmax cancels it"
         },
     ),
     Entry(

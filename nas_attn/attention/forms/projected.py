@@ -1,0 +1,152 @@
+"""Attentions by projections, norms and several kernels: double_attention, ese, polarized, epsa, nam, lka."""
+
+from __future__ import annotations
+
+from nas_attn.attention.entry import Context, Options
+from nas_attn.attention.forms.widths import hidden_width, largest_divisor, near, nearest_divisors, whole
+
+LKA_KERNELS = {7: (3, 3, 2), 11: (3, 5, 2), 21: (5, 7, 3), 35: (5, 11, 3)}
+"""Kernel size -> the local kernel, the dilated kernel, and its dilation."""
+
+EPSA_KERNELS = {"3+5+7+9": (3, 5, 7, 9), "1+3+5+7": (1, 3, 5, 7)}
+"""The four kernels as an option names them -> their sizes."""
+
+
+def double_descriptors(channels: int, context: Context) -> int:
+    """Return a quarter of the channels, at least 1."""
+    return max(1, channels // 4)
+
+
+def double_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of four projections with biases."""
+    hidden, descriptors = hidden_width(channels, options), whole(options, "descriptors")
+    return 2 * channels * (hidden + descriptors) + hidden + 2 * descriptors + channels
+
+
+def double_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds of two projections and two products at every pixel, and of two per descriptor."""
+    descriptors = whole(options, "descriptors")
+    return 4 * channels * descriptors * height * width + 2 * channels * hidden_width(channels, options) * descriptors
+
+
+def ese_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of one layer with a bias."""
+    return channels**2 + channels
+
+
+def ese_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds of one layer on one vector."""
+    return channels**2
+
+
+def polarized_hidden(width: int) -> int:
+    """Return the hidden width of the sequential layout's bottleneck: a quarter of the embeddings', at least 4."""
+    return max(4, width // 4)
+
+
+def polarized_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of the score and four projections, of which a bottleneck may replace one."""
+    width = hidden_width(channels, options)
+    if options["layout"] == "parallel":
+        return channels + 4 * channels * width
+    hidden = polarized_hidden(width)
+    return channels + 3 * channels * width + (width + channels) * hidden + 3 * hidden + channels
+
+
+def polarized_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds at every pixel, and of the layers on one vector."""
+    embedded, area = hidden_width(channels, options), height * width
+    if options["layout"] == "parallel":
+        return 3 * channels * area + 4 * channels * embedded
+    bottleneck = (embedded + channels) * polarized_hidden(embedded)
+    return ((embedded + 2) * channels + embedded) * area + 2 * channels * embedded + bottleneck
+
+
+def epsa_groups(channels: int, context: Context) -> int:
+    """Return the authors' 16 groups, or the most below that divide a quarter of the channels."""
+    return largest_divisor(channels // 4, 16)
+
+
+def epsa_splits(channels: int, groups: int, spread: str) -> tuple[int, ...]:
+    """Return the groups of the four kernels, the smallest first.
+
+    >>> epsa_splits(64, 16, "rising"), epsa_splits(48, 6, "rising"), epsa_splits(128, 32, "equal")
+    ((1, 4, 8, 16), (1, 1, 3, 6), (32, 32, 32, 32))
+    """
+    if spread == "equal":
+        return (groups,) * 4
+    return (1, largest_divisor(channels // 4, groups // 4), largest_divisor(channels // 4, groups // 2), groups)
+
+
+def epsa_hidden(channels: int, context: Context) -> int:
+    """Return the hidden width that the authors' reduction by 16 leaves of a quarter of the channels, at least 1."""
+    return max(1, channels // 4 // 16)
+
+
+def epsa_misfit(channels: int, options: Options, context: Context) -> str | None:
+    """Return why the channels cannot be split in four, or the quarters in groups, or None."""
+    if channels % 4:
+        return f"4 must divide the channels, but got channels={channels}."
+    if options.get("groups") is None or channels // 4 % whole(options, "groups") == 0:
+        return None
+    works = near("groups", nearest_divisors(channels // 4, whole(options, "groups")))
+    return (
+        f"groups must divide a quarter of the channels, but got groups={options['groups']}, channels={channels}; "
+        f"{works}."
+    )
+
+
+def epsa_idle(channels: int, options: Options) -> frozenset[str]:
+    """Return the spread of a single group."""
+    groups = epsa_groups(channels, Context()) if options["groups"] in (None, "auto") else options["groups"]
+    return frozenset({"spread"} if groups == 1 else ())
+
+
+def epsa_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the weights of four convolutions, and the parameters of the bottleneck that they share."""
+    quarter, hidden = channels // 4, whole(options, "hidden")
+    return _epsa_weights(channels, options) + 2 * quarter * hidden + quarter + hidden
+
+
+def epsa_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds of the convolutions at every pixel, and of the bottleneck on four vectors."""
+    return _epsa_weights(channels, options) * height * width + 8 * (channels // 4) * whole(options, "hidden")
+
+
+def _epsa_weights(channels: int, options: Options) -> int:
+    groups = whole(options, "groups")
+    splits = epsa_splits(channels, groups, str(options.get("spread", "rising")))
+    sizes = EPSA_KERNELS[str(options["kernel_sizes"])]
+    return sum(size**2 * channels * (channels // 4) // n for size, n in zip(sizes, splits, strict=True))
+
+
+def nam_misfit(channels: int, options: Options, context: Context) -> str | None:
+    """Return why the spatial branch cannot be built without the size of the map, or None."""
+    if options["branches"] == "channel" or (context.height is not None and context.width is not None):
+        return None
+    return (
+        f"branches={options['branches']} has a scale for each pixel, so the size of the map must be known, but got "
+        "none; pass context=Context(height=..., width=...), or branches=channel."
+    )
+
+
+def nam_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of a norm over the channels, one over the pixels, or both."""
+    assert context.height is not None, f"no map is known: {context}"
+    assert context.width is not None, f"no map is known: {context}"
+    pixels = context.height * context.width
+    return 2 * {"channel": channels, "spatial": pixels, "both": channels + pixels}[str(options["branches"])]
+
+
+def lka_parameters(channels: int, options: Options, context: Context) -> int:
+    """Return the parameters of two depthwise convolutions and of one or three 1x1 convolutions."""
+    local, dilated, _ = LKA_KERNELS[whole(options, "kernel_size")]
+    n_dense = 3 if options["form"] == "block" else 1
+    return channels * (local**2 + dilated**2 + 2) + n_dense * (channels**2 + channels)
+
+
+def lka_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
+    """Return the multiply-adds at every pixel."""
+    local, dilated, _ = LKA_KERNELS[whole(options, "kernel_size")]
+    n_dense = 3 if options["form"] == "block" else 1
+    return channels * (local**2 + dilated**2 + n_dense * channels) * height * width
