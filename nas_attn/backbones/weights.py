@@ -1,10 +1,11 @@
-"""Loads a file of weights into a plain network, strictly by the names of its state dict."""
+"""Loads a file of weights into a plain network, strictly by the names of its state dict.
+
+The keys and prefixes around the weights are those of anybody's training: see `weight_sets.py`.
+"""
 
 from __future__ import annotations
 
 import json
-import pickle
-import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from nas_attn.backbones.inert_pickle import read_torch_file
+from nas_attn.backbones.weight_sets import choose_weights, refuse_not_finite
 from nas_attn.errors import FileError, first_line
 
-_WRAPPED = ("state_dict", "model", "model_state_dict")
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Auxiliary classifiers of GoogLeNet and Inception, which the catalogue's networks do not have."""
 _COUNTER = "num_batches_tracked"
@@ -28,7 +30,7 @@ def load_weights(
 ) -> list[str]:
     """Load a file into a plain network; return notes on weights that had to be adapted.
 
-    Of a `best.safetensors`, the weights `backbone.*` are used. If the number of classes differs, the classifier keeps
+    If the number of classes differs, the classifier keeps
     its initial weights except for rows of classes with the same names; between one logit and two for two classes, a row
     is the difference of the two, and each of the two is half of the one. A first convolution for 3 channels is summed
     over them if the images have one channel.
@@ -39,13 +41,15 @@ def load_weights(
         num_classes: Number of logits of the network: one per class, or one for two classes.
         class_names: Names of the images' classes, if known.
         taken_out: Paths of modules that were removed from the network; their weights in the file are ignored.
-    Raises: FileError if the file cannot be read, or with the first name or shape that differs.
+    Raises: FileError if the file cannot be read, or with the first name or shape that differs, or the first tensor
+    that is not finite.
     """
-    state = _own_names(_read(file), net)
-    aside = tuple(f"{path}." for path in taken_out)
-    state = {key: value for key, value in state.items() if not key.startswith(aside)}
     wanted = net.state_dict()
-    notes = [*_sum_channels(net, wanted, state, file)]
+    state, notes = choose_weights(_read(file), wanted, file)
+    aside = (*(f"{path}." for path in taken_out), *(name for name in _AUXILIARY if not _has(net, name)))
+    state = {key: value for key, value in state.items() if not key.startswith(aside)}
+    refuse_not_finite(state, file)
+    notes += _sum_channels(net, wanted, state, file)
     notes += _fit_classifier(net, wanted, state, file, num_classes, class_names)
     _refuse_other(wanted, state, file)
     fill(net, {**{key: wanted[key] for key in wanted if key.endswith(_COUNTER)}, **state})
@@ -75,36 +79,14 @@ def _n_outputs(module: nn.Module) -> int | None:
     return module.out_channels if isinstance(module, nn.Conv2d) else None
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file; no code in it is executed."""
+def _read(file: Path) -> Any:
+    """Return the content of a file; no code in it is executed."""
+    if file.suffix != ".safetensors":
+        return read_torch_file(file)
     try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        return safetensors.torch.load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"The weights {file} cannot be read: {first_line(error)}.") from error
-    inner = next((content[key] for key in _WRAPPED if key in content), content) if _is_mapping(content) else content
-    if not _is_mapping(inner) or not all(isinstance(value, Tensor) for value in inner.values()):
-        raise FileError(
-            f"The weights {file} must be a state dict of tensors, but are a {type(inner).__name__} of other objects."
-        )
-    return dict(inner)
-
-
-def _is_mapping(content: Any) -> bool:
-    return isinstance(content, Mapping)
-
-
-def _own_names(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors under the plain network's names, without the prefixes that wrappers add."""
-    for prefix in ("module.", "backbone."):  # of DataParallel; of an AttentionModel
-        has_own = any(key.startswith(prefix) for key in net.state_dict())
-        inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        others = [key for key in state if not key.startswith((prefix, "attention."))]
-        state = inner if inner and not others and not has_own else state
-    kept = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY) or _has(net, key)}
-    # Old DenseNets of torchvision have "norm.1" for "norm1".
-    return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key): value for key, value in kept.items()}
 
 
 def _has(net: nn.Module, key: str) -> bool:

@@ -10,7 +10,7 @@ from nas_attn.backbones.entry import Spec
 from nas_attn.backbones.timm_names import is_timm, timm_weights_file
 from nas_attn.errors import FileError, SpaceError, unknown
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
 _TORCHVISION = "torchvision.models"
 _OTHER_NAMES = {"squeezenet": "squeezenet1_1", "shufflenet_v2": "shufflenet_v2_x1_0"}
 """torchvision's names of backbones that have another name here."""
