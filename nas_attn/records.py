@@ -174,11 +174,11 @@ class RunRecord:
     search: tuple[TrialRecord, ...]
     confirm: tuple[TrialRecord, ...]
     retrain: tuple[TrialRecord, ...]
-    control: tuple[TrialRecord, ...] = ()
     best: Mapping[str, Any] | None = None
     measured: Mapping[str, Attempt] = field(default_factory=dict)
     predictions: Mapping[tuple[str, int, int], Predictions] = field(default_factory=dict, repr=False)
     looks: Mapping[str, tuple[Look, ...]] = field(default_factory=dict)
+    control: tuple[TrialRecord, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def at_chance(run: RunRecord) -> RunRecord:
 CASES: dict[str, tuple[Callable[[], RunRecord], str]] = {
     "better": (
         make_run,
-        rf"Put cbam at transition1 and se at denseblock2\. \+1\.13 points of test accuracy by the best placement found "
+        rf"Put cbam and se at 2 of 5 sites\. \+1\.13 points of test accuracy by the best placement found "
         rf"\(cbam at transition1 and se at denseblock2\) against no attention: {INTERVAL} \({SIZE}\)\. "
         r"The gain lies between 0\.98 points and 1\.29 points\. The best placement found against se everywhere: "
         r"-0\.03 points \(undecided\)\. best\.json holds the network of 'found #1'\.",
@@ -146,7 +146,7 @@ CASES: dict[str, tuple[Callable[[], RunRecord], str]] = {
     ),
     "own network without a table": (
         lambda: replace(make_run(), table=None, config={"train": "mine:train"}),
-        r"Put se at .* and cbam at .*\. \+1\.13 points .*\.",
+        r"Put se and cbam at 2 of \d sites\. \+1\.13 points .*\.",
     ),
 }
 

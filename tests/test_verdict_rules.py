@@ -9,10 +9,12 @@ import pytest
 from synthetic_run import failed, make_run, with_predictions
 
 from nas_attn.comparison.predictions import Predictions
+from nas_attn.placement import Attention, Placement
 from nas_attn.records import RunRecord
 from nas_attn.report.guards import guards
 from nas_attn.report.tables import answer_of, arms_of
 from nas_attn.report.verdict import verdict, verdict_of
+from nas_attn.report.words import NUMBERS, short_place
 
 
 def until(stage: str) -> RunRecord:
@@ -45,11 +47,36 @@ def test_a_verdict_names_the_arms_that_it_compared():
     ]
 
 
+def before_a_number(title: str) -> list[str]:
+    """Return the words of a title before its first number, in digits or written."""
+    words = title.split()
+    numbers = (index for index, word in enumerate(words) if word[0].isdigit() or word in NUMBERS.values())
+    return words[: next(numbers, len(words))]
+
+
+SITES = [f"stage{stage}.block{block}.output" for stage in range(1, 5) for block in range(1, 4)]
+
+
+@pytest.mark.parametrize(("families", "sites", "words"), [
+    (["se"], SITES, "se at 12 of 16 sites"),
+    (["gct"], SITES[:2], "gct at stage1.block1.output and stage1.block2.output"),
+    (["se", "cbam"], SITES[:2], "se and cbam at 2 of 16 sites"),
+    (["se", "cbam", "gam"], SITES, "se, cbam and gam at 12 of 16 sites"),
+    (["se", "cbam", "gam", "eca"], SITES, "attention at 12 of 16 sites"),
+])  # fmt: skip
+def test_any_placement_is_a_short_title(families, sites, words):
+    placed = {site: Attention(families[index % len(families)]) for index, site in enumerate(sites)}
+    searched = [*SITES, "a", "b", "c", "d"]
+    title = short_place(Placement(placed), ("found #1",), None, searched)
+    assert title == words
+    assert len(before_a_number(f"Put {title}")) <= 6
+    assert "of" not in short_place(Placement(placed), ("found #1",), None, ()).split(), "their number is not known"
+
+
 @pytest.mark.parametrize("effects", [None, {}], ids=["attention helps", "nothing matters"])
 def test_the_first_number_comes_after_few_words(effects):
     judged = verdict_of(make_run(effects=effects))
-    title = judged.title.split()
-    assert len(title) <= 8
+    assert len(before_a_number(judged.title)) <= 6
     assert judged.numbers[0] in "+-", "the line below the title begins with its number"
 
 

@@ -186,7 +186,9 @@ def placement_words(placement: Placement, table: SiteTable | None, n_sites: int 
 
 
 def short_place(placement: Placement, names: Iterable[str], table: SiteTable | None, searched: Sequence[str]) -> str:
-    """Return a placement in a few words, for a title: the attention, and where it sits as a whole.
+    """Return a placement in a few words, for a title: the attention, and where it sits as a whole, or at how many sites.
+
+    At most five words stand before its first number, however many attentions and sites it has.
 
     Args:
         names: Those of its arm: `X everywhere` is the shortest way to say it.
@@ -196,15 +198,18 @@ def short_place(placement: Placement, names: Iterable[str], table: SiteTable | N
     if everywhere is not None:
         return everywhere
     sites = in_flow_order(placement, table)
-    families = listed(dict.fromkeys(placement[site].name for site in sites))
+    families = list(dict.fromkeys(placement[site].name for site in sites))
+    share = f"{len(sites)} of {len(searched)} sites" if searched else count(len(sites), "site")
+    if len(families) > 1:
+        return f"{listed(families) if len(families) <= 3 else 'attention'} at {share}"
     stages = {site.name: site.stage for site in table.sites} if table else {}
     order = list(dict.fromkeys(stages[site] for site in in_flow_order(searched, table) if site in stages))
     for n_last in range(1, len(order)):
         if {site for site in searched if stages.get(site) in order[-n_last:]} == set(sites):
-            return f"{families} in the last {'stage' if n_last == 1 else f'{NUMBERS.get(n_last, n_last)} stages'}"
+            return f"{families[0]} in the last {'stage' if n_last == 1 else f'{NUMBERS.get(n_last, n_last)} stages'}"
     if len(sites) <= 2:
         return placement_words(placement, table)
-    return f"{families} at {len(sites)} of {len(searched)} sites"
+    return f"{families[0]} at {share}"
 
 
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
