@@ -15,6 +15,7 @@ from PIL import Image
 from torch import nn
 
 from nas_attn.data.arrays import resized, with_channels
+from nas_attn.data.dataset import Images
 from nas_attn.errors import FileError
 from nas_attn.files import content_digest
 from nas_attn.model.build import build_model
@@ -285,8 +286,8 @@ def _pixels(n: int, size: int, channels: int) -> np.ndarray:
 def test_uint8_images_become_what_the_training_saw_bit_for_bit(preprocess, channels):
     pixels = _pixels(3, 11, channels)
     wanted = resized(with_channels(pixels, len(preprocess.mean)), preprocess.image_size)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
-    expected = normalised(torch.from_numpy(wanted).permute(0, 3, 1, 2), slice(0, 3), mean, std)
+    stated = preprocess.mean, preprocess.std
+    expected = normalised(Images(torch.from_numpy(wanted).permute(0, 3, 1, 2), torch.zeros(3), *stated), slice(0, 3))
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     assert torch.equal(preprocess(tensor), expected)
     images = [Image.fromarray(one.squeeze()) for one in pixels]

@@ -15,6 +15,7 @@ from nas_attn.data.arrays import PARTS, LabelledImages, mean_and_std, resized
 from nas_attn.data.catalog import DATA, data_source
 from nas_attn.data.entry import Progress
 from nas_attn.data.mapped import AnyPixels, MappedPixels, blocks, converted
+from nas_attn.data.placing import placed
 from nas_attn.data.sources import read_source
 from nas_attn.data.splits import constant_label_notes, split_dataset
 from nas_attn.errors import DataError
@@ -74,16 +75,21 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images on a device, with the normalisation of their data set's train part.
+    """Labelled images with the normalisation of their data set's train part: on a device, or copied to it in batches.
+
+    Args:
+        rows: Row of each image in `pixels`, which stay where they are, in memory or in a mapped file, so that only
+            batches are copied to the device of `targets`. None: `pixels` are the images, on the device.
 
     Shape: pixels (N, C, H, W) uint8, channels last in memory; targets (N,) int64, or (N, K) float32 of 0 and 1 where an
-        image may have several labels; mean and std one number per channel.
+        image may have several labels; mean and std one number per channel; rows (N,) int64, on the CPU.
     """
 
     pixels: Tensor
     targets: Tensor
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -93,9 +99,40 @@ class Images:
         """Whether an image has one label, or any number of them."""
         return labelling(self.targets.ndim)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the targets and of the batches."""
+        return self.targets.device
+
+    @property
+    def in_words(self) -> str:
+        """Where the images lie."""
+        if self.device.type == "cpu":
+            return "in memory" if self.rows is None else "memory-mapped"
+        return f"on the device ({self.device})" if self.rows is None else f"each batch is copied to {self.device}"
+
     def to(self, device: str | torch.device) -> Images:
-        """Return the same images on `device`."""
-        return replace(self, pixels=self.pixels.to(device), targets=self.targets.to(device))
+        """Return the same images on `device`; pixels that are copied in batches stay where they are."""
+        pixels = self.pixels.to(device) if self.rows is None else self.pixels
+        return replace(self, pixels=pixels, targets=self.targets.to(device))
+
+    def first(self, n: int) -> Images:
+        """Return the first `n` images."""
+        if self.rows is None:
+            return replace(self, pixels=self.pixels[:n], targets=self.targets[:n])
+        return replace(self, targets=self.targets[:n], rows=self.rows[:n])
+
+    def take(self, index: Tensor | slice) -> Tensor:
+        """Return the pixels of some images, on the device.
+
+        Args:
+            index: Numbers of images, on the device of the pixels; or a slice.
+
+        Shape: (B, C, H, W) uint8, channels last in memory.
+        """
+        pixels = self.pixels.permute(0, 2, 3, 1)
+        chosen = pixels[index] if self.rows is None else pixels[self.rows[index]].to(self.device)
+        return chosen.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -112,8 +149,16 @@ class Data:
         """Train and val together, for retraining, with the normalisation of train."""
         import torch
 
-        pixels = torch.cat([part.pixels.permute(0, 2, 3, 1) for part in (self.train, self.val)]).permute(0, 3, 1, 2)
-        return replace(self.train, pixels=pixels, targets=torch.cat([self.train.targets, self.val.targets]))
+        train, val = self.train, self.val
+        targets = torch.cat([train.targets, val.targets])
+        if train.rows is not None and val.rows is not None and train.pixels is val.pixels:
+            return replace(train, targets=targets, rows=torch.cat([train.rows, val.rows]))
+        pixels = torch.cat([part.pixels.permute(0, 2, 3, 1) for part in (train, val)]).permute(0, 3, 1, 2)
+        if train.rows is None or val.rows is None:
+            return replace(train, pixels=pixels, targets=targets)
+        return replace(
+            train, pixels=pixels, targets=targets, rows=torch.cat([train.rows, val.rows + len(train.pixels)])
+        )
 
 
 def describe(config: DataConfig, *, progress: Progress | None = None) -> DataFacts:
@@ -128,21 +173,21 @@ def describe(config: DataConfig, *, progress: Progress | None = None) -> DataFac
 
 
 def load_data(config: DataConfig, *, device: str | torch.device = "cpu", progress: Progress | None = None) -> Data:
-    """Return the data as uint8 tensors on `device`.
+    """Return the data as uint8 tensors on `device`, or beside it if they are too large; see `placed`.
 
     Raises: DataError, as `describe` does.
     """
     import torch
 
     parts, facts = _prepare(config, progress)
+    pixels = placed(parts, torch.device(device))
 
-    def on_device(part: LabelledImages) -> Images:
-        pixels = torch.from_numpy(np.ascontiguousarray(part.pixels)).to(device).permute(0, 3, 1, 2)
-        targets = torch.from_numpy(part.labels)
+    def images(name: str) -> Images:
+        targets = torch.from_numpy(parts[name].labels)
         targets = targets.float() if facts.task == "multi-label" else targets
-        return Images(pixels, targets.to(device), facts.mean, facts.std)
+        return Images(pixels[name][0], targets.to(device), facts.mean, facts.std, pixels[name][1])
 
-    train, val, test = (on_device(parts[part]) for part in PARTS)
+    train, val, test = map(images, PARTS)
     return Data(train, val, test, facts)
 
 

@@ -37,8 +37,8 @@ from nas_attn.files import cache_path, code_digest, write_whole
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_SKIPPED = 0.01
-"""Largest share of the files that may be no images."""
+MAX_SKIPPED, MIN_TOLERATED = 0.01, 3
+"""Largest share of the files that may be no images, and the number of them that is tolerated in any case."""
 
 _CHUNK = 32
 
@@ -109,7 +109,7 @@ def decode_cached(
         if cache is None or not _write_cache(cache, key, decoded):
             refuse_unwritten(decoded.pixels, cache)
             notes += ("The decoded images could not be cached, so each start decodes them again.",)
-        elif isinstance(decoded.pixels, MappedPixels):
+        elif isinstance(decoded.pixels, MappedPixels):  # of a nameless file, which is then given back to the disk
             decoded = _read_cache(cache, key, len(files)) or decoded
     _check_skipped(root, files, decoded.skipped, strict)
     if decoded.skipped:
@@ -218,7 +218,7 @@ def _from_wide(image: Image) -> Image:
 
 
 def _check_skipped(root: Path, files: Sequence[ImageFile], skipped: dict[int, str], strict: bool) -> None:
-    """Refuse the first file that is no image if `strict`, otherwise more of them than `MAX_SKIPPED` of all."""
+    """Refuse the first file that is no image if `strict`, otherwise more of them than are tolerated."""
     if not skipped:
         return
     if strict:
@@ -227,9 +227,9 @@ def _check_skipped(root: Path, files: Sequence[ImageFile], skipped: dict[int, st
             f"Every file must be an image under --strict-data, but {files[first].path} is none "
             f"({skipped[first]}): remove or repair it."
         )
-    if len(skipped) > MAX_SKIPPED * len(files):
+    if len(skipped) > max(MIN_TOLERATED, MAX_SKIPPED * len(files)):
         raise DataError(
-            f"At most {100 * MAX_SKIPPED:g} % of the files may be no images, but at least {len(skipped)} of "
+            f"At most {100 * MAX_SKIPPED:g} % of the files, or {MIN_TOLERATED}, may be no images, but at least {len(skipped)} of "
             f"{len(files)} are none: {_named(root, files, skipped)}. Remove or repair them."
         )
 

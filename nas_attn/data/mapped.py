@@ -161,6 +161,7 @@ def write_pixels(file: IO[bytes], facts: Mapping[str, NDArray[Any]], pixels: Any
 
 def read_facts(file: IO[bytes]) -> dict[str, NDArray[Any]]:
     """Return the small arrays of a file that `write_pixels` wrote. Raises: what numpy and zipfile raise if damaged."""
+    file.seek(0)
     with np.load(file, allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files if f"{name}.npy" != _PIXELS}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from nas_attn.comparison.answer import names_in
@@ -62,7 +63,7 @@ def choose_samples(record: RunRecord, n_images: int, *, root: str = "data") -> S
     numbers, names = list(chosen), data.facts.class_names
     labels = [_labels_of(target) for target in data.test.targets[numbers]]
     return Samples(
-        pixels=data.test.pixels[numbers],
+        pixels=data.test.take(torch.tensor(numbers)),
         names=tuple(f"test {number}{word}" for number, word in chosen.items()),
         truths=tuple(", ".join(names[label] for label in each) or "no label" for each in labels),
         classes=tuple(each[0] if each else None for each in labels),

@@ -1,4 +1,4 @@
-"""Batches of training images, augmented and normalised on the device of the images."""
+"""Batches of training images, augmented and normalised on the device of the training."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ def epoch_batches(
 
     Shape: (B, C, H, W) float32, channels last in memory; (B,).
     """
-    device = images.pixels.device
-    order = torch.randperm(len(images), generator=generator).to(device)
+    order = torch.randperm(len(images), generator=generator).to(images.pixels.device)
     mean, std = normalisation(images)
     parts = order.tensor_split(n_batches(len(images), batch_size))
     if augment == "none":
         for index in parts:
-            yield normalised(images.pixels, index, mean, std), images.targets[index]
+            yield _scaled(images.take(index), mean, std), images.targets[index.to(images.device)]
         return
     tops, lefts, mirrored = _draw(images, augment, generator)
     start = 0
     for index in parts:
         drawn = slice(start, start + len(index))
         start += len(index)
-        pixels = crop(_rows(images.pixels, index), tops[drawn], lefts[drawn], mirrored[drawn])
-        yield _scaled(pixels, mean, std), images.targets[index]
+        pixels = crop(images.take(index), tops[drawn], lefts[drawn], mirrored[drawn])
+        yield _scaled(pixels, mean, std), images.targets[index.to(images.device)]
 
 
 def n_batches(n_images: int, batch_size: int) -> int:
@@ -43,17 +42,17 @@ def n_batches(n_images: int, batch_size: int) -> int:
 
 
 def normalisation(images: Images) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation per channel on the images' device. Shape: both (C, 1, 1)."""
+    """Return mean and standard deviation per channel on the batches' device. Shape: both (C, 1, 1)."""
     channels = images.pixels.shape[1]
-    device = images.pixels.device
+    device = images.device
     mean = torch.tensor(images.mean, dtype=torch.float32, device=device).expand(channels)
     std = torch.tensor(images.std, dtype=torch.float32, device=device).expand(channels)
     return mean[:, None, None], std[:, None, None]
 
 
-def normalised(pixels: Tensor, index: Tensor | slice, mean: Tensor, std: Tensor) -> Tensor:
+def normalised(images: Images, index: Tensor | slice) -> Tensor:
     """Return the selected images as floats with mean 0 and standard deviation 1. Shape: (B, C, H, W)."""
-    return _scaled(_rows(pixels, index), mean, std)
+    return _scaled(images.take(index), *normalisation(images))
 
 
 def crop(pixels: Tensor, tops: Tensor, lefts: Tensor, mirrored: Tensor) -> Tensor:
@@ -86,17 +85,12 @@ def border(size: int) -> int:
 
 def _draw(images: Images, augment: str, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Draw the offsets of a whole epoch, and the mask of mirrored images."""
-    n, device = len(images), images.pixels.device
+    n, device = len(images), images.device
     height, width = images.pixels.shape[2:]
     tops = torch.randint(2 * border(height) + 1, (n,), generator=generator)
     lefts = torch.randint(2 * border(width) + 1, (n,), generator=generator)
     mirrored = torch.rand(n, generator=generator) < (0.5 if augment == "crop-flip" else 0.0)
     return tops.to(device), lefts.to(device), mirrored.to(device)
-
-
-def _rows(pixels: Tensor, index: Tensor | slice) -> Tensor:
-    """Return the selected images, which stay channels last in memory."""
-    return pixels.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2)
 
 
 def _scaled(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed
 from nas_attn.model.tasks import LABEL_KINDS, OneLabel
 from nas_attn.training.auxiliary import auxiliary_loss
-from nas_attn.training.batches import epoch_batches, n_batches, normalisation, normalised
+from nas_attn.training.batches import epoch_batches, n_batches, normalised
 from nas_attn.training.onednn import subsampled_inputs
 
 Report = Callable[[int, float], None]
@@ -84,16 +84,14 @@ def predict(model: nn.Module, images: Images, *, batch_size: int | None = None) 
 
     Shape: (N, K) float32, on the images' device.
     """
-    device = images.pixels.device
     height, width = images.pixels.shape[2:]
     batch_size = batch_size or max(8, min(512, _EVALUATED_PIXELS // (height * width)))
-    mean, std = normalisation(images)
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), precision(device):
+        with torch.inference_mode(), precision(images.device):
             logits = [
-                model(normalised(images.pixels, slice(start, start + batch_size), mean, std))
+                model(normalised(images, slice(start, start + batch_size)))
                 for start in range(0, len(images), batch_size)
             ]
             return torch.cat(logits).float()

@@ -1,0 +1,52 @@
+"""Where the pixels of a run lie: on the device whole, or in memory or a mapped file from which batches are copied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas_attn.data.arrays import LabelledImages
+from nas_attn.data.mapped import AnyPixels, MappedPixels, fits_in_memory
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+DEVICE_SHARE = 0.25
+"""Largest share of a GPU's free memory that the images may take; larger sets are copied batch by batch."""
+
+
+def placed(parts: Mapping[str, LabelledImages], device: torch.device) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Return the pixels of each part, and the rows of its images in them: None if they lie on the device whole.
+
+    Parts of one mapped file share one tensor. On a CPU, images in memory are on the device already.
+
+    Shape: pixels (M, C, H, W) uint8, channels last in memory; rows (N,) int64, on the CPU.
+    """
+    import torch
+
+    whole = fits_on_device(sum(part.pixels.nbytes for part in parts.values()), device)
+    bases: dict[int, Tensor] = {}
+
+    def place(pixels: AnyPixels) -> tuple[Tensor, Tensor | None]:
+        if isinstance(pixels, MappedPixels) and not (whole and device.type != "cpu"):
+            assert pixels.channels in (None, pixels.base.shape[-1]), "a cache file has the run's channels"
+            base = bases.setdefault(id(pixels.base), torch.from_numpy(pixels.base).permute(0, 3, 1, 2))
+            return base, torch.from_numpy(pixels.rows)
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+        return (tensor.to(device), None) if whole else (tensor, torch.arange(len(tensor)))
+
+    return {name: place(part.pixels) for name, part in parts.items()}
+
+
+def fits_on_device(n_bytes: int, device: torch.device) -> bool:
+    """Return whether images of so many bytes are to lie on the device whole; always true on a CPU."""
+    import torch
+
+    if device.type == "cpu":
+        return True
+    if device.type == "cuda":
+        return n_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+    return fits_in_memory(n_bytes)  # a device that shares the machine's memory

@@ -1,0 +1,179 @@
+"""Images that are larger than memory: written in blocks, mapped from their file, copied to the device in batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from nas_attn.config import DataConfig, Recipe
+from nas_attn.data import mapped
+from nas_attn.data.dataset import Data, Images, load_data
+from nas_attn.data.decode import cache_file
+from nas_attn.data.mapped import MappedPixels, blocks, free_memory, read_facts, read_pixels, room_for, write_pixels
+from nas_attn.errors import DataError
+from nas_attn.training.loop import predict, train
+
+
+@pytest.fixture(autouse=True)
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Sixty coloured images of two classes, in parts, and one file that is damaged."""
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        part = "train" if number < 40 else "test"
+        path = tmp_path / "images" / part / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine in whose memory no image fits."""
+    monkeypatch.setattr(mapped, "_ALWAYS_FITS", 0)
+    monkeypatch.setattr(mapped, "free_memory", lambda: 0)
+
+
+def load(root: Path, **options) -> Data:
+    return load_data(DataConfig(name=f"folder:{root}", image_size=8, **options))
+
+
+def network(channels: int) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+
+
+def trained(data: Data, augment: str) -> tuple[torch.Tensor, ...]:
+    """Train on train and val together, as a retraining does; return the weights and the test logits."""
+    model = network(data.facts.in_channels)
+    recipe = Recipe(batch_size=7, augment=augment)
+    train(
+        model, data.train_val, data.val, recipe, seed=3, epochs=2, device="cpu", report=lambda *_: None, num_classes=2
+    )
+    return (*model.state_dict().values(), predict(model, data.test, batch_size=9))
+
+
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+@pytest.mark.parametrize("channels", [None, 1])
+def test_a_mapped_set_trains_to_the_same_numbers_bit_for_bit(
+    root: Path, monkeypatch: pytest.MonkeyPatch, augment: str, channels: int | None
+) -> None:
+    whole = load(root, channels=channels)
+    assert (whole.train.rows, whole.train.in_words) == (None, "in memory")
+    monkeypatch.setattr(mapped, "fits_in_memory", lambda n_bytes: False)
+    from_file = load(root, channels=channels)
+    assert from_file.train.in_words == "memory-mapped"
+    assert from_file.train.pixels is from_file.test.pixels
+    assert from_file.train.pixels.shape == (60, channels or 3, 8, 8)
+    assert dataclasses.replace(from_file.facts, notes=()) == dataclasses.replace(whole.facts, notes=())
+    for ours, theirs in zip(trained(from_file, augment), trained(whole, augment), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_without_memory_the_images_are_decoded_into_a_file_and_never_held(
+    root: Path, no_memory: None, cache_home: Path
+) -> None:
+    (root / "train" / "a" / "00.png").write_bytes(b"damaged")
+    data = load(root)
+    assert data.facts.n_train + data.facts.n_val + data.facts.n_test == 59
+    assert [path.name for path in cache_home.rglob("*") if path.is_file()] == [cache_file(root, 8).name]
+    again = load(root)
+    assert again.facts == data.facts
+    path = root / "test" / "b" / "41.png"
+    assert np.array_equal(data.test.take(slice(10, 11))[0].permute(1, 2, 0), np.asarray(Image.open(path)))
+
+
+def test_what_is_written_to_the_images_never_reaches_the_file(root: Path, no_memory: None) -> None:
+    first = load(root)
+    before = first.train.take(slice(0, 3)).clone()
+    first.train.pixels.zero_()
+    assert torch.equal(load(root).train.take(slice(0, 3)), before)
+
+
+def test_a_damaged_file_is_decoded_again(root: Path, no_memory: None) -> None:
+    facts = load(root).facts
+    cache = cache_file(root, 8)
+    assert cache is not None
+    whole = bytearray(cache.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    cache.write_bytes(whole)
+    assert load(root).facts == facts
+    assert cache.read_bytes() != whole
+
+
+def test_a_full_disk_is_refused_in_one_sentence(tmp_path: Path, no_memory: None, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mapped.os, "posix_fallocate", full)
+    message = r"must fit in memory or in .*cache, but they need 12\.3 GB \(No space left on device\): free space there"
+    with pytest.raises(DataError, match=message):
+        room_for((10**6, 64, 64, 3), tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_the_limit_is_a_quarter_of_the_free_memory_for_one_copy_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "free_memory", lambda: 64 * 10**9)
+    monkeypatch.setattr(mapped, "n_cores", lambda: 8)
+    assert mapped.fits_in_memory(2 * 10**9)
+    assert not mapped.fits_in_memory(2 * 10**9 + 1)
+    monkeypatch.setattr(mapped, "free_memory", lambda: 0)
+    assert mapped.fits_in_memory(2**26)
+
+
+def test_a_container_s_limit_bounds_the_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "max").write_text("12345\n")
+    (tmp_path / "none").write_text("max\n")
+    monkeypatch.setattr(mapped, "_LIMITS", (tmp_path / "none", tmp_path / "nowhere"))
+    assert free_memory() > 10**6
+    monkeypatch.setattr(mapped, "_LIMITS", (tmp_path / "none", tmp_path / "max"))
+    assert free_memory() == 12345
+
+
+def test_rows_of_a_mapped_array_are_those_of_numpy() -> None:
+    base = np.random.default_rng(1).integers(0, 256, (600, 2, 2, 1), dtype=np.uint8)
+    rows = np.random.default_rng(2).permutation(600)[:500]
+    pixels = MappedPixels(base, rows).take(np.arange(0, 500, 3))
+    expected = base[rows[::3]]
+    assert (pixels.shape, len(pixels), pixels.nbytes) == (expected.shape, 167, expected.nbytes)
+    assert np.array_equal(np.asarray(pixels), expected)
+    assert np.array_equal(np.concatenate(list(blocks(pixels))), expected)
+    assert np.array_equal(pixels[3:7], expected[3:7])
+
+
+@pytest.mark.parametrize("n", [0, 1, 256, 700])
+def test_the_file_is_an_npz_that_numpy_reads(tmp_path: Path, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(n).integers(0, 256, (n, 3, 3, 1), dtype=np.uint8)
+    with (tmp_path / "a.npz").open("w+b") as file:
+        write_pixels(file, {"kept": np.arange(n), "key": np.array("café")}, pixels)
+        assert str(read_facts(file)["key"]) == "café"
+        assert np.array_equal(read_pixels(file), pixels)
+        monkeypatch.setattr(mapped, "fits_in_memory", lambda n_bytes: n == 0)
+        assert np.array_equal(np.asarray(read_pixels(file)), pixels)
+    with np.load(tmp_path / "a.npz") as stored:
+        assert sorted(stored.files) == ["kept", "key", "pixels"]
+        assert np.array_equal(stored["pixels"], pixels)
+
+
+def test_images_beside_the_device_are_copied_in_batches_and_joined_for_retraining() -> None:
+    pixels = torch.arange(48, dtype=torch.uint8).view(12, 1, 2, 2).contiguous(memory_format=torch.channels_last)
+    train_part = Images(pixels[:8], torch.arange(8), rows=torch.arange(8))
+    val = Images(pixels[8:], torch.arange(4), rows=torch.arange(4))
+    both = Data(train_part, val, val, facts=None).train_val
+    assert both.rows.tolist() == list(range(12))
+    assert torch.equal(both.take(slice(0, 12)), pixels)
+    assert torch.equal(both.first(9).take(torch.tensor([8, 0])), pixels[[8, 0]])
+    assert both.to("cpu").pixels is both.pixels
