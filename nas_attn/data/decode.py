@@ -229,8 +229,8 @@ def _check_skipped(root: Path, files: Sequence[ImageFile], skipped: dict[int, st
         )
     if len(skipped) > max(MIN_TOLERATED, MAX_SKIPPED * len(files)):
         raise DataError(
-            f"At most {100 * MAX_SKIPPED:g} % of the files, or {MIN_TOLERATED}, may be no images, but at least {len(skipped)} of "
-            f"{len(files)} are none: {_named(root, files, skipped)}. Remove or repair them."
+            f"At most {100 * MAX_SKIPPED:g} % of the files, or {MIN_TOLERATED}, may be no images, but at least "
+            f"{len(skipped)} of {len(files)} are none: {_named(root, files, skipped)}. Remove or repair them."
         )
 
 
