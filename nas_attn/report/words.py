@@ -186,7 +186,7 @@ def placement_words(placement: Placement, table: SiteTable | None, n_sites: int 
 
 
 def short_place(placement: Placement, names: Iterable[str], table: SiteTable | None, searched: Sequence[str]) -> str:
-    """Return a placement in a few words, for a title: the attention, and where it sits as a whole, or at how many sites.
+    """Return a placement in a few words, for a title: the attention, and where it sits as a whole or at how many sites.
 
     At most five words stand before its first number, however many attentions and sites it has.
 

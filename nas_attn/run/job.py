@@ -102,7 +102,7 @@ def carry_out(settings: Mapping[str, Any], request_of: Callable[[Progress], Requ
         if settings.get("dry_run"):
             from nas_attn.run.dry_run import print_preview
 
-            print_preview(request)
+            print_preview(as_begun(request, RunFolder(request.settings.out)))
             return 0
         with beside(request.settings.out):
             record = run(request, display)
