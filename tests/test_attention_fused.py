@@ -9,7 +9,7 @@ import pytest
 import torch
 from attention_cases import kept_bytes
 from torch import Tensor, nn
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional
 
 from nas_attn.attention import fused
@@ -77,11 +77,25 @@ def test_a_step_gives_the_same_without_gradients_and_on_a_transposed_map() -> No
         torch.testing.assert_close(step(turned, *others), expected)
 
 
-def test_a_step_refuses_to_be_differentiated_twice() -> None:
+@pytest.mark.parametrize("name", STEPS)
+def test_second_derivatives_of_a_step_are_those_of_what_it_computes(name: str) -> None:
+    torch.manual_seed(0)
+    step, shapes = STEPS[name]
+    for memory_format in LAYOUTS:
+        x = make_map(memory_format).requires_grad_()
+        others = [torch.randn(shape, dtype=torch.double).requires_grad_() for shape in shapes]
+        assert gradgradcheck(step, (x, *others)), memory_format
+
+
+def test_a_gate_made_from_the_map_is_not_counted_twice_in_a_second_derivative() -> None:
+    torch.manual_seed(0)
     x = make_map(torch.contiguous_format).requires_grad_()
-    (grad,) = torch.autograd.grad(fused.scale(x, x.detach()[:, :, :1, :1]).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
+    layers = [torch.randn(shape, dtype=torch.double) for shape in BOTTLENECK]
+
+    def step(x: Tensor) -> Tensor:
+        return fused.scale_by_bottleneck(fused.scale(x, x.mean((2, 3), keepdim=True)), layers, sigmoid=True)
+
+    assert gradgradcheck(step, (x,))
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from nas_attn.attention.channel import Bottleneck
+from nas_attn.attention.channel import Bottleneck, hard_sigmoid
 from nas_attn.attention.fused import CHANNELS, PIXELS, pool, scale, scale_again, stack_planes
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
 
-GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "hard_sigmoid": functional.hardsigmoid}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "hard_sigmoid": hard_sigmoid}
 ORDERS = {
     "channel_first": ("channel", "spatial"),
     "spatial_first": ("spatial", "channel"),

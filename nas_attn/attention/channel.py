@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from nas_attn.attention.forms.pooled import eca_kernel
 from nas_attn.attention.norm import BatchNorm
@@ -20,6 +21,17 @@ def means(x: Tensor) -> Tensor:
     """
     total = x.sum((2, 3), dtype=torch.promote_types(x.dtype, torch.float32))  # half precision would overflow
     return (total / (x.shape[2] * x.shape[3])).to(x.dtype)
+
+
+def hard_sigmoid(x: Tensor) -> Tensor:
+    """Return relu6(x + 3) / 6, as torch's function of that name, which has no second derivative."""
+    return functional.relu6(x + 3) / 6
+
+
+def n_degrees(x: Tensor) -> int:
+    """Return the number of pixels minus 1, at least 1, by arithmetic alone, which a trace can follow."""
+    n = x.shape[2] * x.shape[3] - 1
+    return n + 1 // (n + 1)
 
 
 class Bottleneck(nn.Module):

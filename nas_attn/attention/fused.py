@@ -1,29 +1,46 @@
 """Operations shared by attentions, each with a backward pass that stores or copies less than autograd's.
 
-Every function takes maps (N, C, H, W), contiguous or channels last, and keeps their memory format. None can be
-differentiated twice. On a CPU (one thread, 16 maps of 64x28x28 or 256x14x14), forward and backward of the modules that
-use them take 1.2 to 2.2 times as long by plain autograd; `scale_by_bottleneck` saves memory only.
+Every function takes maps (N, C, H, W), contiguous or channels last, keeps their memory format, and can be
+differentiated twice. Where torch records the computation (torch.fx, torch.jit.trace, the older ONNX exporter) or
+transforms it (`torch.func`), each is the function of its name in `nas_attn.attention.plain`, whose every step torch can
+follow. On a CPU (one thread, 16 maps of 64x28x28 or 256x14x14), forward and backward of the modules that use them take
+1.2 to 2.2 times as long by plain autograd; `scale_by_bottleneck` saves memory only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from math import prod
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from nas_attn.attention import plain
+from nas_attn.attention.plain import differentiable, is_followed
 
 Dims = tuple[int, ...]
 
-CHANNELS: Dims = (1,)
-ROWS: Dims = (2,)
-COLUMNS: Dims = (3,)
-PIXELS: Dims = (2, 3)
+CHANNELS, ROWS, COLUMNS, PIXELS = plain.CHANNELS, plain.ROWS, plain.COLUMNS, plain.PIXELS
+
+_Rest = ParamSpec("_Rest")
+_Found = TypeVar("_Found")
 
 
+def _or_plain(step: Callable[Concatenate[Tensor, _Rest], _Found]) -> Callable[Concatenate[Tensor, _Rest], _Found]:
+    """Compute a step by the plain function of its name where torch follows the computation."""
+    by_torch: Callable[Concatenate[Tensor, _Rest], _Found] = getattr(plain, step.__name__)
+
+    @wraps(step)
+    def chosen(x: Tensor, *rest: _Rest.args, **options: _Rest.kwargs) -> _Found:
+        return by_torch(x, *rest, **options) if is_followed(x) else step(x, *rest, **options)
+
+    return chosen
+
+
+@_or_plain
 def pool(x: Tensor, *over: Dims) -> tuple[Tensor, ...]:
     """Return x, then the maximum and the mean over each tuple of dimensions: x, max_1, mean_1, max_2, mean_2, ...
 
@@ -45,6 +62,7 @@ def pool(x: Tensor, *over: Dims) -> tuple[Tensor, ...]:
     return tuple(pools)
 
 
+@_or_plain
 def scale(x: Tensor, *gates: Tensor) -> Tensor:
     """Return x times every gate.
 
@@ -56,16 +74,18 @@ def scale(x: Tensor, *gates: Tensor) -> Tensor:
     return scaled
 
 
+@_or_plain
 def scale_again(scaled: Tensor, gate: Tensor, x: Tensor, first: Tensor) -> Tensor:
     """Return `scaled`, which is x times the gate `first`, times another gate.
 
     Shape: as `scale`.
     Cost: stores x, which `scale(x, first)` stores as well, and both gates, but not `scaled`.
     """
-    twice: Tensor = _apply(_ScaleAgain, scaled, gate, in_order(x.detach()), first.detach())
+    twice: Tensor = _apply(_ScaleAgain, scaled, gate, in_order(x), first)
     return twice
 
 
+@_or_plain
 def scale_by_sum(x: Tensor, *gates: Tensor) -> Tensor:
     """Return x times the sum of the gates.
 
@@ -76,6 +96,7 @@ def scale_by_sum(x: Tensor, *gates: Tensor) -> Tensor:
     return scaled
 
 
+@_or_plain
 def scale_by_bottleneck(x: Tensor, layers: Sequence[Tensor], *, sigmoid: bool) -> Tensor:
     """Return x times the output of two linear layers, with a ReLU between, over the channels of each pixel.
 
@@ -90,6 +111,7 @@ def scale_by_bottleneck(x: Tensor, layers: Sequence[Tensor], *, sigmoid: bool) -
     return by_pixel.permute(0, 3, 1, 2)
 
 
+@_or_plain
 def norm_over_pixels(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return x, and sqrt(sum of x * x over the pixels + eps).
 
@@ -102,6 +124,7 @@ def norm_over_pixels(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return same, norm
 
 
+@_or_plain
 def stack_planes(maximum: Tensor, mean: Tensor) -> Tensor:
     """Return two planes as the channels of one map, in channels last.
 
@@ -112,16 +135,19 @@ def stack_planes(maximum: Tensor, mean: Tensor) -> Tensor:
     return torch.cat([maximum, mean], 1).contiguous(memory_format=torch.channels_last)
 
 
+@_or_plain
 def in_order(x: Tensor) -> Tensor:
     """Return x if it is contiguous or channels last, else a contiguous copy."""
     return x if is_channels_last(x) else x.contiguous()
 
 
+@_or_plain
 def is_channels_last(x: Tensor) -> bool:
     """Return whether a map is channels last and not also contiguous."""
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
+@_or_plain
 def sum_over(x: Tensor, dims: Dims) -> Tensor:
     """Return the sum over dimensions, which are kept with size 1.
 
@@ -199,7 +225,6 @@ class _Pool(torch.autograd.Function):
         ctx.memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *grads: Tensor) -> tuple[Tensor, None]:
         means = [
             mean / prod([grad.shape[dim] for dim in dims]) for mean, dims in zip(grads[1::2], ctx.over, strict=False)
@@ -226,7 +251,6 @@ class _Scale(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         x, *gates = ctx.saved_tensors
         both = x * grad
@@ -249,10 +273,9 @@ class _ScaleAgain(torch.autograd.Function):
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         gate, x, first = ctx.saved_tensors
-        both = (x * grad).mul_(first)
+        both = _product(x, [grad, first])
         grad_gate = _sum_to(both, gate)
         return _product(grad, [gate], out=both), grad_gate, None, None
 
@@ -269,11 +292,12 @@ class _ScaleBySum(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         x, *gates = ctx.saved_tensors
         both = x * grad
         grad_gates = [_sum_to(both, gate) for gate in gates]
+        if torch.is_grad_enabled():
+            return plain.scale_by_sum(grad, *gates), *grad_gates
         return _sum(gates, out=both).mul_(grad), *grad_gates
 
 
@@ -290,9 +314,11 @@ class _ScaleByBottleneck(torch.autograd.Function):
         ctx.save_for_backward(x, *layers)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *layers = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            grad_x, *grad_layers = differentiable(partial(_scaled, ctx.sigmoid), (x, *layers), (grad,))
+            return grad_x, None, *grad_layers
         hidden, gate = _bottleneck(x, ctx.sigmoid, layers)
         grad_gate = x * grad
         if ctx.sigmoid:
@@ -322,7 +348,6 @@ class _NormOverPixels(torch.autograd.Function):
         ctx.save_for_backward(inputs[0], output[1])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_norm: Tensor) -> tuple[Tensor, None]:
         x, norm = ctx.saved_tensors
         return torch.addcmul(grad, x, grad_norm / norm), None
@@ -339,8 +364,15 @@ def _bottleneck(x: Tensor, sigmoid: bool, layers: Sequence[Tensor]) -> tuple[Ten
     return hidden, gate.sigmoid_() if sigmoid else gate
 
 
+def _scaled(sigmoid: bool, x: Tensor, *layers: Tensor) -> Tensor:
+    """Return what `_ScaleByBottleneck` does, by steps that can be differentiated."""
+    return x * _bottleneck(x, sigmoid, layers)[1]
+
+
 def _product(x: Tensor, gates: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
-    """Return x times one or more gates, in one new map or in `out`."""
+    """Return x times one or more gates, in one new map or in `out`; in a pass to be differentiated, in new maps."""
+    if torch.is_grad_enabled():
+        return plain.scale(x, *gates)
     product = x * gates[0] if out is None else torch.mul(x, gates[0], out=out)
     for gate in gates[1:]:
         product.mul_(gate)

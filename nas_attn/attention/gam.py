@@ -11,6 +11,7 @@ from nas_attn.attention.channel import Bottleneck
 from nas_attn.attention.fused import in_order, is_channels_last, scale_by_bottleneck
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
+from nas_attn.attention.plain import is_followed
 
 Padding = Literal["zeros", "replicate"]
 
@@ -117,4 +118,6 @@ def in_quick_order(x: Tensor) -> Tensor:
 
     On CPUs that is channels last: forward and backward take about half the time, which saves more than two copies cost.
     """
+    if is_followed(x):
+        return x
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else in_order(x)

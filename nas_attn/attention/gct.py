@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from nas_attn.attention.fused import PIXELS, norm_over_pixels, scale, sum_over
 from nas_attn.attention.options import require_fit
+from nas_attn.attention.plain import is_recorded
 
 
 class GCT(nn.Module):
@@ -41,8 +42,14 @@ class GCT(nn.Module):
         if self.mode == "l2":
             x, norm = norm_over_pixels(x, self.eps)
             size = norm * self.alpha
-            share = functional.rms_norm(size.flatten(1), self.gamma.shape, self.gamma, self.eps)
+            share = self._relative(size.flatten(1))
         else:
             size = (sum_over(x.abs(), PIXELS) * self.alpha).flatten(1)
             share = size * (self.gamma / (size.abs().mean(1, keepdim=True) + self.eps))
         return scale(x, (1 + torch.tanh(share + self.beta))[:, :, None, None])
+
+    def _relative(self, size: Tensor) -> Tensor:
+        """Divide by the root of the channels' mean square, and multiply by gamma. Shape: (N, C) -> the same."""
+        if is_recorded(size):  # older ONNX has no such norm
+            return size * self.gamma * (size.square().mean(1, keepdim=True) + self.eps).rsqrt()
+        return functional.rms_norm(size, self.gamma.shape, self.gamma, self.eps)

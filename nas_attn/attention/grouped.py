@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_attn.attention.channel import means
+from nas_attn.attention.channel import means, n_degrees
 from nas_attn.attention.forms.grouped import ema_factor, sge_groups, shuffle_groups
+from nas_attn.attention.gam import shuffle_channels
 from nas_attn.attention.options import NO_CONTEXT, require_fit
+from nas_attn.attention.plain import is_followed, is_recorded
 
 
 class Affine(nn.Module):
@@ -44,31 +46,33 @@ class Shuffle(nn.Module):
         super().__init__()
         require_fit("shuffle", channels, groups=groups)
         self.groups = shuffle_groups(channels, NO_CONTEXT) if groups is None else groups
-        half = channels // (2 * self.groups)
-        self.channel = Affine(half, weight=0.0, bias=1.0)
-        self.norm = Affine(half, weight=1.0, bias=0.0)
-        self.spatial = Affine(half, weight=0.0, bias=1.0)
+        self.half = channels // 2
+        width = self.half // self.groups
+        self.channel = Affine(width, weight=0.0, bias=1.0)
+        self.norm = Affine(width, weight=1.0, bias=0.0)
+        self.spatial = Affine(width, weight=0.0, bias=1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        dealt = functional.channel_shuffle(x * self.gate(x), 2)
-        if x.is_contiguous(memory_format=torch.channels_last):  # the shuffle keeps this format on CPUs only
-            dealt = dealt.contiguous(memory_format=torch.channels_last)
-        return dealt
+        deal = shuffle_channels if is_recorded(x) else functional.channel_shuffle  # older ONNX has no such operator
+        dealt = deal(x * self.gate(x), 2)
+        if is_followed(x) or not x.is_contiguous(memory_format=torch.channels_last):
+            return dealt
+        return dealt.contiguous(memory_format=torch.channels_last)  # the shuffle keeps this format on CPUs only
 
     def gate(self, x: Tensor) -> Tensor:
         """Return the gate of every element, before the shuffle. Shape: (N, C, H, W) -> the same."""
-        n_images, channels, height, width = x.shape
+        n_images, _, height, width = x.shape
         pooled, normed = torch.unbind(x.reshape(n_images, self.groups, 2, -1, height, width), 2)
         channel_gate = torch.sigmoid(self.channel(pooled.mean((3, 4))))[..., None, None]
-        spatial_gate = self._spatial_gate(normed.reshape(n_images, channels // 2, height, width))
+        spatial_gate = self._spatial_gate(normed.reshape(n_images, self.half, height, width))
         gate = torch.stack([channel_gate.expand_as(pooled), spatial_gate.view(normed.shape)], 2)
         return gate.view(x.shape)
 
     def _spatial_gate(self, x: Tensor) -> Tensor:
         """Shape: (N, C / 2, H, W) -> the same. Each channel is a group of the norm, so both affines are one."""
         weight, bias = self.norm.weight * self.spatial.weight, self.spatial(self.norm.bias)
-        normed = torch.group_norm(x.contiguous(), x.shape[1], weight.repeat(self.groups), bias.repeat(self.groups))
+        normed = torch.group_norm(x.contiguous(), self.half, weight.repeat(self.groups), bias.repeat(self.groups))
         return torch.sigmoid(normed)
 
 
@@ -112,9 +116,8 @@ class SGE(nn.Module):
 def _standardised(x: Tensor) -> Tensor:
     """Subtract each map's mean and divide by its deviation. Shape: (N, C, H, W) -> the same."""
     distance = x - means(x)[:, :, None, None]
-    n_degrees = max(x.shape[2] * x.shape[3] - 1, 1)
     length = torch.linalg.vector_norm(distance, dim=(2, 3), keepdim=True)  # its gradient is finite at 0
-    standardised: Tensor = distance / (length / n_degrees**0.5 + 1e-5)
+    standardised: Tensor = distance / (length / n_degrees(x) ** 0.5 + 1e-5)
     return standardised
 
 
@@ -151,8 +154,8 @@ class EMA(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Return the gate of every pixel in each group. Shape: (N, C, H, W) -> (N, groups, H, W)."""
-        n_images, channels, height, width = x.shape
-        folded = x.reshape(n_images * self.groups, channels // self.groups, height, width)
+        n_images, _, height, width = x.shape
+        folded = x.reshape(n_images * self.groups, -1, height, width)
         gated, local = self._gate_axes(folded), self.local(folded)
         gated_share = torch.softmax(self.norm.bias, 0).expand(folded.shape[0], 1, -1)  # (N * groups, 1, C / groups)
         local_share = torch.softmax(means(local), 1)[:, None]

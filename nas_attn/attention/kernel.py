@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from nas_attn.attention.entry import Context
 from nas_attn.attention.forms.fusion import replaced_by
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import NO_CONTEXT, require_fit
+from nas_attn.attention.plain import is_followed
 from nas_attn.errors import SpaceError
 from nas_attn.macs import deform_flops
 
@@ -116,10 +118,10 @@ class SK(nn.Module):
         """Shape: (N, in_channels, H, W) -> (N, channels, H / stride, W / stride), both rounded up."""
         maps = [branch(x) for branch in self.branches]
         means = torch.stack([each.mean((2, 3)) for each in maps]).sum(0)
-        first, *others = self.selector(means)
-        selected: Tensor = maps[0] * first
-        for each, weight in zip(maps[1:], others, strict=True):
-            selected = torch.addcmul(selected, each, weight)
+        shares = self.selector(means)
+        selected: Tensor = maps[0] * shares[0]
+        for number in range(1, len(maps)):
+            selected = torch.addcmul(selected, maps[number], shares[number])
         return selected
 
 
@@ -211,7 +213,7 @@ class Deform(nn.Module):
         offsets: Tensor = self.offset(x)
         if not self.modulated:
             return offsets, None
-        n_masks = offsets.shape[1] // 3
+        n_masks = self.offset.out_channels // 3
         offsets, logits = torch.split(offsets, [2 * n_masks, n_masks], 1)
         return offsets, 2 * torch.sigmoid(widen(logits))
 
@@ -222,17 +224,51 @@ class Deform(nn.Module):
         placing = (conv.stride, conv.dilation, conv.dilation)
         lost = offsets.isnan()  # for these torchvision's operator on the CPU would read out of bounds
         offsets = widen(offsets.masked_fill(lost, 0.0))
-        moved: Tensor = deform_conv2d(widen(x), offsets, widen(weight), bias, *placing, mask)
+        convolve = sampled_conv2d if is_followed(x) else deform_conv2d
+        moved: Tensor = convolve(widen(x), offsets, widen(weight), bias, *placing, mask)
         moved = moved.masked_fill(lost.any(1, keepdim=True), math.nan)
         return moved.to(x.dtype, memory_format=layout(x))
 
 
+def sampled_conv2d(
+    x: Tensor,
+    offsets: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    dilation: int,
+    mask: Tensor | None,
+) -> Tensor:
+    """Return what torchvision's `deform_conv2d` does with a 3x3 kernel, by steps that torch can follow.
+
+    Shape: as there: (N, C, H, W), (N, 18 * groups, Ho, Wo), (O, C / conv groups, 3, 3), mask (N, 9 * groups, Ho, Wo) ->
+        (N, O, Ho, Wo).
+    """
+    n, channels, height, width = x.shape
+    moves = offsets.unflatten(1, (-1, 9, 2))  # (N, groups, 9, 2, Ho, Wo)
+    taps = numbered(9, x.device)[:, None, None]
+    starts = [numbered(offsets.shape[axis], x.device) * stride - padding for axis in (2, 3)]
+    rows = moves[:, :, :, 0] + (starts[0][:, None] + taps // 3 * dilation)
+    columns = moves[:, :, :, 1] + (starts[1] + taps % 3 * dilation)
+    grid = torch.stack([centred(columns, width), centred(rows, height)], -1)  # (N, groups, 9, Ho, Wo, 2)
+    n_groups, out_height, out_width = offsets.shape[1] // 18, offsets.shape[2], offsets.shape[3]
+    maps = x.reshape(n * n_groups, -1, height, width)
+    grid = grid.reshape(n * n_groups, 9 * out_height, out_width, 2)
+    read = functional.grid_sample(maps, grid, padding_mode="zeros", align_corners=True)
+    read = read.reshape(n, n_groups, -1, 9, out_height, out_width)
+    if mask is not None:
+        read = read * mask.unflatten(1, (-1, 1, 9))
+    n_parts, depth = channels // weight.shape[1], weight.shape[1] * 9
+    found = weight.reshape(n_parts, -1, depth) @ read.reshape(n, n_parts, depth, -1)
+    found = found.reshape(n, -1, out_height, out_width)
+    return found if bias is None else found + bias[:, None, None]
+
+
 def _kernel(conv: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return the weight and the bias of a convolution, or of the module that owns its parameters."""
-    weight = conv.weight
-    assert isinstance(weight, Tensor), f"a weight must be a tensor, but is {type(weight).__name__}"
-    bias = getattr(conv, "bias", None)
-    return weight, bias
+    weight: Any = conv.weight
+    return weight, getattr(conv, "bias", None)
 
 
 def _sizes(*tensors: Tensor | None) -> tuple[tuple[int, ...] | None, ...]:
@@ -246,6 +282,8 @@ def widen(x: Tensor) -> Tensor:
 
 def layout(x: Tensor) -> torch.memory_format:
     """Return the memory format of `x`, for the output of an operator that supports one format only."""
+    if is_followed(x):
+        return torch.preserve_format
     is_last = x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if is_last else torch.contiguous_format
 
@@ -260,17 +298,24 @@ def resample(x: Tensor, offsets: Tensor) -> Tensor:
     """
     n, channels, height, width = x.shape
     moves = widen(offsets).view(n, channels, 2, height, width)
-    rows = moves[:, :, 0] + torch.arange(height, device=x.device)[:, None]  # (N, C, H, W)
-    columns = moves[:, :, 1] + torch.arange(width, device=x.device)
+    rows = moves[:, :, 0] + numbered(height, x.device)[:, None]  # (N, C, H, W)
+    columns = moves[:, :, 1] + numbered(width, x.device)
     grid = torch.stack([centred(columns, width), centred(rows, height)], -1).flatten(0, 1)
     maps = widen(x).reshape(n * channels, 1, height, width)
     moved = functional.grid_sample(maps, grid, padding_mode="border", align_corners=True)
     return moved.view(x.shape).to(x.dtype, memory_format=layout(x))
 
 
+@torch.fx.wrap
+def numbered(size: int, device: torch.device) -> Tensor:
+    """Return 0, 1, ..., size - 1; a step of its own for torch.fx, which cannot look into it."""
+    return torch.arange(size, device=device)
+
+
 def centred(pixels: Tensor, size: int) -> Tensor:
     """Map pixel positions to the range from -1, the first pixel, to 1, the last."""
-    return pixels * (2 / max(size - 1, 1)) - 1
+    least = size - 1 + 1 // size  # size - 1, at least 1, by arithmetic that a trace can follow
+    return pixels * (2 / least) - 1
 
 
 if torch.ops.torchvision.deform_conv2d not in flop_registry:

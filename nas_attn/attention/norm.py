@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from nas_attn.attention.plain import is_recorded
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -17,8 +19,14 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise."""
-        if self.training and input.numel() == input.shape[1]:
-            return functional.batch_norm(
-                input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-            )
-        return super().forward(input)
+        if not is_recorded(input):
+            if not self.training or input.numel() != input.shape[1]:
+                return super().forward(input)
+            return self._normalise(input, training=False)
+        return self._normalise(input, training=self.training)
+
+    def _normalise(self, input: Tensor, *, training: bool) -> Tensor:
+        """Normalise by the batch or by the running statistics, without a look at the input's size."""
+        momentum = 0.1 if self.momentum is None else self.momentum
+        vectors = self.weight, self.bias, self.running_mean, self.running_var
+        return torch.batch_norm(input, *vectors, training, momentum, self.eps, torch.backends.cudnn.enabled)

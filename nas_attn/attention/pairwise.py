@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from nas_attn.attention.fused import in_order
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
+from nas_attn.attention.plain import differentiable, is_followed
 
 
 class GC(nn.Module):
@@ -48,7 +48,8 @@ class GC(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
         pixels = in_order(x).flatten(2)
-        same, context, _ = _Collect.apply(pixels, self.score.weight.flatten(1), self.score.bias)
+        collect = _collect if is_followed(x) else _Collect.apply
+        same, context, _ = collect(pixels, self.score.weight.flatten(1), self.score.bias)
         hidden = self.norm(self.reduce(context.flatten(1))[:, :, None, None]).relu()
         y: Tensor = same + self.expand(hidden.flatten(1))[:, :, None]
         return y.view(x.shape)
@@ -94,7 +95,7 @@ class NonLocal(nn.Module):
         query, key, value = self.theta(last), self._pooled(self.phi(last)), self._pooled(self.g(last))
         query, key, value = (part.flatten(1, 2).unsqueeze(1) for part in (query, key, value))  # (N, 1, pixels, h)
         mean = functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
-        added = self.out(mean.view(*last.shape[:3], -1)).permute(0, 3, 1, 2)
+        added = self.out(mean.squeeze(1).unflatten(1, (x.shape[2], x.shape[3]))).permute(0, 3, 1, 2)
         normed: Tensor = self.norm(added)
         return x + normed
 
@@ -103,6 +104,12 @@ class NonLocal(nn.Module):
         if not self.subsample:
             return last
         return functional.max_pool2d(last.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+
+
+def _collect(x: Tensor, score: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """See `_Collect`."""
+    weights = (score @ x + bias[:, None]).softmax(2).to(x.dtype)  # under autocast, a softmax is in float32
+    return x.view_as(x), (x @ weights.transpose(1, 2)).to(x.dtype), weights
 
 
 class _Collect(torch.autograd.Function):
@@ -116,20 +123,19 @@ class _Collect(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, score: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        weights = (score @ x + bias[:, None]).softmax(2).to(x.dtype)  # under autocast, a softmax is in float32
-        return x.view_as(x), (x @ weights.transpose(1, 2)).to(x.dtype), weights
+        return _collect(x, score, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, ...]) -> None:
         x, score, bias = inputs
         ctx.mark_non_differentiable(output[2])
-        ctx.save_for_backward(x, score, output[2])
-        ctx.bias_dtype = bias.dtype
+        ctx.save_for_backward(x, score, bias, output[2])
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_mean: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, score, weights = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor, grad_mean: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, score, bias, weights = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return differentiable(lambda *inputs: _collect(*inputs)[:2], (x, score, bias), (grad, grad_mean))
         grad_weights = grad_mean.transpose(1, 2) @ x
         grad_scores = weights * (grad_weights - (weights * grad_weights).sum(2, keepdim=True))  # (N, 1, P)
         columns = torch.cat([grad_mean, score.to(x.dtype).T.expand(len(x), -1, -1)], 2)  # (N, C, 2)
@@ -139,4 +145,4 @@ class _Collect(torch.autograd.Function):
         else:
             grad_x = torch.baddbmm(grad, columns, rows)
         grad_score = (grad_scores @ x.mT).sum(0).to(score.dtype)
-        return grad_x, grad_score, grad_scores.sum((0, 2)).to(ctx.bias_dtype)
+        return grad_x, grad_score, grad_scores.sum((0, 2)).to(bias.dtype)

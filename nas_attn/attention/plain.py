@@ -1,11 +1,12 @@
 """The operations of `nas_attn.attention.fused` as plain torch: the same results, without backward passes of their own.
 
-A network that is written as a Python file contains these, because they are short.
+A network that is written as a Python file contains these, because they are short. They are also what torch follows
+where it records or transforms a network, see `is_followed`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +18,33 @@ CHANNELS: Dims = (1,)
 ROWS: Dims = (2,)
 COLUMNS: Dims = (3,)
 PIXELS: Dims = (2, 3)
+
+
+def differentiable(
+    step: Callable[..., Tensor | tuple[Tensor, ...]], inputs: Sequence[Tensor], grads: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of a step by its inputs, computed by autograd, so that they can be differentiated in turn.
+
+    Args:
+        grads: Gradients of the step's outputs.
+    """
+    apart = [x.view_as(x) for x in inputs]  # otherwise the gradient of one input would include its way to another
+    wanted = [x for x in apart if x.requires_grad]
+    found = iter(torch.autograd.grad(step(*apart), wanted, grads, create_graph=True, allow_unused=True))
+    return tuple(next(found) if x.requires_grad else None for x in apart)
+
+
+def is_recorded(x: Tensor) -> bool:
+    """Return whether torch records the computation instead of running it: torch.fx, torch.jit.trace, older ONNX export.
+
+    Then a condition on values or sizes cannot be followed, or is fixed for ever.
+    """
+    return not isinstance(x, Tensor) or torch.jit.is_tracing()
+
+
+def is_followed(x: Tensor) -> bool:
+    """Return whether torch records the computation or transforms it (`torch.func`), so that it must see every step."""
+    return is_recorded(x) or torch._C._are_functorch_transforms_active()
 
 
 def pool(x: Tensor, *over: Dims) -> tuple[Tensor, ...]:
@@ -77,7 +105,9 @@ def in_order(x: Tensor) -> Tensor:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Return whether a map is channels last and not also contiguous."""
+    """Return whether a map is channels last and not also contiguous; where torch follows, that is not known."""
+    if is_followed(x):
+        return False
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 

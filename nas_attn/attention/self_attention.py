@@ -29,11 +29,12 @@ class General(nn.Module):
 
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
+        self.heads = heads
         self.weight = nn.Parameter(torch.eye(width).repeat(heads, 1, 1))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Shape: as `Dot`."""
-        weight = self.weight.repeat(query.shape[1] // len(self.weight), 1, 1)  # (G, d, d)
+        weight = self.weight.repeat(query.shape[1] // self.heads, 1, 1)  # (G, d, d)
         return functional.scaled_dot_product_attention(query @ weight, key, value, attn_mask=mask)
 
 
@@ -42,16 +43,21 @@ class Concat(nn.Module):
 
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
+        self.heads = heads
         self.weight = nn.Parameter(torch.empty(heads, width).uniform_(-(width**-0.5), width**-0.5))
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Shape: as `Dot`; stores d values of tanh per pair."""
-        weight = self.weight.repeat(query.shape[1] // len(self.weight), 1).unsqueeze(2)  # (G, d, 1)
+        weight = self.weight.repeat(query.shape[1] // self.heads, 1).unsqueeze(2)  # (G, d, 1)
         pairs = torch.tanh(query.unsqueeze(3) + key.unsqueeze(2))  # (B, G, Q, K, d)
-        scores = (pairs.flatten(2, 3) @ weight).view(pairs.shape[:4])
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
-        return scores.softmax(3) @ value
+        scores = (pairs.flatten(2, 3) @ weight).unflatten(2, (query.shape[2], key.shape[2])).squeeze(4)
+        return masked(scores, mask).softmax(3) @ value
+
+
+@torch.fx.wrap
+def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the scores, minus infinity where the mask is False; a step of its own for torch.fx."""
+    return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
 
 
 SCORES: dict[str, type[nn.Module]] = {"dot": Dot, "general": General, "concat": Concat}
@@ -107,11 +113,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        height, width = x.shape[2:]
-        blocks = Blocks(height, width, self.window, self.heads, x.device)
+        height, width = x.shape[2], x.shape[3]
+        blocks = blocks_of(height, width, self.window, self.heads, x.device)
         pixels = _pixels(x)
-        query = blocks.cut(self.query(pixels), blocks.queries)
-        key, value = (blocks.cut(layer(pixels), blocks.keys) for layer in (self.key, self.value))
+        query = blocks.cut(self.query(pixels), blocks.query_index)
+        key, value = (blocks.cut(layer(pixels), blocks.key_index) for layer in (self.key, self.value))
         collected = blocks.join(self.score(query, key, value, blocks.mask))
         y: Tensor = self.out(collected).transpose(1, 2).unflatten(2, (height, width))
         return x + y if self.residual else y
@@ -170,8 +176,8 @@ class Blocks:
     def __init__(self, height: int, width: int, window: int | None, heads: int, device: torch.device) -> None:
         self.heads = heads
         self.size = height, width
-        self.queries: Tensor | None = None
-        self.keys: Tensor | None = None
+        self.query_index: Tensor | None = None
+        self.key_index: Tensor | None = None
         self.mask: Tensor | None = None
         if window is None or window // 2 >= max(height, width) - 1:
             return
@@ -180,8 +186,8 @@ class Blocks:
         self.mask = near.flatten(4).flatten(2, 3).flatten(0, 1).unsqueeze(1)  # (blocks, 1, Q, K)
         self.grid = rows.queries.shape + columns.queries.shape
         if len(self.mask) > 1:
-            self.queries = _crossed(rows.queries, columns.queries, width)
-            self.keys = _crossed(rows.keys, columns.keys, width)
+            self.query_index = _crossed(rows.queries, columns.queries, width)
+            self.key_index = _crossed(rows.keys, columns.keys, width)
 
     def cut(self, pixels: Tensor, index: Tensor | None) -> Tensor:
         """Shape: (N, H*W, C), (blocks, P) -> (blocks, N * heads, P, d), or (N, heads, H*W, d) for one block."""
@@ -192,12 +198,24 @@ class Blocks:
 
     def join(self, collected: Tensor) -> Tensor:
         """Shape: as `cut` returns -> (N, H*W, C)."""
-        if self.queries is None:
+        if self.query_index is None:
             return _join_heads(collected)
         (height, width), (n_rows, block_height, n_columns, block_width) = self.size, self.grid
         parts = collected.view(n_rows, n_columns, -1, self.heads, block_height, block_width, collected.shape[3])
         whole = parts.permute(2, 0, 4, 1, 5, 3, 6).flatten(5).flatten(3, 4).flatten(1, 2)
         return whole[:, :height, :width].flatten(1, 2)
+
+
+def blocks_of(height: int, width: int, window: int | None, heads: int, device: torch.device) -> Blocks:
+    """Return the blocks of a map; those of windows, which depend on its size, as a step of their own for torch.fx."""
+    if window is None:
+        return Blocks(height, width, None, heads, device)
+    return _windowed_blocks(height, width, window, heads, device)
+
+
+@torch.fx.wrap
+def _windowed_blocks(height: int, width: int, window: int, heads: int, device: torch.device) -> Blocks:
+    return Blocks(height, width, window, heads, device)
 
 
 class _Axis:
@@ -224,7 +242,7 @@ def _pixels(x: Tensor) -> Tensor:
 
 def _split_heads(pixels: Tensor, heads: int) -> Tensor:
     """Shape: (N, P, C) -> (N, heads, P, d)."""
-    return pixels.view(*pixels.shape[:2], heads, -1).transpose(1, 2)
+    return pixels.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 def _join_heads(collected: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from math import prod, sqrt
 import torch
 from torch import Tensor, nn
 
-from nas_attn.attention.channel import means
+from nas_attn.attention.channel import means, n_degrees
 from nas_attn.attention.forms.grouped import LSKA_KERNELS
 from nas_attn.attention.options import require_fit
 
@@ -39,7 +39,7 @@ class SimAM(nn.Module):
     def gate(self, x: Tensor) -> Tensor:
         """Return the gate of every element. Shape: (N, C, H, W) -> the same."""
         distance = (x - means(x)[:, :, None, None]).square()
-        variance = distance.sum((2, 3), keepdim=True) / max(x.shape[2] * x.shape[3] - 1, 1)
+        variance = distance.sum((2, 3), keepdim=True) / n_degrees(x)
         return torch.sigmoid(distance * (0.25 / (variance + self.lam)) + 0.5)
 
 

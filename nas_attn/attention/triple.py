@@ -19,7 +19,8 @@ SCALES = (1, 2, 4)
 class AuxiliaryLogits(nn.Module):
     """Stores the logits of the last forward pass, for an auxiliary loss, until they are taken.
 
-    They are stored only in train mode with gradients enabled; `eval()`, deepcopy and pickle drop them.
+    They are stored only in train mode with gradients enabled; `eval()`, deepcopy and pickle drop them. The graph of
+    torch.fx does not contain this step: it has the output alone.
 
     Args:
         weight: Weight of the auxiliary loss.
@@ -32,7 +33,7 @@ class AuxiliaryLogits(nn.Module):
 
     def forward(self, logits: Tensor) -> None:
         """Store `logits`, shape (N, K)."""
-        self.logits = logits if torch.is_grad_enabled() else None
+        self.logits = logits if torch.is_grad_enabled() and isinstance(logits, Tensor) else None
 
     def take(self) -> Tensor | None:
         """Return the stored logits and drop them."""
@@ -96,8 +97,10 @@ class ScaleWise(nn.Module):
     def gate(self, x: Tensor) -> Tensor:
         """Return the gate of every element. Shape: (N, C, H, W) -> the same."""
         shares = self.mixture.softmax(0)
-        mixed = sum(share * average_cells(x, size) for share, size in zip(shares, SCALES, strict=True))
-        assert isinstance(mixed, Tensor), "there is a scale"
+        averages = [average_cells(x, size) for size in SCALES]
+        mixed = averages[0] * shares[0]
+        for number in range(1, len(averages)):
+            mixed = mixed + averages[number] * shares[number]
         return torch.sigmoid(mixed)
 
 

@@ -17,12 +17,12 @@ from torchvision.ops import deform_conv2d
 from nas_attn.attention.kernel import Deform, resample, widen
 from nas_attn.attention.pairwise import GC, NonLocal
 from nas_attn.attention.self_attention import AttentionPool, Blocks, SelfAttention
-from nas_attn.attention.weighing.record import Weights
+from nas_attn.attention.weighing.record import Weights, received
 
 
 def gc(module: GC, x: Tensor) -> Weights:
     """GC: the weight of each pixel in the mean that is added to all pixels."""
-    return _received(module.score(x).flatten(2).softmax(2)[:, 0], x)
+    return received(module.score(x).flatten(2).softmax(2)[:, 0], x)
 
 
 def non_local(module: NonLocal, x: Tensor) -> Weights:
@@ -39,20 +39,20 @@ def non_local(module: NonLocal, x: Tensor) -> Weights:
 
     received = _slope(attend, torch.zeros_like(key)).mean((1, 3))  # (N, keys)
     cells = received.view(-1, 1, *keys.shape[2:])
-    return _received(functional.interpolate(cells, x.shape[2:]).flatten(1), x)
+    return received(functional.interpolate(cells, x.shape[2:]).flatten(1), x)
 
 
 def self_attention(module: SelfAttention, x: Tensor) -> Weights:
     """Self-attention: the attention that each pixel receives, the mean over the heads."""
     blocks = Blocks(x.shape[2], x.shape[3], module.window, module.heads, x.device)
     pixels = _by_pixel(x)
-    query = blocks.cut(module.query(pixels), blocks.queries)
-    key = blocks.cut(module.key(pixels), blocks.keys)
+    query = blocks.cut(module.query(pixels), blocks.query_index)
+    key = blocks.cut(module.key(pixels), blocks.key_index)
 
     def attend(value: Tensor) -> Tensor:
-        return blocks.join(module.score(query, key, blocks.cut(value, blocks.keys), blocks.mask))
+        return blocks.join(module.score(query, key, blocks.cut(value, blocks.key_index), blocks.mask))
 
-    return _received(_slope(attend, torch.zeros_like(pixels)).mean(2), x)
+    return received(_slope(attend, torch.zeros_like(pixels)).mean(2), x)
 
 
 def attention_pool(module: AttentionPool, x: Tensor) -> Weights:
@@ -65,7 +65,7 @@ def attention_pool(module: AttentionPool, x: Tensor) -> Weights:
         pooled: Tensor = module.score(query, key, value, None)
         return pooled
 
-    return _received(_slope(attend, torch.zeros_like(value)).mean((1, 3)), x)
+    return received(_slope(attend, torch.zeros_like(value)).mean((1, 3)), x)
 
 
 def deform(module: Deform, x: Tensor) -> Weights:
@@ -88,11 +88,6 @@ def deform(module: Deform, x: Tensor) -> Weights:
         return _slope(read, one).mean(1)
 
     return Weights("read", pixels=reads(offsets, mask) / reads(torch.zeros_like(offsets), None).clamp(min=1))
-
-
-def _received(weights: Tensor, x: Tensor) -> Weights:
-    """Return the weights of the pixels, (N, H * W), divided by their mean."""
-    return Weights("received", pixels=(weights / weights.mean(1, keepdim=True)).view(-1, *x.shape[2:]))
 
 
 def _by_pixel(x: Tensor) -> Tensor:
