@@ -10,15 +10,15 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
-from nas_attn.errors import SpaceError, unknown
+from nas_attn.errors import SpaceError, nearest, unknown
 
 Value = int | float | bool | str | None
 
-KINDS = ("output", "pre", "branch", "shortcut", "hidden", "conv", "merge", "head")
+KINDS = ("output", "pre", "branch", "shortcut", "hidden", "before_conv", "conv", "merge", "head")
 SWAPPED = ("conv", "merge", "head")
 """Kinds of site at which an attention replaces a module."""
 
-WIRINGS = ("gate", "residual", "concat", "addend")
+WIRINGS = ("gate", "residual", "concat", "addend", "concat_three")
 STARTS = ("own", "identity")
 
 
@@ -105,6 +105,11 @@ class SiteTable:
         built_in: Paths of the network's built-in squeeze-and-excitation modules.
         lacks: Kind of site -> reason why the network, or some of its blocks, has no such site.
         refusals: Name of a module, or of an edge of a block, in a user's own network -> reason why it is no site.
+        extra: Further sites, which a pattern with "*" matches only if it spells their word: `stem`, `features`,
+            `before_conv`.
+        order: Names of all sites in the order of the data flow; empty if there are no further ones.
+        aliases: `stem`, `stem.pool` or `features` -> the name that this place has as a site.
+        before_conv: Names of the sites whose tensor enters one convolution, and that alone.
     """
 
     backbone: str
@@ -117,9 +122,14 @@ class SiteTable:
     built_in: tuple[str, ...] = ()
     lacks: Mapping[str, str] = field(default_factory=dict, compare=False)
     refusals: Mapping[str, str] = field(default_factory=dict, compare=False)
+    extra: tuple[Site, ...] = ()
+    order: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict, compare=False)
+    before_conv: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "built_in", tuple(self.built_in))  # JSON has lists
+        for name in ("built_in", "order", "before_conv"):  # JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     @property
     def shape(self) -> Shape:
@@ -133,7 +143,14 @@ class SiteTable:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> SiteTable:
         """Read the output of `to_dict`. Raises: KeyError or TypeError for anything else."""
-        return cls(**{**record, "sites": tuple(Site.from_dict(site) for site in record["sites"])})
+        listed = {"sites": record["sites"], "extra": record.get("extra", ())}
+        return cls(**{**record, **{name: tuple(map(Site.from_dict, sites)) for name, sites in listed.items()}})
+
+    @cached_property
+    def every_site(self) -> tuple[Site, ...]:
+        """All sites in the order of the data flow, with those that only a spelled pattern matches."""
+        rank = {name: index for index, name in enumerate(self.order)}
+        return tuple(sorted((*self.sites, *self.extra), key=lambda site: rank.get(site.name, 0)))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -165,8 +182,9 @@ class SiteTable:
 
     def site(self, name: str) -> Site:
         """Return a site by name. Raises: SpaceError with the reason why it is no site, or with the nearest name."""
-        for site in self.sites:
-            if site.name == name:
+        own = self.aliases.get(name, name)
+        for site in (*self.sites, *self.extra):
+            if site.name == own:
                 return site
         block, _, kind = name.rpartition(".")
         refusal = self.refusals.get(name) or (self.refusals.get(block) if kind in KINDS else None)
@@ -180,14 +198,20 @@ class SiteTable:
         absent = self.no_site_of(kind)
         if absent:
             raise SpaceError(f"Unknown site '{name}' in backbone '{self.backbone}': {absent}")
-        known = [site.name for site in self.sites]
+        known = [*(site.name for site in self.sites), *self._like(kind)]
         in_block = any(other.startswith(f"{block}.") for other in known)
         why = f" ({self.lacks[kind]})" if in_block and kind in self.lacks else ""
         raise SpaceError(unknown("site", name, known, f"backbone '{self.backbone}'{why}", self.listing))
 
+    def _like(self, word: str) -> list[str]:
+        """Return the other names whose last word is nearly this one."""
+        names = [*(site.name for site in self.extra), *self.aliases]
+        near = nearest(word, sorted({name.rpartition(".")[2] for name in names}))
+        return [name for name in names if name.rpartition(".")[2] == near]
+
     def no_site_of(self, kind: str) -> str | None:
         """Return the end of a message on a kind of which there is no site; None if there is one, or no such kind."""
-        if kind not in KINDS or kind in self.kinds:
+        if kind not in KINDS or kind in self.kinds or any(site.kind == kind for site in self.extra):
             return None
         why = f" ({self.lacks[kind]})" if kind in self.lacks else ""
         return f"none of its sites is of kind '{kind}'{why}; its kinds are {', '.join(self.kinds)}."
@@ -222,7 +246,7 @@ class Attention:
     """One entry of the catalogue with its options, how it joins at its site, and how it starts.
 
     Args:
-        wiring: `gate`, `residual`, `concat` or `addend`, see `nas_attn.model.insert.Insert`.
+        wiring: One of `WIRINGS`, see `nas_attn.model.insert.Insert`.
         start: `own`: initialised as by its authors; `identity`: the network's initial output is that of the plain one.
     """
 

@@ -11,9 +11,10 @@ from torch import nn
 from nas_attn.backbones.build import build_backbone, load_function
 from nas_attn.backbones.catalog import backbone_entry
 from nas_attn.backbones.entry import Spec
+from nas_attn.backbones.further import find_further
 from nas_attn.backbones.modules import built_in_se, put_module
 from nas_attn.backbones.opening import OPENING_KINDS, has_opening, may_open, open_block, opening_path
-from nas_attn.backbones.passes import Passage, count_parameters, dry_pass, forward_macs
+from nas_attn.backbones.passes import Passage, count_parameters, forward_macs
 from nas_attn.placement import SWAPPED, Convolution, Shape, Site, SiteTable
 
 
@@ -28,6 +29,7 @@ class Place:
         stage: The site's stage; empty for a plug-in means that stages are numbered by map size.
         norm: Path of the batch norm that follows a `conv`, if any; in a plug-in it is detected.
         relu: Whether a ReLU follows; in a plug-in it is detected.
+        spelled: Whether a pattern with "*" matches the site only if it spells the word of its name; not for plug-ins.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Place:
     stage: str = ""
     norm: str | None = None
     relu: bool = True
+    spelled: bool = False
 
 
 def make_table(spec: Spec, shape: Shape) -> SiteTable:
@@ -49,17 +52,22 @@ def make_table(spec: Spec, shape: Shape) -> SiteTable:
     image = torch.zeros(1, shape.in_channels, shape.image_size, shape.image_size, device="meta")
     net = net.eval().to("meta")
     n_macs = forward_macs(net, image)
-    open_blocks(net, ((place.kind, place.module) for place in places))
-    passages = dry_pass(net, image, [tap_path(net, place.kind, place.module) for place in places])
-    sites = [measured(net, place, passages[tap_path(net, place.kind, place.module)]) for place in places]
+    plain, spelled = ([place for place in places if place.spelled is flag] for flag in (False, True))
+    open_blocks(net, ((place.kind, place.module) for place in plain))
+    taps = {place.name: tap_path(net, place.kind, place.module) for place in places}
+    found = find_further(net, image, plain, spelled, taps, built_in)
     return SiteTable(
         backbone=spec["name"],
         **vars(shape),
         n_parameters=n_parameters,
         n_macs=n_macs,
-        sites=tuple(sites),
+        sites=tuple(measured(net, place, found.passages[taps[place.name]]) for place in plain),
         built_in=built_in,
         lacks=entry.lacks,
+        extra=tuple(measured(net, place, found.passages[place.module]) for place in found.places),
+        order=found.order,
+        aliases=found.aliases,
+        before_conv=found.before_conv,
     )
 
 
@@ -77,7 +85,10 @@ def open_blocks(net: nn.Module, places: Iterable[tuple[str, str]]) -> None:
 
 
 def tap_path(net: nn.Module, kind: str, module: str) -> str:
-    """Return the path of the module whose output is the site's tensor; in an opened block, of an opening."""
+    """Return the path of the module whose output is the site's tensor; in an opened block, of an opening.
+
+    At the kind `before_conv` it is that of the convolution, whose input is the site's tensor.
+    """
     if _is_opening(net, kind, module) or has_opening(net.get_submodule(module), "output"):
         return opening_path(module, kind)
     return module
@@ -92,8 +103,8 @@ def _is_opening(net: nn.Module, kind: str, module: str) -> bool:
 
 
 def measured(net: nn.Module, place: Place, passage: Passage) -> Site:
-    """Return the site with its shape: that of the recorded output, or of the input if a module is replaced."""
-    seen = passage.source if place.kind in SWAPPED else passage.tensor
+    """Return the site with its shape: that of the output, or of the input if a module is replaced or follows."""
+    seen = passage.source if place.kind in (*SWAPPED, "before_conv") else passage.tensor
     assert seen is not None, f"no tensor passed site '{place.name}'"
     _, channels, height, width = seen.shape
     if place.kind != "conv":

@@ -21,9 +21,9 @@ from nas_attn.backbones.sites import open_blocks, tap_path
 from nas_attn.backbones.survey.survey import foreign_survey, survey
 from nas_attn.backbones.user_network import copy_network, make_network
 from nas_attn.errors import SpaceError
-from nas_attn.model.insert import Held, Insert, SkippedNorm, Tap
+from nas_attn.model.insert import Held, InputTap, Insert, SkippedNorm, Tap
 from nas_attn.placement import SWAPPED, Attention, Placement, Shape, Site, Survey
-from nas_attn.space.fit import is_neutral, resolve_at
+from nas_attn.space.fit import by_site_name, in_its_block, is_neutral, resolve_at
 
 log = logging.getLogger(__name__)
 
@@ -128,12 +128,13 @@ def build(
     seed = int(torch.randint(2**31, ())) if seed is None else seed
     net, spec, found = _backbone(backbone, shape, seed, class_names)
     table = found.table
+    placement = by_site_name(table, placement)
     sites = {name: table.site(name) for name in placement}
     _refuse_doubles(net, sites)
     resolved = {name: resolve_at(site, placement[name]) for name, site in sites.items()}
     resolved = {name: attention for name, attention in resolved.items() if not is_neutral(attention)}
     placement = Placement({name: placement[name] for name in resolved})
-    sites = {name: sites[name] for name in resolved}
+    sites = {name: in_its_block(table, sites[name], resolved) for name in resolved}
     if sites and table.stacking:
         _warn_once(table.stacking)
     inserts = {name: _insert(site, resolved[name], table.num_classes, seed, sites) for name, site in sites.items()}
@@ -190,9 +191,10 @@ def _written_later(sites: Mapping[str, Site], copied: Collection[str]) -> set[st
 
 def _refuse_doubles(net: nn.Module, sites: Mapping[str, Site]) -> None:
     """Refuse two names of one place, such as a Sequential and its last child in a user's own network."""
-    places: dict[tuple[str, bool], str] = {}
+    places: dict[tuple[str, bool, bool], str] = {}
     for name, site in sites.items():
-        first = places.setdefault((tap_path(net, site.kind, site.module), site.kind in SWAPPED), name)
+        how = (site.kind in SWAPPED, site.kind == "before_conv")
+        first = places.setdefault((tap_path(net, site.kind, site.module), *how), name)
         if first != name:
             raise SpaceError(f"Sites '{first}' and '{name}' are one place: leave one of them out.")
 
@@ -207,8 +209,12 @@ def _insert(site: Site, attention: Attention, num_classes: int, seed: int, names
 
 
 def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
-    """Connect the insert at its site: by a hook on a module's output, or in place of a module."""
+    """Connect the insert at its site: by a hook on a module's output or input, or in place of a module."""
     path = tap_path(net, site.kind, site.module)
+    if site.kind == "before_conv":
+        before = InputTap(insert)
+        before.handle = net.get_submodule(path).register_forward_pre_hook(before)
+        return
     if site.kind not in SWAPPED:
         tap = Tap(insert, copies)
         tap.handle = net.get_submodule(path).register_forward_hook(tap)

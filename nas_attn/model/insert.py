@@ -12,15 +12,19 @@ from torch.utils.hooks import RemovableHandle
 from nas_attn.backbones.modules import plain_attributes
 from nas_attn.placement import Attention
 
+JOINED = {"concat": 2, "concat_three": 3}
+"""Wirings that end in a 1x1 convolution -> the number of tensors that it joins."""
+
 
 class Joined(nn.Module):
     """An attention A with its wiring and its start.
 
-    Wirings: `gate` y = A(x); `residual` y = x + A(x); `concat` y = conv1x1([x, A(x)]). With the start `identity` the
-    site's tensor is x + g * (y - x) with a learned g that starts at 0; at a merge, x is the plain sum.
+    Wirings: `gate` y = A(x); `residual` y = x + A(x); `concat` y = conv1x1([x, A(x)]); `concat_three`, in place of a
+    residual addition, y = conv1x1([branch, shortcut, A(shortcut)]). With the start `identity` the site's tensor is
+    x + g * (y - x) with a learned g that starts at 0; at a merge, x is the plain sum.
 
-    The attention is a child with a name of its own; `concat` adds the convolution `join`, the start `identity` the
-    parameter `share`.
+    The attention is a child with a name of its own; `concat` and `concat_three` add the convolution `join`, the start
+    `identity` the parameter `share`.
 
     Shape: as the attention; with a wiring other than `gate`, (N, C, H, W) -> the same.
     """
@@ -31,8 +35,8 @@ class Joined(nn.Module):
         super().__init__()
         self.attention_name, self.wiring, self.start = name, wiring, start
         self.add_module(name, attention)
-        if wiring == "concat":
-            self.join = nn.Conv2d(2 * channels, channels, 1)
+        if wiring in JOINED:
+            self.join = nn.Conv2d(JOINED[wiring] * channels, channels, 1)
         if start == "identity":
             self.share = nn.Parameter(torch.zeros(()))
 
@@ -44,7 +48,10 @@ class Joined(nn.Module):
 
     def forward(self, x: Tensor, *others: Tensor) -> Tensor:
         """Return the site's new tensor; at a merge, `x` is the branch and the other one the shortcut."""
-        attended: Tensor = self.attention(x, *others)
+        if self.wiring == "concat_three":
+            attended: Tensor = self.join(torch.cat([x, *others, self.attention(*others)], dim=1))  # 3C -> C channels
+        else:
+            attended = self.attention(x, *others)
         if self.wiring == "concat":
             attended = self.join(torch.cat([x, attended], dim=1))  # (N, 2C, H, W) -> (N, C, H, W)
         elif self.wiring == "residual":  # addend resolves to this, at a shortcut
@@ -89,6 +96,19 @@ class Tap:
         """Return the new output."""
         inserted: Tensor = self.insert(output.clone() if self.copies else output)
         return inserted.clone() if self.copies else inserted
+
+
+class InputTap:
+    """A forward hook that passes a module's input through an insert; an object, so that it is copied and pickled."""
+
+    def __init__(self, insert: Joined) -> None:
+        self.insert = insert
+        self.handle: RemovableHandle | None = None  # unpickling it keeps later hooks from reusing its id
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the new input."""
+        first, *others = args
+        return (self.insert(first), *others)
 
 
 class SkippedNorm(nn.Identity):

@@ -21,7 +21,7 @@ from nas_attn.errors import FileError
 from nas_attn.model.build import AttentionModel
 from nas_attn.model.bundle import PACKAGE, Bundle
 from nas_attn.model.description import ModelFile
-from nas_attn.model.insert import Held, Joined, SkippedNorm, Tap
+from nas_attn.model.insert import Held, InputTap, Joined, SkippedNorm, Tap
 
 LONGEST = 90
 """Length from which a call is written with an argument a line."""
@@ -200,7 +200,8 @@ def _site_steps(model: AttentionModel, bundle: Bundle) -> list[str]:
     rows = "\n" + indent(placed, "    ") if placed else ""
     steps = [f"placed: dict[str, nn.Module] = {{{rows}}}"]
     sites = {id(model.insert_at(site)): site for site in model.placement}
-    kinds: dict[str, list[str]] = {"hold": [], "skip_norm": [], "tap": []}  # a module that is replaced loses its hooks
+    words = ("hold", "skip_norm", "tap", "tap_input")  # a module that is replaced loses its hooks
+    kinds: dict[str, list[str]] = {word: [] for word in words}
     for path, module in model.backbone.named_modules():
         if isinstance(module, Held):
             kinds["hold"].append(f"hold(net, {_literal(path)}, placed[{_literal(sites[id(module.held)])}])")
@@ -210,6 +211,10 @@ def _site_steps(model: AttentionModel, bundle: Bundle) -> list[str]:
             if isinstance(hook, Tap):
                 copies = ", copies=True" if hook.copies else ""
                 kinds["tap"].append(f"tap(net, {_literal(path)}, placed[{_literal(sites[id(hook.insert)])}]{copies})")
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, InputTap):
+                inserted = f"placed[{_literal(sites[id(hook.insert)])}]"
+                kinds["tap_input"].append(f"tap_input(net, {_literal(path)}, {inserted})")
     for kind, lines in kinds.items():
         if lines:
             bundle.add(_STANDALONE, kind)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from nas_attn.backbones.modules import put_module
-from nas_attn.model.insert import Held, Joined, SkippedNorm, Tap
+from nas_attn.model.insert import Held, InputTap, Joined, SkippedNorm, Tap
 
 
 class Network(nn.Module):
@@ -52,6 +52,11 @@ def tap(net: nn.Module, path: str, joined: Joined, *, copies: bool = False) -> N
         copies: Whether the network modifies that output in place later.
     """
     net.get_submodule(path).register_forward_hook(Tap(joined, copies))
+
+
+def tap_input(net: nn.Module, path: str, joined: Joined) -> None:
+    """Pass the input of a module through attention."""
+    net.get_submodule(path).register_forward_pre_hook(InputTap(joined))
 
 
 def hold(net: nn.Module, path: str, joined: Joined) -> None:

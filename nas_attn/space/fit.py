@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry
@@ -11,7 +11,10 @@ from nas_attn.attention.options import check_options, context_at, resolve_option
 from nas_attn.errors import SpaceError
 from nas_attn.placement import KINDS, Attention, Convolution, Placement, Site, SiteTable, Value
 
-_KINDS_OF_WIRING = {"gate": KINDS, "residual": SHAPE_KEEPING, "concat": SHAPE_KEEPING, "addend": ("shortcut",)}
+_KINDS_OF_WIRING = {
+    **{"gate": KINDS, "residual": SHAPE_KEEPING, "concat": SHAPE_KEEPING},
+    **{"addend": ("shortcut",), "concat_three": ("shortcut",)},
+}
 _KINDS_OF_IDENTITY = (*SHAPE_KEEPING, "merge")
 
 
@@ -90,7 +93,8 @@ def is_neutral(attention: Attention) -> bool:
 def cost_at(site: Site, attention: Attention, num_classes: int) -> Cost:
     """Return the cost that a resolved attention adds at `site`, minus the cost of the module that it replaces.
 
-    The wiring `concat` adds a 1x1 convolution 2C -> C with bias, the start `identity` one parameter.
+    The wirings `concat` and `concat_three` add a 1x1 convolution 2C or 3C -> C with bias, the start `identity` one
+    parameter.
     """
     entry = attention_entry(attention.name, f"site '{site.name}'")
     cost = entry_cost(entry, site.channels, attention.options, context_at(site, num_classes))
@@ -98,9 +102,10 @@ def cost_at(site: Site, attention: Attention, num_classes: int) -> Cost:
         cost -= _cost_of(site.replaced, site, entry.replaces_norm)
     if attention.start == "identity":
         cost += Cost(1, 0)
-    if attention.wiring != "concat":
+    n_joined = {"concat": 2, "concat_three": 3}.get(attention.wiring)
+    if n_joined is None:
         return cost
-    weights = 2 * site.channels * site.channels
+    weights = n_joined * site.channels * site.channels
     return cost + Cost(weights + site.channels, weights * site.height * site.width)
 
 
@@ -127,15 +132,67 @@ def _cost_of(conv: Convolution, site: Site, with_norm: bool) -> Cost:
     return Cost(weights + biases, weights * -(-site.height // conv.stride) * -(-site.width // conv.stride))
 
 
+def by_site_name(table: SiteTable, placement: Placement) -> Placement:
+    """Return the placement with `features` and the like replaced by the name that this place has as a site.
+
+    Raises: SpaceError if a site is unknown, or has two names in the placement.
+    """
+    names: dict[str, str] = {}
+    for name in placement:
+        first = names.setdefault(table.site(name).name, name)
+        if first != name:
+            raise SpaceError(f"Sites '{first}' and '{name}' are one place: leave one of them out.")
+    return Placement({own: placement[name] for own, name in names.items()})
+
+
+def merge_of(table: SiteTable, site: Site) -> Site | None:
+    """Return the site of the addition of a site's block, if there is one."""
+    return next((other for other in table.sites if (other.kind, other.module) == ("merge", site.module)), None)
+
+
+def no_merge(table: SiteTable, site: Site, attention: Attention) -> str | None:
+    """Return why a block has no addition that the wiring `concat_three` could replace, or None if it has one."""
+    if attention.wiring != "concat_three" or merge_of(table, site):
+        return None
+    return (
+        f"Wiring 'concat_three' does not fit site '{site.name}': it replaces the addition of a block, but this one "
+        "adds nothing; wirings that fit: gate, residual, concat, addend."
+    )
+
+
+def in_its_block(table: SiteTable, site: Site, resolved: Mapping[str, Attention]) -> Site:
+    """Return the site as it is built: with the wiring `concat_three` it takes the place of its block's addition.
+
+    Args:
+        resolved: All attentions by site.
+    Raises: SpaceError if the block adds nothing, or its addition has an attention of its own.
+    """
+    attention = resolved[site.name]
+    reason = no_merge(table, site, attention)
+    if reason:
+        raise SpaceError(reason)
+    if attention.wiring != "concat_three":
+        return site
+    merge = merge_of(table, site)
+    if merge is not None and merge.name in resolved:
+        raise SpaceError(
+            f"Wiring 'concat_three' at site '{site.name}' replaces the addition of its block, but "
+            f"{resolved[merge.name].name} at '{merge.name}' does so too: leave one of them out."
+        )
+    return replace(site, kind="merge")
+
+
 def resolve_placement(table: SiteTable, placement: Placement) -> Placement:
     """Return the placement with every attention resolved at its site, so that equal models have equal keys.
 
     A neutral attention (`daf` at a merge) is left out.
 
-    Raises: SpaceError if a site is unknown, or an attention does not fit.
+    Raises: SpaceError if a site is unknown or named twice, or an attention does not fit.
     """
-    resolved = {name: resolve_at(table.site(name), attention) for name, attention in placement.attentions.items()}
+    named = by_site_name(table, placement).attentions
+    resolved = {name: resolve_at(table.site(name), attention) for name, attention in named.items()}
     for name, attention in resolved.items():
+        in_its_block(table, table.site(name), resolved)
         refuse_few_logits(attention, table.num_classes, f"At site '{name}'")
     return Placement({name: attention for name, attention in resolved.items() if not is_neutral(attention)})
 

@@ -8,10 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from nas_attn.errors import suggestion
 from nas_attn.placement import KINDS, Site, SiteTable, matches
 
-SHORTHANDS = ("last", "every block", "conv3x3")
+SHORTHANDS = ("last", "every block", "conv3x3", "before_conv")
+SPELLED = ("stem", "features", "before_conv")
+"""Words of the sites that a pattern with "*" matches only if it spells them."""
 
 _SHORTHAND = re.compile(
-    r"(?:(?P<stage>stage(?:\d+|\*))\.)?(?P<what>last|conv3x3|every block(?:\.(?P<kind>\w+))?)"
+    r"(?:(?P<stage>stage(?:\d+|\*))\.)?(?P<what>last|conv3x3|before_conv|every block(?:\.(?P<kind>\w+))?)"
     r"|(?P<whole>stage(?:\d+|\*))\.\*\*?"
 )
 _BLOCK = re.compile(r"(stage\d+\.block\d+|denseblock\d+)\.")
@@ -27,18 +29,35 @@ def covered(pattern: str, table: SiteTable, kinds: Collection[str] = KINDS) -> l
     - `last`: the last site before the global pooling; `stage3.last` is the last one of that stage;
     - `every block`: the output of each block; `every block.branch`: the sites of that kind in each block;
     - `conv3x3`: the sites in place of a 3x3 convolution, of kind `conv`;
+    - `before_conv`: the map that enters each convolution of a block's branch, under whatever name;
     - `stage3.*`: all sites of that stage, of every kind.
 
-    Each of the first three may follow a stage and a dot; `stage*` means every stage. If a module of a user's own
+    Each of the first four may follow a stage and a dot; `stage*` means every stage. If a module of a user's own
     network has the name of a shorthand, the module is meant.
+
+    The sites `stem`, `stem.pool`, `features` and those before a convolution are matched only by their names, by
+    patterns that spell their word, such as `stem*`, and by `before_conv`: `*`, `**` and `stage4.*` do not match them.
 
     Args:
         kinds: A pattern with "*" matches only sites of these kinds.
     """
-    named = [site for site in table.sites if matches(pattern, site.name)]
+    named = _named(pattern, table)
     owned = pattern in table.refusals or any(site.is_path for site in named)
     found = named if owned else _by_shorthand(pattern, table)
     return [site for site in (named if found is None else found) if "*" not in pattern or site.kind in kinds]
+
+
+def _named(pattern: str, table: SiteTable) -> list[Site]:
+    """Return the sites whose name, or one of whose names, a pattern matches."""
+    spelled = [site.name for site in table.extra] + list(table.aliases)
+    names = {table.aliases.get(name, name) for name in spelled if matches(pattern, name) and _spells(pattern, name)}
+    names |= {site.name for site in table.sites if matches(pattern, site.name)}
+    return [site for site in table.every_site if site.name in names]
+
+
+def _spells(pattern: str, name: str) -> bool:
+    """Return whether a pattern has the word of a further site: `stem*` has that of `stem.pool`, and `*.pool` none."""
+    return any(word in pattern for word in SPELLED if word in name)
 
 
 def _by_shorthand(pattern: str, table: SiteTable) -> list[Site] | None:
@@ -50,6 +69,9 @@ def _by_shorthand(pattern: str, table: SiteTable) -> list[Site] | None:
     sites = [site for site in table.sites if stage is None or matches(stage, site.stage)]
     if read["whole"]:
         return list({(site.module, site.kind): site for site in reversed(sites)}.values())[::-1]  # one name per place
+    if read["what"] == "before_conv":
+        fed = set(table.before_conv)
+        return [s for s in table.every_site if s.name in fed and (stage is None or matches(stage, s.stage))]
     if read["what"] == "conv3x3":
         return [site for site in sites if site.kind == "conv"]
     if read["what"] == "last":
@@ -107,7 +129,7 @@ def shorthands_of(table: SiteTable) -> dict[str, list[Site]]:
     stages = dict.fromkeys(site.stage for site in table.sites)
     shorthands = ["last", *[f"{stage}.last" for stage in stages], "every block"]
     shorthands += [f"every block.{kind}" for kind in table.kinds if kind not in ("output", "head")]
-    shorthands += ["conv3x3", *[f"{stage}.*" for stage in stages]]
+    shorthands += ["conv3x3", "before_conv", *[f"{stage}.*" for stage in stages]]
     return {shorthand: sites for shorthand in shorthands if (sites := covered(shorthand, table))}
 
 
@@ -138,7 +160,7 @@ def _reason(pattern: str, table: SiteTable, listing: str | None) -> str:
     stages = list(dict.fromkeys(site.stage for site in table.sites))
     if stage is not None and not any(matches(stage, name) for name in stages):
         return f", whose stages are {', '.join(stages)}."
-    kind = "conv" if read and read["what"] == "conv3x3" else pattern.rpartition(".")[2]
+    kind = {"conv3x3": "conv"}.get(read["what"] if read else "", pattern.rpartition(".")[2])
     absent = table.no_site_of(kind)
     if absent:
         return f": {absent}"

@@ -20,18 +20,19 @@ _wide: Draw = partial(nn.init.trunc_normal_, std=0.1)
 
 
 class DenseNet(models.DenseNet):  # type: ignore[misc]  # torchvision has no type hints
-    """torchvision's DenseNet with an Identity `head` before its pooling, which an attention can replace.
+    """torchvision's DenseNet with its last ReLU as a module, and an Identity `head` that an attention can replace.
 
     Shape: (N, in_channels, H, W) -> (N, num_classes).
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.activation = nn.ReLU(inplace=True)
         self.head = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        maps = self.head(functional.relu(self.features(x), inplace=True))
+        maps = self.head(self.activation(self.features(x)))
         logits: Tensor = self.classifier(functional.adaptive_avg_pool2d(maps, 1).flatten(1))
         return logits
 

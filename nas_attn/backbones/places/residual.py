@@ -6,84 +6,88 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from nas_attn.backbones.places.ends import features, stem
 from nas_attn.backbones.sites import Place
 
 
 def resnet_places(net: nn.Module) -> list[Place]:
-    """Name the edges and 3x3 convolutions of a ResNet's blocks, and its pooling."""
-    places = []
+    """Name the edges and 3x3 convolutions of a ResNet's blocks, its stem and its pooling."""
+    places = stem("relu", "maxpool")
     for number in range(1, 5):
         stage = f"stage{number}"
         for name, path, block in _blocks(net, f"layer{number}", stage):
             places += residual(name, path, stage, _resnet_steps(name, path, block, stage))
-    return [*places, Place("head", "head", "avgpool", "stage4")]
+    return [*places, features("layer4", "stage4"), Place("head", "head", "avgpool", "stage4")]
 
 
 def preact_places(net: nn.Module) -> list[Place]:
-    """Name the edges and 3x3 convolutions of a pre-activation ResNet's blocks, and its pooling."""
-    places = []
+    """Name the edges and 3x3 convolutions of a pre-activation ResNet's blocks, its stem and its pooling."""
+    places = stem("stem")
     for number in range(3):
         stage = f"stage{number + 1}"
         for name, path, block in _blocks(net, f"stages.{number}", stage):
             steps = _preact_steps(name, f"{path}.branch", block.get_submodule("branch"), stage)
             projected = isinstance(block.projection, nn.Module)
             places += residual(name, path, stage, steps, pre=not projected)
-    return [*places, Place("head", "head", "pool", "stage3")]
+    return [*places, features("activation", "stage3"), Place("head", "head", "pool", "stage3")]
 
 
 def regnet_places(net: nn.Module) -> list[Place]:
-    """Name the edges, the 3x3 convolution and the widest map of a RegNet's blocks, and its pooling."""
-    places = []
+    """Name the edges, the 3x3 convolution and the widest map of a RegNet's blocks, its stem and its pooling."""
+    places = stem("stem.2")
     for number in range(1, 5):
         stage = f"stage{number}"
         for name, path, block in _blocks(net, f"trunk_output.block{number}", stage):
             steps = depthwise(name, f"{path}.f.b", block.get_submodule("f.b"), stage)
             places += residual(name, path, stage, steps)
-    return [*places, Place("head", "head", "avgpool", "stage4")]
+    return [*places, features("trunk_output", "stage4"), Place("head", "head", "avgpool", "stage4")]
 
 
 def mobilenet_v1_places(net: nn.Module) -> list[Place]:
-    """Name the depthwise convolutions of a MobileNet-v1's blocks, their outputs, and its pooling."""
-    places = []
+    """Name the depthwise convolutions of a MobileNet-v1's blocks, their outputs, its stem and its pooling."""
+    places = stem("stem.2")
     for number in range(5):
         stage = f"stage{number + 1}"
         for name, path, block in _blocks(net, f"stages.{number}", stage):
             places += depthwise(name, f"{path}.depthwise", block.get_submodule("depthwise"), stage)
             places.append(Place(f"{name}.output", "output", path, stage))
-    return [*places, Place("head", "head", "pool", "stage5")]
+    return [*places, features("stages", "stage5"), Place("head", "head", "pool", "stage5")]
 
 
 def mobilenet_v2_places(net: nn.Module) -> list[Place]:
     """Name the sites of a MobileNet-v2, whose stages are the lines of the paper's table."""
-    return [*_in_a_row(net, (1, 2, 3, 4, 3, 3, 1)), Place("head", "head", "features.head", "stage7")]
+    head = Place("head", "head", "features.head", "stage7")
+    return [*_in_a_row(net, (1, 2, 3, 4, 3, 3, 1)), features("features.18", "stage7"), head]
 
 
 def mobilenet_v3_large_places(net: nn.Module) -> list[Place]:
     """Name the sites of a MobileNet-v3 large, whose stages are the blocks of one width."""
-    return [*_in_a_row(net, (1, 2, 3, 4, 2, 3)), Place("head", "head", "avgpool", "stage6")]
+    head = Place("head", "head", "avgpool", "stage6")
+    return [*_in_a_row(net, (1, 2, 3, 4, 2, 3)), features("features.16", "stage6"), head]
 
 
 def mobilenet_v3_small_places(net: nn.Module) -> list[Place]:
     """Name the sites of a MobileNet-v3 small, whose stages are the blocks of one width."""
-    return [*_in_a_row(net, (1, 2, 3, 2, 3)), Place("head", "head", "avgpool", "stage5")]
+    head = Place("head", "head", "avgpool", "stage5")
+    return [*_in_a_row(net, (1, 2, 3, 2, 3)), features("features.12", "stage5"), head]
 
 
 def efficientnet_places(net: nn.Module) -> list[Place]:
-    """Name the sites of an EfficientNet's blocks, and its pooling."""
-    places = []
+    """Name the sites of an EfficientNet's blocks, its stem and its pooling."""
+    places = stem("features.0")
     for number in range(1, 8):
         stage = f"stage{number}"
         for name, path, block in _blocks(net, f"features.{number}", stage):
             places += _inverted(name, path, block, stage)
-    return [*places, Place("head", "head", "avgpool", "stage7")]
+    return [*places, features("features.8", "stage7"), Place("head", "head", "avgpool", "stage7")]
 
 
 def shufflenet_places(net: nn.Module) -> list[Place]:
-    """Name the branches of a ShuffleNet-v2's blocks, which are concatenated and shuffled, and its pooling.
+    """Name the branches of a ShuffleNet-v2's blocks, which are concatenated and shuffled, its stem and its pooling.
 
     Only in the first block of a stage, the other half passes layers too: the site `shortcut`.
     """
-    places = []
+    places = stem("conv1", "maxpool")
     for number in range(1, 4):
         stage = f"stage{number}"
         for name, path, block in _blocks(net, f"stage{number + 1}", stage):
@@ -94,12 +98,12 @@ def shufflenet_places(net: nn.Module) -> list[Place]:
             if len(list(block.get_submodule("branch1").children())):
                 places.append(Place(f"{name}.shortcut", "shortcut", f"{path}.branch1", stage))
             places.append(Place(f"{name}.output", "output", path, stage))
-    return [*places, Place("head", "head", "conv5.head", "stage3")]
+    return [*places, features("conv5.2", "stage3"), Place("head", "head", "conv5.head", "stage3")]
 
 
 def xception_places(net: nn.Module) -> list[Place]:
-    """Name the edges and depthwise convolutions of mini_XCEPTION's modules; it pools class scores only."""
-    places = []
+    """Name the edges and depthwise convolutions of mini_XCEPTION's modules, and its stem; it pools class scores."""
+    places = stem("stem.2")
     for index in range(4):
         path, stage = f"stages.{index}", f"stage{index + 1}"
         name = f"{stage}.block1"
@@ -108,7 +112,7 @@ def xception_places(net: nn.Module) -> list[Place]:
             for k, child in ((1, 0), (2, 4))
         ]
         places += residual(name, path, stage, steps)
-    return places
+    return [*places, features("stages", "stage4")]
 
 
 def residual(name: str, path: str, stage: str, steps: Sequence[Place], *, pre: bool = True) -> list[Place]:
@@ -136,8 +140,8 @@ def _blocks(net: nn.Module, path: str, stage: str) -> Iterator[tuple[str, str, n
 
 
 def _in_a_row(net: nn.Module, n_blocks: Sequence[int]) -> list[Place]:
-    """Name the sites of consecutive blocks after a stem; `n_blocks` is their number per stage."""
-    places = []
+    """Name the sites of a stem and the blocks after it; `n_blocks` is their number per stage."""
+    places = stem("features.0")
     index = 0
     for number, n in enumerate(n_blocks, 1):
         for block in range(1, n + 1):

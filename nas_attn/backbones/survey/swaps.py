@@ -11,8 +11,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from nas_attn.backbones.opening import has_hooks
 from nas_attn.backbones.passes import Passage, watched
+from nas_attn.backbones.readers import Readers
 from nas_attn.backbones.sites import Place
-from nas_attn.backbones.survey.readers import Readers
 from nas_attn.backbones.user_network import run
 
 _KINDS = (nn.Conv2d, nn.AdaptiveAvgPool2d, nn.BatchNorm2d)
