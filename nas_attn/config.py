@@ -178,6 +178,14 @@ class Budget(Strict):
         ),
         Setting(BUDGET, unset="5 in a new run, otherwise as the run began"),
     ] = None
+    control_search: Annotated[
+        Literal["random"] | None,
+        Rule(
+            description="Also run a random search of the same cost, and retrain the best placement that it finds as an "
+            "arm: what the sampler is worth."
+        ),
+        Setting(BUDGET, unset="none"),
+    ] = None
     ablate: Annotated[
         bool,
         Rule(description="Also retrain found #1 without each of its attentions, and with each of them alone."),
