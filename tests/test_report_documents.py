@@ -121,7 +121,7 @@ def test_latex_is_well_formed(name: str):
     assert all(line.count("{") == line.count("}") for line in plain)
     assert all(line.replace(r"\$", "").count("$") % 2 == 0 for line in lines)
     rows = [line for line in lines if line.endswith(r"\\")]
-    columns = len(re.search(r"tabular}{(\w+)}", text)[1])
+    columns = len(re.search(r"tabular}{@{}(\w+)@{}}", text)[1])
     assert [len(line.split(" & ")) for line in rows] == [columns] * len(rows)
     assert len(rows) == 1 + len(arms_of(CASES[name][0]()))
     outside = [re.sub(r"\$[^$]*\$|\\label{[^}]*}", "", line).replace(" & ", "") for line in lines]
