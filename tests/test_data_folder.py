@@ -108,7 +108,10 @@ def test_images_lie_at_any_depth_and_hidden_files_do_not_count(root: Path) -> No
     (root / "notes.txt").write_text("beside the classes")
     facts = facts_of(root, image_size=8)
     assert facts.class_counts == (7, 6)
-    assert facts.notes == ()
+    assert facts.notes == (
+        "The outer folders are the classes; folders inside are read as part of them: a/deep.",
+        "4 files that are no images were passed over: 3 hidden, 1 .txt.",
+    )
 
 
 def test_folders_beside_train_are_named(root: Path) -> None:
@@ -145,7 +148,7 @@ def test_other_kinds_of_image_are_read(root: Path) -> None:
     [
         ([], "must have one folder per class, two classes or more, but it has no folder"),
         (["a"], "two classes or more, but it has only 'a'"),
-        (["a", "b"], "must have images, but .* has no file in any class folder"),
+        (["a", "b"], "must have images, but .* has no image in any class folder"),
         (["val/a", "test/a"], "must have a 'train' folder beside 'test', 'val', but has none"),
         (["train/a", "train/b", "val/a", "valid/a"], "must have one val folder, but has 'val' and 'valid'"),
     ],
@@ -168,7 +171,7 @@ def test_a_class_that_train_does_not_have_is_refused(root: Path) -> None:
 def test_an_empty_part_is_refused(root: Path) -> None:
     fill(root / "train", 12)
     (root / "val" / "a").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"must have images, but .*val has no file"):
+    with pytest.raises(DataError, match=r"must have images, but .*val has no image in any class folder"):
         facts_of(root)
 
 
@@ -195,7 +198,7 @@ def test_a_few_files_that_are_no_images_are_named_and_skipped(root: Path) -> Non
     facts = facts_of(root, image_size=4)
     assert sum(facts.class_counts) == 198
     assert facts.notes == (
-        f"2 of 200 files are no images and were skipped: {Path('a/bad0.png')}, {Path('a/bad1.png')}.",
+        f"2 of 200 files are no images and were skipped: {Path('a/bad0.png')} (truncated), {Path('a/bad1.png')} (no image).",
     )
     assert facts_of(root, image_size=4) == facts  # from the cache
     with pytest.raises(DataError, match=r"under --strict-data, but .*bad0\.png is none"):
@@ -319,7 +322,7 @@ def test_an_edit_of_the_decoding_is_seen_behind_the_cache(root: Path, tmp_path: 
 
     before = fingerprint()
     assert fingerprint() == before
-    decoding = package / "data" / "decode.py"
+    decoding = package / "data" / "collection.py"
     decoding.write_text(decoding.read_text().replace("Resampling.BILINEAR", "Resampling.NEAREST"))
     assert fingerprint() != before
 
