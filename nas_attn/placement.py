@@ -18,7 +18,10 @@ KINDS = ("output", "pre", "branch", "shortcut", "hidden", "before_conv", "conv",
 SWAPPED = ("conv", "merge", "head")
 """Kinds of site at which an attention replaces a module."""
 
-WIRINGS = ("gate", "residual", "concat", "addend", "concat_three")
+WIRINGS = ("gate", "residual", "concat", "addend")
+BLOCK_WIRINGS = ("concat_three",)
+"""Wirings that replace the addition of a whole block."""
+
 STARTS = ("own", "identity")
 
 
@@ -246,7 +249,7 @@ class Attention:
     """One entry of the catalogue with its options, how it joins at its site, and how it starts.
 
     Args:
-        wiring: One of `WIRINGS`, see `nas_attn.model.insert.Insert`.
+        wiring: One of `WIRINGS` or `BLOCK_WIRINGS`, see `nas_attn.model.insert.Insert`.
         start: `own`: initialised as by its authors; `identity`: the network's initial output is that of the plain one.
     """
 
@@ -256,7 +259,7 @@ class Attention:
     start: str = "own"
 
     def __post_init__(self) -> None:
-        for noun, word, words in (("wiring", self.wiring, WIRINGS), ("start", self.start, STARTS)):
+        for noun, word, words in (("wiring", self.wiring, (*WIRINGS, *BLOCK_WIRINGS)), ("start", self.start, STARTS)):
             if word not in words:
                 raise SpaceError(unknown(noun, word, words))
         object.__setattr__(self, "options", dict(sorted(self.options.items())))

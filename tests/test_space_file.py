@@ -131,7 +131,7 @@ def test_a_backbone_may_be_a_name_alone():
         (
             '"residual"',
             '"residal"',
-            "must be one of gate, residual, concat, addend, but got 'residal': did you mean 'residual'?",
+            "must be one of gate, residual, concat, addend, concat_three, but got 'residal': did you mean 'residual'?",
         ),
         ('match = ["denseblock*"]', 'match = "denseblock*"', "write match = ['denseblock*']."),
         ('match = ["denseblock*"]', 'match = ["denseblock*", 3]', "'match' in [[sites]] 1 of"),

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.options import resolve_options
 from nas_attn.errors import SpaceError, unknown
-from nas_attn.placement import KINDS, Attention, Site, SiteTable, Value
+from nas_attn.placement import Attention, Site, SiteTable, Value
 from nas_attn.space.file import SiteRule, place_of_rule
-from nas_attn.space.fit import Cost, cost_at, is_neutral, misfit, refuse_few_logits, resolve_at
-from nas_attn.space.patterns import block_names, covered, no_match
+from nas_attn.space.fit import Cost, cost_at, is_neutral, misfit, no_merge, refuse_few_logits, resolve_at
+from nas_attn.space.matching import Group, Share, group_sites
 
 Choice = tuple[Value, ...]
-"""An attention's name, its position if that is searched, then the value of each searched option."""
-
-MatchedSite = tuple[Site, str]
-"""A site, and the pattern that matches it."""
+"""An attention's name, its position and its wiring if these are searched, then the value of each searched option."""
 
 NO_ATTENTION: Choice = ("none",)
 
@@ -42,6 +38,7 @@ class Decision:
         searched: Attention -> its options with more than one value, in the order of the file.
         placed_choices: Every choice, in the order of its values; several may build the same network.
         positions: Positions in a block of which one gets the attention; empty if all sites get it.
+        wirings: Attention -> its wirings, if these are searched; the lists are the same.
     """
 
     name: str
@@ -49,6 +46,7 @@ class Decision:
     searched: Mapping[str, Mapping[str, tuple[Value, ...]]]
     placed_choices: Mapping[Choice, PlacedChoice]
     positions: tuple[str, ...] = ()
+    wirings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def attentions(self) -> tuple[str, ...]:
@@ -61,6 +59,8 @@ class Decision:
         found: dict[str, tuple[Value, ...]] = {f"{self.name}.attention": ("none", *self.searched)}
         if self.positions:
             found[f"{self.name}.position"] = self.positions
+        if self.wirings:
+            found[f"{self.name}.wiring"] = next(iter(self.wirings.values()))
         for attention, options in self.searched.items():
             found |= {f"{self.name}.{attention}.{option}": values for option, values in options.items()}
         return found
@@ -79,7 +79,8 @@ class Decision:
         keys: dict[Value, tuple[str, ...]] = {"none": ()}
         for name, options in self.searched.items():
             position = (f"{self.name}.position",) if self.positions else ()
-            keys[name] = (*position, *(f"{self.name}.{name}.{option}" for option in options))
+            wiring = (f"{self.name}.wiring",) if name in self.wirings else ()
+            keys[name] = (*position, *wiring, *(f"{self.name}.{name}.{option}" for option in options))
         return keys
 
     def placed(self, params: Mapping[str, Value]) -> PlacedChoice:
@@ -100,7 +101,7 @@ class Decision:
         return {name: chosen.get(name, values[0]) for name, values in self.choices.items()}
 
     def default_choice(self, attention: str) -> Choice:
-        """Return the choice nearest to the attention's defaults, at the first position.
+        """Return the choice nearest to the attention's defaults, at the first position, as a gate if it may be one.
 
         It is `NO_ATTENTION` if the decision does not include the attention.
         """
@@ -113,7 +114,9 @@ class Decision:
             _nearest_value(defaults[option], decided.get(option), values)
             for option, values in self.searched[attention].items()
         ]
-        return (attention, *self.positions[:1], *nearby)
+        wirings = self.wirings.get(attention, ())
+        wiring = ("gate",) if "gate" in wirings else wirings[:1]
+        return (attention, *self.positions[:1], *wiring, *nearby)
 
     def _reason(self, params: Mapping[str, Value]) -> str:
         """Return the sentence for a parameter that is missing or has an unknown value."""
@@ -143,101 +146,60 @@ def make_decisions(
 
     Raises: SpaceError that names the file, the `[[sites]]` table and the misfit.
     """
-    blocks = block_names(table)
-    groups = [
-        _groups(rule, matched, blocks)
-        for rule, matched in zip(rules, _match_all(rules, table, where, listing), strict=True)
-    ]
-    names = Counter(name for group in groups for name in group)
-    decisions = []
-    for number, (rule, group) in enumerate(zip(rules, groups, strict=True), 1):
-        for name, matched in group.items():
-            own = name if rule.share == "site" or names[name] == 1 else f"{name}_{number}"
-            decisions.append(_decide(own, rule, matched, options, table.num_classes, place_of_rule(number, where)))
-    return tuple(decisions)
+    decisions = tuple(_decide(group, options, table, where) for group in group_sites(rules, table, where, listing))
+    _refuse_one_addition_twice(decisions, table, where)
+    return decisions
 
 
 def _decide(
-    name: str,
-    rule: SiteRule,
-    matched: Sequence[MatchedSite],
-    options: Mapping[str, Mapping[str, tuple[Value, ...]]],
-    num_classes: int,
-    place: str,
+    group: Group, options: Mapping[str, Mapping[str, tuple[Value, ...]]], table: SiteTable, where: str
 ) -> Decision:
     """Return one decision with all its choices. Raises: SpaceError if one does not fit one of its sites."""
     placed_choices = {NO_ATTENTION: PlacedChoice((), Cost(0, 0))}
     searched: dict[str, dict[str, tuple[Value, ...]]] = {}
-    for attention in rule.attentions:
-        values = options.get(attention, {})
-        searched[attention] = {option: listed for option, listed in values.items() if len(listed) > 1}
-        for position, placed in _by_position(rule, matched).items():
-            for combination in product(*values.values()):
-                chosen = dict(zip(values, combination, strict=True))
-                written = {option: _none_for_auto(value) for option, value in chosen.items()}
-                wired = Attention(attention, written, rule.wiring, rule.start)
-                choice = (attention, *position, *[chosen[option] for option in searched[attention]])
-                placed_choices[choice] = _place(placed, wired, num_classes, place)
-    return Decision(name, tuple(site for site, _ in matched), searched, placed_choices, rule.positions)
+    wirings: dict[str, tuple[str, ...]] = {}
+    for share in group.shares:
+        for attention in share.rule.attentions:
+            values = options.get(attention, {})
+            searched[attention] = {option: listed for option, listed in values.items() if len(listed) > 1}
+            wirings |= {attention: share.rule.wirings} if len(share.rule.wirings) > 1 else {}
+            for choice, placed in _choices_of(share, attention, values, table, place_of_rule(share.number, where)):
+                placed_choices[choice] = placed
+    return Decision(group.name, group.sites, searched, placed_choices, group.positions, wirings)
 
 
-def _by_position(rule: SiteRule, matched: Sequence[MatchedSite]) -> dict[tuple[str, ...], list[Site]]:
-    """Return the sites that get the attention together: those of each position of `one_of`, otherwise all."""
-    if rule.one_of is None:
-        return {(): [site for site, _ in matched]}
-    pairs = zip(rule.positions, rule.one_of, strict=True)
-    return {(position,): [site for site, by in matched if by == pattern] for position, pattern in pairs}
+def _choices_of(
+    share: Share, attention: str, values: Mapping[str, tuple[Value, ...]], table: SiteTable, place: str
+) -> Iterator[tuple[Choice, PlacedChoice]]:
+    """Yield the choices of one attention. Raises: SpaceError if one does not fit one of its sites."""
+    several = len(share.rule.wirings) > 1
+    for (position, sites), wiring in product(share.by_position.items(), share.rule.wirings):
+        for combination in product(*values.values()):
+            chosen = dict(zip(values, combination, strict=True))
+            written = {option: _none_for_auto(value) for option, value in chosen.items()}
+            wired = Attention(attention, written, wiring, share.rule.start)
+            searched = [chosen[option] for option, listed in values.items() if len(listed) > 1]
+            yield (attention, *position, *([wiring] if several else []), *searched), _place(sites, wired, table, place)
 
 
-def _match_all(rules: Sequence[SiteRule], table: SiteTable, where: str, listing: str | None) -> list[list[MatchedSite]]:
-    """Return the sites of each rule. Raises: SpaceError for a pattern without a site, or a site matched twice."""
-    owners: dict[str, tuple[int, str]] = {}
-    for number, rule in enumerate(rules, 1):
-        for pattern in rule.patterns:
-            kinds = _kinds(rule)
-            found = covered(pattern, table, kinds)
-            if not found:
-                raise SpaceError(no_match(pattern, table, kinds, place_of_rule(number, where), listing))
-            for name in (site.name for site in found):
-                if name in owners:
-                    first, again = (f"'{by}' in [[sites]] {n}" for n, by in (owners[name], (number, pattern)))
-                    raise SpaceError(
-                        f"A site must be matched once, but '{name}' is matched by {first} and by {again} of {where}: "
-                        "narrow one of the patterns."
-                    )
-                owners[name] = (number, pattern)
-    matched = [site for site in table.sites if site.name in owners]
-    _refuse_one_place_twice(matched, where)
-    numbers = range(1, len(rules) + 1)
-    return [[(site, owners[site.name][1]) for site in matched if owners[site.name][0] == n] for n in numbers]
-
-
-def _refuse_one_place_twice(sites: Sequence[Site], where: str) -> None:
-    """Refuse two names of one place: in a user's own network, a Sequential ends where its last child does."""
-    names: dict[tuple[str, str], str] = {}
-    for site in sites:
-        first = names.setdefault((site.module, site.kind), site.name)
-        if first != site.name:
-            raise SpaceError(
-                f"A place must be matched once, but '{first}' and '{site.name}' of {where} are the same place: "
-                "narrow one of the patterns."
-            )
-
-
-def _kinds(rule: SiteRule) -> list[str]:
-    """Return the kinds of site that at least one attention of the rule fits."""
-    fitting = {kind for name in rule.attentions for kind in attention_entry(name).kinds}
-    return [kind for kind in KINDS if kind in fitting]
-
-
-def _groups(rule: SiteRule, matched: Sequence[MatchedSite], blocks: Mapping[str, str]) -> dict[str, list[MatchedSite]]:
-    """Return the sites of a rule, grouped by the name of their decision."""
-    groups: dict[str, list[MatchedSite]] = {}
-    for site, by in matched:
-        own = site.name if rule.one_of is None else blocks.get(site.name) or site.name.rpartition(".")[0]
-        name = {"site": own, "stage": site.stage, "all": "all"}[rule.share]
-        groups.setdefault(name, []).append((site, by))
-    return groups
+def _refuse_one_addition_twice(decisions: Sequence[Decision], table: SiteTable, where: str) -> None:
+    """Refuse a block's addition that one decision may replace, and another one too, by `concat_three`."""
+    merges = {site.module: (site.name, number) for number, d in enumerate(decisions) for site in d.sites
+              if site.kind == "merge"}  # fmt: skip
+    for number, decision in enumerate(decisions):
+        three = {
+            name
+            for placed in decision.placed_choices.values()
+            for name, attention in placed.attentions
+            if attention.wiring == "concat_three"
+        }
+        for site in decision.sites:
+            merge, other = merges.get(site.module, ("", number))
+            if site.name in three and other != number:
+                raise SpaceError(
+                    f"Wiring 'concat_three' at site '{site.name}' of {where} replaces the addition of its block, but "
+                    f"site '{merge}' is searched too: leave one of them out."
+                )
 
 
 def _none_for_auto(value: Value) -> Value:
@@ -245,20 +207,20 @@ def _none_for_auto(value: Value) -> Value:
     return None if value == "auto" else value
 
 
-def _place(sites: Sequence[Site], attention: Attention, num_classes: int, place: str) -> PlacedChoice:
+def _place(sites: Sequence[Site], attention: Attention, table: SiteTable, place: str) -> PlacedChoice:
     """Return `attention` at all `sites`, with its cost. Raises: SpaceError if it does not fit one of them."""
     placed = []
     total = Cost(0, 0)
     for site in sites:
-        reason = misfit(site, attention)
+        reason = misfit(site, attention) or no_merge(table, site, attention)
         if reason:
             raise SpaceError(f"In {place}: {reason}")
         if is_neutral(attention):
             continue
         resolved = resolve_at(site, attention)
-        refuse_few_logits(resolved, num_classes, f"In {place}")
+        refuse_few_logits(resolved, table.num_classes, f"In {place}")
         placed.append((site.name, resolved))
-        total += cost_at(site, resolved, num_classes)
+        total += cost_at(site, resolved, table.num_classes)
     return PlacedChoice(tuple(placed), total)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -13,11 +13,12 @@ from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.options import check_options
 from nas_attn.backbones.catalog import check_backbone
 from nas_attn.config import MaxMacs, MaxParams, Table, table_model
-from nas_attn.errors import SpaceError, unknown
+from nas_attn.errors import SpaceError, nearest, unknown
 from nas_attn.placement import Value
 from nas_attn.space.patterns import position_of
 from nas_attn.validation import KeyPath, Strict, validate
 
+Wiring = Literal["gate", "residual", "concat", "addend", "concat_three"]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 TABLES: Mapping[Table, type[Strict]] = {"data": table_model("data"), "recipe": table_model("recipe")}
@@ -47,10 +48,11 @@ class SiteRule(Strict):
         default="site",
         description="One decision per site (with `one_of`, per block), per stage, or for all matched sites.",
     )
-    wiring: Literal["gate", "residual", "concat", "addend"] = Field(
+    wiring: Wiring | Annotated[tuple[Wiring, ...], Field(strict=False, min_length=1)] = Field(
         default="gate",
-        description="gate: A(x). residual: x + A(x). concat: conv1x1([x, A(x)]). "
-        "addend: shortcut + A(shortcut) + branch, at a block's shortcut.",
+        description="gate: A(x). residual: x + A(x). concat: conv1x1([x, A(x)]). At a block's shortcut, addend: "
+        "shortcut + A(shortcut) + branch, and concat_three: conv1x1([branch, shortcut, A(shortcut)]). A list is "
+        "searched.",
     )
     start: Literal["own", "identity"] = Field(
         default="own",
@@ -62,6 +64,11 @@ class SiteRule(Strict):
     def patterns(self) -> tuple[str, ...]:
         """The patterns of `match` or `one_of`."""
         return self.match or self.one_of or ()
+
+    @property
+    def wirings(self) -> tuple[str, ...]:
+        """The wirings to choose from, or the one that is stated."""
+        return (self.wiring,) if isinstance(self.wiring, str) else self.wiring
 
     @property
     def positions(self) -> tuple[str, ...]:
@@ -113,6 +120,7 @@ def read_space(record: Mapping[str, Any], where: str) -> SpaceFile:
 
     Raises: SpaceError, in one sentence: the file, the place in it, the rule, the value, the nearest valid name.
     """
+    _check_wirings(record.get("sites"), where)
     space = validate(SpaceFile, record, where, SpaceError, key_and_place)
     tables: dict[str, Any] = {name: _read_table(name, getattr(space, name), where) for name in TABLES}
     backbone = None if space.backbone is None else check_backbone(space.backbone, f"[backbone] of {where}")
@@ -194,12 +202,31 @@ def key_and_place(path: KeyPath, where: str) -> tuple[str, str]:
     return tables[-1], f"[{'.'.join(tables[:-1])}] of {where}" if len(tables) > 1 else where
 
 
+def _check_wirings(rules: object, where: str) -> None:
+    """Refuse an unknown wiring, and an empty list: of a type with two forms, pydantic's message names neither."""
+    stated = [rule.get("wiring", "gate") if isinstance(rule, Mapping) else "gate" for rule in _listed(rules)]
+    for number, wiring in enumerate(stated, 1):
+        key, words = f"'wiring' in {place_of_rule(number, where)}", _listed(wiring) or [wiring]
+        if wiring in ([], ()):
+            raise SpaceError(f"{key} must have at least one value, but its list is empty.")
+        wrong = [word for word in words if word not in get_args(Wiring)]
+        if wrong:
+            close = nearest(wrong[0], get_args(Wiring)) if isinstance(wrong[0], str) else None
+            hint = f": did you mean {close!r}?" if close else "."
+            raise SpaceError(f"{key} must be one of {', '.join(get_args(Wiring))}, but got {wrong[0]!r}{hint}")
+
+
+def _listed(value: object) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
 def _check_patterns(rule: SiteRule, place: str) -> None:
     """Refuse a table with both keys or neither, and a position that is listed twice."""
     if (rule.match is None) == (rule.one_of is None):
         found = "neither" if rule.match is None else "both"
         raise SpaceError(f"{place} must have either 'match' or 'one_of', but it has {found}.")
     _refuse_doubles("one_of", rule.one_of or (), place)
+    _refuse_doubles("wiring", rule.wirings, place)
 
 
 def _check_attentions(rule: SiteRule, place: str) -> None:
