@@ -71,6 +71,19 @@ FILES = {
     "deform_v1": Golden("deform", channels=32),
     "gc_r16": Golden("gc"),
     "non_local_r2": Golden("non_local", names=(*NON_LOCAL,)),
+    "cot_k3": Golden("cot"),
+    "split_attention_r2": Golden("split_attention"),
+    "split_attention_r4_g2": Golden("split_attention", {"radix": 4, "groups": 2}),
+    "bot_h4": Golden(
+        "bot",
+        names=(*[f"{layer}.weight" for layer in ("query", "key", "value")], "columns", "rows"),
+        context=Context(height=7, width=9),
+    ),
+    "pam_r8": Golden(
+        "pam", names=("gamma", *[f"{layer}.{name}" for layer in ("query", "key", "value") for name in LINEAR])
+    ),
+    "cam": Golden("cam"),
+    "fca_top16": Golden("fca", context=Context(height=14, width=14)),
     "non_local_r2_subsample": Golden("non_local", {"subsample": True}, names=(*NON_LOCAL,)),
     "double_attention_plain": Golden("double_attention", {"descriptors": 24}),
     "ese_hard_sigmoid": Golden("ese"),

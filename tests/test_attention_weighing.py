@@ -17,7 +17,7 @@ from nas_attn.testing.cases import Case, cases_of
 
 UNIT_GATES = (
     *("se", "se_bn", "scse", "cbam", "eca", "triplet", "ms_cam", "coord", "simam", "shuffle", "sge", "ema"),
-    *("ese", "nam", "epsa"),
+    *("ese", "nam", "epsa", "fca"),
 )
 """Attentions whose gates lie between 0 and 1; the others double, subtract, or are no gates."""
 
@@ -42,10 +42,11 @@ def test_the_weights_of_every_attention_have_their_shape_and_range(name):
             assert part is None or (part.isfinite().all() and not part.requires_grad), case
             if part is not None and (name in UNIT_GATES and case.resolved.get("merge") != "add"):
                 assert 0 <= part.min() <= part.max() <= 1, case
+        attended = weights.channels if weights.pixels is None else weights.pixels
         if weights.meaning == "received":
-            torch.testing.assert_close(weights.pixels.mean((1, 2)), torch.ones(2), msg=str(case))
+            torch.testing.assert_close(attended.flatten(1).mean(1), torch.ones(2), msg=str(case))
         if weights.meaning in ("received", "read"):
-            assert weights.pixels.min() >= 0, case
+            assert attended.min() >= 0, case
         if weights.meaning == "share":
             assert 0 <= weights.channels.min() <= weights.channels.max() <= 1, case
 

@@ -79,7 +79,8 @@ def _page(entry: Entry) -> str:
 
 
 def _kinds(entry: Entry) -> str:
-    return "keeps the shape" if entry.kinds == SHAPE_KEEPING else ", ".join(entry.kinds)
+    others = [kind for kind in entry.kinds if kind not in SHAPE_KEEPING]
+    return ", ".join(["keeps the shape", *others] if set(SHAPE_KEEPING) <= set(entry.kinds) else entry.kinds)
 
 
 def _where(entry: Entry) -> str:

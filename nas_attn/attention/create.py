@@ -17,8 +17,9 @@ def create_attention(name: str, channels: int, *, context: Context | None = None
     Linear(in_features=64, out_features=16, bias=True)
 
     Args:
-        context: What the module needs beyond its channels: `triple` needs the number of classes; `sk` and `deform`
-            replace the convolution that it names, or without one a plain 3x3 that keeps the channels.
+        context: What the module needs beyond its channels: `triple` needs the number of classes, `bot` the size of the
+            map, for which `fca` is built too; `sk` and `deform` replace the convolution that it names, or without one a
+            plain 3x3 that keeps the channels.
         options: As listed by `ATTENTIONS[name].options`; "auto" and None are the same.
 
     Shape: of the module: (N, channels, H, W) -> the same; a merge has two such inputs, a pooling returns

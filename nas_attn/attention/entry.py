@@ -130,8 +130,8 @@ class Entry:
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether it has one input and an output of the same shape, so that wirings apply."""
-        return set(self.kinds) <= set(SHAPE_KEEPING)
+        """Whether it fits kinds of site with one input and an output of the same shape, where wirings apply."""
+        return not set(SHAPE_KEEPING).isdisjoint(self.kinds)
 
 
 def load_class(cls: str | type[Any]) -> type[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 from nas_attn.attention.entry import Option
+from nas_attn.attention.forms.frequency import FREQUENCIES
 from nas_attn.attention.forms.grouped import LSKA_KERNELS
 from nas_attn.attention.forms.projected import EPSA_KERNELS, LKA_KERNELS
 
@@ -218,5 +219,29 @@ EPSA = (
         low=1,
         high=4096,
         optional=True,
+    ),
+)
+COT = (
+    Option("kernel_size", 3, "int", "Size of the grouped convolution and of each pixel's kernel.", choices=(3, 5, 7)),
+)
+SPLIT_ATTENTION = (
+    Option("radix", 2, "int", "Number of splits that are weighed against each other.", low=1, high=8),
+    Option(
+        "groups",
+        None,
+        "int",
+        "Groups of a split (cardinality); auto: those of the replaced convolution, or 1.",
+        low=1,
+        optional=True,
+    ),
+)
+FCA = (
+    reduction(16),
+    Option(
+        "frequencies",
+        "top16",
+        "str",
+        "Frequencies of the cosine transform, shared out over the channels: the best, the lowest, or the worst.",
+        choices=tuple(FREQUENCIES),
     ),
 )

@@ -63,7 +63,8 @@ def print_attentions(*, as_json: bool = False) -> None:
     table.add_column("source")
     for entry in ATTENTIONS.loadable():
         options = ", ".join(f"{option.name}={_shown(option.default)}" for option in entry.options)
-        kinds = "shape-keeping" if entry.keeps_shape else ", ".join(entry.kinds)
+        others = [kind for kind in entry.kinds if kind not in SHAPE_KEEPING]
+        kinds = ", ".join(["shape-keeping", *others] if entry.keeps_shape else others)
         cost = _cost(entry)
         count = "does not fit" if cost is None else f"{cost.n_parameters:,}"
         table.add_row(*map(Text, (entry.name, entry.summary, options, kinds, count, entry.source)))

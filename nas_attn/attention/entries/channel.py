@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas_attn.attention import vocabulary as options
 from nas_attn.attention.entry import Entry
-from nas_attn.attention.forms import gates, pooled, projected
+from nas_attn.attention.forms import frequency, gates, pooled, projected
 from nas_attn.attention.forms.widths import reduction_misfit
 
 CHANNEL = (
@@ -66,5 +66,20 @@ CHANNEL = (
         n_macs=pooled.eca_macs,
         weighs="nas_attn.attention.weighing.gates:eca",
         auto={"kernel_size": pooled.eca_kernel},
+    ),
+    Entry(
+        name="fca",
+        cls="nas_attn.attention.fca:FCA",
+        summary="Gates each channel by a bottleneck over one frequency of each channel's cosine transform.",
+        formula="y = x * sigmoid(W2 relu(W1 f)), f_c = sum_hw(x_c * cos(pi u (i + 1/2) / H) * cos(pi v (j + 1/2) / W))"
+        ", normed; (u, v): the frequencies of channel c",
+        source="Qin et al. (FcaNet), ICCV 2021, arXiv:2012.11879",
+        options=options.FCA,
+        n_parameters=frequency.fca_parameters,
+        n_macs=frequency.fca_macs,
+        weighs="nas_attn.attention.weighing.gates:fca",
+        fits=frequency.fca_misfit,
+        smallest_map=2,
+        needs_context=True,
     ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas_attn.attention import vocabulary as options
-from nas_attn.attention.entry import Entry
+from nas_attn.attention.entry import SHAPE_KEEPING, Entry
 from nas_attn.attention.forms import grouped, pooled, projected
 from nas_attn.attention.forms.widths import divisor_misfit
 
@@ -57,6 +57,7 @@ GROUPED = (
         summary="Convolves by kernels of four sizes, a quarter of the channels each, and weights the four by SE.",
         formula="u_i = conv_i(x), i = 1..4; y = [softmax_i(sigmoid(W2 relu(W1 mean_hw(u_i)))) * u_i], i = 4..1",
         source="Zhang et al. (EPSANet), ACCV 2022, arXiv:2105.14447",
+        kinds=(*SHAPE_KEEPING, "conv"),
         options=options.EPSA,
         n_parameters=projected.epsa_parameters,
         n_macs=projected.epsa_macs,
@@ -64,5 +65,6 @@ GROUPED = (
         fits=projected.epsa_misfit,
         idle=projected.epsa_idle,
         auto={"groups": projected.epsa_groups, "hidden": projected.epsa_hidden},
+        needs_context=True,
     ),
 )

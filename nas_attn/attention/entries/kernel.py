@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nas_attn.attention import vocabulary as options
-from nas_attn.attention.entry import Entry
-from nas_attn.attention.forms import fusion
+from nas_attn.attention.entry import SHAPE_KEEPING, Entry
+from nas_attn.attention.forms import fusion, replacing
 
 KERNEL = (
     Entry(
@@ -39,5 +39,39 @@ KERNEL = (
         smallest_map=2,
         needs_context=True,
         identity_start=True,
+    ),
+    Entry(
+        name="cot",
+        cls="nas_attn.attention.cot:CoT",
+        summary="Weighs the surroundings of each pixel against their mean by a kernel of the pixel's own.",
+        formula="k = relu(bn(conv3x3(x))); w = gn(conv1x1(relu(bn(conv1x1([x, k]))))); "
+        "d = silu(bn(sum_j w_j * bn(conv1x1(x))_j)), j: the neighbours; "
+        "y = s * d + (1 - s) * k, [s, 1 - s] = softmax(mlp(mean_hw(d + k)))",
+        source="Li et al., TPAMI 2022, arXiv:2107.12292",
+        kinds=(*SHAPE_KEEPING, "conv"),
+        options=options.COT,
+        n_parameters=replacing.cot_parameters,
+        n_macs=replacing.cot_macs,
+        weighs="nas_attn.attention.weighing.replacing:cot",
+        fits=replacing.cot_misfit,
+        replaces_norm=True,
+        needs_context=True,
+    ),
+    Entry(
+        name="split_attention",
+        cls="nas_attn.attention.split_attention:SplitAttention",
+        summary="Weighs the splits of a grouped 3x3 convolution against each other for each channel.",
+        formula="[u_1, ..., u_r] = relu(bn(conv3x3(x))); y = sum_i s_i * u_i, "
+        "s = softmax_i(W2 relu(bn(W1 mean_hw(sum_i u_i))))",
+        source="Zhang et al. (ResNeSt), CVPRW 2022, arXiv:2004.08955",
+        kinds=(*SHAPE_KEEPING, "conv"),
+        options=options.SPLIT_ATTENTION,
+        n_parameters=replacing.split_parameters,
+        n_macs=replacing.split_macs,
+        weighs="nas_attn.attention.weighing.replacing:split_attention",
+        fits=replacing.split_misfit,
+        auto={"groups": replacing.split_groups},
+        replaces_norm=True,
+        needs_context=True,
     ),
 )

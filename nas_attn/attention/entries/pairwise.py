@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nas_attn.attention import vocabulary as options
-from nas_attn.attention.entry import Entry
-from nas_attn.attention.forms import pairwise, projected
+from nas_attn.attention.entry import SHAPE_KEEPING, Entry
+from nas_attn.attention.forms import danet, pairwise, projected, replacing
 from nas_attn.attention.forms.widths import divisor_misfit, reduction_misfit
 
 PAIRWISE = (
@@ -90,5 +90,49 @@ PAIRWISE = (
         smallest_map=2,
         identity_start=True,
         exceptions={"bias_gradient": "the keys' bias adds the same value to all scores of a query, except in concat"},
+    ),
+    Entry(
+        name="bot",
+        cls="nas_attn.attention.bot:BoT",
+        summary="Replaces each pixel by a mean of all pixels in several heads, by content and relative position.",
+        formula="y = sum_j softmax_j(q_i . (k_j + r_(j - i))) v_j, q = Wq x / sqrt(d), r: an embedding of the rows and "
+        "one of the columns between i and j, added",
+        source="Srinivas et al. (BoTNet), CVPR 2021, arXiv:2101.11605",
+        kinds=(*SHAPE_KEEPING, "conv"),
+        options=(options.HEADS,),
+        n_parameters=replacing.bot_parameters,
+        n_macs=replacing.bot_macs,
+        weighs="nas_attn.attention.weighing.replacing:bot",
+        fits=replacing.bot_misfit,
+        smallest_map=2,
+        needs_context=True,
+    ),
+    Entry(
+        name="pam",
+        cls="nas_attn.attention.danet:PAM",
+        summary="Adds to every pixel a mean of all pixels, weighted by similarity, times a factor that starts at 0.",
+        formula="y = x + gamma * sum_j softmax_j(q_i . k_j) v_j, q, k, v = conv1x1(x), no scale",
+        source="Fu et al. (DANet), CVPR 2019, arXiv:1809.02983",
+        options=(options.reduction(8),),
+        n_parameters=danet.pam_parameters,
+        n_macs=danet.pam_macs,
+        weighs="nas_attn.attention.weighing.danet:pam",
+        fits=reduction_misfit,
+        smallest_map=2,
+        identity_start=True,
+        exceptions={
+            "bias_gradient": "the keys' bias adds the same value to all scores of a pixel, so the softmax cancels it"
+        },
+    ),
+    Entry(
+        name="cam",
+        cls="nas_attn.attention.danet:CAM",
+        summary="Adds to every channel a mean of all channels, weighted by dissimilarity, times a factor from 0 on.",
+        formula="y = x + gamma * sum_d softmax_d(max_d(e_cd) - e_cd) x_d, e_cd = sum_hw(x_c * x_d)",
+        source="Fu et al. (DANet), CVPR 2019, arXiv:1809.02983",
+        n_parameters=danet.cam_parameters,
+        n_macs=danet.cam_macs,
+        weighs="nas_attn.attention.weighing.danet:cam",
+        identity_start=True,
     ),
 )

@@ -9,6 +9,7 @@ from torch.nn import functional
 from nas_attn.attention.axes import Coord, PlaneGate, Triplet
 from nas_attn.attention.cbam import CBAM, GATES, PooledChannel, PooledSpatial
 from nas_attn.attention.channel import ECA, SE, SEBN, means
+from nas_attn.attention.fca import FCA
 from nas_attn.attention.fusion import AFF, IAFF, MSCAM, mix
 from nas_attn.attention.gam import GAM
 from nas_attn.attention.gct import GCT
@@ -33,6 +34,11 @@ def se_bn(module: SEBN, x: Tensor) -> Weights:
 def eca(module: ECA, x: Tensor) -> Weights:
     """ECA: the gate of each channel."""
     return by_channel(torch.sigmoid(module.conv(means(x)[:, None])[:, 0]))
+
+
+def fca(module: FCA, x: Tensor) -> Weights:
+    """FCA: the gate of each channel."""
+    return by_channel(module.gate(x))
 
 
 def gct(module: GCT, x: Tensor) -> Weights:

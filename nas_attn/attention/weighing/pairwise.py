@@ -17,12 +17,12 @@ from torchvision.ops import deform_conv2d
 from nas_attn.attention.kernel import Deform, resample, widen
 from nas_attn.attention.pairwise import GC, NonLocal
 from nas_attn.attention.self_attention import AttentionPool, Blocks, SelfAttention
-from nas_attn.attention.weighing.record import Weights, received
+from nas_attn.attention.weighing.record import Weights, received_pixels
 
 
 def gc(module: GC, x: Tensor) -> Weights:
     """GC: the weight of each pixel in the mean that is added to all pixels."""
-    return received(module.score(x).flatten(2).softmax(2)[:, 0], x)
+    return received_pixels(module.score(x).flatten(2).softmax(2)[:, 0], x)
 
 
 def non_local(module: NonLocal, x: Tensor) -> Weights:
@@ -39,7 +39,7 @@ def non_local(module: NonLocal, x: Tensor) -> Weights:
 
     received = _slope(attend, torch.zeros_like(key)).mean((1, 3))  # (N, keys)
     cells = received.view(-1, 1, *keys.shape[2:])
-    return received(functional.interpolate(cells, x.shape[2:]).flatten(1), x)
+    return received_pixels(functional.interpolate(cells, x.shape[2:]).flatten(1), x)
 
 
 def self_attention(module: SelfAttention, x: Tensor) -> Weights:
@@ -52,7 +52,7 @@ def self_attention(module: SelfAttention, x: Tensor) -> Weights:
     def attend(value: Tensor) -> Tensor:
         return blocks.join(module.score(query, key, blocks.cut(value, blocks.key_index), blocks.mask))
 
-    return received(_slope(attend, torch.zeros_like(pixels)).mean(2), x)
+    return received_pixels(_slope(attend, torch.zeros_like(pixels)).mean(2), x)
 
 
 def attention_pool(module: AttentionPool, x: Tensor) -> Weights:
@@ -65,7 +65,7 @@ def attention_pool(module: AttentionPool, x: Tensor) -> Weights:
         pooled: Tensor = module.score(query, key, value, None)
         return pooled
 
-    return received(_slope(attend, torch.zeros_like(value)).mean((1, 3)), x)
+    return received_pixels(_slope(attend, torch.zeros_like(value)).mean((1, 3)), x)
 
 
 def deform(module: Deform, x: Tensor) -> Weights:

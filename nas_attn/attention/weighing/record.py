@@ -21,12 +21,14 @@ Meaning = Literal["gate", "received", "share", "read", "change"]
 
 MEANINGS: dict[Meaning, str] = {
     "gate": "factor that multiplies it",
-    "received": "attention that a pixel receives from all queries, 1: that of the mean pixel",
-    "share": "share of the branch against the shortcut, or of the dilated kernels against the plain one",
+    "received": "attention that a pixel receives from all queries, or a channel from all channels, 1: the mean",
+    "share": "share of one map against others: of the branch against the shortcut, of dilated kernels against the "
+    "plain one, of splits other than the first, of the dynamic context against the static one",
     "read": "how often a pixel is read, 1: as often as by the plain convolution",
     "change": "root of the output's energy divided by the input's, energy: the sum of squares",
 }
-"""What a weight says, by the word in `Weights.meaning`. With `received`, weights of channels are still factors."""
+"""What a weight says, by the word in `Weights.meaning`. With `received`, weights of channels beside those of pixels are
+factors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,11 @@ def by_channel(gate: Tensor) -> Weights:
 def by_element(gate: Tensor, meaning: Meaning = "gate") -> Weights:
     """Return the weights of a gate (N, C, H, W); `elements` only if it is a factor of the input."""
     return Weights(meaning, gate.mean((2, 3)), gate.mean(1), gate if meaning == "gate" else None)
+
+
+def received_pixels(weights: Tensor, x: Tensor) -> Weights:
+    """Return the attention that pixels received, (N, H * W), divided by its mean."""
+    return Weights("received", pixels=(weights / weights.mean(1, keepdim=True)).view(-1, *x.shape[2:]))
 
 
 def _function(weighs: str | Callable[..., Weights]) -> Callable[..., Weights]:
