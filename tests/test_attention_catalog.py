@@ -260,6 +260,7 @@ def test_the_nearest_values_of_a_refusal_work(data: st.DataObject, entry: Entry,
     works = message.split("that work")[1]
     option = re.findall(r"(\w+)=", works)[0]
     for suggestion in works.split(" or "):
-        named = [(name, int(value)) for name, value in re.findall(r"(\w+)=(\d+)", suggestion)]
+        pairs = re.findall(r"(\w+)=(\w+)", suggestion)
+        named = [(name, int(value) if value.isdigit() else value) for name, value in pairs]
         numbers = named or [(option, int(re.findall(r"\d+", suggestion)[0]))]
         assert why_not(entry, case.site(), {**case.options, **dict(numbers)}) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas_attn.attention.entry import Context, Options
-from nas_attn.attention.forms.widths import hidden_width, reduction_misfit
+from nas_attn.attention.forms.widths import hidden_width, reduction_misfit, whole
 
 LEAST = 7
 """Height and width of the map whose frequencies are numbered."""
@@ -31,15 +31,14 @@ def fca_size(context: Context) -> tuple[int, int]:
 
 def fca_misfit(channels: int, options: Options, context: Context) -> str | None:
     """Return why the frequencies do not divide the channels, or why the reduction is too large, or None."""
-    name = str(options["frequencies"])
-    n_frequencies = len(FREQUENCIES[name])
-    if channels % n_frequencies == 0:
+    name, reduction = str(options["frequencies"]), whole(options, "reduction")
+    if channels % len(FREQUENCIES[name]) == 0:
         return reduction_misfit(channels, options, context)
     fewer = max(n for n in (1, 2, 4, 8, 16) if channels % n == 0)
-    works = f"{name[:3]}{fewer}"
+    works = f"{name[:3]}{fewer}" if f"{name[:3]}{fewer}" in FREQUENCIES else f"top{fewer}"
     return (
         f"the number of frequencies must divide the channels, but got frequencies={name}, channels={channels}; the "
-        f"nearest that works: frequencies={works if works in FREQUENCIES else f'top{fewer}'}."
+        f"nearest that works: frequencies={works}{'' if reduction <= channels else f', reduction={channels}'}."
     )
 
 

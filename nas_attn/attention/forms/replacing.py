@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas_attn.attention.entry import Context, Options
 from nas_attn.attention.forms.fusion import replaced_by
-from nas_attn.attention.forms.widths import divisor_misfit, largest_divisor, near, nearest_divisors, strided, whole
+from nas_attn.attention.forms.widths import divisor_misfit, largest_divisor, strided, whole
 
 _heads_misfit = divisor_misfit("heads")
 
@@ -67,18 +67,15 @@ def split_misfit(channels: int, options: Options, context: Context) -> str | Non
     if conv.groups == conv.in_channels > 1:
         return "its splits are convolutions over channels, but the one that it would replace is depthwise."
     groups = conv.groups if options["groups"] is None else whole(options, "groups")
-    if conv.in_channels % groups or conv.out_channels % groups:
-        works = [n for n in nearest_divisors(conv.out_channels, groups) if conv.in_channels % n == 0] or [1]
-        return (
-            f"groups must divide the channels, but got groups={groups}, channels={conv.in_channels} in and "
-            f"{conv.out_channels} out; {near('groups', works)}."
-        )
-    if conv.in_channels % (radix * groups) == 0:
+    if conv.in_channels % (radix * groups) == 0 and conv.out_channels % groups == 0:
         return None
-    works = nearest_divisors(conv.in_channels // groups, radix)
+    fitting = [n for n in range(1, conv.out_channels + 1) if conv.in_channels % n == conv.out_channels % n == 0]
+    nearest = min(fitting, key=lambda n: abs(n - groups))
+    works = f"radix={largest_divisor(conv.in_channels // nearest, radix)}"
     return (
-        f"radix * groups must divide the input channels, but got radix={radix}, groups={groups}, "
-        f"channels={conv.in_channels}; {near('radix', works)}."
+        f"radix * groups must divide the input channels and groups the output channels, but got radix={radix}, "
+        f"groups={groups}, channels={conv.in_channels} in and {conv.out_channels} out; the nearest that works: {works}"
+        f"{'' if nearest == groups else f', groups={nearest}'}."
     )
 
 
