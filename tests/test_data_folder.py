@@ -17,7 +17,8 @@ from nas_attn.data import decode
 from nas_attn.data.dataset import describe, load_data
 from nas_attn.data.decode import cache_file, decode_all
 from nas_attn.data.entry import DataRequest
-from nas_attn.data.folder import list_folder, read_folder
+from nas_attn.data.folder import list_classes, read_folder
+from nas_attn.data.tree import scan
 from nas_attn.errors import DataError
 
 
@@ -45,6 +46,11 @@ def fill(folder: Path, n: int = 12, classes: str = "ab", **options: Any) -> None
         draw(folder / name / f"{number:03}.png", number, **options)
 
 
+def listed(root: Path) -> tuple[decode.ImageFile, ...]:
+    tree = scan(root)
+    return list_classes(tree, tree.root)[1]
+
+
 def facts_of(root: Path, **options: Any):
     return describe(DataConfig(name=f"folder:{root}", **options))
 
@@ -67,7 +73,7 @@ def test_pixels_and_labels_are_those_of_the_files(root: Path) -> None:
     fill(root, 12, size=(16, 16))
     source = read_folder(DataRequest(root, 16))
     for number, label in enumerate(source.parts["train"].labels):
-        path = list_folder(root)[1][number].path
+        path = listed(root)[number].path
         assert path.parent.name == source.class_names[label]
         assert np.array_equal(source.parts["train"].pixels[number], np.asarray(Image.open(path)))
 
@@ -375,7 +381,7 @@ def test_progress_ends_at_the_number_of_files(root: Path) -> None:
 
 def test_any_number_of_workers_decodes_the_same(root: Path) -> None:
     fill(root, 70, size=(12, 9))
-    _, entries, _ = list_folder(root)
+    entries = listed(root)
     one = decode_all(root, entries, 8, workers=1).pixels
     assert np.array_equal(one, decode_all(root, entries, 8, workers=5).pixels)
 

@@ -222,9 +222,12 @@ BAD_TABLES = {
     "a short row": (lambda lines: lines.append("02.png,0,0"), "must have 4 columns like the first line, but has 3"),
     "one label": (
         lambda lines: lines.__setitem__(slice(None), ["file,a", "00.png,1"]),
-        "two columns of labels or more",
+        "must have two classes or more, but has only '1'",
     ),
-    "semicolons": (lambda lines: lines.__setitem__(0, "file;a;b"), "with commas between them"),
+    "semicolons": (
+        lambda lines: lines.__setitem__(0, "file;a;b"),
+        "must have 3 columns like the first line, but has 1",
+    ),
     "a name twice": (lambda lines: lines.__setitem__(0, "file,a,b,a"), "its own name, but column 4 has 'a'"),
     "no name": (lambda lines: lines.__setitem__(0, "file,a,b,"), "its own name, but column 4 has ''"),
     "no rows": (lambda lines: lines.__delitem__(slice(1, None)), "a line per image, but has 1"),
@@ -240,7 +243,10 @@ BAD_TABLES = {
         lambda lines: lines.__setitem__(slice(1, None), [f"{line.rsplit(',', 1)[0]},0" for line in lines[1:]]),
         "label 'mass' has 0 with it where 3 are needed",
     ),
-    "an open quote": (lambda lines: lines.append('"x.png,0,0,1'), "must be a table in UTF-8 with commas"),
+    "an open quote": (
+        lambda lines: lines.append('"x.png,0,0,1'),
+        "must be a table in UTF-8 with commas, semicolons or tabs",
+    ),
 }
 
 
@@ -253,5 +259,5 @@ def test_a_table_that_does_not_fit_is_refused_with_its_line(root: Path, case: st
 
 def test_a_table_of_other_bytes_is_one_sentence(root: Path) -> None:
     (root / "labels.csv").write_bytes(b"file,a,b\n\xff\xfe,1,0\n")
-    with pytest.raises(DataError, match="must be a table in UTF-8 with commas, but cannot be read"):
+    with pytest.raises(DataError, match="must be a table in UTF-8 with commas, semicolons or tabs, but cannot be read"):
         facts_of(f"folder:{root}", image_size=8)
