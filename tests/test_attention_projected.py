@@ -9,6 +9,7 @@ from timm.layers import create_attn
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas_attn import build_model
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.double_attention import DoubleAttention
@@ -20,11 +21,18 @@ from nas_attn.attention.norm_weights import NAM
 from nas_attn.attention.polarized import Polarized
 from nas_attn.attention.pyramid import EPSA
 from nas_attn.attention.weighing.record import weigh
+from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import SpaceError
+from nas_attn.placement import Convolution, Placement
+from nas_attn.space.fit import placement_cost
 
 
 def spread(tensor: Tensor) -> float:
     return tensor.std().item()
+
+
+def n_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def test_ese_equals_the_module_of_timm() -> None:
@@ -130,21 +138,40 @@ def test_polarized_starts_by_kaimings_rule() -> None:
 def test_the_groups_of_the_kernels_divide_the_channels(
     channels: int, groups: int, spread_: str, expected: tuple[int, ...]
 ) -> None:
-    assert epsa_splits(channels, groups, spread_) == expected
+    assert epsa_splits(channels // 4, channels, groups, spread_) == expected
     convs = EPSA(channels, groups=groups, spread=spread_).convs
     assert tuple(conv.groups for conv in convs if isinstance(conv, nn.Conv2d)) == expected
 
 
 def test_epsanet_50_has_its_published_number_of_parameters() -> None:
-    resnet_50 = 25_557_032
-    count = ATTENTIONS["epsa"].n_parameters
-    assert count is not None
-    added = [
-        n_blocks * (count(width, {"groups": 16, "kernel_sizes": "3+5+7+9", "hidden": width // 64}, Context()))
-        - n_blocks * 9 * width**2
-        for width, n_blocks in [(64, 3), (128, 4), (256, 6), (512, 3)]
-    ]
-    assert round((resnet_50 + sum(added)) / 1e6, 2) == 22.56
+    table = site_table("resnet50", num_classes=1000, in_channels=3, image_size=224)
+    convs = [site.name for site in table.sites if site.kind == "conv"]
+    placement = Placement.from_dict({name: {"name": "epsa"} for name in convs})
+    assert round(placement_cost(table, placement).n_parameters / 1e6, 2) == 22.56
+
+
+def test_epsa_takes_the_place_of_a_convolution_and_leaves_its_norm() -> None:
+    placement = Placement.from_dict({"stage2.block1.conv1": {"name": "epsa"}, "stage1.block1.conv2": {"name": "epsa"}})
+    shape = {"num_classes": 5, "in_channels": 3, "image_size": 32}
+    model = build_model("resnet18", placement, **shape, seed=0)
+    assert isinstance(model.backbone.get_submodule("layer2.0.bn1"), nn.BatchNorm2d)
+    cost = placement_cost(site_table("resnet18", **shape), placement)
+    assert n_parameters(model) == cost.n_parameters
+    strided = model.insert_at("stage2.block1.conv1").attention
+    assert isinstance(strided, EPSA)
+    assert strided(images(1, 64, 7, 5)).shape == (1, 128, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("conv", "reason"),
+    [
+        (Convolution(64, 64, groups=64), "the convolution that it would replace is depthwise"),
+        (Convolution(64, 64, dilation=2), "the convolution is dilated by 2"),
+    ],
+)
+def test_epsa_says_which_convolutions_it_cannot_replace(conv: Convolution, reason: str) -> None:
+    with pytest.raises(SpaceError, match=reason):
+        EPSA(64, context=Context(replaced=conv))
 
 
 def test_epsa_starts_as_its_authors_start_it_and_weighs_four_maps_against_each_other() -> None:
@@ -164,9 +191,7 @@ def test_epsa_starts_as_its_authors_start_it_and_weighs_four_maps_against_each_o
 def test_epsa_says_what_does_not_divide() -> None:
     with pytest.raises(SpaceError, match=r"does not fit 6 channels: 4 must divide the channels, but got channels=6\.$"):
         EPSA(6)
-    with pytest.raises(
-        SpaceError, match=r"a quarter of the channels, but got groups=16, channels=48; .*: groups=12\.$"
-    ):
+    with pytest.raises(SpaceError, match=r"got groups=16, channels=48 in and 48 out; .*: groups=12\.$"):
         EPSA(48, groups=16)
 
 
@@ -212,6 +237,8 @@ def test_nam_has_a_scale_for_each_pixel_of_a_known_map() -> None:
     normed = x * norm.weight.view(2, 3) / (1 + norm.eps) ** 0.5 + norm.bias.view(2, 3)
     shares = torch.tensor([[0.25, 0.5, 0.0], [0.0, 0.0, 0.25]])
     torch.testing.assert_close(module(x), x * torch.sigmoid(shares * normed))
+    with pytest.raises(SpaceError, match=r"'nam' needs maps of 2x3, .* got 3x2: build the network for images of this"):
+        module(images(1, 8, 3, 2))
 
 
 def test_a_block_of_lka_is_the_gate_between_two_layers_and_the_shortcut() -> None:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from nas_attn.attention.entry import Context
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
+from nas_attn.attention.plain import is_recorded
+from nas_attn.errors import SpaceError
 
 
 def as_channels(x: Tensor) -> Tensor:
@@ -54,7 +56,8 @@ class NAM(nn.Module):
 
     Shape: (N, C, H, W) -> the same; H and W are free with `channel`.
     Cost: 2*C weights for the channels, 2*H*W for the pixels; no matrix product.
-    Raises: SpaceError if the spatial branch is asked for and the context has no size.
+    Raises: SpaceError if the spatial branch is asked for and the context has no size; a pass over a map of another size
+        raises it too.
     """
 
     def __init__(self, channels: int, *, branches: str = "channel", context: Context | None = None) -> None:
@@ -66,6 +69,7 @@ class NAM(nn.Module):
             assert context is not None, "the spatial branch has a context"
             assert context.height is not None, f"the context has a height: {context}"
             assert context.width is not None, f"the context has a width: {context}"
+            self.size = (context.height, context.width)
             self.spatial = WeightedNorm(context.height * context.width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,5 +77,15 @@ class NAM(nn.Module):
         if self.channel is not None:
             x = x * torch.sigmoid(self.channel(x))
         if self.spatial is not None:
+            self._check_size(x)
             x = x * torch.sigmoid(self.spatial(as_channels(x))).squeeze(2).transpose(1, 2).view(x.shape)
         return x
+
+    def _check_size(self, x: Tensor) -> None:
+        """Refuse a map of another size than that of the context. Raises: SpaceError."""
+        if is_recorded(x) or tuple(x.shape[2:]) == self.size:
+            return
+        raise SpaceError(
+            f"Attention 'nam' needs maps of {self.size[0]}x{self.size[1]}, for whose pixels its scales were built, but "
+            f"got {x.shape[2]}x{x.shape[3]}: build the network for images of this size, or choose branches=channel."
+        )

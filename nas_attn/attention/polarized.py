@@ -99,6 +99,6 @@ class Polarized(nn.Module):
         channels = self.channel(x)[:, :, None, None]
         if self.layout == "parallel":
             return scale_by_sum(x, channels, self.pixel.similarity(x))
-        gated = x * channels
+        gated: Tensor = x * channels
         pixels: Tensor = self.pixel.expectation(gated)
         return gated * pixels

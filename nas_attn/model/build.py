@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone
@@ -144,7 +145,8 @@ def build(
     for name in sorted(
         inserts, key=lambda name: sites[name].kind not in SWAPPED
     ):  # a replaced module would lose its hook
-        _join(net, sites[name], inserts[name], name in copied)
+        replaces_norm = attention_entry(resolved[name].name).replaces_norm
+        _join(net, sites[name], inserts[name], copies=name in copied, replaces_norm=replaces_norm)
     model = AttentionModel(net, inserts, placement, spec)
     model.num_classes, model.in_channels, model.image_size = table.num_classes, table.in_channels, table.image_size
     model.attention.train(net.training)
@@ -208,8 +210,13 @@ def _insert(site: Site, attention: Attention, num_classes: int, seed: int, names
         return Insert(attention, module, site.channels, below)
 
 
-def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
-    """Connect the insert at its site: by a hook on a module's output or input, or in place of a module."""
+def _join(net: nn.Module, site: Site, insert: Insert, *, copies: bool, replaces_norm: bool) -> None:
+    """Connect the insert at its site: by a hook on a module's output or input, or in place of a module.
+
+    Args:
+        copies: Whether the network modifies the tapped output in place later.
+        replaces_norm: Whether the attention also takes the place of the norm behind a replaced convolution.
+    """
     path = tap_path(net, site.kind, site.module)
     if site.kind == "before_conv":
         before = InputTap(insert)
@@ -225,7 +232,7 @@ def _join(net: nn.Module, site: Site, insert: Insert, copies: bool) -> None:
     if take_over is not None:
         module.keep(replaced)
         take_over(module)
-    elif site.replaced is not None and site.replaced.norm:
+    elif site.replaced is not None and site.replaced.norm and replaces_norm:
         put_module(net, site.replaced.norm, SkippedNorm(net.get_submodule(site.replaced.norm)))
     put_module(net, path, module)
 

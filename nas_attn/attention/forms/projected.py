@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 from nas_attn.attention.entry import Context, Options
-from nas_attn.attention.forms.widths import hidden_width, largest_divisor, near, nearest_divisors, whole
+from nas_attn.attention.forms.fusion import replaced_by
+from nas_attn.attention.forms.widths import hidden_width, largest_divisor, near, nearest_divisors, strided, whole
 
 LKA_KERNELS = {7: (3, 3, 2), 11: (3, 5, 2), 21: (5, 7, 3), 35: (5, 11, 3)}
 """Kernel size -> the local kernel, the dilated kernel, and its dilation."""
@@ -63,19 +66,20 @@ def polarized_macs(channels: int, height: int, width: int, options: Options, con
 
 
 def epsa_groups(channels: int, context: Context) -> int:
-    """Return the authors' 16 groups, or the most below that divide a quarter of the channels."""
-    return largest_divisor(channels // 4, 16)
+    """Return the authors' 16 groups, or the most below that divide the input and a quarter of the channels."""
+    return largest_divisor(gcd(replaced_by(channels, context).in_channels, channels // 4), 16)
 
 
-def epsa_splits(channels: int, groups: int, spread: str) -> tuple[int, ...]:
+def epsa_splits(quarter: int, in_channels: int, groups: int, spread: str) -> tuple[int, ...]:
     """Return the groups of the four kernels, the smallest first.
 
-    >>> epsa_splits(64, 16, "rising"), epsa_splits(48, 6, "rising"), epsa_splits(128, 32, "equal")
+    >>> epsa_splits(16, 64, 16, "rising"), epsa_splits(12, 48, 6, "rising"), epsa_splits(32, 128, 32, "equal")
     ((1, 4, 8, 16), (1, 1, 3, 6), (32, 32, 32, 32))
     """
     if spread == "equal":
         return (groups,) * 4
-    return (1, largest_divisor(channels // 4, groups // 4), largest_divisor(channels // 4, groups // 2), groups)
+    common = gcd(quarter, in_channels)
+    return (1, largest_divisor(common, groups // 4), largest_divisor(common, groups // 2), groups)
 
 
 def epsa_hidden(channels: int, context: Context) -> int:
@@ -84,15 +88,21 @@ def epsa_hidden(channels: int, context: Context) -> int:
 
 
 def epsa_misfit(channels: int, options: Options, context: Context) -> str | None:
-    """Return why the channels cannot be split in four, or the quarters in groups, or None."""
+    """Return why it cannot replace the convolution, or why four kernels or the groups do not divide, or None."""
+    conv = replaced_by(channels, context)
+    if conv.groups == conv.in_channels > 1:
+        return "it mixes the channels of a pixel, but the convolution that it would replace is depthwise."
+    if conv.dilation > 1:
+        return f"its kernels look at the next neighbours, but the convolution is dilated by {conv.dilation}."
     if channels % 4:
         return f"4 must divide the channels, but got channels={channels}."
-    if options.get("groups") is None or channels // 4 % whole(options, "groups") == 0:
+    common = gcd(conv.in_channels, channels // 4)
+    if options["groups"] is None or common % whole(options, "groups") == 0:
         return None
-    works = near("groups", nearest_divisors(channels // 4, whole(options, "groups")))
     return (
-        f"groups must divide a quarter of the channels, but got groups={options['groups']}, channels={channels}; "
-        f"{works}."
+        "groups must divide the channels that enter and a quarter of those that leave, but got "
+        f"groups={options['groups']}, channels={conv.in_channels} in and {channels} out; "
+        f"{near('groups', nearest_divisors(common, whole(options, 'groups')))}."
     )
 
 
@@ -105,19 +115,20 @@ def epsa_idle(channels: int, options: Options) -> frozenset[str]:
 def epsa_parameters(channels: int, options: Options, context: Context) -> int:
     """Return the weights of four convolutions, and the parameters of the bottleneck that they share."""
     quarter, hidden = channels // 4, whole(options, "hidden")
-    return _epsa_weights(channels, options) + 2 * quarter * hidden + quarter + hidden
+    return _epsa_weights(channels, options, context) + 2 * quarter * hidden + quarter + hidden
 
 
 def epsa_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
-    """Return the multiply-adds of the convolutions at every pixel, and of the bottleneck on four vectors."""
-    return _epsa_weights(channels, options) * height * width + 8 * (channels // 4) * whole(options, "hidden")
+    """Return the multiply-adds of the convolutions at every output pixel, and of the bottleneck on four vectors."""
+    area = strided(height, context) * strided(width, context)
+    return _epsa_weights(channels, options, context) * area + 8 * (channels // 4) * whole(options, "hidden")
 
 
-def _epsa_weights(channels: int, options: Options) -> int:
-    groups = whole(options, "groups")
-    splits = epsa_splits(channels, groups, str(options.get("spread", "rising")))
+def _epsa_weights(channels: int, options: Options, context: Context) -> int:
+    in_channels, quarter = replaced_by(channels, context).in_channels, channels // 4
+    splits = epsa_splits(quarter, in_channels, whole(options, "groups"), str(options.get("spread", "rising")))
     sizes = EPSA_KERNELS[str(options["kernel_sizes"])]
-    return sum(size**2 * channels * (channels // 4) // n for size, n in zip(sizes, splits, strict=True))
+    return sum(size**2 * in_channels * quarter // n for size, n in zip(sizes, splits, strict=True))
 
 
 def nam_misfit(channels: int, options: Options, context: Context) -> str | None:
