@@ -30,6 +30,7 @@ BLOCKS = {
     "shared start": lambda: own.SharedStart(8, 8),
     "dropping": lambda: own.Dropping(8, 8),
     "adding into its shortcut": lambda: own.AddsIntoShortcut(8, 8),
+    "reading its mode": lambda: own.ModeBlock(8, 8),
 }
 
 
@@ -171,7 +172,9 @@ def test_a_buffer_is_read_each_time_and_decides_nothing_for_good():
     for count in (0.0, 3.0):
         block.seen.fill_(count)
         assert torch.equal(opened(x), block(x))
-    with pytest.raises(SpaceError, match="its forward cannot be traced as a graph"):
+    with pytest.raises(
+        SpaceError, match=r"decides by the values of a tensor \('if self\.decides and self\.seen < 1:'\)"
+    ):
         open_block(Counting(8, 8, decides=True), "b")
 
 
@@ -258,8 +261,10 @@ def test_a_shortcut_that_begins_like_the_branch_leaves_no_pre():
 @pytest.mark.parametrize(
     ("block", "reason"),
     [
-        (own.ModeBlock(8, 8), "its forward reads self.training"),
-        (own.BranchingBlock(8, 8), "its forward cannot be traced as a graph"),
+        (
+            own.BranchingBlock(8, 8),
+            r"its forward decides by the values of a tensor \('return x \+ self\.conv1\(x\) if ",
+        ),
         (own.TieBlock(8, 8), "both sides of its addition lie behind 1 convolutions"),
         (own.TwoAdditions(8, 8), "its forward has 2 additions"),
         (own.WritesOver(8, 8), "its addition overwrites a tensor that is read again"),

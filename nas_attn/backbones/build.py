@@ -10,9 +10,17 @@ from typing import Any
 
 from torch import nn
 
-from nas_attn.backbones.catalog import backbone_entry, blamed_on, check_backbone, plugged_entry, without_start
+from nas_attn.backbones.catalog import (
+    backbone_entry,
+    blamed_on,
+    check_backbone,
+    is_foreign,
+    plugged_entry,
+    without_start,
+)
 from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.modules import seeded, take_out_se
+from nas_attn.backbones.taken_out import take_out_own_se
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.timm_networks import timm_net
 from nas_attn.backbones.user_network import make_network, named
@@ -53,7 +61,8 @@ def start_backbone(
     """
     plain = {key: value for key, value in without_start(checked).items() if key != "replace"}
     net = _plain(plain, shape, seed)
-    taken_out = take_out_se(net) if "replace" in checked else ()
+    by_whom = take_out_own_se if is_foreign(checked) or is_timm(checked) else take_out_se
+    taken_out = by_whom(net) if "replace" in checked else ()
     if "replace" in checked and not taken_out:
         name = checked.get("name", checked.get("import"))
         raise SpaceError(f"Backbone '{name}' has no squeeze-and-excitation of its own: leave replace = 'se' out.")

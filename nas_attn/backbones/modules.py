@@ -28,6 +28,17 @@ def plain_attributes(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if not name.startswith("_")}
 
 
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether a module has hooks of its own: in a changed module they would see other tensors, or none."""
+    return any(getattr(module, hooks) for hooks in _HOOKS)
+
+
 _CLASSES = (
     "torchvision.ops.misc.SqueezeExcitation",
     "timm.layers.squeeze_excite.SEModule",
@@ -40,7 +51,7 @@ _CLASSES = (
 
 def built_in_se(net: nn.Module) -> tuple[str, ...]:
     """Return the paths of torchvision's and timm's squeeze-and-excitation modules inside a network."""
-    return tuple(path for path, module in net.named_modules() if path and _is_se(module))
+    return tuple(path for path, module in net.named_modules() if path and is_se(module))
 
 
 def take_out_se(net: nn.Module) -> tuple[str, ...]:
@@ -51,7 +62,8 @@ def take_out_se(net: nn.Module) -> tuple[str, ...]:
     return paths
 
 
-def _is_se(module: nn.Module) -> bool:
+def is_se(module: nn.Module) -> bool:
+    """Return whether a module is torchvision's or timm's squeeze-and-excitation."""
     return any(f"{cls.__module__}.{cls.__qualname__}" in _CLASSES for cls in type(module).__mro__)
 
 

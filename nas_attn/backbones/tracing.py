@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import linecache
 import operator
 import pickle
 import random
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,10 +17,18 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from nas_attn.backbones.modules import plain_attributes
-from nas_attn.errors import SpaceError, first_line
+from nas_attn.backbones.modules import has_hooks, plain_attributes
+from nas_attn.errors import SpaceError
+
+OPENINGS = "attention_openings"
+"""The child of an opened block that holds what its graph calls beside the block's own children."""
+MODE = f"{OPENINGS}.mode"
+"""The module that a graph calls for `self.training`."""
 
 _LIBRARIES = ("torchvision.", "timm.")
+_UNFIXED = "is no fixed sequence of steps"
+_LONGEST = 60
+"""Greatest number of characters of a line of code in a reason."""
 _READ: dict[tuple[object, ...], fx.Graph] = {}
 """Graphs of the libraries' blocks traced in this process, by all that such a graph depends on (see `_likeness`)."""
 
@@ -30,11 +40,17 @@ def _writing_over(write: Callable[[Any, Any], Any]) -> Any:
     return written
 
 
+def _no_number(self: fx.Proxy) -> Any:
+    raise Unfaithful(f"its forward makes a number of {_words(self.node)}")
+
+
 class _Proxy(fx.Proxy):
     """A value in a graph.
 
     Departs: torch.fx traces `x += y` as `x = x + y`; here +=, -=, *= and /= stay in place.
     """
+
+    __int__ = __float__ = __index__ = __len__ = _no_number
 
     __iadd__ = _writing_over(operator.iadd)
     __isub__ = _writing_over(operator.isub)
@@ -73,9 +89,55 @@ class Tracer(fx.Tracer):
         """Trace every child as one node."""
         return True
 
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Record the call of a child; a module without weights that is none, such as `nn.ReLU()(x)`, is a function.
+
+        Raises: Unfaithful if such a module has weights or hooks, which the graph would lose.
+        """
+        if m in (self.submodule_paths or {}):
+            return super().call_module(m, forward, args, kwargs)
+        if any(True for _ in (*m.parameters(), *m.buffers())) or any(map(has_hooks, m.modules())):
+            raise Unfaithful(f"its forward runs a {type(m).__name__} that is no part of the block")
+        return forward(*args, **kwargs)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """Return the forward and its arguments: a network passes one tensor, and the others have their defaults."""
+        first, *others = list(inspect.signature(root_fn).parameters.values())[is_module:] or [None]
+        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        if first is None or not others or any(one.default is one.empty and one.kind not in variable for one in others):
+            return super().create_args_for_root(root_fn, is_module, concrete_args)
+        return root_fn, [self.root, self.create_proxy("placeholder", first.name, (), {})]
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Refuse a decision. Raises: Unfaithful."""
+        raise Unfaithful(f"its forward decides by {_words(obj.node)}")
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """Return the parts of a tensor that is split into a stated number of them. Raises: Unfaithful for others."""
+        how = [*obj.node.args[1:], *obj.node.kwargs.values()][:1]
+        if obj.node.target in (torch.chunk, "chunk") and how and isinstance(how[0], int):
+            return iter([obj[k] for k in range(how[0])])
+        if obj.node.target in (torch.split, "split") and how and isinstance(how[0], tuple | list):
+            return iter([obj[k] for k in range(len(how[0]))])
+        raise Unfaithful(f"its forward runs a loop over {_words(obj.node)}")
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the symbolic result of a node."""
         return _Proxy(node, self)
+
+
+def _words(node: fx.Node) -> str:
+    """Return what a node's value is, in words."""
+    return "the size of a tensor" if is_size(node) else "the values of a tensor"
+
+
+def is_size(node: fx.Node) -> bool:
+    """Return whether a value is a map's size, or computed from sizes alone."""
+    if node.target in ("size", "dim", "numel") or (node.target is getattr and node.args[1] in ("shape", "ndim")):
+        return True
+    return bool(node.all_input_nodes) and all(map(is_size, node.all_input_nodes))
 
 
 def _contexts() -> tuple[object, ...]:
@@ -102,8 +164,10 @@ def refusal(name: str, reason: str) -> SpaceError:
 def read_forward(block: nn.Module, name: str) -> fx.Graph:
     """Return the graph of a block's forward; equal blocks of torchvision and timm are traced once.
 
-    Raises: SpaceError if the forward depends on tensor values, random numbers or the training mode, creates a tensor,
-    or enters a context manager.
+    Where the forward passes `self.training` on, the graph calls the module `MODE`.
+
+    Raises: SpaceError if the forward depends on tensor values or random numbers, takes other steps in training than in
+    evaluation, creates a tensor, or enters a context manager.
     """
     key = _likeness(block)
     if key is None:
@@ -148,21 +212,87 @@ def _read(block: nn.Module, name: str) -> fx.Graph:
             graphs.append(_trace(block, name))
     if _drawn() != drawn:
         raise refusal(name, "its forward draws random numbers")
-    if str(graphs[0]) != str(graphs[1]):
-        raise refusal(name, "its forward reads self.training")
-    return graphs[0]
+    return _both(*graphs, name)
+
+
+def _both(trained: fx.Graph, evaluated: fx.Graph, name: str) -> fx.Graph:
+    """Return one graph for both modes: they may differ in truth values that are `self.training`, or its opposite."""
+    if str(trained) == str(evaluated):
+        return trained
+    pairs = list(zip(trained.nodes, evaluated.nodes, strict=False))
+    if len(trained.nodes) != len(evaluated.nodes) or any(
+        one.op != two.op or one.target != two.target for one, two in pairs
+    ):
+        raise refusal(name, "its forward takes other steps in training than in evaluation")
+    with trained.inserting_before(next(node for node in trained.nodes if node.op != "placeholder")):
+        mode = trained.call_module(MODE)
+        opposite = trained.call_function(operator.not_, (mode,))
+    for one, two in pairs:
+        one.args = _merged(one.args, two.args, mode, opposite, name)
+        one.kwargs = _merged(one.kwargs, two.kwargs, mode, opposite, name)
+    if not opposite.users:
+        trained.erase_node(opposite)
+    return trained
+
+
+def _merged(one: Any, two: Any, mode: fx.Node, opposite: fx.Node, name: str) -> Any:
+    """Return the arguments of a step for both modes."""
+    if isinstance(one, tuple | list) and isinstance(two, tuple | list) and len(one) == len(two):
+        return type(one)([_merged(a, b, mode, opposite, name) for a, b in zip(one, two, strict=True)])
+    if isinstance(one, dict) and isinstance(two, dict) and one.keys() == two.keys():
+        return {key: _merged(one[key], two[key], mode, opposite, name) for key in one}
+    if isinstance(one, bool) and isinstance(two, bool) and one != two:
+        return mode if one else opposite
+    if str(one) != str(two):  # nodes of two graphs are compared by their names
+        raise refusal(name, "its forward computes with other numbers in training than in evaluation")
+    return one
 
 
 def _trace(block: nn.Module, name: str) -> fx.Graph:
+    tracer = Tracer()
     try:
-        graph = Tracer().trace(block)
+        with _direct_calls(block, tracer):
+            graph = tracer.trace(block)
     except Unfaithful as error:
-        raise refusal(name, str(error)) from error
+        raise refusal(name, f"{error}{_line_of(error)}") from error
     except Exception as error:  # the forward is the user's and may raise anything on symbolic values
-        raise refusal(name, f"its forward cannot be traced as a graph ({first_line(error)})") from error
+        reason = "passes a tensor, or its size, where a number is needed" if isinstance(error, TypeError) else _UNFIXED
+        raise refusal(name, f"its forward {reason}{_line_of(error)}") from error
     if any("_tensor_constant" in str(node.target) for node in graph.nodes):
         raise refusal(name, "its forward creates a tensor")
     return graph
+
+
+@contextmanager
+def _direct_calls(block: nn.Module, tracer: Tracer) -> Iterator[None]:
+    """Context manager: `child.forward(x)` is traced as `child(x)`, which is the same for a child without hooks."""
+    children = [child for child in block.modules() if child is not block and "forward" not in vars(child)]
+
+    def call(child: nn.Module) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if has_hooks(child):
+                raise Unfaithful("its forward runs a child past its hooks")
+            return tracer.call_module(child, type(child).forward, args, kwargs)
+
+        return forward
+
+    for child in children:
+        vars(child)["forward"] = call(child)
+    try:
+        yield
+    finally:
+        for child in children:
+            del vars(child)["forward"]
+
+
+def _line_of(error: Exception) -> str:
+    """Return the line of a user's forward in which an error arose, in brackets; empty if it is not known."""
+    ours = ("torch", __name__.partition(".")[0])
+    for frame, number in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in ours:
+            line = linecache.getline(frame.f_code.co_filename, number).strip()
+            return f" ('{line if len(line) <= _LONGEST else line[:_LONGEST] + '...'}')" if line else ""
+    return ""
 
 
 @contextmanager

@@ -185,7 +185,8 @@ def _block_steps(model: AttentionModel, bundle: Bundle, opened: _OpenedBlocks) -
             continue
         bundle.add(_STANDALONE, "open_block")
         openings = {
-            kind: "Join()" if kind == "merge" else "nn.Identity()" for kind in block.get_submodule(OPENINGS)._modules
+            kind: f"Join({module.first!r})" if isinstance(module, Join) else "nn.Identity()"
+            for kind, module in block.get_submodule(OPENINGS)._modules.items()
         }
         if "merge" in openings:
             bundle.add(Join.__module__, "Join")

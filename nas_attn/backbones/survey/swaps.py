@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from nas_attn.backbones.opening import has_hooks
+from nas_attn.backbones.modules import has_hooks
 from nas_attn.backbones.passes import Passage, watched
 from nas_attn.backbones.readers import Readers
 from nas_attn.backbones.sites import Place
