@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -286,6 +287,19 @@ def test_attentions_lists_every_attention_with_its_facts_on_one_line(capsys):
         assert all(f"{option.name}=" in line for option in entry.options)
         assert ("shape-keeping" if entry.keeps_shape else entry.kinds[0]) in line
     assert " 680 " in next(line for line in lines if line.startswith("cbam "))
+
+
+def test_attentions_in_a_narrow_terminal_are_shown_in_few_short_lines(capsys, monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["attentions"]) == 0
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    first = [next(at for at, line in enumerate(lines) if line.startswith(f"{name} ")) for name in ATTENTIONS.own]
+    assert max(after - before for before, after in itertools.pairwise(first)) <= 4
+    assert re.search(r"^epsa +Convolves by .* 27,121$", "\n".join(lines), re.MULTILINE)
+    assert "…" not in "".join(lines)
+    assert lines[-1] == "Show one in full with: nas-attn attentions NAME"
 
 
 def test_attentions_shows_one_in_full_with_its_formula(capsys):

@@ -24,6 +24,9 @@ from nas_attn.space.search_space import N_CLASSES, SearchSpace
 CHANNELS, CONTEXT = 64, Context(num_classes=10, height=14, width=14)
 """The input at which the lists count the cost of an attention."""
 
+WIDE = 160
+"""Columns of a terminal from which on a list shows all facts of an attention."""
+
 SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {"space": space_schema}
 
 
@@ -54,23 +57,26 @@ def print_attentions(*, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps([_attention(entry) for entry in ATTENTIONS.loadable()], indent=2, ensure_ascii=False))
         return
+    console = console_of(600)
+    is_wide = console.width >= WIDE
     table = _table()
     table.add_column("attention", no_wrap=True)
     table.add_column("description")
-    table.add_column("options")
-    table.add_column("kinds of site", no_wrap=True)
-    table.add_column(f"parameters, C={CHANNELS}", justify="right")
-    table.add_column("source")
+    if is_wide:
+        table.add_column("options")
+        table.add_column("kinds of site", no_wrap=True)
+    table.add_column(f"parameters, C={CHANNELS}" if is_wide else "parameters", justify="right", no_wrap=True)
+    if is_wide:
+        table.add_column("source")
     for entry in ATTENTIONS.loadable():
-        options = ", ".join(f"{option.name}={_shown(option.default)}" for option in entry.options)
-        others = [kind for kind in entry.kinds if kind not in SHAPE_KEEPING]
-        kinds = ", ".join(["shape-keeping", *others] if entry.keeps_shape else others)
-        cost = _cost(entry)
-        count = "does not fit" if cost is None else f"{cost.n_parameters:,}"
-        table.add_row(*map(Text, (entry.name, entry.summary, options, kinds, count, entry.source)))
-    console = console_of(600)
+        table.add_row(*map(Text, _row_of(entry) if is_wide else (entry.name, entry.summary, _parameters(entry))))
     console.print(table)
-    console.print(f"\nshape-keeping: {', '.join(SHAPE_KEEPING)}. Parameters: with the options shown, for 10 classes.")
+    if is_wide:
+        keeping = f"shape-keeping: {', '.join(SHAPE_KEEPING)}. "
+        console.print(f"\n{keeping}Parameters: with the options shown, for 10 classes.")
+    else:
+        console.print(f"\nParameters: with default options, at {CHANNELS} channels, for 10 classes.")
+        console.print(f"Options, kinds of site and sources: in a terminal of {WIDE} columns, or one in full as below.")
     for problem in ATTENTIONS.problems().values():
         console.print(Text(f"Not available: {problem}"))
     console.print("Show one in full with: nas-attn attentions NAME")
@@ -149,6 +155,20 @@ def _print_facts(console: Console, title: str, facts: Sequence[tuple[str, str]])
     for name, value in facts:
         table.add_row(Text(name), Text(value))
     console.print(table)
+
+
+def _row_of(entry: Entry) -> tuple[str, ...]:
+    """Return the cells of one attention in a wide list."""
+    options = ", ".join(f"{option.name}={_shown(option.default)}" for option in entry.options)
+    others = [kind for kind in entry.kinds if kind not in SHAPE_KEEPING]
+    kinds = ", ".join(["shape-keeping", *others] if entry.keeps_shape else others)
+    return entry.name, entry.summary, options, kinds, _parameters(entry), entry.source
+
+
+def _parameters(entry: Entry) -> str:
+    """Return the parameters of an attention with its default options."""
+    cost = _cost(entry)
+    return "does not fit" if cost is None else f"{cost.n_parameters:,}"
 
 
 def _attention(entry: Entry) -> dict[str, Any]:
