@@ -14,10 +14,11 @@ from pydantic import Field as Rule
 from pydantic import create_model, model_validator
 
 from nas_attn.errors import ConfigError
+from nas_attn.image_settings import DATA
+from nas_attn.image_settings import DataConfig as DataConfig  # one of the records of this module
 from nas_attn.validation import Field, Setting, Strict, fields_of
 
 SPACE = "Search space"
-DATA = "Data"
 BUDGET = "Budget"
 TRAINING = "Training"
 OWN = "Custom training (reads its own images unless --data is stated)"
@@ -33,9 +34,6 @@ ADAM_LR = 0.003
 
 N_CONTROLS = 5
 """Number of random placements that a new run compares with."""
-
-Fraction = Annotated[float, Rule(ge=0.0, le=1.0)]
-
 
 MaxParams = Annotated[
     int | None,
@@ -100,43 +98,6 @@ class Target(Strict):
         Rule(min_length=1, description="Folder of the run; the same command on it resumes it."),
         Setting(RUN, metavar="FOLDER", unset="runs/SPACE, or runs/SPACE-DATA"),
     ] = None
-
-
-class DataConfig(Strict):
-    """The images, their size and their split."""
-
-    name: Annotated[
-        str,
-        Rule(min_length=1, description="Data source: its name, or NAME:PATH if it reads a path of yours."),
-        Setting(DATA, name="data", metavar="SOURCE"),
-    ] = "digits"
-    root: Annotated[
-        str,
-        Rule(min_length=1, description="Folder of torchvision's data sets, also for downloads."),
-        Setting(DATA, name="data_root", metavar="FOLDER"),
-    ] = "data"
-    download: Annotated[bool, Rule(description="Download a data set that is missing."), Setting(DATA)] = False
-    image_size: Annotated[
-        int | None,
-        Rule(ge=4, le=2048, description="Height and width of the images in pixels."),
-        Setting(DATA, table="data", unset="the data's own"),
-    ] = None
-    channels: Annotated[
-        Literal[1, 3] | None,
-        Rule(description="1 converts the images to grey, 3 to colour."),
-        Setting(DATA, unset="the data's own"),
-    ] = None
-    split: Annotated[
-        tuple[Fraction, Fraction, Fraction] | None,
-        Rule(strict=False, description="Shares of train, validation and test: percent on the command line, 10/20/70."),
-        Setting(DATA, table="data", metavar="N/N/N", unset="the data's own; digits 10/20/70"),
-    ] = None
-    seed: Annotated[int, Rule(ge=0, description="Seed of the split.")] = 0
-    strict: Annotated[
-        bool,
-        Rule(description="Stop at the first damaged image instead of skipping it by name."),
-        Setting(DATA, name="strict_data"),
-    ] = False
 
 
 class Budget(Strict):

@@ -106,9 +106,10 @@ from nas_attn.data.entry import DataRequest
 
 
 def read_stripes(request: DataRequest) -> ImageDataset:
-    """Return forty images of one shade a class."""
+    """Return forty images of about one shade a class."""
     labels = np.arange(40) % 2
-    pixels = np.broadcast_to((200 * labels).astype(np.uint8)[:, None, None, None], (40, 8, 8, 1))
+    noise = np.random.default_rng(0).integers(0, 50, (40, 8, 8, 1), np.uint8)
+    pixels = noise + (200 * labels).astype(np.uint8)[:, None, None, None]
     return ImageDataset(("dark", "light"), {"train": LabelledImages(pixels, labels)})
 '''
 RECORD = '    DataSource(name="stripes", read="nas_attn.data.stripes:read_stripes", summary="two shades"),\n'

@@ -89,7 +89,8 @@ def test_npz_labels_that_cannot_be_learnt_are_refused(tmp_path: Path, case: str)
 
 
 def test_a_label_that_is_constant_in_an_own_part_is_named(tmp_path: Path) -> None:
-    val = (OWN[0], column(OWN[1], 2, 0))
+    images, labels = planted(20, 2)
+    val = (images, column(labels, 2, 0))
     facts = facts_of(write_npz(tmp_path / "a.npz", train=TRAIN, val=val, test=OWN))
     assert facts.notes == ("The mean ROC AUC on val leaves out '2': the label is the same in all images of val.",)
 

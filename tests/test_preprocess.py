@@ -99,5 +99,5 @@ def test_what_is_no_image_is_refused_in_one_sentence(images, sentence):
 def test_a_file_that_is_no_image_is_named(tmp_path):
     file = tmp_path / "notes.png"
     file.write_text("no image")
-    with pytest.raises(DataError, match=r"notes\.png cannot be read: cannot identify image file"):
+    with pytest.raises(DataError, match=r"notes\.png cannot be read: no image\."):
         COLOUR([file])

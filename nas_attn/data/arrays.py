@@ -23,8 +23,6 @@ Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 PARTS = ("train", "val", "test")
-PART_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Words for the parts in folders and tables, in lower case, and the part that each means."""
 
 DAMAGED = (
     OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
@@ -34,9 +32,33 @@ DAMAGED = (
 _CHUNK = 256
 
 
+@dataclass(frozen=True, eq=False)
+class Origins:
+    """Where images come from.
+
+    Args:
+        names: What messages call each image, such as its path.
+        digests: Equal for images of equal content, before they were resized.
+        files: Number of the file of each image: the images of one file stay in one part of a split.
+
+    Shape: all (N,).
+    """
+
+    names: NDArray[np.object_]
+    digests: NDArray[np.uint64]
+    files: NDArray[np.int64]
+
+    def take(self, indices: NDArray[Any]) -> Origins:
+        """Return the origins at `indices`, in that order."""
+        return Origins(self.names[indices], self.digests[indices], self.files[indices])
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """Images of one part of a data set, with their labels.
+
+    Args:
+        origins: Where they come from; None where nobody knows more than their order.
 
     Shape: pixels (N, H, W, C) uint8, 0 to 255, with C = 1 (grey) or 3 (RGB); labels (N,) int64, class numbers from 0,
         or (N, K) int64 of 0 and 1 where an image may have several of K labels.
@@ -44,13 +66,15 @@ class LabelledImages:
 
     pixels: AnyPixels
     labels: Labels
+    origins: Origins | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: NDArray[Any]) -> LabelledImages:
         """Return the images at `indices`, in that order."""
-        return LabelledImages(self.pixels.take(indices, axis=0), self.labels[indices])
+        origins = None if self.origins is None else self.origins.take(indices)
+        return LabelledImages(self.pixels.take(indices, axis=0), self.labels[indices], origins)
 
 
 @dataclass(frozen=True)
@@ -65,12 +89,15 @@ class ImageDataset:
         shares: Default shares of train, val and test, which add up to 1 or less; 0 for a part that the data set has.
             None takes 70/15/15, 80/20/0 with a test part, 85/0/15 with a val part, and 100/0/0 with both.
         notes: Sentences that the user should read, e.g. about files that were skipped.
+        pixel_range: Values that became 0 and 255, of images with more than 8 bits or of all if it was asked for; None
+            if the pixels are those of 8-bit images as they are.
     """
 
     class_names: tuple[str, ...]
     parts: Mapping[str, LabelledImages]
     shares: Shares | None = None
     notes: tuple[str, ...] = ()
+    pixel_range: tuple[float, float] | None = None
 
     @property
     def task(self) -> Labelling:

@@ -95,7 +95,7 @@ def _checked_part(images: object, where: str) -> LabelledImages:
     pixels = images.pixels
     if not isinstance(pixels, MappedPixels):
         pixels = checked_pixels(pixels, f"The pixels {where}")
-    return LabelledImages(pixels, checked_labels(images.labels, len(pixels), f"The labels {where}"))
+    return replace(images, pixels=pixels, labels=checked_labels(images.labels, len(pixels), f"The labels {where}"))
 
 
 def _check_agreement(parts: Mapping[str, LabelledImages], where: str) -> None:

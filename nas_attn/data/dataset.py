@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_attn.config import DataConfig
-from nas_attn.data.arrays import PARTS, LabelledImages, mean_and_std, resized
+from nas_attn.data.appearance import colour_in_words
+from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, mean_and_std, resized
 from nas_attn.data.catalog import DATA, data_source
+from nas_attn.data.collection import FIRST_FRAMES
+from nas_attn.data.contrast import checked_contrast
+from nas_attn.data.duplicates import handled_duplicates, with_origins
 from nas_attn.data.entry import Progress
 from nas_attn.data.mapped import AnyPixels, MappedPixels, blocks, converted
-from nas_attn.data.placing import placed
-from nas_attn.data.sources import read_source
-from nas_attn.data.splits import constant_label_notes, split_dataset
+from nas_attn.data.pixel_range import EIGHT_BITS, in_words, table_of
+from nas_attn.data.placing import mapped_notes, placed
+from nas_attn.data.rendering import AS_BEFORE, Rendering
+from nas_attn.data.sources import read_source, reading_of
+from nas_attn.data.splits import label_notes, split_dataset
 from nas_attn.errors import DataError
 from nas_attn.records import Labelling, labelling
 
@@ -38,6 +44,7 @@ class DataFacts:
         mean, std: Per channel of the train part, of pixels scaled to 0 to 1.
         notes: Sentences that the user should read.
         task: Whether an image has one label, or any number of them.
+        rendering: How files became pixels.
     """
 
     name: str
@@ -54,6 +61,7 @@ class DataFacts:
     std: tuple[float, ...]
     notes: tuple[str, ...] = ()
     task: Labelling = "single-label"
+    rendering: Rendering = AS_BEFORE
 
     @property
     def in_words(self) -> str:
@@ -196,29 +204,43 @@ def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, L
     dataset = read_source(config, progress)
     if len(dataset.class_names) < 2:
         raise DataError(f"'{config.name}' must have two classes or more, but has only {dataset.class_names[0]!r}.")
+    dataset = with_origins(_in_stated_range(dataset, config))
     split = split_dataset(dataset, config.split, config.seed)
+    notes = [*_source_notes(config), *dataset.notes, *_split_notes(dataset.parts, split)]
+    distinct, found = handled_duplicates(split, dataset.class_names, drop=config.drop_duplicates)
+    notes += found
     height, width, own_channels = split["train"].pixels.shape[1:]
     size = config.image_size or data_source(config.name).default_image or max(height, width)
     channels = config.channels or own_channels
-    parts = {name: LabelledImages(_fitted(part.pixels, channels, size), part.labels) for name, part in split.items()}
-    mean, std = mean_and_std(parts["train"].pixels)
+    parts = {name: replace(part, pixels=_fitted(part.pixels, channels, size)) for name, part in distinct.items()}
+    rendering = _rendering(dataset, config)
+    how_read = _how_read(dataset, rendering)
+    notes += checked_contrast(parts, dataset.class_names, how_read=how_read, allow=config.allow_blank)
+    notes += label_notes(dataset, parts) + mapped_notes(parts)
+    if height != width:
+        notes.append(f"Images of {height} x {width} are stretched to {size} x {size}.")
+    return parts, _facts(config.name, dataset, parts, rendering, tuple(notes))
+
+
+def _facts(
+    name: str,
+    dataset: ImageDataset,
+    parts: Mapping[str, LabelledImages],
+    rendering: Rendering,
+    notes: tuple[str, ...],
+) -> DataFacts:
+    """Return the facts about parts that are split and resized."""
+    pixels = parts["train"].pixels
+    mean, std = mean_and_std(pixels)
     labels = np.concatenate([part.labels for part in parts.values()])
     n_classes = len(dataset.class_names)
     counts = labels.sum(0) if dataset.task == "multi-label" else np.bincount(labels, minlength=n_classes)
-    notes = [
-        *_source_notes(config),
-        *dataset.notes,
-        *_split_notes(dataset.parts, parts),
-        *(constant_label_notes(dataset, parts) if dataset.task == "multi-label" else ()),
-    ]
-    if height != width:
-        notes.append(f"Images of {height} x {width} are stretched to {size} x {size}.")
-    facts = DataFacts(
-        name=config.name,
+    return DataFacts(
+        name=name,
         num_classes=n_classes,
         class_names=dataset.class_names,
-        in_channels=channels,
-        image_size=size,
+        in_channels=pixels.shape[-1],
+        image_size=pixels.shape[1],
         n_train=len(parts["train"]),
         n_val=len(parts["val"]),
         n_test=len(parts["test"]),
@@ -226,10 +248,36 @@ def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, L
         fingerprint=_fingerprint(parts),
         mean=mean,
         std=std,
-        notes=tuple(notes),
+        notes=notes,
         task=dataset.task,
+        rendering=rendering,
     )
-    return parts, facts
+
+
+def _in_stated_range(dataset: ImageDataset, config: DataConfig) -> ImageDataset:
+    """Return a data set of 8-bit arrays in the range that the user states; that of files was applied to each file."""
+    pixel_range = reading_of(config).pixel_range
+    if pixel_range is None or dataset.pixel_range is not None:
+        return dataset
+    table = np.array(table_of(pixel_range), np.uint8)
+    parts = {part: replace(images, pixels=table[np.asarray(images.pixels)]) for part, images in dataset.parts.items()}
+    note = f"Pixel range: {in_words(pixel_range)}, as stated by --pixel-range."
+    return replace(dataset, parts=parts, pixel_range=pixel_range, notes=(*dataset.notes, note))
+
+
+def _rendering(dataset: ImageDataset, config: DataConfig) -> Rendering:
+    """Return how the images became pixels, for new images of the network."""
+    reading = reading_of(config)
+    return Rendering(dataset.pixel_range or EIGHT_BITS, reading.pixel_range or EIGHT_BITS, reading.background)
+
+
+def _how_read(dataset: ImageDataset, rendering: Rendering) -> str:
+    """Return how the images were read, with the options that change it, for a message."""
+    shown = [f"values of {in_words(rendering.deep_range or EIGHT_BITS)}: --pixel-range"]
+    if any(note.startswith(FIRST_FRAMES) for note in dataset.notes):
+        shown.append("the first frame of several: --frames all")
+    shown.append(f"on {colour_in_words(rendering.background)}: --background")
+    return ", ".join(shown)
 
 
 def _fitted(pixels: AnyPixels, channels: int, size: int) -> AnyPixels:

@@ -6,20 +6,24 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from io import BytesIO
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas_attn.config import n_cores
-from nas_attn.data.arrays import DAMAGED, Pixels
-from nas_attn.data.entry import Progress, no_progress
+from nas_attn.data.arrays import DAMAGED, LabelledImages, Labels, Origins, Pixels
+from nas_attn.data.collection import Collection
+from nas_attn.data.deep import NotUnderstood
+from nas_attn.data.entry import AS_USUAL, Progress, Reading, no_progress
 from nas_attn.data.mapped import (
     AnyPixels,
     MappedPixels,
@@ -28,14 +32,14 @@ from nas_attn.data.mapped import (
     read_facts,
     read_pixels,
     refuse_unwritten,
-    room_for,
     write_pixels,
 )  # fmt: skip
-from nas_attn.errors import DataError, first_line
+from nas_attn.data.pixel_range import Range
+from nas_attn.data.readers import n_pictures, pixel_limit, read_pictures
+from nas_attn.data.rendering import AS_BEFORE, Rendering
+from nas_attn.data.unreadable import reason_of
+from nas_attn.errors import DataError
 from nas_attn.files import cache_path, code_digest, write_whole
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 MAX_SKIPPED, MIN_TOLERATED = 0.01, 3
 """Largest share of the files that may be no images, and the number of them that is tolerated in any case."""
@@ -73,8 +77,11 @@ class Decoded:
 
     Args:
         pixels: The images, in the order of `kept`.
-        kept: Indices of the files that are images, ascending.
+        kept: Indices of the files that are images, ascending; once for each frame where all frames are read.
         skipped: Index of each other file -> the reason.
+        origins: Where the images come from.
+        pixel_range: Values that became black and white in images of more than 8 bits, or as stated; None for neither.
+        notes: Sentences for the user on how the images look.
 
     Shape: pixels (N, size, size, C) uint8 with C = 1 if all images are grey, otherwise 3; kept (N,).
     """
@@ -82,6 +89,13 @@ class Decoded:
     pixels: AnyPixels
     kept: NDArray[np.int64]
     skipped: dict[int, str]
+    origins: Origins
+    pixel_range: Range | None = None
+    notes: tuple[str, ...] = ()
+
+    def labelled(self, labels: Labels) -> LabelledImages:
+        """Return the images with their labels. Shape: labels (N,) or (N, K)."""
+        return LabelledImages(self.pixels, labels, self.origins)
 
 
 def decode_cached(
@@ -90,6 +104,7 @@ def decode_cached(
     size: int,
     *,
     channels: int | None = None,
+    reading: Reading = AS_USUAL,
     strict: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[Decoded, tuple[str, ...]]:
@@ -97,25 +112,26 @@ def decode_cached(
 
     Args:
         channels: 1 converts the images to grey, 3 to colour; None keeps their own.
+        reading: How image files become pixels.
     Raises: DataError as `decode_all` does.
     """
     notes: tuple[str, ...] = ()
-    key = _cache_key(root, files, size, channels)
+    key = _cache_key(root, files, f"{size}|{channels}|{reading}")
     cache = cache_file(root, size, channels)
-    decoded = _read_cache(cache, key, len(files)) if cache else None
+    decoded = _read_cache(cache, key, root, files) if cache else None
     if decoded is None:
-        decoded = decode_all(root, files, size, strict=strict, progress=progress, cache=cache)
+        decoded = decode_all(root, files, size, reading=reading, strict=strict, progress=progress, cache=cache)
         decoded = replace(decoded, pixels=converted(decoded.pixels, channels))
         if cache is None or not _write_cache(cache, key, decoded):
             refuse_unwritten(decoded.pixels, cache)
             notes += ("The decoded images could not be cached, so each start decodes them again.",)
         elif isinstance(decoded.pixels, MappedPixels):  # of a nameless file, which is then given back to the disk
-            decoded = _read_cache(cache, key, len(files)) or decoded
+            decoded = _read_cache(cache, key, root, files) or decoded
     _check_skipped(root, files, decoded.skipped, strict)
     if decoded.skipped:
         notes += (f"{len(decoded.skipped)} of {len(files)} files are no images and were skipped: "
                   f"{_named(root, files, decoded.skipped)}.",)  # fmt: skip
-    return decoded, notes
+    return decoded, decoded.notes + notes
 
 
 def cache_file(root: Path, size: int, channels: int | None = None) -> Path | None:
@@ -129,6 +145,7 @@ def decode_all(
     files: Sequence[ImageFile],
     size: int,
     *,
+    reading: Reading = AS_USUAL,
     strict: bool = False,
     progress: Progress = no_progress,
     workers: int | None = None,
@@ -137,84 +154,115 @@ def decode_all(
     """Decode all files, each image resized to `size` x `size`.
 
     Args:
+        reading: How image files become pixels.
         cache: File whose folder takes pixels that do not fit in memory; None keeps them in memory.
         workers: Number of threads, which run in parallel since PIL releases the GIL; None: one per core.
-    Raises: DataError as soon as more files than allowed are no images.
+    Raises: DataError as soon as more files than allowed are no images, and for values without a known meaning.
     """
-    pixels = room_for((len(files), size, size, 3), cache.parent if cache else None)
-    grey = np.ones(len(files), np.bool_)
-    skipped: dict[int, str] = {}
+    with quiet_pillow(reading.max_pixels), closing_pool(workers or n_cores()) as pool:
+        counts = np.ones(len(files), np.int64)
+        if reading.frames == "all":
+            counts[:] = list(pool.map(lambda file: _count(file, reading), files))
+        places = np.cumsum(counts) - counts
+        found = Collection(int(counts.sum()), size, reading, cache.parent if cache else None)
+        skipped: dict[int, str] = {}
+        starts = range(0, len(files), _CHUNK)
 
-    def decode_some(start: int) -> dict[int, str]:
-        failed = {}
-        for number in range(start, min(start + _CHUNK, len(files))):
-            try:
-                grey[number] = _decode(files[number].source, pixels[number])
-            except Exception as error:  # a damaged file raises anything, from SyntaxError to struct.error
-                failed[number] = f"{type(error).__name__}: {error}".splitlines()[0]
-        return failed
+        def decode_some(start: int) -> dict[int, str]:
+            several = range(start, min(start + _CHUNK, len(files)))
+            reasons = ((number, _put(files[number], found, places[number], reading)) for number in several)
+            return {number: reason for number, reason in reasons if reason is not None}
 
-    pool = ThreadPoolExecutor(workers or n_cores())
-    starts = range(0, len(files), _CHUNK)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL warns about unusual files that it can read
-        try:
-            for start, failed in zip(starts, pool.map(decode_some, starts), strict=True):
-                skipped |= failed
-                _check_skipped(root, files, skipped, strict)
-                progress(min(start + _CHUNK, len(files)), len(files))
-        finally:
-            pool.shutdown(cancel_futures=True)
-    kept = np.setdiff1d(np.arange(len(files)), np.fromiter(skipped, np.int64, len(skipped)))
-    channels = 1 if grey[kept].all() else 3
-    return Decoded(chosen_pixels(pixels, kept, channels), kept, skipped)
+        for start, failed in zip(starts, pool.map(decode_some, starts), strict=True):
+            skipped |= failed
+            _check_skipped(root, files, skipped, strict)
+            progress(min(start + _CHUNK, len(files)), len(files))
+    return _decoded(root, files, found, counts, skipped)
 
 
-def decode_image(path: Path, size: int) -> Pixels:
+def _count(file: ImageFile, reading: Reading) -> int:
+    """Return the number of pictures of a file; 1 for one that cannot be read, of which its decoding says why."""
+    try:
+        return n_pictures(lambda: file.source, file.path, reading)
+    except Exception:  # a damaged file raises anything
+        return 1
+
+
+def _put(file: ImageFile, found: Collection, place: int, reading: Reading) -> str | None:
+    """Decode the pictures of a file to their places; return why it is skipped, or None.
+
+    Raises: DataError for values without a known meaning.
+    """
+    try:
+        size = found.pixels.shape[1]
+        pictures, n_frames = read_pictures(lambda: file.source, file.path, reading, draft=2 * size)
+        for number, picture in enumerate(pictures):
+            found.put(place + number, picture, n_frames=n_frames)
+    except NotUnderstood as error:
+        raise DataError(f"The image {file.path} {error}: convert it, or remove it.") from None
+    except Exception as error:  # a damaged file raises anything, from SyntaxError to struct.error
+        return reason_of(error, reading.max_pixels)
+    return None
+
+
+def _decoded(
+    root: Path, files: Sequence[ImageFile], found: Collection, counts: NDArray[np.int64], skipped: dict[int, str]
+) -> Decoded:
+    """Return the pictures of the files that were read, with their range and what is to be said about them."""
+    of_file = np.repeat(np.arange(len(files)), counts)
+    places = np.flatnonzero(~np.isin(of_file, list(skipped)))
+    parts = np.array([file.part for file in files])[of_file]
+    where = "the training images" if len(set(parts)) > 1 else "all images, before they are split"
+    names = [_name(root, files[number]) for number in of_file.tolist()]
+    pixel_range = found.scale_deep(parts == "train", names, where)
+    channels = 1 if found.is_grey[places].all() else 3
+    return Decoded(
+        chosen_pixels(found.pixels, places, channels),
+        of_file[places],
+        skipped,
+        _origins(root, files, of_file[places], found.digests[places]),
+        None if pixel_range is None else pixel_range.pair,
+        found.notes(places, pixel_range),
+    )
+
+
+@contextmanager
+def closing_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Context manager: threads whose waiting work is given up at the end, also after an error."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def decode_image(path: Path, size: int, rendering: Rendering = AS_BEFORE) -> Pixels:
     """Return one file as the training images of a folder are read. Raises: DataError if it is no image.
+
+    Args:
+        rendering: How the training images became pixels.
 
     Shape: (size, size, 1) for a grey image, otherwise (size, size, 3).
     """
-    pixels = np.empty((size, size, 3), np.uint8)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns about unusual files that it can read
-            grey = _decode(path, pixels)
-    except OSError as error:
-        reason = error.strerror or first_line(error)
-        raise DataError(f"The image {path} cannot be read: {reason}.") from error
+        with quiet_pillow(rendering.reading.max_pixels):
+            pictures, _ = read_pictures(lambda: path, path, rendering.reading, draft=2 * size)
+            return rendering.pixels_of(next(pictures), f"The image {path}", size)
+    except NotUnderstood as error:
+        raise DataError(f"The image {path} {error}: convert it.") from None
+    except DataError:
+        raise
     except Exception as error:  # a damaged file raises anything, from SyntaxError to struct.error
-        raise DataError(f"The image {path} is damaged: {type(error).__name__}: {first_line(error)}.") from error
-    return pixels[..., :1] if grey else pixels
+        reason = reason_of(error, rendering.reading.max_pixels)
+        raise DataError(f"The image {path} cannot be read: {reason}.") from error
 
 
-def _decode(source: Path | IO[bytes], into: Pixels) -> bool:
-    """Write one resized image into (size, size, 3); return whether it is grey."""
-    from PIL import Image
-
-    size = len(into)
-    with Image.open(source) as image:
-        image.draft("RGB", (2 * size, 2 * size))  # decodes a much larger JPEG at a half, a quarter or an eighth
-        plain = plain_image(image)
-    grey = plain.mode == "L"
-    small = np.asarray(plain.resize((size, size), Image.Resampling.BILINEAR))
-    into[:] = small[..., None] if grey else small
-    return grey
-
-
-def plain_image(image: Image) -> Image:
-    """Return an image in mode L if it is grey, otherwise in RGB; 16-bit grey is scaled to 8 bit."""
-    if image.mode.startswith("I"):
-        return _from_wide(image)
-    return image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB")
-
-
-def _from_wide(image: Image) -> Image:
-    """Scale a 16-bit grey image to 8 bit; PIL's own conversion clips everything above 255."""
-    from PIL import Image as pillow
-
-    values = np.asarray(image).astype(np.int64)
-    return pillow.fromarray(np.clip((values + 128) // 257, 0, 255).astype(np.uint8))
+@contextmanager
+def quiet_pillow(max_pixels: int) -> Iterator[None]:
+    """Context manager: let Pillow read images of up to `max_pixels`, without warnings about unusual files."""
+    with warnings.catch_warnings(), pixel_limit(max_pixels):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_skipped(root: Path, files: Sequence[ImageFile], skipped: dict[int, str], strict: bool) -> None:
@@ -235,46 +283,66 @@ def _check_skipped(root: Path, files: Sequence[ImageFile], skipped: dict[int, st
 
 
 def _named(root: Path, files: Sequence[ImageFile], skipped: dict[int, str]) -> str:
-    """Return the paths of the first five skipped files, and how many more there are."""
-    paths = (os.path.relpath(files[number].path, root) for number in sorted(skipped))
-    names = [os.fsencode(path).decode(errors="replace") for path in paths]
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    """Return the paths of the first five skipped files with the reasons, and how many more there are."""
+    first = sorted(skipped)[:5]
+    words = (
+        ", ".join(_name(root, files[number]) for number in several) + f" ({reason})"
+        for reason, several in groupby(first, key=skipped.__getitem__)
+    )
+    return ", ".join(words) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
 
 
-def _cache_key(root: Path, files: Sequence[ImageFile], size: int, channels: int | None) -> str:
+def _origins(root: Path, files: Sequence[ImageFile], kept: NDArray[np.int64], digests: NDArray[np.uint64]) -> Origins:
+    """Return where the images of the files `kept` come from; a file of several frames is named for each of them."""
+    return Origins(np.array([_name(root, files[number]) for number in kept], np.object_), digests, kept)
+
+
+def _name(root: Path, file: ImageFile) -> str:
+    """Return the path of a file inside the folder of its set."""
+    return os.fsencode(os.path.relpath(file.path, root)).decode(errors="replace")
+
+
+def _cache_key(root: Path, files: Sequence[ImageFile], settings: str) -> str:
     """Return a digest of all that the pixels depend on.
 
-    That is: the size, the channels, the code of this folder, the versions of PIL and numpy, and path, length and time
-    of each file.
+    That is: the settings, the code of this folder, the versions of PIL and numpy, which packages read other formats,
+    and part, path, length and time of each file.
     """
     import PIL
 
-    versions = f"{size}|{channels}|{code_digest('data')}|{PIL.__version__}|{np.__version__}"
-    lines = (f"{os.path.relpath(file.path, root)}|{file.size}|{file.mtime_ns}" for file in files)
+    readers = [package for package in ("pillow_heif", "pydicom") if find_spec(package) is not None]
+    versions = f"{settings}|{code_digest('data')}|{PIL.__version__}|{np.__version__}|{readers}"
+    lines = (f"{file.part}|{os.path.relpath(file.path, root)}|{file.size}|{file.mtime_ns}" for file in files)
     digest = hashlib.sha256()
     for line in chain([versions], lines):
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()
 
 
-def _read_cache(path: Path, key: str, n_files: int) -> Decoded | None:
+def _read_cache(path: Path, key: str, root: Path, files: Sequence[ImageFile]) -> Decoded | None:
     """Return what `_write_cache` wrote under this key; None if it is missing, of another key, or damaged."""
     try:
         with path.open("rb") as file:
             stored = read_facts(file)
             if str(stored["key"]) != key:
                 return None
-            skipped = {int(number): reason for number, reason in json.loads(str(stored["skipped"])).items()}
-            decoded = Decoded(read_pixels(file), stored["kept"], skipped)
+            about = json.loads(str(stored["about"]))
+            skipped = {int(number): reason for number, reason in about["skipped"].items()}
+            pixel_range = None if about["pixel_range"] is None else tuple(about["pixel_range"])
+            origins = _origins(root, files, stored["kept"], stored["digests"])
+            decoded = Decoded(read_pixels(file), stored["kept"], skipped, origins, pixel_range, tuple(about["notes"]))
     except DAMAGED:
         return None
-    whole = len(decoded.pixels) == len(decoded.kept) == n_files - len(decoded.skipped)
+    n_read = len(files) - len(decoded.skipped)
+    whole = len(decoded.pixels) == len(decoded.kept) and len(np.unique(decoded.kept)) == n_read
     return decoded if whole else None
 
 
 def _write_cache(path: Path, key: str, decoded: Decoded) -> bool:
     """Write the cache file; return whether that was possible."""
-    facts = {"key": np.array(key), "skipped": np.array(json.dumps(decoded.skipped)), "kept": decoded.kept}
+    about = {"skipped": decoded.skipped, "pixel_range": decoded.pixel_range, "notes": decoded.notes}
+    texts = {"key": np.array(key), "about": np.array(json.dumps(about))}
+    facts = {**texts, "kept": decoded.kept, "digests": decoded.origins.digests}
 
     def write(file: IO[bytes]) -> None:
         write_pixels(file, facts, decoded.pixels)

@@ -43,6 +43,9 @@ class Reading:
     max_pixels: int = 178_956_970
 
 
+AS_USUAL = Reading()
+
+
 @dataclass(frozen=True)
 class DataRequest:
     """The argument of a reader: which images are to be read.
@@ -67,7 +70,7 @@ class DataRequest:
     download: bool = False
     strict: bool = False
     progress: Progress = no_progress
-    reading: Reading = Reading()
+    reading: Reading = AS_USUAL
     channels: int | None = None
 
 

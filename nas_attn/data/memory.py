@@ -6,23 +6,25 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from nas_attn.data.appearance import Deep, picture_of
 from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, Pixels, resized, with_channels
 from nas_attn.data.catalog import DATA, register_data
-from nas_attn.data.decode import plain_image
-from nas_attn.data.entry import DataRequest, DataSource
+from nas_attn.data.deep import NotUnderstood
+from nas_attn.data.entry import AS_USUAL, DataRequest, DataSource, Reading
+from nas_attn.data.pixel_range import Range, find_range, in_words
 from nas_attn.errors import DataError, in_one_line
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 NAME = "memory"
 """Name of the data source that holds images in memory, while a search runs."""
 
 _N_TWICE = 8
+
+Found = tuple[Pixels | Deep, Any]
+"""An image, (H, W, C), with its label; of more than 8 bits it is not yet scaled."""
 
 Example = tuple[Pixels, Any]
 """An image, (H, W, C), with its label."""
@@ -40,19 +42,20 @@ class Held:
 
 
 @contextmanager
-def data_source_of(data: Any, image_size: int | None) -> Iterator[Any]:
+def data_source_of(data: Any, image_size: int | None, reading: Reading = AS_USUAL) -> Iterator[Any]:
     """Context manager: yield the name of a data source that holds `data`; a name, or None, is yielded as it is.
 
     Args:
         data: `(train, val, test)`, each a torch data set, a loader, or a sequence of images with labels, and None for a
             val or test part that is to be split off; or an `ImageDataset`. A single set is split.
         image_size: Height and width of the images; needed only if they differ in size.
+        reading: How PIL images become pixels.
     Raises: DataError as `read_memory`.
     """
     if data is None or isinstance(data, str):
         yield data
         return
-    held = data if isinstance(data, ImageDataset) else read_memory(data, image_size)
+    held = data if isinstance(data, ImageDataset) else read_memory(data, image_size, reading)
     before = DATA.get(NAME) if NAME in DATA else None
     register_data(DataSource(NAME, Held(held), "Images in the memory of this process"))
     try:
@@ -63,10 +66,11 @@ def data_source_of(data: Any, image_size: int | None) -> Iterator[Any]:
             register_data(before)
 
 
-def read_memory(data: Any, image_size: int | None) -> ImageDataset:
+def read_memory(data: Any, image_size: int | None, reading: Reading = AS_USUAL) -> ImageDataset:
     """Return the images of `(train, val, test)`, or of a single set.
 
     An image is a PIL image, a tensor (C, H, W) or (H, W), or an array (H, W, C) or (H, W): uint8, or float from 0 to 1.
+    PIL images of more than 8 bits have one range for all of them, as those of files.
     A label is a class number, or a vector of 0 and 1 where an image may have several. Class names are those of the data
     set (`classes`), otherwise the numbers.
 
@@ -79,7 +83,8 @@ def read_memory(data: Any, image_size: int | None) -> ImageDataset:
             f"data=... must be (train, val, test), with None for val or test to be split off, but got "
             f"{len(sets)} set{'s' * (len(sets) != 1)}{' without train' * (sets[:1] == (None,))}."
         )
-    found = {part: _read(one, part) for part, one in zip(PARTS, sets, strict=False) if one is not None}
+    read = {part: _read(one, part, reading) for part, one in zip(PARTS, sets, strict=False) if one is not None}
+    found, pixel_range, notes = _scaled(read, reading)
     names = _class_names(sets[0])
     channels = max(image.shape[-1] for examples in found.values() for image, _ in examples)
     sizes = {image.shape[:2] for examples in found.values() for image, _ in examples}
@@ -92,19 +97,46 @@ def read_memory(data: Any, image_size: int | None) -> ImageDataset:
         labels = [part.labels for part in parts.values()]
         columns = labels[0].shape[1] if labels[0].ndim == 2 else 1 + max(int(part.max()) for part in labels)
         names = tuple(map(str, range(columns)))
-    return ImageDataset(names, parts)
+    return ImageDataset(names, parts, notes=notes, pixel_range=pixel_range)
 
 
-def _read(source: Any, part: str) -> list[Example]:
+def _scaled(
+    read: Mapping[str, Sequence[Found]], reading: Reading
+) -> tuple[dict[str, list[Example]], Range | None, tuple[str, ...]]:
+    """Return the images as pixels, the range of those of more than 8 bits, and a note on it."""
+    deep = {part: [image.bounds for image, _ in several if isinstance(image, Deep)] for part, several in read.items()}
+    pixel_range = reading.pixel_range
+    notes: tuple[str, ...] = ()
+    others = [bounds for part, several in deep.items() if part != "train" for bounds in several]
+    if pixel_range is None and (deep["train"] or others):
+        chosen = find_range(deep["train"] or others, others, where="the training images")
+        pixel_range = chosen.pair
+        notes = (f"Pixel range of the images of more than 8 bits: {in_words(pixel_range)}, {chosen.basis}; "
+                 "pixel_range changes it.",)  # fmt: skip
+
+    def pixels(image: Pixels | Deep) -> Pixels:
+        if not isinstance(image, Deep):
+            return image
+        assert pixel_range is not None, "there is an image of more than 8 bits"
+        return image.scaled(pixel_range, reading.background)
+
+    return (
+        {part: [(pixels(image), label) for image, label in several] for part, several in read.items()},
+        pixel_range,
+        notes,
+    )
+
+
+def _read(source: Any, part: str, reading: Reading) -> list[Found]:
     """Return the images of one set; those of a loader in an order of their own, since it may shuffle them."""
     from torch.utils.data import DataLoader
 
     try:
         _refuse_random(source.dataset if isinstance(source, DataLoader) else source, part)
         if isinstance(source, DataLoader):
-            examples = sorted((_example(pair, part) for pair in _unbatched(source)), key=_digest)
+            examples = sorted((_example(pair, part, reading) for pair in _unbatched(source)), key=_digest)
         else:
-            examples = [_example(pair, part) for pair in _each(source)]
+            examples = [_example(pair, part, reading) for pair in _each(source)]
     except DataError:
         raise
     except Exception as error:  # the data set is the user's: reading it may raise anything
@@ -139,9 +171,9 @@ def _pair(found: Any) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
-def _example(found: Any, part: str) -> Example:
+def _example(found: Any, part: str, reading: Reading) -> Found:
     image, label = _pair(found)
-    return _pixels(image, part), _plain(label)
+    return _pixels(image, part, reading), _plain(label)
 
 
 def _plain(value: Any) -> Any:
@@ -149,10 +181,10 @@ def _plain(value: Any) -> Any:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
-def _pixels(image: Any, part: str) -> Pixels:
+def _pixels(image: Any, part: str, reading: Reading) -> Pixels | Deep:
     """Return an image as (H, W, C) uint8. Raises: DataError for another shape, type or range."""
     if hasattr(image, "convert") and hasattr(image, "mode"):
-        return _of_pil(image)
+        return _of_pil(image, part, reading)
     is_tensor = hasattr(image, "detach")
     array = np.asarray(_plain(image))
     if array.ndim == 2:
@@ -177,17 +209,24 @@ def _pixels(image: Any, part: str) -> Pixels:
     return found
 
 
-def _of_pil(image: Image) -> Pixels:
-    """Return a PIL image as (H, W, C): grey stays grey, everything else is RGB."""
-    plain = np.asarray(plain_image(image))
+def _of_pil(image: Any, part: str, reading: Reading) -> Pixels | Deep:
+    """Return a PIL image as (H, W, C): grey stays grey, everything else is RGB. Raises: DataError for other modes."""
+    try:
+        content = picture_of(image, reading).content
+    except NotUnderstood as error:
+        raise DataError(f"An image of '{part}' {error}: convert it.") from None
+    if isinstance(content, Deep):
+        return content
+    plain = np.asarray(content)
     return plain[..., None] if plain.ndim == 2 else plain
 
 
-def _digest(example: Example) -> bytes:
+def _digest(example: Found) -> bytes:
     """Return the SHA-256 of an image with its label."""
     image, label = example
-    shown = f"{image.shape}{np.asarray(label).tolist()}".encode()
-    return hashlib.sha256(shown + np.ascontiguousarray(image).tobytes()).digest()
+    values = image.values if isinstance(image, Deep) else image
+    shown = f"{values.shape}{np.asarray(label).tolist()}".encode()
+    return hashlib.sha256(shown + np.ascontiguousarray(values).tobytes()).digest()
 
 
 def _refuse_random(source: Any, part: str) -> None:

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 from nas_attn.config import DataConfig
+from nas_attn.data.appearance import read_colour
 from nas_attn.data.arrays import ImageDataset
 from nas_attn.data.catalog import DATA, data_path, data_source
 from nas_attn.data.checks import checked_dataset
-from nas_attn.data.entry import DataRequest, DataSource, Progress, no_progress
+from nas_attn.data.entry import DataRequest, DataSource, Progress, Reading, no_progress
+from nas_attn.data.pixel_range import read_range
 from nas_attn.errors import DataError, NasAttnError, in_one_line
 
 
@@ -27,10 +29,21 @@ def read_source(config: DataConfig, progress: Progress | None = None) -> ImageDa
         root=Path(os.path.expanduser(config.root)),
         download=config.download,
         strict=config.strict,
+        reading=reading_of(config),
         progress=progress or no_progress,
     )
     found = source.reader(request) if source.name in DATA.own else _read_plugin(source, request)
     return checked_dataset(found, config.name)
+
+
+def reading_of(config: DataConfig) -> Reading:
+    """Return how image files become pixels. Raises: DataError for a range or a colour that cannot be understood."""
+    return Reading(
+        pixel_range=None if config.pixel_range is None else read_range(config.pixel_range),
+        background=read_colour(config.background),
+        frames=config.frames,
+        max_pixels=config.max_pixels,
+    )
 
 
 def _read_plugin(source: DataSource, request: DataRequest) -> object:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, Labels, Shares
 from nas_attn.errors import DataError
 
+MOST_NAMES = 5
+"""Greatest number of classes that a note names."""
+
 Indices = NDArray[np.int64]
 
 
@@ -42,6 +45,8 @@ def check_shares(shares: Shares, own: Sequence[str]) -> None:
 def split_dataset(dataset: ImageDataset, shares: Shares | None, seed: int) -> dict[str, LabelledImages]:
     """Return train, val and test: the data set's own parts, and the rest split off from its train part.
 
+    All images of one file go to the same part.
+
     Args:
         shares: Shares of train, val and test; None takes the data set's default.
     Raises: DataError if the shares do not fit, or a class or label has fewer images than there are parts.
@@ -50,11 +55,23 @@ def split_dataset(dataset: ImageDataset, shares: Shares | None, seed: int) -> di
     shares = shares or dataset.shares or default_shares(own)
     check_shares(shares, own)
     split = multilabel_split if dataset.task == "multi-label" else stratified_split
-    indices = split(dataset.parts["train"].labels, shares, seed, dataset.class_names)
+    train = dataset.parts["train"]
+    files, first, file_of = _files(train)
+    chosen = split(train.labels[first], shares, seed, dataset.class_names)
+    indices = [np.flatnonzero(np.isin(file_of, index)) for index in chosen] if len(files) < len(train) else chosen
     return {
-        part: dataset.parts[part] if part in own and part != "train" else dataset.parts["train"].take(index)
+        part: dataset.parts[part] if part in own and part != "train" else train.take(index)
         for part, index in zip(PARTS, indices, strict=True)
     }
+
+
+def _files(images: LabelledImages) -> tuple[Indices, Indices, Indices]:
+    """Return the files of images in ascending order, the first image of each, and the number of each image's file."""
+    if images.origins is None:
+        each = np.arange(len(images))
+        return each, each, each
+    files, first, file_of = np.unique(images.origins.files, return_index=True, return_inverse=True)
+    return files, first, file_of
 
 
 def stratified_split(labels: Labels, shares: Shares, seed: int, class_names: Sequence[str]) -> tuple[Indices, ...]:
@@ -112,6 +129,35 @@ def multilabel_split(labels: Labels, shares: Shares, seed: int, label_names: Seq
         if len(free):
             part_of[free] = np.repeat(np.arange(len(weights)), _counts(len(free), missing / missing.sum()))
     return _indices(part_of)
+
+
+def label_notes(dataset: ImageDataset, parts: Mapping[str, LabelledImages]) -> list[str]:
+    """Return notes on classes or labels that a part of the data set's own does not show.
+
+    Raises: DataError as `constant_label_notes` does.
+    """
+    if dataset.task == "multi-label":
+        return constant_label_notes(dataset, parts)
+    notes = []
+    for name, part in parts.items():
+        missing = [dataset.class_names[number] for number in _missing(part.labels, len(dataset.class_names))]
+        present = len(dataset.class_names) - len(missing)
+        if present == 1:
+            only = dataset.class_names[int(part.labels[0])]
+            notes.append(
+                f"All {len(part):,} images of {name} are of class '{only}', so its accuracy says nothing about the other "
+                "classes."
+            )
+        elif missing and len(part):
+            named = ", ".join(f"'{one}'" for one in missing[:MOST_NAMES])
+            more = f" and {len(missing) - MOST_NAMES} more" if len(missing) > MOST_NAMES else ""
+            notes.append(f"No image of {name} is of class {named}{more}.")
+    return notes
+
+
+def _missing(labels: Labels, n_classes: int) -> list[int]:
+    """Return the classes without an image."""
+    return np.flatnonzero(np.bincount(labels, minlength=n_classes) == 0).tolist()
 
 
 def constant_label_notes(dataset: ImageDataset, parts: Mapping[str, LabelledImages]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from nas_attn.data.rendering import Rendering
 from nas_attn.errors import FileError
 from nas_attn.files import content_digest
 from nas_attn.placement import Shape
@@ -18,6 +19,7 @@ SCHEMA_VERSION = 1
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Record = dict[str, Any]
+Ends = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class WeightsFile(Strict):
@@ -32,6 +34,27 @@ class WeightsFile(Strict):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+class RenderingRecord(Strict):
+    """How image files became pixels; see `nas_attn.data.rendering.Rendering`.
+
+    Args:
+        deep_range: Values that became black and white in images of more than 8 bits; None if nobody knows.
+        range: The same of images of 8 bits.
+        background: Red, green and blue behind transparent images.
+    """
+
+    deep_range: Ends | None
+    range: Ends
+    background: Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+
+    @property
+    def rendering(self) -> Rendering:
+        """The record as the code that decodes takes it."""
+        deep = None if self.deep_range is None else (self.deep_range[0], self.deep_range[1])
+        red, green, blue = self.background
+        return Rendering(deep, (self.range[0], self.range[1]), (red, green, blue))
+
+
 class ModelFile(Strict):
     """Content of `best.json` and of the files under `arms/`: all that is needed to rebuild a model, and its origin.
 
@@ -43,6 +66,7 @@ class ModelFile(Strict):
             of two classes (`second_class`: sigmoid gives its probability), or one per label (`labels`: sigmoid of
             each); None if unknown.
         mean, std: Of the training images, per channel, for pixels between 0 and 1.
+        rendering: How the files of the training images became pixels; None in a file of an older version.
         metrics: Measured values by name, each with its split.
         cost: Parameters and multiply-adds; time and memory, with the device that they were measured on.
         arm: Label of the arm that this model is, e.g. `found #1`; None outside a run, and in a run of version 0.1.0.
@@ -60,6 +84,7 @@ class ModelFile(Strict):
     image_size: Annotated[int, Field(ge=1, le=2048)]
     mean: list[float]
     std: list[Annotated[float, Field(gt=0.0)]]
+    rendering: RenderingRecord | None = None
     class_names: list[str]
     logits_of: LogitsOf | None = None
     metrics: Record = Field(default_factory=dict)

@@ -13,9 +13,11 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from nas_attn.backbones.modules import seeded, take_out_se
+from nas_attn.backbones.modules import seeded
+from nas_attn.backbones.taken_out import take_out_own_se
 from nas_attn.backbones.user_network import copy_network, make_network, takes
 from nas_attn.backbones.weights import fill
+from nas_attn.data.rendering import AS_BEFORE
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.files import content_digest, file_digest, link_whole, write_whole
 from nas_attn.model.build import AttentionModel, Maker, build_model
@@ -36,7 +38,7 @@ def save_model(
     Each file replaces its old one in one step, the weights first: a reader never sees a partial file.
 
     Args:
-        record: `mean`, `std` and `class_names`; optionally `logits_of`, `metrics`, `cost`, `recipe`, `provenance`,
+        record: `mean`, `std` and `class_names`; optionally `rendering`, `logits_of`, `metrics`, `cost`, `recipe`, `provenance`,
             `arm` and `recommended`. See `ModelFile`.
         weights: A file of weights for this network, to write in place of the model's own: it is linked, or copied
             where the disk has no links.
@@ -118,7 +120,12 @@ def load_stored(
     if state is not None:
         _check_shapes(model, {key: tuple(tensor.shape) for key, tensor in state.items()}, stored.weights)
         fill(model, state)
-    model.preprocess = Preprocess(described.image_size, tuple(described.mean), tuple(described.std))
+    model.preprocess = Preprocess(
+        described.image_size,
+        tuple(described.mean),
+        tuple(described.std),
+        AS_BEFORE if described.rendering is None else described.rendering.rendering,
+    )
     model.class_names = tuple(described.class_names)
     if described.logits_of is not None:
         model.probabilities = LABEL_KINDS[
@@ -186,7 +193,7 @@ def _own_network(passed: nn.Module | Maker, described: ModelFile) -> nn.Module:
         with seeded(0, "backbone"):
             net = make_network(passed, "backbone's function", options, described.shape)
     if described.backbone.get("replace") == "se":
-        take_out_se(net)
+        take_out_own_se(net)
     return net
 
 

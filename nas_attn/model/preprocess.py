@@ -14,7 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas_attn.data.arrays import resized, with_channels
+from nas_attn.data.appearance import picture_of
 from nas_attn.data.decode import decode_image
+from nas_attn.data.deep import NotUnderstood
+from nas_attn.data.rendering import AS_BEFORE, Rendering
 from nas_attn.errors import DataError
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as for the training images
@@ -26,12 +29,15 @@ _ROUNDING = 1e-5
 class Preprocess:
     """Convert images to grey or colour, resize and normalise them as the training images were.
 
-    Files, PIL images and uint8 values are processed by the same code as the training images; floating ones are resized
-    by torch (bilinear, antialiased), which differs by rounding. An alpha channel of a file or a PIL image is dropped.
+    Files, PIL images and uint8 values are processed by the same code as the training images: files and PIL images are
+    turned as their EXIF orientation says, what is transparent is shown on the background, and more than 8 bits are
+    scaled by the training images' range. Floating arrays are resized by torch (bilinear, antialiased), which differs by
+    rounding.
 
     Args:
         image_size: Height and width of the result.
         mean, std: Per channel, for pixels between 0 and 1.
+        rendering: How the files of the training images became pixels.
 
     Shape: n images -> (n, len(mean), image_size, image_size). See `__call__` for what an image may be.
     """
@@ -39,6 +45,7 @@ class Preprocess:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rendering: Rendering = AS_BEFORE
 
     def __call__(self, images: Any) -> Tensor:
         """Return a float32 batch, also for one image.
@@ -60,9 +67,9 @@ class Preprocess:
         """Return one image, or one array or tensor of several, as a batch."""
         channels, size = len(self.mean), self.image_size
         if isinstance(image, str | Path):
-            return self._from_bytes(with_channels(decode_image(Path(image), size)[None], channels))
+            return self._from_bytes(with_channels(decode_image(Path(image), size, self.rendering)[None], channels))
         if hasattr(image, "convert"):
-            return self._from_bytes(resized(with_channels(_pil_array(image), channels), size))
+            return self._from_bytes(resized(with_channels(self._from_pil(image)[None], channels), size))
         if isinstance(image, np.ndarray):
             image = torch.tensor(_four_axes(image, channels)).permute(0, 3, 1, 2)
         elif isinstance(image, Tensor):
@@ -76,6 +83,14 @@ class Preprocess:
             return self._from_bytes(resized(with_channels(array, channels), size)).to(image.device)
         values = image.float() / 255 if image.dtype == torch.uint8 else _checked_range(image)
         return self._normalised(255 * _resized(_with_channels(values, channels), size))
+
+    def _from_pil(self, image: Any) -> NDArray[np.uint8]:
+        """Shape: (H, W, C); C is 1 for a grey image."""
+        try:
+            picture = picture_of(image.copy(), self.rendering.reading)  # a file that is open stays as it is
+        except NotUnderstood as error:
+            raise DataError(f"A PIL image {error}: convert it.") from None
+        return self.rendering.pixels_of(picture, "A PIL image")
 
     def _from_bytes(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Shape: (N, size, size, C) -> (N, C, size, size)."""
@@ -141,16 +156,6 @@ def _checked_range(values: Tensor) -> Tensor:
         f"Floating images must lie between 0 and 1, but these lie between {low:g} and {high:g}: divide values of 0 to "
         "255 by 255, or pass them as uint8, and do not normalise before."
     )
-
-
-def _pil_array(image: Any) -> NDArray[np.uint8]:
-    """Return a PIL image as (1, H, W, C); C is 1 for a grey image."""
-    if image.mode.startswith("I"):  # 16-bit grey: PIL's own conversion clips values above 255
-        wide = np.asarray(image).astype(np.int64)
-        return np.clip((wide + 128) // 257, 0, 255).astype(np.uint8)[None, ..., None]
-    if image.mode in ("1", "L", "LA", "La"):
-        return np.asarray(image.convert("L"))[None, ..., None]
-    return np.asarray(image.convert("RGB"))[None]
 
 
 def _with_channels(batch: Tensor, channels: int) -> Tensor:

@@ -108,6 +108,7 @@ def _common(request: Request, stages: Stages) -> dict[str, Any]:
         "arms": stages.retrained(),
         "mean": list(facts.mean) if facts else [0.0] * request.shape.in_channels,
         "std": list(facts.std) if facts else [1.0] * request.shape.in_channels,
+        "rendering": facts.rendering.to_dict() if facts else None,
         "class_names": list(request.class_names),
         "logits_of": request.logits_of,
         "recipe": request.settings.recipe.model_dump(),

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from nas_attn.config import DataConfig
+from nas_attn.image_settings import OF_READING
 from nas_attn.run.given import OF_A_SEARCH
 from nas_attn.run.request import Request
 
-_LEFT_OUT = ("notes", "mean", "std", "task")
+_LEFT_OUT = ("notes", "mean", "std", "task", "rendering")
 _PACKAGES = ("nas_attn", "torch", "torchvision", "timm", "optuna", "ray", "numpy", "scikit-learn")
 
 
@@ -23,7 +25,7 @@ def describe_run(request: Request) -> dict[str, Any]:
     data: dict[str, Any] | None = None
     if settings.data is not None and request.facts is not None:
         facts = {name: value for name, value in vars(request.facts).items() if name not in _LEFT_OUT}
-        data = {**settings.data.model_dump(exclude={"root", "download", "strict"}), "facts": facts}
+        data = {**_stated(settings.data), "facts": facts}
     given = request.given
     left_out = {*OF_A_SEARCH} if given else None
     return {
@@ -45,6 +47,16 @@ def describe_run(request: Request) -> dict[str, Any]:
         "commit": _git_commit(),
         "command": shlex.join([*_program(), *sys.argv[1:]]),
     }
+
+
+def _stated(data: DataConfig) -> dict[str, Any]:
+    """Return the settings of the data; those of how files are read only where they differ from the default.
+
+    Runs from before these settings have none; what they change is in the fingerprint.
+    """
+    stated = data.model_dump(exclude={"root", "download", "strict"})
+    defaults = DataConfig().model_dump(include=set(OF_READING))
+    return {name: value for name, value in stated.items() if name not in defaults or value != defaults[name]}
 
 
 def _searched(request: Request) -> list[str]:

@@ -1,0 +1,157 @@
+"""The pictures of a set while its files are read: their pixels, and what a plan says about them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_attn.data.appearance import Deep, Picture, colour_in_words
+from nas_attn.data.entry import Reading
+from nas_attn.data.mapped import room_for
+from nas_attn.data.pixel_range import EIGHT_BITS, FoundRange, find_range, in_words
+from nas_attn.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+FIRST_FRAMES = "Files of which the first of several frames or pages is read"
+
+
+class Collection:
+    """Pictures of one size, each put at its own place by any thread; those of more than 8 bits are scaled at the end.
+
+    Args:
+        n: Number of places.
+        size: Height and width that the pictures are resized to.
+        folder: Folder of a file for pixels that do not fit in memory; None keeps them in memory.
+    """
+
+    def __init__(self, n: int, size: int, reading: Reading, folder: Path | None) -> None:
+        self.pixels = room_for((n, size, size, 3), folder)
+        self.digests = np.zeros(n, np.uint64)
+        self.is_grey = np.ones(n, np.bool_)
+        self._reading = reading
+        self._is_turned, self._is_transparent, self._is_deep = (np.zeros(n, np.bool_) for _ in range(3))
+        self._n_frames = np.ones(n, np.int64)
+        self._deep: dict[int, Deep] = {}
+        self._cut: set[int] = set()
+
+    def put(self, place: int, picture: Picture, *, n_frames: int = 1) -> None:
+        """Store a picture of a file with so many frames, resized."""
+        content, size = picture.content, self.pixels.shape[1]
+        self._n_frames[place] = n_frames
+        self.digests[place] = digest_of(content)
+        self._is_turned[place], self._is_transparent[place] = picture.turned, picture.transparent
+        if isinstance(content, Deep):
+            self._is_deep[place] = True
+            small = content.resized(size)
+            if self._reading.pixel_range is None:
+                self._deep[place] = small
+            else:
+                self._scale(place, small, self._reading.pixel_range)
+            return
+        small_image = np.asarray(resized_image(content, size))
+        self.is_grey[place] = small_image.ndim == 2
+        self.pixels[place] = small_image[..., None] if small_image.ndim == 2 else small_image
+
+    def scale_deep(self, in_train: NDArray[np.bool_], names: Sequence[str], where: str) -> FoundRange | None:
+        """Scale the pictures of more than 8 bits by the range of all of them; None if there are none.
+
+        Args:
+            in_train: Whether the picture of a place is in the training part, or the part that it is split off from.
+            names: The file of each place.
+            where: Name of these pictures in the plan.
+        Raises: DataError if some have whole and others have floating values.
+        """
+        stated = self._reading.pixel_range
+        if stated is not None:
+            return FoundRange(*stated, "as stated by --pixel-range")
+        if not self._deep:
+            return None
+        self._refuse_mixture(names)
+        train = [deep.bounds for place, deep in self._deep.items() if in_train[place]]
+        others = [deep.bounds for place, deep in self._deep.items() if not in_train[place]]
+        found = find_range(train or others, others if train else (), where=where)
+        for place, deep in self._deep.items():
+            self._scale(place, deep, found.pair)
+        self._deep.clear()
+        return found
+
+    def notes(self, kept: NDArray[np.int64], found: FoundRange | None) -> tuple[str, ...]:
+        """Return what a user should know about the pictures at the places `kept`."""
+        notes = [*self._range_notes(kept, found)] if found is not None else []
+        n_turned, n_transparent = int(self._is_turned[kept].sum()), int(self._is_transparent[kept].sum())
+        if n_turned:
+            notes.append(f"Images that their files store on their side or mirrored, turned upright (EXIF): {n_turned}.")
+        if n_transparent:
+            colour = colour_in_words(self._reading.background)
+            notes.append(f"Images with transparency, shown on {colour} (--background): {n_transparent}.")
+        return (*notes, *self._frame_notes(kept))
+
+    def _scale(self, place: int, deep: Deep, pixel_range: tuple[float, float]) -> None:
+        pixels = deep.scaled(pixel_range, self._reading.background)
+        self.pixels[place] = pixels
+        self.is_grey[place] = pixels.shape[-1] == 1
+        if deep.bounds.low < pixel_range[0] or deep.bounds.high > pixel_range[1]:
+            self._cut.add(place)
+
+    def _frame_notes(self, kept: NDArray[np.int64]) -> list[str]:
+        """Return the notes on files of several frames."""
+        several = self._n_frames[kept]
+        several = several[several > 1]
+        if not len(several):
+            return []
+        if self._reading.frames == "all":
+            n_files = round(float((1 / several).sum()))
+            return [f"Files with several frames or pages, read as {len(several)} images (--frames all): {n_files}."]
+        return [f"{FIRST_FRAMES}: {len(several)}, with {int(several.sum()):,} in all; --frames all reads each."]
+
+    def _range_notes(self, kept: NDArray[np.int64], found: FoundRange) -> list[str]:
+        """Return the notes on the range of the pixels."""
+        n_deep = int(self._is_deep[kept].sum())
+        n_plain, n_cut = len(kept) - n_deep, len(self._cut.intersection(kept.tolist()))
+        which = f" of the {n_deep} images of more than 8 bits a channel or of floating point" if n_deep else ""
+        notes = [f"Pixel range{which}: {in_words(found.pair)}, {found.basis}; --pixel-range changes it."]
+        if n_plain and n_deep and self._reading.pixel_range is None:
+            notes.append(f"Pixel range of the {n_plain} images of 8 bits beside them: {in_words(EIGHT_BITS)}.")
+        if n_cut:
+            notes.append(f"Images with values outside of {in_words(found.pair)}, which are cut off: {n_cut}.")
+        return notes
+
+    def _refuse_mixture(self, names: Sequence[str]) -> None:
+        """Refuse whole numbers beside floating values: one range cannot suit both."""
+        first = {deep.bounds.whole: place for place, deep in sorted(self._deep.items(), reverse=True)}
+        if len(first) == 2:
+            raise DataError(
+                "Images of more than 8 bits must be all of whole numbers or all of floating point, but "
+                f"{names[first[True]]} has whole numbers and {names[first[False]]} floating values: convert some, or "
+                "state one range for all by --pixel-range LOW:HIGH."
+            )
+
+
+def resized_image(image: Image, size: int) -> Image:
+    """Return an image of 8 bits at `size` x `size`."""
+    from PIL.Image import Resampling
+
+    return image.resize((size, size), Resampling.BILINEAR)
+
+
+def digest_of(content: Image | Deep | NDArray[np.uint8]) -> int:
+    """Return a number of 64 bits that equal pictures share: of shape and values, before they are resized."""
+    if isinstance(content, Deep):
+        found = hashlib.sha1(f"{content.values.shape}{content.inverted}".encode(), usedforsecurity=False)
+        found.update(content.values.tobytes())
+        found.update(b"" if content.coverage is None else content.coverage.tobytes())
+    elif isinstance(content, np.ndarray):
+        found = hashlib.sha1(str(content.shape).encode(), usedforsecurity=False)
+        found.update(content.tobytes())
+    else:
+        found = hashlib.sha1(f"{content.mode}{content.size}".encode(), usedforsecurity=False)
+        found.update(content.tobytes())
+    return int.from_bytes(found.digest()[:8], "little")
