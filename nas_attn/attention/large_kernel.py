@@ -17,9 +17,10 @@ class LKA(nn.Module):
     Source: Guo et al., "Visual Attention Network", Computational Visual Media 2023, arXiv:2202.09741, and the authors'
     code: all convolutions with biases, no activation of the gate. Weights are initialised as in their networks: normal,
     with variance 2 / (kernel area * output channels / groups); biases by 0.
-    Departs: none. `form="gate"` is their `LKA`, `form="block"` their `Attention` around it: y = x + proj2(lka(gelu(
-    proj1(x)))); the norm before and the layer scale behind it belong to their network. 21 is the authors' kernel; 7, 11
-    and 35 are those of the separable `lska`, whose authors call the kernel of 21 one of 23.
+    Departs: none. `form="gate"` is their `LKA`, `form="block"` their `Attention`, which has a 1x1 convolution and a
+    GELU before it, a 1x1 convolution behind it, and adds the input; the norm before and the layer scale behind that
+    belong to their network. 21 is the authors' kernel; 7, 11 and 35 are those of the separable `lska`, whose authors
+    call the kernel of 21 one of 23.
 
     Args:
         form: `gate`, or `block` with two 1x1 convolutions, a GELU and the shortcut.
