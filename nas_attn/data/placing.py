@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_attn.data.arrays import LabelledImages
-from nas_attn.data.mapped import AnyPixels, MappedPixels, fits_in_memory
+from nas_attn.data.mapped import MEMORY_SHARE, AnyPixels, MappedPixels, fits_in_memory
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,16 @@ def placed(parts: Mapping[str, LabelledImages], device: torch.device) -> dict[st
         return (tensor.to(device), None) if whole else (tensor, torch.arange(len(tensor)))
 
     return {name: place(part.pixels) for name, part in parts.items()}
+
+
+def mapped_notes(parts: Mapping[str, LabelledImages]) -> list[str]:
+    """Return a note on images that are not in memory."""
+    n_bytes = sum(part.pixels.nbytes for part in parts.values() if isinstance(part.pixels, MappedPixels))
+    note = (
+        f"The images, {n_bytes / 1e9:.1f} GB, are memory-mapped: a copy of them for each core would take more than "
+        f"{100 * MEMORY_SHARE:g} % of the free memory."
+    )
+    return [note] if n_bytes else []
 
 
 def fits_on_device(n_bytes: int, device: torch.device) -> bool:

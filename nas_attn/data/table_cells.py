@@ -86,10 +86,10 @@ def read_cells(path: Path, is_file: Callable[[str], bool]) -> Table:
     return Table(path, header, tuple(map(tuple, rows)), tuple(f"Line {line}" for line in lines), is_named)
 
 
-def arrow_table(path: Path) -> pyarrow.Table:
-    """Return the table of a Parquet or Arrow file, without reading more of the latter than is used.
+def open_arrow(path: Path) -> Any:
+    """Return a Parquet file, or the table of an Arrow file, which is mapped into memory.
 
-    Raises: DataError if it cannot be read.
+    Raises: DataError if it is missing, damaged or of another kind.
     """
     import pyarrow
     import pyarrow.ipc
@@ -97,7 +97,7 @@ def arrow_table(path: Path) -> pyarrow.Table:
 
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            return pyarrow.parquet.ParquetFile(path).read()
+            return pyarrow.parquet.ParquetFile(path)
         source = pyarrow.memory_map(str(path))
         try:
             return pyarrow.ipc.open_file(source).read_all()
@@ -145,7 +145,8 @@ def _delimiter(text: str, path: Path) -> str:
 
 def _from_arrow(path: Path) -> Table:
     """Return the cells of a Parquet or Arrow file."""
-    table = arrow_table(path)
+    opened = open_arrow(path)
+    table = opened.read() if path.suffix.lower() in (".parquet", ".pq") else opened
     if not table.num_rows:
         raise DataError(f"{path} must have a row per image, but has 0.")
     columns = [_texts(path, name, table.column(number)) for number, name in enumerate(table.column_names)]

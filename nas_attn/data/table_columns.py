@@ -63,6 +63,11 @@ class Columns:
         return f"{table.path.name} states {kind}, the file in {name[self.file]}{split}{unread}."
 
 
+def is_called_class(name: str) -> bool:
+    """Return whether a column has a name that is usual for classes."""
+    return _plain(name) in _CLASS_NAMES
+
+
 def without_index(table: Table) -> Table:
     """Return the table without a column that only numbers its rows, as pandas writes it."""
     numbered = [
@@ -91,7 +96,7 @@ def find_columns(table: Table, files: NamedFiles) -> Columns:
             f"{table.path} must have a column of files and one of classes, with commas between them, but its first "
             f"line is {','.join(table.header)!r}. If the folders are the classes, rename this file."
         )
-    called = [number for number in rest if table.header[number].lower().replace(" ", "_") in _CLASS_NAMES]
+    called = [number for number in rest if is_called_class(table.header[number])]
     if len(rest) > 1 and all(_is_mostly_bits(table.column(number)) for number in rest):
         if called:
             names = " or ".join(f"'{table.header[number]}'" for number in called)
