@@ -145,7 +145,7 @@ def label_notes(dataset: ImageDataset, parts: Mapping[str, LabelledImages]) -> l
         if present == 1:
             only = dataset.class_names[int(part.labels[0])]
             notes.append(
-                f"All {len(part):,} images of {name} are of class '{only}', so its accuracy says nothing about other classes."
+                f"All {len(part):,} images of {name} are of class '{only}', so its value says nothing of the others."
             )
         elif missing and len(part):
             named = ", ".join(f"'{one}'" for one in missing[:MOST_NAMES])
