@@ -50,6 +50,10 @@ _CHANGED = {
     "data": _Changed(AS_BEFORE),
     "channels": _Changed(f"{AS_BEFORE}, or the data's own"),
     "split": _Changed(f"{AS_BEFORE}, or the data's own"),
+    "pixel_range": _Changed(f"{AS_BEFORE}, or as in a search"),
+    "background": _Changed(f"{AS_BEFORE}, or white"),
+    "frames": _Changed(f"{AS_BEFORE}, or first"),
+    "max_pixels": _Changed(f"{AS_BEFORE}, or 178956970"),
     "image_size": _Changed(f"{AS_BEFORE}, or the data's own"),
     "epochs": _Changed(f"{AS_BEFORE}, of a retraining", "Number of epochs per training."),
     "seeds": _Changed(

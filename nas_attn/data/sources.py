@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nas_attn.config import DataConfig
 from nas_attn.data.appearance import read_colour
@@ -13,6 +15,8 @@ from nas_attn.data.checks import checked_dataset
 from nas_attn.data.entry import DataRequest, DataSource, Progress, Reading, no_progress
 from nas_attn.data.pixel_range import read_range
 from nas_attn.errors import DataError, NasAttnError, in_one_line
+from nas_attn.image_settings import OF_READING
+from nas_attn.validation import validate
 
 
 def read_source(config: DataConfig, progress: Progress | None = None) -> ImageDataset:
@@ -34,6 +38,15 @@ def read_source(config: DataConfig, progress: Progress | None = None) -> ImageDa
     )
     found = source.reader(request) if source.name in DATA.own else _read_plugin(source, request)
     return checked_dataset(found, config.name)
+
+
+def stated_reading(settings: Mapping[str, Any]) -> Reading:
+    """Return how image files become pixels, from settings by name, of which others are ignored.
+
+    Raises: ConfigError or DataError for a value that cannot be understood.
+    """
+    stated = {name: settings[name] for name in OF_READING if settings.get(name) is not None}
+    return reading_of(validate(DataConfig, stated, "the settings"))
 
 
 def reading_of(config: DataConfig) -> Reading:

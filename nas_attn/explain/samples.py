@@ -16,6 +16,7 @@ from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
 from nas_attn.data.memory import NAME as IN_MEMORY
 from nas_attn.errors import DataError
+from nas_attn.image_settings import OF_READING
 from nas_attn.records import FOUND, RunRecord
 
 THRESHOLD = 0.5
@@ -107,6 +108,7 @@ def _load_again(config: Mapping[str, Any], root: str) -> Data:
             channels=facts["in_channels"] if facts["in_channels"] in (1, 3) else None,
             split=stored["split"],
             seed=stored["seed"],
+            **{name: stored[name] for name in OF_READING if name in stored},
         )
     )
     if data.facts.fingerprint != facts["fingerprint"]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nas_attn.comparison.predictions import fits_whole
 from nas_attn.data.entry import Progress
 from nas_attn.data.memory import data_source_of
+from nas_attn.data.sources import stated_reading
 from nas_attn.errors import Interrupted
 from nas_attn.executors.base import Executor
 from nas_attn.executors.catalog import EXECUTORS
@@ -70,7 +71,7 @@ def search(
     Raises: a subclass of `Refused` before anything is written; RunStopped if the run cannot continue; Interrupted after
     Ctrl-C. The same call resumes the run.
     """
-    with data_source_of(data, settings.get("image_size")) as source:
+    with data_source_of(data, settings.get("image_size"), stated_reading(settings)) as source:
         stated = {"space": space, "train": train, "out": out, "network": network, "data": source, **settings}
         return run(bind(read_settings(stated)), display or SilentDisplay())
 

@@ -11,7 +11,9 @@ from nas_attn.backbones.written import read_network
 from nas_attn.comparison.answer import names_in
 from nas_attn.data.entry import Progress
 from nas_attn.data.memory import NAME, data_source_of
+from nas_attn.data.sources import stated_reading
 from nas_attn.errors import ConfigError, FileError, SpaceError
+from nas_attn.image_settings import OF_READING
 from nas_attn.model.description import ModelFile
 from nas_attn.model.stored import ARMS, StoredModel, find_model
 from nas_attn.placement import Placement
@@ -67,7 +69,7 @@ def retrain(
     Raises: a subclass of `Refused` before anything is written; RunStopped if the run cannot continue; Interrupted after
     Ctrl-C. The same call resumes the run.
     """
-    with data_source_of(data, settings.get("image_size")) as source:
+    with data_source_of(data, settings.get("image_size"), stated_reading(settings)) as source:
         stated = {"train": train, "out": out, "network": network, "data": source, "weights": weights, **settings}
         return run(read_request(Path(file), stated), display or SilentDisplay())
 
@@ -181,6 +183,7 @@ class _Origin:
     def data(self, stated: Mapping[str, Any]) -> dict[str, Any]:
         """Return the data of the placement's own run, where none is stated. Raises: ConfigError if it is unknown."""
         known, trained_by = self._data, self.described.provenance.get("train")
+        how_read = [name for name in ("channels", *OF_READING) if name not in stated]
         if "train" not in stated and "data" not in stated and trained_by is not None:
             raise ConfigError(
                 f"{self.file} was trained by a function of your own ({trained_by}): add --train MODULE:FUNCTION, or "
@@ -188,13 +191,13 @@ class _Origin:
             )
         if "data" in stated:
             is_same = stated["data"] == known.get("name")
-            return self._of_data("channels") if is_same and "channels" not in stated else {}
+            return self._of_data(*how_read) if is_same else {}
         if known.get("name") in (None, NAME) and "train" not in stated:
             raise ConfigError(f"{self.file} names no data set that can be read again: add --data.")
         if known.get("name") in (None, NAME):
             shape = vars(self.described.shape) | {"num_classes": len(self.described.class_names)}
             return {name: value for name, value in shape.items() if name not in stated}
-        return {"data": known["name"]} | (self._of_data("channels") if "channels" not in stated else {})
+        return {"data": known["name"]} | self._of_data(*how_read)
 
     def seed(self, stated: Mapping[str, Any]) -> dict[str, Any]:
         """Return the seed, where none is stated: one whose seeds the placement's own run did not use."""
