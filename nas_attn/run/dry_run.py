@@ -53,7 +53,7 @@ def print_preview(request: Request) -> None:
     probes = [_probe(request, label, placement, images, allocation) for label, placement in _probed(request)]
     console = Console(highlight=False)
     console.print(_probe_table(probes))
-    for line in _lines(request, allocation, probes):
+    for line in _lines(request, allocation, images, probes):
         console.print(Text(line), soft_wrap=True)
 
 
@@ -78,7 +78,8 @@ def _probe(request: Request, label: str, placement: Placement, images: Images | 
     )  # the time per step is the same, and nothing diverges
     model = build(request.backbone, placement, request.shape, seed=request.settings.engine.seed)
     cost = request.bound.cost(placement)
-    seconds, n_bytes = None, 12 * cost.n_parameters + (request.facts.n_bytes if request.facts else 0)
+    on_device = request.facts.n_bytes if request.facts and (images is None or images.rows is None) else 0
+    seconds, n_bytes = None, 12 * cost.n_parameters + on_device
     if images is not None:
         with _SavedBytes() as saved:
             facts = train(
@@ -141,7 +142,7 @@ def _epochs(number: int) -> str:
     return f"{number} epoch{'' if number == 1 else 's'}"
 
 
-def _lines(request: Request, allocation: Allocation, probes: list[Probe]) -> list[str]:
+def _lines(request: Request, allocation: Allocation, images: Images | None, probes: list[Probe]) -> list[str]:
     """Return the preview as lines of text."""
     settings, facts = request.settings, request.facts
     stages = runs_and_epochs(request)
@@ -152,6 +153,8 @@ def _lines(request: Request, allocation: Allocation, probes: list[Probe]) -> lis
     if plugged is not None:
         lines.append(f"Network: {plugged.name} of {BACKBONES.origin(plugged.name)}.")
     lines += [facts.in_words] if facts is not None else []
+    if facts is not None and images is not None:
+        lines.append(f"Images: {facts.n_bytes / 1e6:,.1f} MB, {images.in_words}.")
     lines += list(request.notes)
     lines += [f"{name.capitalize()}: {runs} runs of {_epochs(epochs)}." for name, (runs, epochs) in stages.items()]
     lines += _arms(request)
