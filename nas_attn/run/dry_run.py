@@ -161,9 +161,9 @@ def _lines(request: Request, allocation: Allocation, images: Images | None, prob
     lines.append(f"Workers: {allocation}.")
     steps = [probe.seconds_per_step for probe in probes if probe.seconds_per_step is not None]
     if facts is not None and steps:
-        images = {name: facts.n_train + (facts.n_val if name == "retrain" else 0) for name in stages}
+        n_images = {name: facts.n_train + (facts.n_val if name == "retrain" else 0) for name in stages}
         n_steps = sum(
-            runs * epochs * -(-images[name] // settings.recipe.batch_size) for name, (runs, epochs) in stages.items()
+            runs * epochs * -(-n_images[name] // settings.recipe.batch_size) for name, (runs, epochs) in stages.items()
         )
         low, high = (n_steps * step / allocation.workers for step in (min(steps), max(steps)))
         lines.append(f"Estimated time of training: {duration(low)} to {duration(high)}, without validation.")
