@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from typing import Any
 
 import torch
@@ -30,9 +30,13 @@ class Readers(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch type
                 self._operators.setdefault(value, []).append(func)
         return func(*args, **(kwargs or {}))
 
-    def n_readers(self, tensor: Tensor) -> int:
-        """Return the number of operators that read a tensor."""
-        return len(self._operators.get(tensor, ()))
+    def n_readers(self, tensor: Tensor, but: Collection[Any] = ()) -> int:
+        """Return the number of operators that read a tensor, without those in `but`."""
+        return sum(found not in but for found in self._operators.get(tensor, ()))
+
+    def reads(self, tensor: Tensor, operators: Collection[Any]) -> bool:
+        """Return whether one of these operators reads a tensor."""
+        return any(found in operators for found in self._operators.get(tensor, ()))
 
     def only_relu(self, tensor: Tensor) -> bool:
         """Return whether the only reader is a ReLU, or the first one is a ReLU in place."""

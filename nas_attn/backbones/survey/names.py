@@ -33,14 +33,21 @@ def with_names(found: Survey, net: nn.Module, entry: Backbone) -> Survey:
     sites = {(site.kind, site.name): site for site in table.sites}
     origins: dict[str, Site] = {}
     placed: list[Site] = []
-    for place in _places(net, entry.places):
+    for place in (place for place in _places(net, entry.places) if not place.spelled):  # the ends are found
         if place.name in origins:
             raise SpaceError(f"Places must have names of their own, but '{place.name}' is named twice.")
         site = origins[place.name] = _origin(place, net, table, sites)
         placed.append(replace(site, name=place.name, kind=place.kind, stage=place.stage or site.stage))
+    names = {site.name: name for name, site in origins.items()}
+    unnamed = {end: site for end, site in table.aliases.items() if site not in names and end not in origins}
+    extra = [replace(table.site(site), name=end) for end, site in unnamed.items()]
+    origins |= {end: table.site(site) for end, site in unnamed.items()}
     placed.sort(key=lambda site: table.sites.index(origins[site.name]))
+    order = sorted(origins, key=lambda name: table.sites.index(origins[name]))
+    aliases = {end: names[site] for end, site in table.aliases.items() if site in names and end not in origins}
     copied = {name for name, site in origins.items() if site.name in found.copied}
-    return replace(found, table=replace(table, sites=tuple(placed), refusals={}), copied=found.copied | copied)
+    renamed = replace(table, sites=tuple(placed), extra=tuple(extra), order=tuple(order), aliases=aliases, refusals={})
+    return replace(found, table=renamed, copied=found.copied | copied)
 
 
 def _places(net: nn.Module, function: str | Callable[..., Any]) -> list[Place]:
