@@ -200,7 +200,7 @@ def _has_effect(name: str, params: Mapping[str, Any]) -> bool:
     head, last = name.rsplit(".", 1) if "." in name else ("", name)
     if last == "attention":
         return True
-    if last == "position":
+    if last in ("position", "wiring"):
         return bool(params.get(f"{head}.attention") != "none")
     decision, _, attention = head.rpartition(".")
     return bool(params.get(f"{decision}.attention", attention) == attention)
