@@ -32,27 +32,46 @@ FAMILIES: Mapping[str, str] = {
     "lska": "LSKA",
     "deform": "DCN",
     "attention_pool": "AP",
+    "ese": "eSE",
+    "fca": "Fca",
+    "polarized": "PSA",
+    "nam": "NAM",
+    "lka": "LKA",
+    "epsa": "EPSA",
+    "double_attention": "A2",
+    "bot": "BoT",
+    "pam": "PAM",
+    "cam": "CAM",
+    "cot": "CoT",
+    "split_attention": "SplAt",
 }
-"""Family of attention -> its code in drawings. The n-th family has the colour `f<n>` in every run, counted from 0.
+"""Family of attention -> its code in drawings. Each has one colour in every run, see `family_colour`.
 
-The first six are 13 units of CIE Lab or more apart also for readers who see no red or no green; of 26 colours that
+The first six are 13 units of CIE Lab or more apart also for readers who see no red or no green; of 38 colours that
 are dark enough for text this cannot hold for all, so that a drawing names a family by its code too.
 """
+
+PLUG_INS = range(26, 32)
+"""Numbers of the colours for plug-ins. They never change: a later family of the catalogue has a number above them."""
 
 _LIGHT_FAMILIES = (
     "#2166b8", "#b1510a", "#1a5a48", "#76127c", "#b8305c", "#5a3a1a", "#55754c", "#28337f", "#75659c", "#0b7285",
     "#8a6500", "#bf3a86", "#3b52ca", "#632754", "#7c3808", "#695e2c", "#742834", "#3a2b93", "#ba3b36", "#744d99",
     "#6c4969", "#8e35ab", "#137c5f", "#752f74", "#794033", "#3968cd", "#ab524a", "#065803", "#932547", "#2e736a",
     "#5a3048", "#284485",
+    "#2828c7", "#0f334c", "#667517", "#2a1f4c", "#37608a", "#8528c7", "#756152", "#9e4f77", "#334c0f", "#364b4c",
+    "#b2249b", "#4c3936",
 )  # fmt: skip
 _DARK_FAMILIES = (
     "#9ab8fe", "#ffab79", "#76b29d", "#d47bd6", "#ff9bb0", "#b9916f", "#a6c79c", "#908de1", "#c8b6ef", "#79c5d9",
     "#e3b65f", "#fea5d0", "#ada9ff", "#c282af", "#df8f5f", "#c0b17e", "#d6838a", "#a185eb", "#fea296", "#cba1f0",
     "#c49ec0", "#e195f7", "#77cfaf", "#d289ce", "#d69686", "#afbaff", "#fea89d", "#70b15f", "#f4839c", "#86c6bc",
     "#b789a1", "#8b9ae1",
+    "#c4d7eb", "#7e86ad", "#d9eb83", "#9bafd6", "#569399", "#a377c2", "#ebd1c4", "#c2a4a2", "#83eb83", "#c4ebd7",
+    "#ebc4d4", "#999380",
 )  # fmt: skip
 N_FAMILIES = len(_LIGHT_FAMILIES)
-"""Colours for families; those after the catalogue's are for plug-ins."""
+"""Number of colours for families, those of plug-ins among them."""
 
 LIGHT = {
     "paper": "#ffffff",
@@ -92,9 +111,9 @@ def family_colour(name: str) -> str:
     ('f0', 'f1', True)
     """
     if name in FAMILIES:
-        return f"f{list(FAMILIES).index(name)}"
-    spare = N_FAMILIES - len(FAMILIES)
-    return f"f{len(FAMILIES) + int(hashlib.sha256(name.encode()).hexdigest(), 16) % spare}"
+        number = list(FAMILIES).index(name)
+        return f"f{number if number < PLUG_INS.start else number + len(PLUG_INS)}"
+    return f"f{PLUG_INS[int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(PLUG_INS)]}"
 
 
 def family_code(name: str) -> str:
