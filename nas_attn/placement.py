@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -154,6 +154,11 @@ class SiteTable:
         """All sites in the order of the data flow, with those that only a spelled pattern matches."""
         rank = {name: index for index, name in enumerate(self.order)}
         return tuple(sorted((*self.sites, *self.extra), key=lambda site: rank.get(site.name, 0)))
+
+    def sites_with(self, names: Collection[str]) -> tuple[Site, ...]:
+        """Return the sites, and of the further ones those with these names, in the order of the data flow."""
+        left_out = {site.name for site in self.extra} - set(names)
+        return tuple(site for site in self.every_site if site.name not in left_out)
 
     @property
     def kinds(self) -> tuple[str, ...]:

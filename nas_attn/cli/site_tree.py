@@ -29,9 +29,15 @@ _KINDS = {
     "branch": "at the end of a residual branch, before the addition",
     "shortcut": "on a block's shortcut, before the addition",
     "hidden": "inside a branch, before its last 1x1 convolution",
+    "before_conv": "inside a block, before a convolution that no other site precedes",
     "conv": "in place of a 3x3 convolution (shown: its output channels, its input map)",
     "merge": "in place of a residual addition",
     "head": "in place of the global pooling (shown: its input map)",
+}
+_ENDS = {
+    "stem": "behind the first convolution with its norm and activation",
+    "stem.pool": "behind the pooling that follows it",
+    "features": "the map that enters the global pooling",
 }
 MOST_REASONS = 8
 """Maximum number of reasons to show; a user's own network may have hundreds of modules that are not sites."""
@@ -62,6 +68,7 @@ def print_sites(
     console.print(_tree(table, notes), soft_wrap=True)
     _print_rows(console, "Attentions that fit", _fit_rows(notes))
     _print_rows(console, "Kinds of site", _kind_rows(table))
+    _print_rows(console, "Ends: a pattern with * matches them only if it spells stem or features", _end_rows(table))
     _print_rows(console, "Missing sites, with the reason", [*_lack_rows(table), *_refusal_rows(table)])
     _print_rows(console, "Shorthands for patterns in a space", _shorthand_rows(table))
     if table.stacking:
@@ -157,8 +164,23 @@ def _fit_rows(notes: Sequence[str]) -> list[tuple[str, str]]:
 
 def _kind_rows(table: SiteTable) -> list[tuple[str, str]]:
     """Return each kind of site with the number of its sites and their position."""
-    counts = Counter(site.kind for site in table.sites)
-    return [(kind, f"{counts[kind]:>3}  {where}") for kind, where in _KINDS.items() if counts[kind]]
+    between = [site for site in table.extra if site.kind == "before_conv"]
+    counts = Counter(site.kind for site in (*table.sites, *between))
+    named = f": {_summary(between)}"
+    return [
+        (kind, f"{counts[kind]:>3}  {where}{named if kind == 'before_conv' else ''}")
+        for kind, where in _KINDS.items()
+        if counts[kind]
+    ]
+
+
+def _end_rows(table: SiteTable) -> list[tuple[str, str]]:
+    """Return the ends of the network: those that are sites of their own, and the sites that others are."""
+    names = ("stem", "stem.pool", "features")
+    own = {site.name: site for site in table.extra}
+    rows = {name: f"{_shape(own[name])}, {_ENDS[name]}" for name in names if name in own}
+    rows |= {name: f"{table.aliases[name]}, {_ENDS[name]}" for name in names if name in table.aliases}
+    return [(name, rows[name]) for name in names if name in rows]
 
 
 def _lack_rows(table: SiteTable) -> list[tuple[str, str]]:
@@ -186,7 +208,7 @@ def _refusal_rows(table: SiteTable) -> list[tuple[str, str]]:
 
 def _shorthand_rows(table: SiteTable) -> list[tuple[str, str]]:
     """Return the shorthands that match at least one site, with their sites."""
-    plain = ("last", "stage*.last", "every block", "conv3x3")
+    plain = ("last", "stage*.last", "every block", "conv3x3", "before_conv")
     rows = {shorthand: _summary(sites) for shorthand in plain if (sites := covered(shorthand, table))}
     kinds = {kind: len(covered(f"every block.{kind}", table)) for kind in table.kinds if kind != "output"}
     rows["every block.KIND"] = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)

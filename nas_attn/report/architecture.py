@@ -120,11 +120,15 @@ class Architecture:
 
 
 def read_architecture(table: SiteTable, placement: Placement, searched: Sequence[str]) -> Architecture:
-    """Return the structure of a network, with every site once; consecutive equal blocks of a stage are folded."""
-    first_of_tail = next((n for n, site in enumerate(table.sites) if site.kind == "head"), len(table.sites))
+    """Return the structure of a network, with every site once; consecutive equal blocks of a stage are folded.
+
+    Of the sites at its ends and before convolutions, it has those that are used or searched.
+    """
+    sites = table.sites_with({*placement, *searched})
+    first_of_tail = next((n for n, site in enumerate(sites) if site.kind == "head"), len(sites))
     spots = _Spots(placement, frozenset(searched))
-    parts = folded(_without_long_lines(_parts(table.sites[:first_of_tail], spots)))
-    tail = _merged([spots.of(site, "line") for site in table.sites[first_of_tail:]])
+    parts = folded(_without_long_lines(_parts(sites[:first_of_tail], spots)))
+    tail = _merged([spots.of(site, "line") for site in sites[first_of_tail:]])
     size = table.image_size
     return Architecture(
         image=f"{table.in_channels}{TIMES}{size}{TIMES}{size}",
@@ -173,7 +177,7 @@ def _parts(sites: Sequence[Site], spots: _Spots) -> Iterator[Part]:
 def _kind_word(site: Site) -> str | None:
     """Return the kind that ends a site's name, as in `stage1.block1.branch`; None if its name is a module's path."""
     word = site.name.rpartition(".")[2]
-    named = re.sub(r"\d+$", "", word) if site.kind == "conv" else word
+    named = re.sub(r"\d+$", "", word) if site.kind in ("conv", "before_conv") else word
     return site.kind if named == site.kind and named in KINDS and "." in site.name else None
 
 

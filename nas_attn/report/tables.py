@@ -294,7 +294,7 @@ def rival(found: Arm, arms: Sequence[Arm], table: SiteTable | None) -> tuple[str
 
 def in_flow_order(sites: Iterable[str], table: SiteTable | None) -> tuple[str, ...]:
     """Return the sites in the order of the data flow; unknown ones last, in their order."""
-    rank = {site.name: index for index, site in enumerate(table.sites)} if table else {}
+    rank = {site.name: index for index, site in enumerate(table.every_site)} if table else {}
     return tuple(sorted(sites, key=lambda name: rank.get(name, len(rank))))
 
 

@@ -202,7 +202,7 @@ def short_place(placement: Placement, names: Iterable[str], table: SiteTable | N
     share = f"{len(sites)} of {len(searched)} sites" if searched else count(len(sites), "site")
     if len(families) > 1:
         return f"{listed(families) if len(families) <= 3 else 'attention'} at {share}"
-    stages = {site.name: site.stage for site in table.sites} if table else {}
+    stages = {site.name: site.stage for site in table.every_site} if table else {}
     order = list(dict.fromkeys(stages[site] for site in in_flow_order(searched, table) if site in stages))
     for n_last in range(1, len(order)):
         if {site for site in searched if stages.get(site) in order[-n_last:]} == set(sites):

@@ -261,7 +261,7 @@ class _Origin:
         folder = self.stored.file.parent
         run_folder = RunFolder(folder.parent if folder.name == ARMS else folder)
         listed = run_folder.read_config().get("searched_sites") if run_folder.config.is_file() else None
-        known = {site.name for site in request.bound.table.sites}
+        known = {site.name for site in request.bound.table.every_site}
         return tuple(name for name in listed if name in known) if isinstance(listed, list) else ()
 
 
