@@ -9,6 +9,7 @@ from nas_attn.attention.entry import Context
 from nas_attn.attention.forms.fusion import replaced_by
 from nas_attn.attention.options import NO_CONTEXT, require_fit
 from nas_attn.attention.plain import is_channels_last, is_recorded
+from nas_attn.attention.precision import wide_product
 from nas_attn.errors import SpaceError
 
 
@@ -18,9 +19,10 @@ class BoT(nn.Module):
     Source: Srinivas et al., "Bottleneck Transformers for Visual Recognition", CVPR 2021, arXiv:2101.11605, and the
     authors' published layer: no biases and no last projection; the query is divided by sqrt(d) before it meets keys and
     positions; behind a strided layer 2x2 average pooling. Projections start from N(0, 0.01).
-    Departs: positions start from N(0, 1 / d), as the authors' code intends; it passes the deviation as the mean. The
-    layer replaces a 3x3 convolution, as published, or takes the map of any site that keeps the shape: there it has no
-    norm, no ReLU and no shortcut of its own (`wiring = "residual"` adds one). The pooling is as wide as the stride.
+    Departs: positions start from N(0, 1 / d), as the authors' code intends; it passes the deviation as the mean. Scores
+    are computed in float32, since half precision overflows. The layer replaces a 3x3 convolution, as published, or
+    takes the map of any site that keeps the shape: there it has no norm, no ReLU and no shortcut of its own
+    (`wiring = "residual"` adds one). The pooling is as wide as the stride.
 
     Args:
         heads: Number of heads, each over d = C / heads channels.
@@ -75,16 +77,15 @@ class BoT(nn.Module):
         """
         query, key = self._split(self.query(pixels)), self._split(self.key(pixels))
         query = query * self.columns.shape[1] ** -0.5
-        placed = query.view(*query.shape[:2], *self.size, -1)  # (N, heads, H, W, d)
+        placed = query.view(query.shape[0], self.heads, *self.size, -1)  # (N, heads, H, W, d)
         rows = torch.einsum("nghwd,hid->nghwi", placed, distances(self.rows, self.size[0]))
         columns = torch.einsum("nghwd,wjd->nghwj", placed, distances(self.columns, self.size[1]))
         position = (rows.unsqueeze(5) + columns.unsqueeze(4)).flatten(4).flatten(2, 3)
-        scores: Tensor = query @ key.transpose(2, 3) + position
-        return scores.softmax(3)
+        return (wide_product(query, key.transpose(2, 3)) + position).softmax(3)
 
     def _split(self, pixels: Tensor) -> Tensor:
         """Shape: (N, P, C) -> (N, heads, P, d)."""
-        return pixels.view(*pixels.shape[:2], self.heads, -1).transpose(1, 2)
+        return pixels.view(pixels.shape[0], pixels.shape[1], self.heads, -1).transpose(1, 2)
 
 
 def distances(table: Tensor, size: int) -> Tensor:
@@ -95,4 +96,4 @@ def distances(table: Tensor, size: int) -> Tensor:
 
     Shape: (2 * size - 1, d) -> (size, size, d).
     """
-    return table.unfold(0, size, 1).flip(0).transpose(1, 2)
+    return torch.stack([table[size - 1 - start : 2 * size - 1 - start] for start in range(size)])

@@ -10,7 +10,7 @@ from nas_attn.attention.channel import means
 from nas_attn.attention.entry import Context
 from nas_attn.attention.forms.fusion import replaced_by
 from nas_attn.attention.forms.replacing import cot_groups, cot_hidden, cot_shared
-from nas_attn.attention.norm import BatchNorm
+from nas_attn.attention.norm import BatchNorm, GroupNorm
 from nas_attn.attention.options import NO_CONTEXT, require_fit
 
 
@@ -50,7 +50,7 @@ class CoT(nn.Module):
         )
         self.kernels = nn.Sequential(
             *(nn.Conv2d(2 * channels, embedded, 1, bias=False), BatchNorm(embedded), nn.ReLU()),
-            *(nn.Conv2d(embedded, taps, 1), nn.GroupNorm(self.n_kernels, taps)),
+            *(nn.Conv2d(embedded, taps, 1), GroupNorm(self.n_kernels, taps)),
         )
         self.value = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), BatchNorm(channels))
         self.norm = BatchNorm(channels)
@@ -64,8 +64,8 @@ class CoT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> (N, C, H / stride, W / stride), both rounded up."""
         dynamic, static = self.contexts(x)
-        first, second = self.shares(dynamic, static).unbind(2)
-        return torch.addcmul(dynamic * first[:, :, None, None], static, second[:, :, None, None])
+        shares = self.shares(dynamic, static)[:, :, :, None, None]
+        return torch.addcmul(dynamic * shares[:, :, 0], static, shares[:, :, 1])
 
     def contexts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the dynamic context, by each pixel's own kernel, and the static one, by one kernel for all."""
@@ -91,12 +91,12 @@ def weighted_sum(x: Tensor, kernels: Tensor, n_kernels: int, size: int) -> Tenso
 
     Shape: (N, C, H, W), (N, n_kernels * size * size, H, W) -> (N, C, H, W).
     """
-    n_images, _, height, width = x.shape
-    padded = functional.pad(x, [size // 2] * 4)
-    maps = padded.view(n_images, -1, n_kernels, *padded.shape[2:])  # (N, C / n_kernels, n_kernels, H', W')
+    n_images, height, width, border = x.shape[0], x.shape[2], x.shape[3], size // 2
+    padded = functional.pad(x, [border] * 4)
+    maps = padded.view(n_images, -1, n_kernels, height + 2 * border, width + 2 * border)
     taps = kernels.view(n_images, 1, n_kernels, size * size, height, width).unbind(3)
     total = maps[:, :, :, :height, :width] * taps[0]
-    for place, tap in enumerate(taps[1:], 1):
+    for place in range(1, size * size):
         row, column = divmod(place, size)
-        total = torch.addcmul(total, maps[:, :, :, row : row + height, column : column + width], tap)
+        total = torch.addcmul(total, maps[:, :, :, row : row + height, column : column + width], taps[place])
     return total.flatten(1, 2)

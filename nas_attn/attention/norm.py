@@ -1,4 +1,4 @@
-"""Batch norm that accepts a single value per channel."""
+"""Batch norm that accepts a single value per channel, and a group norm that can be traced."""
 
 from __future__ import annotations
 
@@ -30,3 +30,14 @@ class BatchNorm(nn.BatchNorm2d):
         momentum = 0.1 if self.momentum is None else self.momentum
         vectors = self.weight, self.bias, self.running_mean, self.running_var
         return torch.batch_norm(input, *vectors, training, momentum, self.eps, torch.backends.cudnn.enabled)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm without torch's check of the input's size, which a trace cannot follow.
+
+    Shape: (N, C, H, W) -> the same.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise."""
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)

@@ -57,11 +57,11 @@ class SplitAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C_in, H, W) -> (N, C, H / stride, W / stride), both rounded up."""
         splits = self.splits(x)
-        first, *others = self.shares(splits).unbind(1)
+        shares = self.shares(splits)[:, :, :, None, None]
         parts = splits.chunk(self.radix, 1)
-        y = parts[0] * first[:, :, None, None]
-        for part, share in zip(parts[1:], others, strict=True):
-            y = torch.addcmul(y, part, share[:, :, None, None])
+        y = parts[0] * shares[:, 0]
+        for split in range(1, self.radix):
+            y = torch.addcmul(y, parts[split], shares[:, split])
         return y
 
     def splits(self, x: Tensor) -> Tensor:
