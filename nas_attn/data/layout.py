@@ -52,7 +52,10 @@ def entered(folder: Folder, tables: Sequence[str]) -> tuple[Folder, list[str]]:
         tables: Names of tables of labels: a folder with one of them is not left.
     """
     place = folder
-    while not any((place.path / table).is_file() for table in tables) and (only := _container(place, tables)):
+    while not _has_table(place, tables) and (only := _only_inside(place, tables)):
+        is_part = part_of(only.name) and not any(part_of(each.name) for each in only.with_images)
+        if is_part and not _has_table(only, tables):
+            break
         place = only
     if place is folder:
         return place, []
@@ -74,18 +77,17 @@ def tree_notes(tree: Tree) -> list[str]:
     return notes
 
 
-def _container(folder: Folder, tables: Sequence[str]) -> Folder | None:
+def _has_table(folder: Folder, tables: Sequence[str]) -> bool:
+    return any((folder.path / table).is_file() for table in tables)
+
+
+def _only_inside(folder: Folder, tables: Sequence[str] = ()) -> Folder | None:
     """Return the only folder inside, if the data can only lie there: it holds folders with images, or a table."""
     inside = folder.with_images
     if len(inside) != 1 or folder.images or any(each.is_empty for each in folder.folders):
         return None
     (only,) = inside
-    if any((only.path / table).is_file() for table in tables):
-        return only
-    deeper = only.with_images
-    if only.images or not deeper or (part_of(only.name) and not any(part_of(each.name) for each in deeper)):
-        return None
-    return only
+    return only if _has_table(only, tables) or (only.with_images and not only.images) else None
 
 
 def _parts(place: Folder) -> tuple[dict[str, Folder], list[str]]:
@@ -166,7 +168,7 @@ def _unread_notes(place: Folder, found: dict[str, Folder], others: Sequence[Fold
 def _within(part: Folder, class_names: Sequence[str], notes: list[str]) -> Folder:
     """Return the folder that holds the class folders of a part: itself, or the only one inside if that holds them."""
     place = part
-    while (only := _container(place, ())) and composed(only.name) not in class_names:
+    while (only := _only_inside(place)) and composed(only.name) not in class_names:
         place = only
     if place is not part:
         notes.append(f"{shown(part.path)} holds only {shown(place.path.relative_to(part.path))}, which is read.")
@@ -177,18 +179,13 @@ def _class_names(train: Folder) -> tuple[str, ...]:
     """Return the names of the class folders. Raises: DataError if they are fewer than two, empty, or unwritable."""
     folders = [each for each in train.folders if each.n_images or each.is_empty]
     for each in folders:
-        if not is_writable(each.name):
-            raise DataError(
-                f"The name of a class must be UTF-8 without control characters, but {shown(each.path)} is not: rename "
-                "the folder."
-            )
+        _refuse_unwritable(each)
     names = tuple(sorted({composed(each.name) for each in folders}))
     if len(names) < 2:
-        stray = f", and {len(train.images):,} images beside it" if train.images and names else ""
-        stray = f", but {len(train.images):,} images" if train.images and not names else stray
+        stray = f" beside {len(train.images):,} images" if train.images else ""
         raise DataError(
             f"{shown(train.path)} must have one folder per class, two classes or more, but it has "
-            f"{f'only {names[0]!r}' if names else 'no folder'}{stray}: make them, or name the class of each image in a "
+            f"{f'only {names[0]!r}' if names else 'no folder'}{stray}: make them, or state each image's class in a "
             "labels.csv."
         )
     if train.n_images:
@@ -202,6 +199,14 @@ def _class_names(train: Folder) -> tuple[str, ...]:
     return names
 
 
+def _refuse_unwritable(folder: Folder) -> None:
+    if not is_writable(folder.name):
+        raise DataError(
+            f"The name of a class must be UTF-8 without control characters, but {shown(folder.path)} is not: rename "
+            "the folder."
+        )
+
+
 def _classes(part: str, place: Folder, class_names: Sequence[str], notes: list[str]) -> dict[int, list[Folder]]:
     """Return the folders of each class of a part, and add notes on what is unusual.
 
@@ -209,6 +214,7 @@ def _classes(part: str, place: Folder, class_names: Sequence[str], notes: list[s
     """
     found: dict[int, list[Folder]] = {}
     for each in place.with_images:
+        _refuse_unwritable(each)
         name = composed(each.name)
         if name not in class_names:
             raise DataError(unknown("class", shown(name), class_names, shown(place.path)))
@@ -219,7 +225,7 @@ def _classes(part: str, place: Folder, class_names: Sequence[str], notes: list[s
     if joined:
         notes.append(f"Folders of {part} whose names are equal in Unicode's form NFC are one class: {_some(joined)}.")
     if place.images:
-        notes.append(f"{len(place.images):,} images in {shown(place.path)} are in no class folder and are not read.")
+        notes.append(f"Images in {shown(place.path)} outside of its class folders are not read: {len(place.images):,}.")
     bare = [shown(each.name) for each in place.folders if not each.n_images and not each.is_empty]
     if bare:
         notes.append(f"Folders of {shown(place.path)} without images are no classes: {_some(bare)}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -39,6 +39,11 @@ class NamedFiles:
             raise DataError(f"{where} must name a file below {self.root}, but there is no '{cell}'.")
         self.n_by_name += by_name
         return found[0]
+
+    def unnamed(self, found: Collection[Path]) -> int:
+        """Return how many images below the folder are not among those found."""
+        real = {os.path.realpath(path) for path in found}
+        return sum(os.path.realpath(path) not in real for _, path in self._images)
 
     def _candidates(self, cell: str) -> tuple[list[Path], bool]:
         """Return the files that a cell may name, and whether they were found by name."""

@@ -17,7 +17,7 @@ from nas_attn.data.file_images import dataset_of_files
 from nas_attn.data.named_files import NamedFiles
 from nas_attn.data.parts import EXACT
 from nas_attn.data.table_cells import ARROW_SUFFIXES, TEXT_SUFFIXES, Table, read_cells
-from nas_attn.data.table_columns import BITS, Columns, find_columns, without_index
+from nas_attn.data.table_columns import BITS, Columns, find_columns, is_called_file, without_index
 from nas_attn.data.tree import composed, is_writable
 from nas_attn.errors import DataError, unknown
 
@@ -66,7 +66,7 @@ def table_in(folder: Path) -> Path | None:
 def read_labels(path: Path) -> LabelTable:
     """Read and check a table; no image is opened."""
     named = NamedFiles(path.parent)
-    table = without_index(read_cells(path, named.is_file))
+    table = without_index(read_cells(path, lambda cell: not is_called_file(cell) and named.is_file(cell)))
     columns = find_columns(table, named)
     if columns.several and not table.is_named:
         raise DataError(f"{path} must begin with a line of column names, which are the names of its labels.")
@@ -76,6 +76,9 @@ def read_labels(path: Path) -> LabelTable:
     notes = [columns.in_words(table)]
     if named.n_by_name:
         notes.append(f"{named.n_by_name:,} of {len(files):,} files were found by their name anywhere in {path.parent}.")
+    unnamed = named.unnamed([file.path for file in files])
+    if unnamed:
+        notes.append(f"Images below {path.parent} that the table does not name are not read: {unnamed:,}.")
     if columns.several:
         labels, more = _several_labels(table, columns)
         names = tuple(table.header[column] for column in columns.labels)

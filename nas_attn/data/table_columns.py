@@ -63,6 +63,11 @@ class Columns:
         return f"{table.path.name} states {kind}, the file in {name[self.file]}{split}{unread}."
 
 
+def is_called_file(name: str) -> bool:
+    """Return whether a column has a name that is usual for files."""
+    return _plain(name) in _FILE_NAMES
+
+
 def is_called_class(name: str) -> bool:
     """Return whether a column has a name that is usual for classes."""
     return _plain(name) in _CLASS_NAMES
@@ -126,7 +131,7 @@ def _file_column(table: Table, files: NamedFiles) -> int:
     found = [number for number in numbers if names_files(number)]
     if len(found) > 1:  # a label such as "1" may also be the name of a file
         found = [number for number in found if len(set(table.column(number))) == len(table.rows)] or found
-    called = [number for number in found or numbers if _plain(table.header[number]) in _FILE_NAMES]
+    called = [number for number in found or numbers if is_called_file(table.header[number])]
     if len(found) > 1 and len(called) != 1:
         names = " or ".join(f"'{table.header[number]}'" for number in found)
         raise DataError(f"Does {names} of {table.path} name the images? Remove the other column.")
