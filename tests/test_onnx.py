@@ -1,4 +1,4 @@
-"""A network with any attention of the catalogue goes to ONNX, and computes the same there."""
+"""Any attention of the catalogue goes to ONNX, by either exporter, and computes the same there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nas_attn.backbones.site_table import site_table
 from nas_attn.model.build import build_model
 from nas_attn.placement import Attention, Placement
 from nas_attn.space.fit import misfit
+from nas_attn.testing.cases import Case, cases_of
 
 BACKBONE = {"name": "preact_resnet", "width": 8}
 SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 16}
@@ -55,3 +56,33 @@ def test_every_attention_computes_in_onnx_what_it_computes_here(names: tuple[str
         (given,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
         with torch.no_grad():
             torch.testing.assert_close(torch.from_numpy(given), model(images))
+
+
+@pytest.mark.parametrize("name", ATTENTIONS.own)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_an_attention_goes_through_the_older_exporter(name: str, tmp_path: Path) -> None:
+    _demand_in_older_onnx(cases_of(ATTENTIONS[name])[0], tmp_path)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ATTENTIONS.own)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_each_option_goes_through_the_older_exporter(name: str, tmp_path: Path) -> None:
+    for case in cases_of(ATTENTIONS[name])[1:]:
+        _demand_in_older_onnx(case, tmp_path)
+
+
+def _demand_in_older_onnx(case: Case, folder: Path) -> None:
+    """The exported module computes the same for batches of other sizes."""
+    module, file = case.build(), folder / "attention.onnx"
+    names = [f"map{index}" for index in range(case.entry.n_inputs)]
+    batches = {name: {0: "batch"} for name in names}
+    torch.onnx.export(module, tuple(case.inputs()), file, dynamo=False, input_names=names, dynamic_axes=batches)
+    session = onnxruntime.InferenceSession(file)
+    for n_images in (1, 3):
+        maps = case.inputs(n_images)
+        (given,) = session.run(None, {name: x.numpy() for name, x in zip(names, maps, strict=True)})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(given), module(*maps), rtol=1e-3, atol=1e-4)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas_attn.attention import plain
-from nas_attn.attention.plain import differentiable, is_followed
+from nas_attn.attention.plain import differentiable, is_followed, widened
 
 Dims = tuple[int, ...]
 
@@ -34,7 +34,7 @@ def _or_plain(step: Callable[Concatenate[Tensor, _Rest], _Found]) -> Callable[Co
     by_torch: Callable[Concatenate[Tensor, _Rest], _Found] = getattr(plain, step.__name__)
 
     @wraps(step)
-    def chosen(x: Tensor, *rest: _Rest.args, **options: _Rest.kwargs) -> _Found:
+    def chosen(x: Tensor, /, *rest: _Rest.args, **options: _Rest.kwargs) -> _Found:
         return by_torch(x, *rest, **options) if is_followed(x) else step(x, *rest, **options)
 
     return chosen
@@ -117,7 +117,7 @@ def norm_over_pixels(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
     Use the returned x from here on: the gradients of x and of its norm are then summed in one new map.
 
-    Shape: (N, C, H, W) -> the same, and (N, C, 1, 1).
+    Shape: (N, C, H, W) -> the same, and (N, C, 1, 1), in float32 at least: squares overflow float16.
     Cost: stores x and the norm; the backward pass allocates one map, that of a map of squares four.
     """
     same, norm = _apply(_NormOverPixels, in_order(x), eps)
@@ -339,8 +339,8 @@ class _NormOverPixels(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         if is_channels_last(x):  # torch's norm takes twice as long as a map of squares and its sum
-            return x.view_as(x), x.square().sum(PIXELS, keepdim=True).add_(eps).sqrt_()
-        norm: Tensor = torch.linalg.vector_norm(x, dim=PIXELS, keepdim=True)
+            return x.view_as(x), widened(x).square().sum(PIXELS, keepdim=True).add_(eps).sqrt_()
+        norm: Tensor = torch.linalg.vector_norm(widened(x), dim=PIXELS, keepdim=True)
         return x.view_as(x), norm.square_().add_(eps).sqrt_()
 
     @staticmethod
@@ -350,7 +350,7 @@ class _NormOverPixels(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_norm: Tensor) -> tuple[Tensor, None]:
         x, norm = ctx.saved_tensors
-        return torch.addcmul(grad, x, grad_norm / norm), None
+        return torch.addcmul(grad, x, (grad_norm / norm).to(x.dtype)), None
 
 
 def _bottleneck(x: Tensor, sigmoid: bool, layers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,13 @@ class DenseSpatial(nn.Module):
         return shuffle_channels(logits, self.groups) if self.groups > 1 else logits
 
 
+def in_float16(x: Tensor) -> bool:
+    """Return whether float16 autocast is on, whose largest number is 65,504."""
+    if not isinstance(x, Tensor) or x.is_meta or not torch.is_autocast_enabled(x.device.type):
+        return False
+    return torch.get_autocast_dtype(x.device.type) is torch.float16
+
+
 def shuffle_channels(x: Tensor, groups: int) -> Tensor:
     """Interleave the channels of `groups` groups: a1 a2 b1 b2 becomes a1 b1 a2 b2.
 
@@ -55,7 +62,8 @@ class GAM(nn.Module):
     Departs: that code reduces by 4; the paper's parameter counts fit 16, the default here. It pads by replication,
     others by zeros, the default here. The paper's figure shows a sigmoid after the channel branch, popular code has
     none: `channel_gate`. With `groups` above 1 both convolutions are grouped and the gate's channels are shuffled just
-    before the product, as in the widespread variant; the paper does not say where.
+    before the product, as in the widespread variant; the paper does not say where. Under float16 autocast it computes
+    in float32: the channel branch multiplies the map by a multiple of itself, and squares overflow float16 from 256 on.
 
     Args:
         reduction: Channels divided by the hidden width of both branches.
@@ -103,6 +111,13 @@ class GAM(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) -> the same."""
+        if not in_float16(x):
+            return self._gated(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._gated(x.float()).to(x.dtype)
+
+    def _gated(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
         gated = in_quick_order(x)
         if self.channel is not None:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from nas_attn.attention.fused import PIXELS, norm_over_pixels, scale, sum_over
 from nas_attn.attention.options import require_fit
-from nas_attn.attention.plain import is_recorded
+from nas_attn.attention.plain import is_recorded, widened
 
 
 class GCT(nn.Module):
@@ -44,12 +44,13 @@ class GCT(nn.Module):
             size = norm * self.alpha
             share = self._relative(size.flatten(1))
         else:
-            size = (sum_over(x.abs(), PIXELS) * self.alpha).flatten(1)
+            size = (sum_over(widened(x.abs()), PIXELS) * self.alpha).flatten(1)
             share = size * (self.gamma / (size.abs().mean(1, keepdim=True) + self.eps))
-        return scale(x, (1 + torch.tanh(share + self.beta))[:, :, None, None])
+        gate = (1 + torch.tanh(share + self.beta))[:, :, None, None]
+        return scale(x, gate.to(torch.promote_types(x.dtype, self.beta.dtype)))
 
     def _relative(self, size: Tensor) -> Tensor:
         """Divide by the root of the channels' mean square, and multiply by gamma. Shape: (N, C) -> the same."""
         if is_recorded(size):  # older ONNX has no such norm
             return size * self.gamma * (size.square().mean(1, keepdim=True) + self.eps).rsqrt()
-        return functional.rms_norm(size, self.gamma.shape, self.gamma, self.eps)
+        return functional.rms_norm(size, self.gamma.shape, self.gamma.to(size.dtype), self.eps)

@@ -10,7 +10,7 @@ from nas_attn.attention.channel import means, n_degrees
 from nas_attn.attention.forms.grouped import ema_factor, sge_groups, shuffle_groups
 from nas_attn.attention.gam import shuffle_channels
 from nas_attn.attention.options import NO_CONTEXT, require_fit
-from nas_attn.attention.plain import is_followed, is_recorded
+from nas_attn.attention.plain import is_followed, is_recorded, widened
 
 
 class Affine(nn.Module):
@@ -46,8 +46,8 @@ class Shuffle(nn.Module):
         super().__init__()
         require_fit("shuffle", channels, groups=groups)
         self.groups = shuffle_groups(channels, NO_CONTEXT) if groups is None else groups
-        self.half = channels // 2
-        width = self.half // self.groups
+        self.n_half = channels // 2
+        width = self.n_half // self.groups
         self.channel = Affine(width, weight=0.0, bias=1.0)
         self.norm = Affine(width, weight=1.0, bias=0.0)
         self.spatial = Affine(width, weight=0.0, bias=1.0)
@@ -65,14 +65,14 @@ class Shuffle(nn.Module):
         n_images, _, height, width = x.shape
         pooled, normed = torch.unbind(x.reshape(n_images, self.groups, 2, -1, height, width), 2)
         channel_gate = torch.sigmoid(self.channel(pooled.mean((3, 4))))[..., None, None]
-        spatial_gate = self._spatial_gate(normed.reshape(n_images, self.half, height, width))
+        spatial_gate = self._spatial_gate(normed.reshape(n_images, self.n_half, height, width))
         gate = torch.stack([channel_gate.expand_as(pooled), spatial_gate.view(normed.shape)], 2)
         return gate.view(x.shape)
 
     def _spatial_gate(self, x: Tensor) -> Tensor:
         """Shape: (N, C / 2, H, W) -> the same. Each channel is a group of the norm, so both affines are one."""
         weight, bias = self.norm.weight * self.spatial.weight, self.spatial(self.norm.bias)
-        normed = torch.group_norm(x.contiguous(), self.half, weight.repeat(self.groups), bias.repeat(self.groups))
+        normed = torch.group_norm(x.contiguous(), self.n_half, weight.repeat(self.groups), bias.repeat(self.groups))
         return torch.sigmoid(normed)
 
 
@@ -109,8 +109,9 @@ class SGE(nn.Module):
         """Return the gate of every pixel in each group. Shape: (N, C, H, W) -> (N, groups, H, W)."""
         n_images, _, height, width = x.shape
         grouped = x.reshape(n_images, self.groups, -1, height, width)
-        likeness = (grouped * means(x).view(n_images, self.groups, -1, 1, 1)).sum(2)  # (N, groups, H, W)
-        return torch.sigmoid(torch.addcmul(self.bias, self.weight, _standardised(likeness)))
+        average = widened(means(x)).view(n_images, self.groups, -1, 1, 1)  # products overflow float16
+        likeness = _standardised((grouped * average).sum(2)).to(x.dtype)  # (N, groups, H, W)
+        return torch.sigmoid(torch.addcmul(self.bias, self.weight, likeness))
 
 
 def _standardised(x: Tensor) -> Tensor:

@@ -246,19 +246,19 @@ def sampled_conv2d(
         (N, O, Ho, Wo).
     """
     n, channels, height, width = x.shape
-    moves = offsets.unflatten(1, (-1, 9, 2))  # (N, groups, 9, 2, Ho, Wo)
+    n_groups, out_height, out_width = offsets.shape[1] // 18, offsets.shape[2], offsets.shape[3]
+    moves = offsets.reshape(n, n_groups, 9, 2, out_height, out_width)
     taps = numbered(9, x.device)[:, None, None]
     starts = [numbered(offsets.shape[axis], x.device) * stride - padding for axis in (2, 3)]
     rows = moves[:, :, :, 0] + (starts[0][:, None] + taps // 3 * dilation)
     columns = moves[:, :, :, 1] + (starts[1] + taps % 3 * dilation)
     grid = torch.stack([centred(columns, width), centred(rows, height)], -1)  # (N, groups, 9, Ho, Wo, 2)
-    n_groups, out_height, out_width = offsets.shape[1] // 18, offsets.shape[2], offsets.shape[3]
     maps = x.reshape(n * n_groups, -1, height, width)
     grid = grid.reshape(n * n_groups, 9 * out_height, out_width, 2)
     read = functional.grid_sample(maps, grid, padding_mode="zeros", align_corners=True)
     read = read.reshape(n, n_groups, -1, 9, out_height, out_width)
     if mask is not None:
-        read = read * mask.unflatten(1, (-1, 1, 9))
+        read = read * mask.reshape(n, n_groups, 1, 9, out_height, out_width)
     n_parts, depth = channels // weight.shape[1], weight.shape[1] * 9
     found = weight.reshape(n_parts, -1, depth) @ read.reshape(n, n_parts, depth, -1)
     found = found.reshape(n, -1, out_height, out_width)

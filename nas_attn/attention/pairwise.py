@@ -11,7 +11,7 @@ from torch.nn import functional
 from nas_attn.attention.fused import in_order
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
-from nas_attn.attention.plain import differentiable, is_followed
+from nas_attn.attention.plain import attend, differentiable, is_followed
 
 
 class GC(nn.Module):
@@ -49,7 +49,8 @@ class GC(nn.Module):
         """Shape: (N, C, H, W) -> the same."""
         pixels = in_order(x).flatten(2)
         collect = _collect if is_followed(x) else _Collect.apply
-        same, context, _ = collect(pixels, self.score.weight.flatten(1), self.score.bias)
+        bias: Any = self.score.bias
+        same, context, _ = collect(pixels, self.score.weight.flatten(1), bias)
         hidden = self.norm(self.reduce(context.flatten(1))[:, :, None, None]).relu()
         y: Tensor = same + self.expand(hidden.flatten(1))[:, :, None]
         return y.view(x.shape)
@@ -91,11 +92,12 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        last = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)  # (N, H, W, C)
+        last = x if is_followed(x) else x.contiguous(memory_format=torch.channels_last)
+        last = last.permute(0, 2, 3, 1)  # (N, H, W, C)
         query, key, value = self.theta(last), self._pooled(self.phi(last)), self._pooled(self.g(last))
         query, key, value = (part.flatten(1, 2).unsqueeze(1) for part in (query, key, value))  # (N, 1, pixels, h)
-        mean = functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
-        added = self.out(mean.squeeze(1).unflatten(1, (x.shape[2], x.shape[3]))).permute(0, 3, 1, 2)
+        mean = attend(query, key, value, None, self.scale)
+        added = self.out(mean.view(x.shape[0], x.shape[2], x.shape[3], -1)).permute(0, 3, 1, 2)
         normed: Tensor = self.norm(added)
         return x + normed
 

@@ -7,6 +7,7 @@ where it records or transforms a network, see `is_followed`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,12 +40,27 @@ def is_recorded(x: Tensor) -> bool:
 
     Then a condition on values or sizes cannot be followed, or is fixed for ever.
     """
-    return not isinstance(x, Tensor) or torch.jit.is_tracing()
+    jit: Any = torch.jit  # has no types
+    return not isinstance(x, Tensor) or bool(jit.is_tracing())
 
 
 def is_followed(x: Tensor) -> bool:
     """Return whether torch records the computation or transforms it (`torch.func`), so that it must see every step."""
     return is_recorded(x) or torch._C._are_functorch_transforms_active()
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
+    """Return torch's scaled dot product attention; where `torch.func` maps it, by steps that it can map."""
+    if not torch._C._are_functorch_transforms_active():
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1).to(value.dtype) @ value
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return `x` in at least float32: squares, and sums over a map, overflow float16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def pool(x: Tensor, *over: Dims) -> tuple[Tensor, ...]:
@@ -91,7 +107,7 @@ def scale_by_bottleneck(x: Tensor, layers: Sequence[Tensor], *, sigmoid: bool) -
 
 def norm_over_pixels(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Return x, and sqrt(sum of x * x over the pixels + eps), of shape (N, C, 1, 1)."""
-    return x, (x.square().sum(PIXELS, keepdim=True) + eps).sqrt()
+    return x, (widened(x).square().sum(PIXELS, keepdim=True) + eps).sqrt()
 
 
 def stack_planes(maximum: Tensor, mean: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nas_attn.attention.forms.pairwise import window_blocks
 from nas_attn.attention.options import require_fit
+from nas_attn.attention.plain import attend, is_followed
 
 
 class Dot(nn.Module):
@@ -21,7 +21,7 @@ class Dot(nn.Module):
 
         G is the number of heads, of one image or of several images in sequence.
         """
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return attend(query, key, value, mask)
 
 
 class General(nn.Module):
@@ -35,7 +35,7 @@ class General(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Shape: as `Dot`."""
         weight = self.weight.repeat(query.shape[1] // self.heads, 1, 1)  # (G, d, d)
-        return functional.scaled_dot_product_attention(query @ weight, key, value, attn_mask=mask)
+        return attend(query @ weight, key, value, mask)
 
 
 class Concat(nn.Module):
@@ -50,7 +50,7 @@ class Concat(nn.Module):
         """Shape: as `Dot`; stores d values of tanh per pair."""
         weight = self.weight.repeat(query.shape[1] // self.heads, 1).unsqueeze(2)  # (G, d, 1)
         pairs = torch.tanh(query.unsqueeze(3) + key.unsqueeze(2))  # (B, G, Q, K, d)
-        scores = (pairs.flatten(2, 3) @ weight).unflatten(2, (query.shape[2], key.shape[2])).squeeze(4)
+        scores = (pairs.flatten(2, 3) @ weight).view(query.shape[0], -1, query.shape[2], key.shape[2])
         return masked(scores, mask).softmax(3) @ value
 
 
@@ -237,12 +237,13 @@ def _crossed(rows: Tensor, columns: Tensor, width: int) -> Tensor:
 
 def _pixels(x: Tensor) -> Tensor:
     """Shape: (N, C, H, W) -> (N, H*W, C), a view where `x` is in channels_last."""
-    return x.contiguous(memory_format=torch.channels_last).flatten(2).transpose(1, 2)
+    last = x if is_followed(x) else x.contiguous(memory_format=torch.channels_last)
+    return last.flatten(2).transpose(1, 2)
 
 
 def _split_heads(pixels: Tensor, heads: int) -> Tensor:
     """Shape: (N, P, C) -> (N, heads, P, d)."""
-    return pixels.unflatten(2, (heads, -1)).transpose(1, 2)
+    return pixels.view(pixels.shape[0], pixels.shape[1], heads, -1).transpose(1, 2)
 
 
 def _join_heads(collected: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nas_attn.attention.channel import means, n_degrees
 from nas_attn.attention.forms.grouped import LSKA_KERNELS
 from nas_attn.attention.options import require_fit
+from nas_attn.attention.plain import widened
 
 
 class SimAM(nn.Module):
@@ -38,9 +39,9 @@ class SimAM(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Return the gate of every element. Shape: (N, C, H, W) -> the same."""
-        distance = (x - means(x)[:, :, None, None]).square()
+        distance = widened(x - means(x)[:, :, None, None]).square()  # squares overflow float16
         variance = distance.sum((2, 3), keepdim=True) / n_degrees(x)
-        return torch.sigmoid(distance * (0.25 / (variance + self.lam)) + 0.5)
+        return torch.sigmoid(distance * (0.25 / (variance + self.lam)) + 0.5).to(x.dtype)
 
 
 class LSKA(nn.Module):

@@ -19,7 +19,7 @@ from typing import Literal
 from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.entry import Entry
 from nas_attn.errors import SpaceError, unknown
-from nas_attn.testing import checks
+from nas_attn.testing import checks, transforms
 from nas_attn.testing.cases import Case, cases_of
 
 Rule = Callable[[Case], None]
@@ -69,6 +69,11 @@ CHECKS: dict[str, tuple[Rule, Literal["places", "variants", "options"]]] = {
     "state_dict": (checks.state_dict, "variants"),
     "compile": (checks.compiled, "places"),
     "export": (checks.exported, "places"),
+    "float16": (transforms.float16, "variants"),
+    "trace": (transforms.traced, "variants"),
+    "fx": (transforms.symbolic, "variants"),
+    "second_derivative": (transforms.second_derivative, "variants"),
+    "vmap": (transforms.mapped, "variants"),
     "option": (checks.changed_option, "options"),
     "idle": (checks.idle_options, "variants"),
     "resolve": (checks.resolved_options, "variants"),

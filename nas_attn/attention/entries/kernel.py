@@ -39,6 +39,7 @@ KERNEL = (
         smallest_map=2,
         needs_context=True,
         identity_start=True,
+        exceptions={"second_derivative": "neither torchvision's operator nor torch's grid_sample has one"},
     ),
     Entry(
         name="cot",

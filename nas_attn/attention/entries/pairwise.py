@@ -7,6 +7,10 @@ from nas_attn.attention.entry import SHAPE_KEEPING, Entry
 from nas_attn.attention.forms import danet, pairwise, projected, replacing
 from nas_attn.attention.forms.widths import divisor_misfit, reduction_misfit
 
+FUSED_ONCE = (
+    "torch's fused attention has no second derivative, except inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
+)
+
 PAIRWISE = (
     Entry(
         name="gc",
@@ -38,7 +42,8 @@ PAIRWISE = (
         smallest_map=2,
         identity_start=True,
         exceptions={
-            "bias_gradient": "phi's bias adds the same value to all scores of a pixel, so the softmax cancels it"
+            "bias_gradient": "phi's bias adds the same value to all scores of a pixel, so the softmax cancels it",
+            "second_derivative": FUSED_ONCE,
         },
     ),
     Entry(
@@ -73,7 +78,10 @@ PAIRWISE = (
         fits=divisor_misfit("heads"),
         smallest_map=2,
         identity_start=True,
-        exceptions={"bias_gradient": "the keys' bias adds the same value to all scores of a query, except in concat"},
+        exceptions={
+            "bias_gradient": "the keys' bias adds the same value to all scores of a query, except in concat",
+            "second_derivative": FUSED_ONCE,
+        },
     ),
     Entry(
         name="attention_pool",
@@ -89,7 +97,10 @@ PAIRWISE = (
         fits=divisor_misfit("heads"),
         smallest_map=2,
         identity_start=True,
-        exceptions={"bias_gradient": "the keys' bias adds the same value to all scores of a query, except in concat"},
+        exceptions={
+            "bias_gradient": "the keys' bias adds the same value to all scores of a query, except in concat",
+            "second_derivative": FUSED_ONCE,
+        },
     ),
     Entry(
         name="bot",
