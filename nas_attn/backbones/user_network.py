@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from types import FunctionType
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from nas_attn.backbones.copying import independent_copy, refuse_outside
 from nas_attn.backbones.modules import seeded
 from nas_attn.errors import SpaceError, first_line
 from nas_attn.placement import Shape
@@ -28,6 +28,17 @@ _WRAPPERS = {
     "FullyShardedDataParallel": "module",
 }
 """torch's wrappers, and the attribute with the wrapped network. Not imported: torch.compile alone takes a second."""
+
+_QUANTISED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+_PREPARED = (
+    *("torch.ao.nn.qat.", "torch.ao.nn.intrinsic.qat."),
+    *("torch.ao.quantization.fake_quantize", "torch.ao.quantization.observer"),
+)
+_FLOAT = ("FloatFunctional",)
+"""Classes among those of quantised networks that compute in float."""
+
+_MADE: MutableMapping[int, nn.Parameter] = WeakValueDictionary()
+"""Parameters of the networks that functions returned, as long as they are in use, by identity."""
 
 
 def make_network(make: Callable[..., Any], what: str, options: Mapping[str, Any], shape: Shape) -> nn.Module:
@@ -57,8 +68,20 @@ def make_network(make: Callable[..., Any], what: str, options: Mapping[str, Any]
     if not isinstance(net, nn.Module):
         raise SpaceError(f"The {what} must return a torch module, but returned {type(net).__name__}.")
     refuse_unready(net)
+    _refuse_returned_again(net, what)
     initialise(net, shape)
     return net
+
+
+def _refuse_returned_again(net: nn.Module, what: str) -> None:
+    """Refuse a network with a parameter that an earlier call returned: two models would train one weight."""
+    for path, parameter in net.named_parameters():
+        if _MADE.get(id(parameter)) is parameter:
+            raise SpaceError(
+                f"The {what} must return a new network in every call, but '{path}' is of the one that it returned "
+                "before: make all parts inside it."
+            )
+    _MADE.update((id(parameter), parameter) for parameter in net.parameters())
 
 
 def takes(make: Callable[..., Any], option: str) -> bool:
@@ -73,23 +96,19 @@ def named(error: Exception) -> str:
 
 
 def copy_network(net: nn.Module) -> nn.Module:
-    """Return a deep copy. Raises: SpaceError for a network that is wrapped or lazy, or that cannot be copied."""
+    """Return a copy that shares nothing. Raises: SpaceError for a network that is wrapped or lazy, or not copied."""
     refuse_unready(net)
-    _refuse_tied_functions(net)
     lazy = next((path for path, parameter in net.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
         raise SpaceError(
             f"'{lazy}' of the network is lazy and cannot be copied: run the network once, or pass a function that "
             "makes it."
         )
-    try:
-        return copy.deepcopy(net)
-    except Exception as error:  # the network is the user's: copying it may raise anything
-        raise SpaceError(f"The network {type(net).__name__} cannot be copied: {first_line(error)}.") from error
+    return independent_copy(net)
 
 
 def refuse_unready(net: nn.Module) -> None:
-    """Refuse a network with a wrapper of torch's in it, and one whose weights have no values.
+    """Refuse a network with a wrapper of torch's in it, of quantisation, with weights from outside or without values.
 
     Raises: SpaceError that says what to pass instead.
     """
@@ -99,38 +118,25 @@ def refuse_unready(net: nn.Module) -> None:
             raise SpaceError(
                 f"{_part(path)} is compiled by torch.jit, and its copies cannot be trained: pass the original module."
             )
+        kind = f"{type(module).__module__}.{name}"
+        if kind.startswith(_QUANTISED) and name not in _FLOAT:
+            raise SpaceError(
+                f"{_part(path)} is quantised ({name}), and whole numbers cannot be trained: pass the float network."
+            )
+        if kind.startswith(_PREPARED):
+            raise SpaceError(
+                f"{_part(path)} is prepared for quantisation ({name}), which would leave out the attention: pass the "
+                "network before prepare_qat, and prepare the model that is built."
+            )
         if name in _WRAPPERS and type(module).__module__.startswith("torch."):
             raise SpaceError(
                 f"{_part(path)} is wrapped in {name}: pass the wrapped module (its .{_WRAPPERS[name]}), and wrap the "
                 "model that is built."
             )
+    refuse_outside(net)
     for path, parameter in net.named_parameters():
         if parameter.is_meta:
             raise SpaceError(f"The network's weights must have values, but '{path}' is on the meta device.")
-
-
-def _refuse_tied_functions(net: nn.Module) -> None:
-    """Refuse functions in attributes of the network that refer to its modules: a copy would share those modules."""
-    own = set(net.modules())
-    for path, module in net.named_modules():
-        for name, value in vars(module).items():
-            functions = value if isinstance(value, list | tuple) else [value]
-            if any(module in own for function in functions for module in _modules_in(function)):
-                place = f"{path}.{name}" if path else name
-                raise SpaceError(
-                    f"'{place}' of the network is a function that refers to modules of the network, and a copy of it "
-                    "would still run those: make it a method."
-                )
-
-
-def _modules_in(function: object) -> Iterator[nn.Module]:
-    """Yield the modules in a function's closure and among its defaults."""
-    if isinstance(function, FunctionType):
-        yield from (module for module in function.__defaults__ or () if isinstance(module, nn.Module))
-        for cell in function.__closure__ or ():
-            with suppress(ValueError):  # a cell may be empty
-                if isinstance(cell.cell_contents, nn.Module):
-                    yield cell.cell_contents
 
 
 def _part(path: str) -> str:
@@ -226,4 +232,6 @@ def as_before(net: nn.Module) -> Iterator[None]:
         random.setstate(states[1])
         with torch.no_grad():
             for buffer, before in buffers:
+                if buffer.shape != before.shape:  # a buffer that gets its shape in the first pass
+                    buffer.resize_(before.shape)
                 buffer.copy_(before)

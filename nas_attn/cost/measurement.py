@@ -8,7 +8,6 @@ that slows down meanwhile changes the ratio little. The clock, which synchronise
 
 from __future__ import annotations
 
-import copy
 import logging
 import platform
 import re
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nas_attn.backbones.copying import independent_copy
 from nas_attn.backbones.passes import forward_macs
 from nas_attn.backbones.user_network import evaluating
 from nas_attn.config import Recipe
@@ -107,7 +107,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _copied(model: nn.Module, device: torch.device) -> nn.Module:
-    return copy.deepcopy(model).to(device).to(memory_format=torch.channels_last).eval()
+    return independent_copy(model).to(device).to(memory_format=torch.channels_last).eval()
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
