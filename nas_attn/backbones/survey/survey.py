@@ -21,10 +21,13 @@ from nas_attn.backbones.catalog import blamed_on, plugged_entry, unusable, witho
 from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.modules import built_in_se, plain_attributes, seeded
 from nas_attn.backbones.opening import OPENING_KINDS, has_opening, may_open
+from nas_attn.backbones.own_se import own_se
 from nas_attn.backbones.passes import Passage, count_parameters, dry_pass, forward_macs
+from nas_attn.backbones.readers import Readers
 from nas_attn.backbones.sites import Place, measured, tap_path
 from nas_attn.backbones.survey.blocks import close_harmful, open_all
 from nas_attn.backbones.survey.effects import is_unchanged, keep_reached, relied_on, unlearned
+from nas_attn.backbones.survey.ends import end_names
 from nas_attn.backbones.survey.maps import last_map, not_maps, wide_shapes
 from nas_attn.backbones.survey.names import with_names
 from nas_attn.backbones.survey.swaps import Sighting, sight, swapped_places
@@ -122,8 +125,9 @@ def _survey(trial: nn.Module, name: str, shape: Shape) -> Survey:
     n_parameters, n_macs = count_parameters(trial), forward_macs(trial, images[:1])
     paths = [path for path, _ in trial.named_modules() if path]
     blocks = {path: block for path in paths if may_open(block := trial.get_submodule(path))}
-    with as_before(trial):
+    with as_before(trial), Readers() as readers:
         passages = dry_pass(trial, images, paths, copy_inputs_of=blocks)
+    own = (*built_in_se(trial), *(one.name for one in own_se(trial, _on_pixels(passages))))
     wider = wide_shapes(trial, images, paths)
     refusals = unlearned(trial, images) if untrainable is None else {}
     refusals |= not_maps(trial, passages, wider) | _not_run_once(passages)
@@ -152,8 +156,9 @@ def _survey(trial: nn.Module, name: str, shape: Shape) -> Survey:
         n_parameters=n_parameters,
         n_macs=n_macs,
         sites=sites,
-        built_in=built_in_se(trial),
+        built_in=own,
         refusals={name: why for name, why in reasons.items() if name not in names},
+        aliases=end_names(trial, sites, passages, readers),
     )
     return Survey(table, frozenset(written & names), untrainable)
 
@@ -181,6 +186,12 @@ def _sightings(net: nn.Module, images: Tensor, num_classes: int, name: str) -> t
     finally:
         net.eval()
     return [evaluated, trained], None
+
+
+def _on_pixels(passages: Mapping[str, Passage]) -> set[str]:
+    """Return the modules whose input is one pixel: the layers of squeeze-and-excitation are among them."""
+    sources = {path: passage.source for path, passage in passages.items() if passage.source is not None}
+    return {path for path, source in sources.items() if source.ndim in (2, 4) and max(source.shape[2:], default=1) == 1}
 
 
 def _not_run_once(passages: Mapping[str, Passage]) -> dict[str, str]:
