@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves
 
 from nas_attn.backbones.modules import plain_attributes, put_module
 from nas_attn.backbones.sites import Place
@@ -55,10 +56,20 @@ def is_unchanged(net: nn.Module, images: Tensor, sightings: Sequence[Sighting]) 
 
 
 def same(one: object, other: object) -> bool:
-    """Return whether two objects are tensors that are equal bit for bit, NaN included."""
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or one.shape != other.shape:
+    """Return whether two outputs have the same tensors bit for bit, NaN included, in the same nesting.
+
+    An output is a tensor, or any nesting of tuples, lists and dicts with at least one tensor.
+    """
+    leaves, nesting = tree_flatten(one)
+    others, other_nesting = tree_flatten(other)
+    are_tensors = [isinstance(leaf, Tensor) for leaf in leaves]
+    if nesting != other_nesting or not any(are_tensors) or are_tensors != [isinstance(leaf, Tensor) for leaf in others]:
         return False
-    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+    return all(
+        mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=0, atol=0, equal_nan=True)
+        for mine, theirs, is_tensor in zip(leaves, others, are_tensors, strict=True)
+        if is_tensor
+    )
 
 
 def unlearned(net: nn.Module, images: Tensor) -> dict[str, str]:
@@ -74,8 +85,8 @@ def unlearned(net: nn.Module, images: Tensor) -> dict[str, str]:
     ]
     try:
         with as_before(net), torch.enable_grad():
-            logits = net.train()(images)
-            logits.float().sum().backward()
+            outputs = [leaf for leaf in tree_leaves(net.train()(images)) if is_learned(leaf)]
+            torch.autograd.backward([output.float().sum() for output in outputs])
     except Exception as error:  # the network is the user's and may raise anything
         log.debug("the gradients of the network %s are not known: %s", type(net).__name__, error)
         return {}
@@ -88,6 +99,11 @@ def unlearned(net: nn.Module, images: Tensor) -> dict[str, str]:
         for path, mark in marks.items()
         if mark.grad is None
     }
+
+
+def is_learned(output: object) -> bool:
+    """Return whether an output is a tensor through which a gradient can reach the network."""
+    return isinstance(output, Tensor) and output.is_floating_point() and output.requires_grad
 
 
 def _mark(mark: Tensor, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
