@@ -82,7 +82,7 @@ def test_predictions_are_those_of_the_network_and_bad_files_are_named(
     network, *skipped = err.splitlines()
     assert network.startswith("Network: arm 'found #1' (recommended), from ")
     assert skipped == [
-        f"The image {images}/broken.png cannot be read: cannot identify image file '{images}/broken.png'.",
+        f"The image {images}/broken.png cannot be read: no image.",
         f"The image {absent} cannot be read: No such file or directory.",
     ]
 

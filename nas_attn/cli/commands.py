@@ -137,6 +137,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files, or folders of images.")],
     arm: Arm = None,
     backbone: OwnNetwork = None,
+    max_pixels: Annotated[
+        int, whole("--max-pixels", 1, 10**12, help="Largest number of pixels of an image; a larger one is not read.")
+    ] = 178_956_970,
     debug: Debug = False,
 ) -> int:
     """Predict the classes of images, as CSV: path, predicted class, its probability, the probability of each class.
@@ -146,7 +149,7 @@ def predict(
     from nas_attn.cli.networks import print_predictions
 
     _import_from_here()
-    return print_predictions(run, images, arm=arm, backbone=backbone, warn=_warn)
+    return print_predictions(run, images, arm=arm, backbone=backbone, max_pixels=max_pixels, warn=_warn)
 
 
 @app.command(short_help="Write a network as ONNX, torch.export, TorchScript or Python.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nas_attn.model.build import AttentionModel
 from nas_attn.model.description import ModelFile
 from nas_attn.model.file import load_stored
 from nas_attn.model.formats import FORMATS, check_packages, write_format
+from nas_attn.model.preprocess import Preprocess
 from nas_attn.model.stored import find_model
 from nas_attn.run.export import file_name
 from nas_attn.run.predict import image_files, predict_files, require_meaning
@@ -21,18 +23,23 @@ from nas_attn.run.predict import image_files, predict_files, require_meaning
 Say = Callable[[str], Any]
 
 
-def print_predictions(run: Path, images: Sequence[Path], *, arm: str | None, backbone: str | None, warn: Say) -> int:
+def print_predictions(
+    run: Path, images: Sequence[Path], *, arm: str | None, backbone: str | None, max_pixels: int, warn: Say
+) -> int:
     """Print one line of CSV for each image; return the exit code, 1 if a file was no image.
 
     Args:
         run: A run folder, or a model's JSON file.
         backbone: Function `module:name` that returns the user's own network.
+        max_pixels: Number of pixels above which an image is not read.
         warn: Prints a sentence: the network that was loaded, and each file that is no image.
     Raises: FileError if there is no such model, or its logits have no known meaning; DataError for an empty folder.
     """
     files = list(image_files(images))
     model, described = load_arm(run, arm, backbone)
     require_meaning(model)
+    assert isinstance(model.preprocess, Preprocess), "a loaded model has it"
+    model.preprocess = replace(model.preprocess, max_pixels=max_pixels)
     warn(f"Network: {model.about}")
     skipped: list[str] = []
 

@@ -116,10 +116,16 @@ class Collection:
         """Return the notes on the range of the pixels."""
         n_deep = int(self._is_deep[kept].sum())
         n_plain, n_cut = len(kept) - n_deep, len(self._cut.intersection(kept.tolist()))
-        which = f" of the {n_deep} images of more than 8 bits a channel or of floating point" if n_deep else ""
-        notes = [f"Pixel range{which}: {in_words(found.pair)}, {found.basis}; --pixel-range changes it."]
-        if n_plain and n_deep and self._reading.pixel_range is None:
-            notes.append(f"Pixel range of the {n_plain} images of 8 bits beside them: {in_words(EIGHT_BITS)}.")
+        if self._reading.pixel_range is not None:
+            both = f", {n_plain:,} of 8 bits and {n_deep:,} of more or of floating values" if n_plain and n_deep else ""
+            notes = [f"Pixel range: {in_words(found.pair)} for all images{both}, {found.basis}."]
+        else:
+            kind = "of more than 8 bits a channel" if found.whole else "of floating values"
+            beside = f", and {in_words(EIGHT_BITS)} for the {n_plain:,} of 8 bits beside them" if n_plain else ""
+            notes = [
+                f"Pixel range: {in_words(found.pair)} for the {n_deep:,} images {kind} ({found.basis}){beside}; "
+                "--pixel-range changes it."
+            ]
         if n_cut:
             notes.append(f"Images with values outside of {in_words(found.pair)}, which are cut off: {n_cut}.")
         return notes

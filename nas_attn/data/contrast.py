@@ -42,7 +42,7 @@ def checked_contrast(
         if fault is None or (one_picture_each and group in classes and not images.is_flat(group)):
             continue
         if allow:
-            return [f"Accepted by --allow-blank: all images of {group.name} {fault}."]
+            return [f"Accepted by --allow-blank, of {group.name}: all {fault}."]
         raise DataError(
             f"The images of {group.name} must differ and have contrast, but all {fault}: repair the files, change how "
             f"they are read ({how_read}), or accept them by --allow-blank."

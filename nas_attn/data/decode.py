@@ -236,25 +236,28 @@ def closing_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def decode_image(path: Path, size: int, rendering: Rendering = AS_BEFORE) -> Pixels:
+def decode_image(
+    path: Path, size: int, rendering: Rendering = AS_BEFORE, *, max_pixels: int = AS_USUAL.max_pixels
+) -> Pixels:
     """Return one file as the training images of a folder are read. Raises: DataError if it is no image.
 
     Args:
         rendering: How the training images became pixels.
+        max_pixels: Number of pixels above which an image is not read.
 
     Shape: (size, size, 1) for a grey image, otherwise (size, size, 3).
     """
+    reading = replace(rendering.reading, max_pixels=max_pixels)
     try:
-        with quiet_pillow(rendering.reading.max_pixels):
-            pictures, _ = read_pictures(lambda: path, path, rendering.reading, draft=2 * size)
+        with quiet_pillow(max_pixels):
+            pictures, _ = read_pictures(lambda: path, path, reading, draft=2 * size)
             return rendering.pixels_of(next(pictures), f"The image {path}", size)
     except NotUnderstood as error:
         raise DataError(f"The image {path} {error}: convert it.") from None
     except DataError:
         raise
     except Exception as error:  # a damaged file raises anything, from SyntaxError to struct.error
-        reason = reason_of(error, rendering.reading.max_pixels)
-        raise DataError(f"The image {path} cannot be read: {reason}.") from error
+        raise DataError(f"The image {path} cannot be read: {reason_of(error, max_pixels)}.") from error
 
 
 @contextmanager

@@ -22,8 +22,7 @@ _OTHER_BYTE = {"16B": "16L", "16L": "16B", "16N": "16B" if sys.byteorder == "lit
 """End of a raw mode that reads the upper byte of each value -> that of the one that reads the lower byte."""
 
 _WITHOUT_LOSS = ("raw", "zip", "libtiff")
-_BITS, _SAMPLE_FORMAT, _PLANES = 258, 339, 284
-_SIGNED, _SEPARATE = 2, 2
+_SAMPLE_FORMAT, _SIGNED = 339, 2
 
 
 class NotUnderstood(DataError):
@@ -47,7 +46,7 @@ def deep_values(image: Image, again: Callable[[], Image] | None) -> Values | Non
         return _two_bytes(image, raw, again)
     cut = _cut_by(image, raw)
     if cut is not None:
-        raise NotUnderstood(f"is {cut}, of which Pillow would keep 8 bits")
+        raise NotUnderstood(f"has {cut}, of which Pillow would keep 8 bits")
     if image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == _SIGNED:
         return _with_axis(np.asarray(image).view(np.int8)), None, True
     return None
@@ -78,8 +77,8 @@ def _whole_numbers(image: Image, raw: str) -> Values:
 def _two_bytes(image: Image, raw: str, again: Callable[[], Image]) -> Values:
     """Return colours of 16 bits a channel: the file is decoded once for the upper and once for the lower bytes."""
     codec = image.tile[0][0]  # type: ignore[attr-defined]
-    if codec not in _WITHOUT_LOSS or _tag(image, _PLANES) == _SEPARATE:
-        raise NotUnderstood(f"has 16 bits a channel in separate planes, which Pillow does not read (mode {image.mode})")
+    if codec not in _WITHOUT_LOSS:
+        raise NotUnderstood(f"has 16 bits a channel, of which Pillow would keep 8 bits ({image.format}, {image.mode})")
     key = image.info.get("transparency")
     if raw.startswith("LA;16"):  # of a PNG: two values of two bytes are four values of one byte
         four = np.asarray(_read_as(again(), "RGBA")).astype(np.uint16)
@@ -113,8 +112,8 @@ def _read_as(image: Image, raw: str) -> Image:
 def _cut_by(image: Image, raw: str) -> str | None:
     """Return in words what a file has more than 8 bits of, where Pillow keeps 8 of them; None if it keeps all."""
     codec = image.tile[0][0] if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
-    named = f"{image.format} with more than 8 bits a channel (mode {image.mode})"
-    if "16" in raw.partition(";")[2] or codec == "SGI16" or (raw in ("R", "G", "B") and _tag(image, _BITS) == 16):
+    named = f"more than 8 bits a channel ({image.format}, mode {image.mode})"
+    if "16" in raw.partition(";")[2] or codec == "SGI16":
         return named
     if image.format == "PPM" and codec in ("ppm", "ppm_plain") and image.tile[0][3][-1] > 255:  # type: ignore[attr-defined]
         return named

@@ -13,7 +13,7 @@ from nas_attn.data.appearance import Picture, deep_picture
 from nas_attn.data.deep import NotUnderstood
 from nas_attn.data.entry import Reading
 from nas_attn.data.pixel_range import scaled
-from nas_attn.data.unreadable import Unreadable, needs
+from nas_attn.data.unreadable import Unreadable, needs, over_limit
 from nas_attn.errors import first_line
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
@@ -62,9 +62,7 @@ def read_dicom(source: Path | IO[bytes], path: Path, reading: Reading, *, decode
     if not size:
         raise Unreadable("DICOM without pixels")
     if size > reading.max_pixels:
-        raise Unreadable(
-            f"{size:,} pixels, more than the limit of {reading.max_pixels:,}: --max-pixels {size} reads it"
-        )
+        raise Unreadable(over_limit(size, reading.max_pixels))
     values = _values(header)
     frames = values[None] if n_frames == 1 else values
     wanted = frames if reading.frames == "all" else frames[:1]

@@ -97,8 +97,8 @@ class _Copies:
                 "removed with all copies (--drop-duplicates)" if drop else "kept: --drop-duplicates removes all copies"
             )
             notes.append(
-                f"Equal images with different labels: {n_images:,}, of {len(self._contradictory):,} pictures, such as "
-                f"{named}; they are {fate}."
+                f"Equal images with different labels: {n_images:,} ({len(self._contradictory):,} without copies), such "
+                f"as {named}; they are {fate}."
             )
         return notes
 

@@ -49,11 +49,13 @@ class FoundRange:
 
     Args:
         basis: Why it is this one, as a part of a sentence.
+        whole: Whether the values are whole numbers.
     """
 
     low: float
     high: float
     basis: str
+    whole: bool = True
 
     @property
     def pair(self) -> Range:
@@ -100,14 +102,19 @@ def find_range(train: Sequence[Bounds], others: Sequence[Bounds] = (), *, where:
     if seen.whole and all_of_them.low >= 0 and all_of_them.high < 2 ** BITS[-1]:
         bits = next(bits for bits in BITS if all_of_them.high < 2**bits)
         top = 2**bits - 1
-        if seen.high - seen.low >= _LEAST_SHARE * top:
+        if seen.high == seen.low or seen.high - seen.low >= _LEAST_SHARE * top:
             return FoundRange(0, top, f"{bits} bits, the fewest that contain all values")
     if not seen.whole:
         for low, high in _USUAL:
-            if low <= all_of_them.low and all_of_them.high <= high and 2 * (seen.high - seen.low) >= high - low:
-                return FoundRange(low, high, "a usual range of floating values that contains all values")
+            if low <= all_of_them.low and all_of_them.high <= high and _fills_half(seen, low, high):
+                return FoundRange(low, high, "a usual range that contains all values", False)
     high = seen.high if seen.high > seen.low else seen.low + 1
-    return FoundRange(seen.low, high, f"the smallest and the largest value in {where}")
+    return FoundRange(seen.low, high, f"the smallest and the largest value in {where}", seen.whole)
+
+
+def _fills_half(seen: Bounds, low: float, high: float) -> bool:
+    """Return whether values fill at least half of a range; a constant fills any."""
+    return seen.high == seen.low or 2 * (seen.high - seen.low) >= high - low
 
 
 def scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
@@ -127,7 +134,7 @@ def in_words(pixel_range: Range) -> str:
     >>> in_words((0.0, 4095.0)), in_words((-0.5, 1.25))
     ('0:4095', '-0.5:1.25')
     """
-    return ":".join(f"{value:.10g}" for value in pixel_range)
+    return ":".join(f"{value:.7g}" for value in pixel_range)
 
 
 def bounds_of(values: NDArray[Any], whole: bool) -> Bounds:

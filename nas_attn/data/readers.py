@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from nas_attn.data.appearance import Picture, picture_of
 from nas_attn.data.dicom import is_dicom, read_dicom
 from nas_attn.data.entry import Reading
+from nas_attn.data.tiff import has_deep_planes, is_tiff, read_tiff
 from nas_attn.data.unreadable import Unreadable, is_heif, kind_of, needs
 
 if TYPE_CHECKING:
@@ -21,8 +22,14 @@ Source = Path | IO[bytes]
 _ONE_PICTURE = frozenset({"JPEG", "MPO", "PSD", "BMP", "ICO", "ICNS", "PPM"})
 """Formats of one picture a file: the others in an MPO are previews and depth maps, those in a PSD its layers."""
 
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+
 _HEAD = 512
 _SUBFILE, _REDUCED_OR_MASK = 254, 0b101
+
+
+class _ForeignTiff(Exception):
+    """A TIFF that Pillow does not read, or reads wrong."""
 
 
 @contextmanager
@@ -53,7 +60,11 @@ def read_pictures(
     if is_dicom(opened, path):
         found = read_dicom(opened, path, reading)
         return iter(found.pictures), found.n_frames
-    image = _open(opened)
+    try:
+        image = _open(opened)
+    except _ForeignTiff:
+        pictures, n = read_tiff(source(), reading)
+        return iter(pictures), n
     frames = _frames(image)
     wanted = frames if reading.frames == "all" else frames[:1]
     return _pictures(image, source, reading, wanted, draft), len(frames)
@@ -66,8 +77,11 @@ def n_pictures(source: Callable[[], Source], path: Path, reading: Reading) -> in
     opened = source()
     if is_dicom(opened, path):
         return read_dicom(opened, path, reading, decode=False).n_frames
-    with _open(opened) as image:
-        return len(_frames(image))
+    try:
+        with _open(opened) as image:
+            return len(_frames(image))
+    except _ForeignTiff:
+        return read_tiff(source(), reading)[1]
 
 
 def _pictures(
@@ -91,16 +105,25 @@ def _at(source: Callable[[], Source], frame: int) -> Image:
 
 
 def _open(source: Source) -> Image:
-    """Return an image that is not loaded yet. Raises: Unreadable with what the file is instead."""
+    """Return an image that is not loaded yet.
+
+    Raises: _ForeignTiff for a TIFF that Pillow does not read; Unreadable with what any other file is instead.
+    """
     from PIL import Image as pillow
     from PIL import UnidentifiedImageError
 
     try:
-        return pillow.open(source)
+        image = pillow.open(source)
+        if image.format == "TIFF" and has_deep_planes(image.tag_v2):  # type: ignore[attr-defined]
+            image.close()
+            raise _ForeignTiff
+        return image
     except UnidentifiedImageError:
         head = head_of(source)
+        if is_tiff(head):
+            raise _ForeignTiff from None
         if not is_heif(head):
-            raise Unreadable(kind_of(head, source)) from None
+            raise Unreadable(kind_of(head)) from None
     _register_heif()
     try:
         return pillow.open(source)

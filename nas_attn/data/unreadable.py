@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import IO, Any
 
-from nas_attn.data.deep import NotUnderstood
 from nas_attn.errors import first_line
 
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
@@ -27,9 +24,9 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftyp", "a video file"),
     (0, b"version https://git-lfs", "a pointer of Git LFS: `git lfs pull` fetches the file"),
 )
-_TRUNCATED = re.compile("truncat|broken data stream|unexpected end|unrecognized data|incomplete|not enough", re.I)
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_FORMATS = {1: "unsigned", 2: "signed", 3: "floating", 5: "complex", 6: "complex"}
+_TRUNCATED = re.compile(
+    "truncat|broken data stream|unexpected end|unrecognized data|incomplete|not enough|smaller than requested", re.I
+)
 
 
 class Unreadable(Exception):
@@ -41,20 +38,20 @@ def needs(what: str, package: str, extra: str) -> str:
     return f"{what}, which the package {package} reads: pip install 'nas_attn[{extra}]'"
 
 
+def over_limit(n_pixels: int, max_pixels: int) -> str:
+    """Return the reason of a file with too many pixels."""
+    return f"{n_pixels:,} pixels, more than the limit of {max_pixels:,}: --max-pixels {n_pixels} reads it"
+
+
 def is_heif(head: bytes) -> bool:
     """Return whether a file begins like HEIC or HEIF."""
     return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
 
-def kind_of(head: bytes, source: Path | IO[bytes]) -> str:
-    """Return what a file is that Pillow does not know.
-
-    Raises: NotUnderstood for a TIFF of a kind that Pillow does not read.
-    """
+def kind_of(head: bytes) -> str:
+    """Return what a file is that Pillow does not know."""
     if not head:
         return "empty, 0 bytes"
-    if head[:4] in _TIFF:
-        raise NotUnderstood(f"is {_tiff_kind(source)}, which Pillow does not read")
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return "a page of HTML"
@@ -73,30 +70,9 @@ def reason_of(error: Exception, max_pixels: int) -> str:
     if isinstance(error, DecompressionBombError):
         found = re.search(r"\((\d+) pixels\)", text)
         n = int(found.group(1)) if found else 0
-        return f"{n:,} pixels, more than the limit of {max_pixels:,}: --max-pixels {n} reads it"
+        return over_limit(n, max_pixels)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, EOFError) or _TRUNCATED.search(text):
         return "truncated"
     return f"damaged: {type(error).__name__}: {text}"
-
-
-def _tiff_kind(source: Path | IO[bytes]) -> str:
-    """Return in words what kind of values a TIFF has."""
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
-
-    file: Any = source.open("rb") if isinstance(source, Path) else source
-    try:
-        file.seek(0)
-        head = file.read(8)
-        tags = ImageFileDirectory_v2(head if head[2:3] not in b"+" and head[3:4] != b"+" else head + file.read(8))
-        file.seek(tags.next)
-        tags.load(file)
-        bits, kind = (tags.get(number, (1,)) for number in (258, 339))
-    except Exception:  # a damaged header raises anything
-        return "a TIFF whose header is damaged"
-    finally:
-        if isinstance(source, Path):
-            file.close()
-    words = _FORMATS.get(kind[0] if isinstance(kind, tuple) else kind, "unknown")
-    return f"a TIFF of {words} values with {'+'.join(map(str, bits))} bits a pixel"

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from nas_attn.data.arrays import resized, with_channels
 from nas_attn.data.appearance import picture_of
+from nas_attn.data.arrays import resized, with_channels
 from nas_attn.data.decode import decode_image
 from nas_attn.data.deep import NotUnderstood
+from nas_attn.data.entry import AS_USUAL
 from nas_attn.data.rendering import AS_BEFORE, Rendering
 from nas_attn.errors import DataError
 
@@ -38,6 +39,7 @@ class Preprocess:
         image_size: Height and width of the result.
         mean, std: Per channel, for pixels between 0 and 1.
         rendering: How the files of the training images became pixels.
+        max_pixels: Number of pixels above which a file is not read.
 
     Shape: n images -> (n, len(mean), image_size, image_size). See `__call__` for what an image may be.
     """
@@ -46,6 +48,7 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     rendering: Rendering = AS_BEFORE
+    max_pixels: int = AS_USUAL.max_pixels
 
     def __call__(self, images: Any) -> Tensor:
         """Return a float32 batch, also for one image.
@@ -67,7 +70,8 @@ class Preprocess:
         """Return one image, or one array or tensor of several, as a batch."""
         channels, size = len(self.mean), self.image_size
         if isinstance(image, str | Path):
-            return self._from_bytes(with_channels(decode_image(Path(image), size, self.rendering)[None], channels))
+            pixels = decode_image(Path(image), size, self.rendering, max_pixels=self.max_pixels)
+            return self._from_bytes(with_channels(pixels[None], channels))
         if hasattr(image, "convert"):
             return self._from_bytes(resized(with_channels(self._from_pil(image)[None], channels), size))
         if isinstance(image, np.ndarray):

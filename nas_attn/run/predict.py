@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nas_attn.data.dicom import SUFFIXES as DICOM_SUFFIXES
+from nas_attn.data.readers import HEIF_SUFFIXES
 from nas_attn.errors import DataError, FileError
 from nas_attn.model.build import AttentionModel
 from nas_attn.records import LogitsOf
@@ -84,7 +86,7 @@ def image_files(paths: Iterable[Path]) -> Iterator[Path]:
         if not path.is_dir():
             yield path
             continue
-        suffixes = Image.registered_extensions().keys()
+        suffixes = Image.registered_extensions().keys() | HEIF_SUFFIXES | DICOM_SUFFIXES
         found = sorted(
             Path(place) / name
             for place, _, names in os.walk(path)
