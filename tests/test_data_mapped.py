@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +16,16 @@ from nas_attn.config import DataConfig, Recipe
 from nas_attn.data import mapped
 from nas_attn.data.dataset import Data, Images, load_data
 from nas_attn.data.decode import cache_file
-from nas_attn.data.mapped import MappedPixels, blocks, free_memory, read_facts, read_pixels, room_for, write_pixels
+from nas_attn.data.mapped import (
+    MappedPixels,
+    blocks,
+    free_memory,
+    map_file,
+    read_facts,
+    read_pixels,
+    room_for,
+    write_pixels,
+)
 from nas_attn.errors import DataError
 from nas_attn.training.loop import predict, train
 
@@ -101,6 +111,18 @@ def test_what_is_written_to_the_images_never_reaches_the_file(root: Path, no_mem
     before = first.train.take(slice(0, 3)).clone()
     first.train.pixels.zero_()
     assert torch.equal(load(root).train.take(slice(0, 3)), before)
+
+
+def test_a_file_that_is_larger_than_memory_can_be_mapped(tmp_path: Path) -> None:
+    n_bytes = 4 * psutil.virtual_memory().total
+    with (tmp_path / "sparse").open("w+b") as file:
+        file.truncate(n_bytes)
+        mapping = map_file(file)
+    mapping[-1:] = b"x"
+    assert (len(mapping), mapping[-2:]) == (n_bytes, b"\0x")
+    with (tmp_path / "sparse").open("rb") as file:
+        file.seek(-1, 2)
+        assert file.read() == b"\0"
 
 
 def test_a_damaged_file_is_decoded_again(root: Path, no_memory: None) -> None:

@@ -7,7 +7,9 @@ all processes of a machine share them, and the system drops them when memory is 
 
 from __future__ import annotations
 
+import mmap
 import os
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,7 @@ MEMORY_SHARE = 0.25
 _ALWAYS_FITS = 2**26
 _BLOCK = 256
 _PIXELS = "pixels.npy"
+_RESERVE_NOTHING = 0x4000  # MAP_NORESERVE, which Python names from 3.13 on
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -187,8 +190,18 @@ def read_pixels(file: IO[bytes]) -> AnyPixels:
     file.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little"), 1)
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    base = np.memmap(file, dtype, "c", offset=file.tell(), shape=shape)
-    return MappedPixels(base, np.arange(shape[0]))
+    flat = np.frombuffer(map_file(file), dtype, count=prod(shape), offset=file.tell())
+    return MappedPixels(flat.reshape(shape), np.arange(shape[0]))
+
+
+def map_file(file: IO[bytes]) -> mmap.mmap:
+    """Map a file of any length; what is written to the mapping never reaches the file.
+
+    Linux refuses a private mapping that is larger than memory, unless it is told to reserve nothing for it.
+    """
+    if sys.platform == "linux":
+        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | _RESERVE_NOTHING)
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 def _no_room(n_bytes: int, folder: Path | None, reason: str) -> str:
