@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from nas_attn.attention.entry import Entry, Option
 
@@ -221,6 +222,35 @@ class FixesTheBatch(Scaled):
         return super().forward(x).reshape(len(x), *x.shape[1:])
 
 
+class SquaresInHalf(Scaled):
+    def forward(self, x: Tensor) -> Tensor:
+        energy = x.square().mean((2, 3), keepdim=True)
+        return super().forward(x) * (energy / (energy + 1))
+
+
+class _OnceOnly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+class SquaresOnce(Scaled):
+    def forward(self, x: Tensor) -> Tensor:
+        return _OnceOnly.apply(super().forward(x))
+
+
+class AsksForTheLayout(Scaled):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y if y.is_contiguous(memory_format=torch.channels_last) else y.contiguous()
+
+
 class ForgetsPower(Squeezed):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.expand(self.reduce(x.mean((2, 3))).relu()).sigmoid()[:, :, None, None]
@@ -268,14 +298,14 @@ BROKEN: dict[str, tuple[Entry, set[str]]] = {  # what is wrong -> the entry, and
     "a parameter without effect": (entry_of(Dead), {"gradient", "smallest_map"}),
     "a bias that a softmax hides": (entry_of(HiddenBias, smallest_map=2), {"bias_gradient"}),
     "a gradient that is infinite at first": (entry_of(InfiniteAtFirst), {"training"}),
-    "a wrong backward pass": (entry_of(WrongSlope), {"derivative"}),
+    "a wrong backward pass": (entry_of(WrongSlope), {"derivative", "second_derivative"}),
     "a smallest map that is too small": (entry_of(NeedsPixels), {"smallest_map"}),
     "a norm over one image": (entry_of(NeedsImages), {"one_image"}),
-    "a wrong dtype": (entry_of(WidensHalves), {"dtype"}),
+    "a wrong dtype": (entry_of(WidensHalves), {"dtype", "fx"}),
     "another result under autocast": (entry_of(LosesAutocast), {"autocast"}),
     "a lost layout": (entry_of(LosesLayout), {"channels_last"}),
     "a view of what may be transposed": (entry_of(Views), {"views"}),
-    "an input that is changed in place": (entry_of(InPlace), {"input_untouched"}),
+    "an input that is changed in place": (entry_of(InPlace), {"input_untouched", "fx", "vmap"}),
     "an output that its gradient needs": (entry_of(MergesLast, kinds=("merge",), n_inputs=2), {"overwritable"}),
     "images that see each other": (entry_of(SeesTheBatch), {"independent"}),
     "a state that changes in eval mode": (entry_of(Counts), {"repeatable"}),
@@ -284,7 +314,10 @@ BROKEN: dict[str, tuple[Entry, set[str]]] = {  # what is wrong -> the entry, and
     "what cannot be pickled": (entry_of(HoldsALambda), {"pickle"}),
     "a statistic outside of the state dict": (entry_of(Remembers), {"state_dict"}),
     "a break in the graph": (entry_of(BreaksTheGraph), {"compile"}),
-    "a batch of one size": (entry_of(FixesTheBatch), {"export"}),
+    "a batch of one size": (entry_of(FixesTheBatch), {"export", "trace", "fx"}),
+    "squares that overflow float16": (entry_of(SquaresInHalf), {"float16"}),
+    "a step without a second derivative": (entry_of(SquaresOnce), {"second_derivative", "vmap"}),
+    "a question that nothing that follows can answer": (entry_of(AsksForTheLayout), {"fx", "vmap"}),
     "an option without effect": (entry_of(ForgetsPower, REDUCTION, POWER), {"option"}),
     "an option that is idle by the record only": (
         entry_of(
