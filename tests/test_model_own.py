@@ -203,7 +203,46 @@ def test_a_network_that_does_not_fit_the_task_is_refused_in_words():
     with pytest.raises(SpaceError, match=r"The network Odd does not accept images \(2, 1, 9, 9\): .*mat1"):
         build_model(own.Odd(), NOTHING, num_classes=5, in_channels=1, image_size=9)
     with pytest.raises(SpaceError, match="A network of your own needs image_size >= 1, but got image_size=None"):
-        build_model(own.PlainCNN(), NOTHING, num_classes=5, in_channels=1)
+        build_model(own.PlainCNN, NOTHING, num_classes=5, in_channels=1)
+
+
+def flat(size, stride=1):
+    layers = nn.Conv2d(2, 8, 3, stride, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * (size // stride) ** 2, 7)
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize(
+    ("net", "site", "shape"),
+    [
+        (own.PlainCNN(3, 4), "features.0", (3, 4, 32)),
+        (flat(28), "0", (7, 2, 28)),
+        (flat(64), "0", (7, 2, 64)),
+        (flat(96, stride=2), "0", (7, 2, 96)),
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 1)), None, (1, 1, 28)),
+    ],
+)
+def test_a_network_that_is_passed_in_says_its_classes_channels_and_image_size(net, site, shape):
+    model = build_model(net, Placement.from_dict({} if site is None else {site: {"name": "se", "reduction": 2}}))
+    assert (model.num_classes, model.in_channels, model.image_size) == shape
+    assert model(torch.zeros(2, shape[1], shape[2], shape[2])).shape == (2, shape[0])
+
+
+def test_what_is_stated_about_a_network_is_kept_and_checked():
+    model = build_model(own.PlainCNN(), NOTHING, image_size=12)
+    assert (model.num_classes, model.in_channels, model.image_size) == (5, 1, 12)
+    with pytest.raises(SpaceError, match=r"must return \(2, 7\) for 2 images of 7 classes, but returns \(2, 5\)"):
+        build_model(own.PlainCNN(), NOTHING, num_classes=7)
+    with pytest.raises(SpaceError, match="num_classes >= 1 must hold, but got num_classes=0"):
+        build_model(own.PlainCNN(), NOTHING, num_classes=0)
+    with pytest.raises(
+        SpaceError, match=r"does not accept images \(2, 2, 24, 24\): .*: state in_channels and image_size"
+    ):
+        build_model(flat(28), NOTHING, image_size=24)
+    with pytest.raises(SpaceError, match=r"one row of logits per image, .* but returns \(2, 2, 32, 32\) for 2 images"):
+        build_model(nn.Conv2d(1, 2, 1), NOTHING)
+    for named in ("lenet", own.PlainCNN):
+        with pytest.raises(SpaceError, match="num_classes must be stated, unless the backbone is a network"):
+            build_model(named, NOTHING)
 
 
 class Uncopied(nn.Module):

@@ -15,6 +15,7 @@ from nas_attn.attention.create import create_attention
 from nas_attn.attention.options import context_at
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import check_backbone, check_shape, is_foreign, without_start
+from nas_attn.backbones.found_shape import found_shape
 from nas_attn.backbones.modules import put_module, seeded
 from nas_attn.backbones.own_network import OwnNetwork
 from nas_attn.backbones.site_table import site_survey
@@ -86,8 +87,8 @@ def build_model(
     backbone: BackboneLike,
     placement: Placement,
     *,
-    num_classes: int,
-    in_channels: int = 3,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
     image_size: int | None = None,
     seed: int | None = None,
     class_names: Sequence[str] = (),
@@ -102,18 +103,28 @@ def build_model(
         backbone: A catalogue name, `timm:NAME`, a `{"name": ..., option: value}` mapping, the user's own network, or
             a function that returns one and is called with those of num_classes, in_channels and image_size that it has
             as parameters. A network that is passed in is copied with its weights, and never changed.
-        num_classes: Number of logits: one per class, or one for two classes.
-        in_channels: Channels of the images.
+        num_classes: Number of logits: one per class, or one for two classes. None, only with a network that is passed
+            in, takes the number that it returns.
+        in_channels: Channels of the images; None means 3, or what a network that is passed in accepts.
         image_size: Height and width for which the attention is built (other sizes of at least the backbone's smallest
-            are accepted too); None takes the catalogue backbone's default.
+            are accepted too); None takes the catalogue backbone's default, and of a network that is passed in timm's,
+            or the first usual size that it accepts.
         seed: None draws one from torch's global generator, whose state is otherwise unchanged.
         class_names: Names of the images' classes: if the backbone's `weights` have class names too, the classifier
             keeps the rows of matching classes.
     Raises: SpaceError with the site and the reason; FileError if the backbone's `weights` cannot be read, or belong to
     another network.
     """
+    if isinstance(backbone, nn.Module):
+        found = found_shape(backbone, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        num_classes, in_channels, image_size = found.num_classes, found.in_channels, found.image_size
+    if num_classes is None:
+        raise SpaceError(
+            "num_classes must be stated, unless the backbone is a network: add it, or pass the network itself."
+        )
     spec = check_backbone(backbone) if isinstance(backbone, str | Mapping) else {"import": ""}
-    shape = check_shape(spec, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    n_channels = 3 if in_channels is None else in_channels
+    shape = check_shape(spec, num_classes=num_classes, in_channels=n_channels, image_size=image_size)
     return build(backbone, placement, shape, seed=seed, class_names=class_names)
 
 
