@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from nas_attn.backbones.site_table import site_table
 from nas_attn.cli.commands import main
 from nas_attn.errors import Refused, SpaceError
 from nas_attn.model.build import AttentionModel, build_model
+from nas_attn.placement import Placement
 from nas_attn.run.extent import runs_and_epochs
 from nas_attn.run.job import search
 from nas_attn.run.request import bind, read_settings
@@ -31,7 +33,8 @@ TOTALS = {
     "triplet_resnet50": (25_557_032 + 16 * 300, 16),
     "eca_resnet50": (25_557_032 + 3 * 3 + 4 * 5 + 6 * 5 + 3 * 7, 16),
     "sknet50": (27_479_784, 16),
-    "cbam_mini_xception": (56_951 + 180 + 390 + 1194 + 4338, 4),
+    "cbam_mini_xception": (56_951 + 390, 1),
+    "gct_resnet50": (25_557_032 + 62_016, 48),
     "se_cats_dogs_cnn": (8_414_246, 3),
 }
 
@@ -43,7 +46,13 @@ DEDUCED = {
     "mnasnet_half_resnet50": (25_557_032 + 5 * 132_160 + 3 * 526_464, 8, None),
     "ean_sge_resnet50": (25_557_032 + 9 * 2 * 64, 9, None),
     "a3net_densenet121": (16_428_674, 4, None),
+    "cbam_mini_xception_four": (56_951 + 180 + 390 + 1194 + 4338, 4, None),
+    "cbam_ends_resnet50": (25_557_032 + 680 + 526_564, 2, None),
+    "a3net_toy_densenet121": (6_957_956 + 172_442, 1, None),
 }
+
+OURS = ("cbam_mini_xception_four", "mnasnet_half_resnet50")
+"""Patterns of this package after somebody's."""
 
 NAMES = sorted(available_published())
 
@@ -103,11 +112,14 @@ def test_attention_sits_where_the_papers_have_it() -> None:
         name: {load_published(name).table.site(s).kind for s in load_published(name).placement()} for name in NAMES
     }
     unusual = {
-        "output": {"bam_resnet50", "a3net_densenet121", "se_cats_dogs_cnn"},
+        "output": {
+            *("bam_resnet50", "a3net_densenet121", "a3net_toy_densenet121", "se_cats_dogs_cnn", "cbam_ends_resnet50")
+        },
         "merge": {"aff_resnet50", "iaff_resnet50"},
         "conv": {"sknet50"},
-        "shortcut": {"cbam_mini_xception"},
+        "shortcut": {"cbam_mini_xception", "cbam_mini_xception_four"},
     }
+    assert kinds.pop("gct_resnet50") == {"pre", "before_conv", "hidden"}
     for kind, names in unusual.items():
         assert {name for name, found in kinds.items() if found == {kind}} == names
     assert all(found == {"branch"} for name, found in kinds.items() if not any(name in u for u in unusual.values()))
@@ -128,7 +140,14 @@ def test_attention_sits_where_the_papers_have_it() -> None:
     assert [name for name in branches if name in half.placement()] == branches[8:]
 
 
-@pytest.mark.parametrize(("name", "total"), [("cbam_mini_xception", 64_525), ("se_cats_dogs_cnn", 8_414_484)])
+@pytest.mark.parametrize(
+    ("name", "total"),
+    [
+        ("cbam_mini_xception", 58_813),
+        ("cbam_mini_xception_four", 64_525),
+        ("se_cats_dogs_cnn", 8_414_484),
+    ],
+)
 def test_with_running_statistics_it_counts_what_keras_prints(name: str, total: int) -> None:
     network = load_published(name)
     with torch.device("meta"):
@@ -138,13 +157,55 @@ def test_with_running_statistics_it_counts_what_keras_prints(name: str, total: i
 
 
 def test_the_cbam_of_the_shortcut_is_a_third_addend() -> None:
-    network = load_published("cbam_mini_xception")
+    network = load_published("cbam_mini_xception_four")
     assert {attention.wiring for attention in network.placement().attentions.values()} == {"addend"}
 
     model = build(network, 64, 7).eval()
     insert = model.insert_at("stage3.block1.shortcut")
     x = torch.randn(2, 64, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(insert(x), x + insert.attention(x))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_pattern_of_this_package_says_so_and_claims_no_published_count(name: str) -> None:
+    network = load_published(name)
+    assert network.published_parameters is None
+    assert network.source.startswith("nobody published this network")
+    assert "this package's choice" in (network.departs or "")
+    assert re.match("This package's: |A pattern after ", network.title)
+
+
+def test_what_departs_from_the_source_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["published"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    for network in map(load_published, NAMES):
+        assert (network.departs or network.title) in rows[network.name]
+    assert main(["published", "bam_resnet50"]) == 0
+    assert re.search(r"\ndeparts +The two branches are multiplied", capsys.readouterr().out)
+
+
+def test_gct_before_each_convolution_has_the_parameters_of_its_authors_code() -> None:
+    network = load_published("gct_resnet50")
+    placement = network.placement()
+    assert network.n_parameters - network.table.n_parameters == 62_016
+    branches = {site.rpartition(".")[0] for site in placement}
+    assert len(branches) == 16
+    assert [len([site for site in placement if site.startswith(f"{branch}.")]) for branch in branches] == [3] * 16
+    with torch.device("meta"):
+        model = build(network, 64, 10)
+    convs = [module for module in model.backbone.modules() if isinstance(module, torch.nn.Conv2d)]
+    widths = [model.insert_at(site).attention.alpha.numel() for site in placement]
+    assert sum(conv.in_channels for conv in convs) - 3 - (64 + 256 + 512 + 1024) == sum(widths)
+
+
+def test_the_layout_features_attention_pooling_classes_works_on_one_pixel() -> None:
+    network = load_published("a3net_toy_densenet121")
+    site = network.table.site("features")
+    assert (site.channels, site.height, site.width) == (1024, 1, 1)
+    assert dict(network.placement()["features"].options)["softmax"] == "channel"
+    spatial = {"features": {**network.placement().to_dict()["features"], "softmax": "spatial"}}
+    with pytest.raises(SpaceError, match="does not fit site 'features': the map must be at least 2x2, but is 1x1"):
+        build_model(network.backbone, Placement.from_dict(spatial), num_classes=10, in_channels=1, image_size=32)
 
 
 def fit(model: AttentionModel, *, size: int, n_steps: int) -> list[float]:
@@ -163,7 +224,7 @@ def fit(model: AttentionModel, *, size: int, n_steps: int) -> list[float]:
     return losses
 
 
-LEARNED = ("cbam_mini_xception", "cbam_resnet18", "se_cats_dogs_cnn")
+LEARNED = ("cbam_mini_xception_four", "cbam_resnet18", "se_cats_dogs_cnn")
 
 
 @pytest.mark.parametrize("name", at_night(NAMES, but=LEARNED))
@@ -287,7 +348,8 @@ def test_the_command_gives_the_list_as_json(capsys: pytest.CaptureFixture[str]) 
     assert main(["published", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == NAMES
-    assert all(list(row) == ["name", "backbone", "parameters", "published_parameters", "source"] for row in rows)
+    keys = ["name", "backbone", "parameters", "published_parameters", "source", "note", "departs"]
+    assert all(list(row) == keys for row in rows)
 
     assert main(["published", "bam_resnet50", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [row for row in rows if row["name"] == "bam_resnet50"]
@@ -339,7 +401,7 @@ def test_a_published_network_is_an_arm_of_the_comparison(tmp_path: Path) -> None
     assert len(run.retrain) == len(before.retrain) + RUN["seeds"]
     assert {row.seed for row in run.retrain if row.label == label} == {20_000, 20_001}
 
-    grey_digits = 56_951 + 3 * (128 * 9 + 1) + 180 + 390 + 1194 + 4338  # three classes more
+    grey_digits = 56_951 + 3 * (128 * 9 + 1) + 390  # three classes more
     assert arms[label].n_parameters == grey_digits
     placement = load_published("cbam_mini_xception").placement()
     assert list(run.config["arms"]) == [label]

@@ -9,7 +9,7 @@ from generators.markdown import block, code, options_table, plain, table, value
 from nas_attn.backbones.catalog import BACKBONES, check_backbone
 from nas_attn.backbones.entry import Backbone, BackboneOption
 from nas_attn.backbones.site_table import site_table
-from nas_attn.placement import SiteTable
+from nas_attn.placement import Site, SiteTable
 from nas_attn.space.file import available_spaces
 from nas_attn.space.published import Published, available_published, load_published
 from nas_attn.space.search_space import SearchSpace
@@ -69,6 +69,10 @@ def _page(entry: Backbone) -> str:
         f"At {sites.image_size}x{sites.image_size} pixels. At a site of kind `conv` or `head` the map is the one that "
         "enters, elsewhere the one that passes.",
         _sites(sites),
+        "## Ends",
+        "A pattern with `*` matches these only if it spells `stem` or `features`. The shorthand `before_conv` stands for "
+        f"the map that enters each convolution of a block's branch: {len(sites.before_conv)} sites here.",
+        _ends(sites),
         "## See it",
         block(f"nas-attn sites {entry.name}", "sh"),
         _spaces(entry.name),
@@ -98,14 +102,24 @@ def _kinds(sites: SiteTable) -> str:
 
 
 def _sites(sites: SiteTable) -> str:
-    rows = [
-        (code(site.name), site.kind, f"{site.channels}x{site.height}x{site.width}", site.stage) for site in sites.sites
-    ]
+    rows = [(code(site.name), site.kind, _shape(site), site.stage) for site in sites.sites]
     found = table(("site", "kind", "C, H, W", "stage"), rows)
     if len(rows) <= OPEN:
         return found
     folded = "\n".join(f"    {line}" for line in found.splitlines())
     return f'??? note "All {len(rows)} sites"\n\n{folded}'
+
+
+def _ends(sites: SiteTable) -> str:
+    """Return the ends of the network, each a site of its own or another name of one."""
+    names = ("stem", "stem.pool", "features")
+    known = [name for name in names if name in sites.aliases or any(site.name == name for site in sites.extra)]
+    rows = [(code(name), _shape(sites.site(name)), code(sites.site(name).name)) for name in known]
+    return table(("name", "C, H, W", "site"), rows)
+
+
+def _shape(site: Site) -> str:
+    return f"{site.channels}x{site.height}x{site.width}"
 
 
 def _spaces(name: str) -> str:
@@ -129,7 +143,8 @@ def _published() -> str:
         "# Networks of papers",
         "Networks that somebody published, rebuilt as placements in a backbone of the catalogue. `--arm "
         "published:NAME` retrains one beside the arms of a search in the same backbone. *Published* is the number of "
-        "trainable parameters that the paper states or the authors' code has; where it is empty, nobody published one.",
+        "trainable parameters that the paper states or the authors' code has; where it is empty, nobody published one. "
+        "*Departs* says how the network differs from its source, or the source's code from its text.",
         table(("network", "backbone", "parameters", "published"), rows),
         "The same list, and one network in full:",
         block("nas-attn published\nnas-attn published cbam_resnet50", "sh"),
@@ -146,6 +161,7 @@ def _one_published(network: Published) -> str:
         ("input", f"{network.in_channels} channels, {size}x{size}, {network.table.output}"),
         ("cost", f"{cost.n_parameters:,} parameters, {cost.n_macs:,} multiply-adds"),
         *([("published", f"{network.published_parameters:,} parameters")] if network.published_parameters else []),
+        *([("departs", plain(network.departs))] if network.departs else []),
         *([("note", plain(network.note))] if network.note else []),
         *((", ".join(code(pattern) for pattern in patterns), code(placed)) for patterns, placed in network.sites),
     ]

@@ -66,6 +66,11 @@ def always_fits(channels: int, options: Options, context: Context) -> str | None
     return None
 
 
+def never(options: Options) -> bool:
+    """Return False: no options make it work on a map of one pixel that is too small otherwise."""
+    return False
+
+
 def any_logits(options: Options) -> int:
     """Return 1: the attention works in a network with any number of logits."""
     return 1
@@ -93,6 +98,7 @@ class Entry:
         auto: Name of an optional option -> (channels, context) -> the value that None stands for.
         fewest_logits: (resolved options) -> minimum number of logits of the network.
         smallest_map: Smallest height and width at which every parameter has an effect.
+        on_pixels: (complete options) -> whether with these options every parameter has an effect on one pixel too.
         n_inputs: Number of inputs; 2 at a merge: the branch, then the shortcut.
         auxiliary: Whether it stores auxiliary logits in train mode.
         needs_context: Whether the class takes `context=Context(...)`.
@@ -119,6 +125,7 @@ class Entry:
     auto: Mapping[str, Callable[[int, Context], Value]] = field(default_factory=dict)
     fewest_logits: Callable[[Options], int] = any_logits
     smallest_map: int = 1
+    on_pixels: Callable[[Options], bool] = never
     n_inputs: int = 1
     auxiliary: bool = False
     needs_context: bool = False

@@ -55,10 +55,11 @@ def why_not(entry: Entry, site: Site, options: Options) -> str | None:
     place = f"Attention '{entry.name}' does not fit site '{site.name}'"
     if site.kind not in entry.kinds:
         return f"{place}: a site of kind '{site.kind}' is not among its kinds ({', '.join(entry.kinds)})."
-    if min(site.height, site.width) < entry.smallest_map:
+    active = _active(entry, site.channels, options)
+    if min(site.height, site.width) < entry.smallest_map and not entry.on_pixels(active):
         size = entry.smallest_map
         return f"{place}: the map must be at least {size}x{size}, but is {site.height}x{site.width}."
-    misfit = entry.fits(site.channels, _active(entry, site.channels, options), context_at(site))
+    misfit = entry.fits(site.channels, active, context_at(site))
     return f"{place}: {misfit}" if misfit else None
 
 

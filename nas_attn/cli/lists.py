@@ -111,14 +111,16 @@ def print_publications(*, as_json: bool = False) -> None:
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("published", justify="right", no_wrap=True)
     table.add_column("description")
+    table.add_column("departs")
     for network in networks:
         published = "" if network.published_parameters is None else f"{network.published_parameters:,}"
         row = (network.name, network.backbone["name"], f"{network.n_parameters:,}", published, network.title)
-        table.add_row(*map(Text, row))
-    console = console_of(200)
+        table.add_row(*map(Text, (*row, network.departs or "")))
+    console = console_of(500)
     console.print(table)
     console.print(
-        "\nParameters: trainable ones, as built here; published: as in the paper or its authors' code, where known."
+        "\nParameters: trainable ones, as built here; published: as in the paper or its authors' code, where known; "
+        "departs: how it differs from its source, or the source's code from its text."
     )
     console.print("Show one in full with: nas-attn published NAME")
 
@@ -210,6 +212,8 @@ def _publication(network: Published) -> dict[str, Any]:
         "parameters": network.n_parameters,
         "published_parameters": network.published_parameters,
         "source": network.source,
+        "note": network.note,
+        "departs": network.departs,
     }
 
 
@@ -225,8 +229,9 @@ def _published_facts(network: Published) -> list[tuple[str, str]]:
     ]
     if network.published_parameters is not None:
         facts.append(("published", f"{network.published_parameters:,} parameters"))
-    if network.note is not None:
-        facts.append(("note", network.note))
+    for name, text in (("departs", network.departs), ("note", network.note)):
+        if text is not None:
+            facts.append((name, text))
     return facts
 
 

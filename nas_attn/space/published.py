@@ -42,13 +42,15 @@ class PublishedFile(Strict):
 
     Args:
         source: The paper and the location of its authors' code.
-        note: Further remarks: rounded totals, and differences from the authors' network.
+        note: Further remarks, such as rounded totals.
+        departs: How the network differs from that of the source, or the source's code from its text.
         published_parameters: Exact number of trainable parameters that the paper states or its authors' code has.
     """
 
     title: Text
     source: Text
     note: Text | None = None
+    departs: Text | None = None
     published_parameters: Count | None = None
     num_classes: Count
     in_channels: Count
@@ -73,6 +75,7 @@ class Published:
     title: str
     source: str
     note: str | None
+    departs: str | None
     published_parameters: int | None
     num_classes: int
     in_channels: int

@@ -99,6 +99,7 @@ ELEMENTS = (
         fewest_logits=gates.triple_fewest_logits,
         auto={"hidden": lambda channels, context: min(512, channels)},
         smallest_map=2,
+        on_pixels=gates.triple_on_pixels,
         auxiliary=True,
         needs_context=True,
     ),

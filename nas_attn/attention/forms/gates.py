@@ -47,6 +47,12 @@ def gam_idle(channels: int, options: Options) -> frozenset[str]:
     return frozenset(idle | ({"padding_mode"} if options["kernel_size"] == 1 else set()))
 
 
+def triple_on_pixels(options: Options) -> bool:
+    """Return whether every parameter has an effect on one pixel: a softmax over the map and scales need several."""
+    parts = parts_of(options)
+    return "scale" not in parts and ("element" not in parts or options["softmax"] == "channel")
+
+
 def triple_idle(channels: int, options: Options) -> frozenset[str]:
     """Return the options of the missing parts."""
     parts = parts_of(options)
