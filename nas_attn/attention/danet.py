@@ -37,7 +37,7 @@ class PAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        pixels = _pixels(x)
+        pixels = x.flatten(2).transpose(1, 2).contiguous()  # (N, H*W, C), a view where x is in channels_last
         value: Tensor = self.value(pixels)
         mean = self.weights(pixels).to(value.dtype) @ value
         return x + self.gamma * mean.transpose(1, 2).view_as(x)
@@ -75,8 +75,3 @@ class CAM(nn.Module):
     def weights(self, maps: Tensor) -> Tensor:
         """Return the weight of every channel for every channel. Shape: (N, C, P) -> (N, C, C), 1 over the last axis."""
         return (-wide_product(maps, maps.transpose(1, 2))).softmax(2)
-
-
-def _pixels(x: Tensor) -> Tensor:
-    """Shape: (N, C, H, W) -> (N, H * W, C), a view where `x` is in channels_last."""
-    return x.flatten(2).transpose(1, 2).contiguous()
