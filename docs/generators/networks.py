@@ -70,8 +70,8 @@ def _page(entry: Backbone) -> str:
         "enters, elsewhere the one that passes.",
         _sites(sites),
         "## Ends",
-        "A pattern with `*` matches these only if it spells `stem` or `features`. The shorthand `before_conv` stands for "
-        f"the map that enters each convolution of a block's branch: {len(sites.before_conv)} sites here.",
+        "A pattern with `*` matches these only if it spells `stem` or `features`. The shorthand `before_conv` stands "
+        f"for the map that enters each convolution of a block's branch: {len(sites.before_conv)} sites here.",
         _ends(sites),
         "## See it",
         block(f"nas-attn sites {entry.name}", "sh"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -84,6 +84,10 @@ def _type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if hasattr(annotation, "__metadata__"):
         return _type(arguments[0])
+    if origin is Literal:
+        return f"one of {', '.join(arguments)}"
+    if origin is tuple and get_origin(arguments[0]) is Literal:
+        return "a list of these"
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         return f"a list of {_type(arguments[0]).removeprefix('a ')}s"
     if origin is tuple:
