@@ -87,7 +87,8 @@ def test_images_that_are_not_square_are_stretched_and_it_is_said(tmp_path: Path)
 
 
 BAD_NPZ = {
-    "float images": ((arrays()[0] / 255, arrays()[1]), r"must be uint8 \(0 to 255\), but is float64"),
+    "images of NaN": ((arrays()[0] * np.nan, arrays()[1]), r"images of train in .* must be finite numbers"),
+    "complex images": ((arrays()[0] * 1j, arrays()[1]), r"must be uint8 \(0 to 255\), but is complex128"),
     "five axes": ((arrays()[0][:, None, :, :, None], arrays()[1]), r"must have the shape \(N, H, W\)"),
     "no images": ((arrays()[0][:0], arrays()[1][:0]), r"must have the shape .*, but has \(0, 6, 6\)\.$"),
     "too few labels": ((arrays()[0], arrays()[1][:-1]), "must have one row per image, but has 29 for 30 images"),
@@ -139,9 +140,11 @@ def test_an_npz_that_would_execute_something_is_refused(tmp_path: Path) -> None:
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", arrays()[0])
+    with pytest.raises(DataError, match=r"must be an \.npz file .* but is a single array \(\.npy\)"):
+        facts_of(f"npz:{tmp_path / 'a.npy'}")
     (tmp_path / "b.npz").write_text("no archive")
     (tmp_path / "c.npz").write_bytes(b"")
-    for name in ("a.npy", "b.npz", "c.npz"):
+    for name in ("b.npz", "c.npz"):
         with pytest.raises(DataError, match=r"cannot be read as an \.npz file, it is damaged or of another kind"):
             facts_of(f"npz:{tmp_path / name}")
 

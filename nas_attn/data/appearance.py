@@ -105,6 +105,22 @@ def picture_of(image: Image, reading: Reading, again: Callable[[], Image] | None
     return Picture(_turned(plain, orientation), is_turned, is_transparent)
 
 
+def reopener(image: Image) -> Callable[[], Image] | None:
+    """Return what opens the frame of a PIL image anew; None for an image that has no file of its own."""
+    name = getattr(image, "filename", "")
+    if not name:
+        return None
+
+    def again() -> Image:
+        from PIL import Image as pillow
+
+        opened = pillow.open(name)
+        opened.seek(image.tell())
+        return opened
+
+    return again
+
+
 def deep_picture(values: NDArray[np.generic], *, whole: bool, what: str, inverted: bool = False) -> Picture:
     """Return values of more than 8 bits, which are upright, as a picture.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_attn.data.appearance import Deep, picture_of
+from nas_attn.data.appearance import Deep, picture_of, reopener
 from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, Pixels, resized, with_channels
 from nas_attn.data.catalog import DATA, register_data
 from nas_attn.data.deep import NotUnderstood
@@ -212,7 +212,7 @@ def _pixels(image: Any, part: str, reading: Reading) -> Pixels | Deep:
 def _of_pil(image: Any, part: str, reading: Reading) -> Pixels | Deep:
     """Return a PIL image as (H, W, C): grey stays grey, everything else is RGB. Raises: DataError for other modes."""
     try:
-        content = picture_of(image, reading).content
+        content = picture_of(image, reading, reopener(image)).content
     except NotUnderstood as error:
         raise DataError(f"An image of '{part}' {error}: convert it.") from None
     if isinstance(content, Deep):

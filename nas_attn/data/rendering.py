@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from nas_attn.data.appearance import Colour, Deep, Picture
 from nas_attn.data.collection import resized_image
 from nas_attn.data.entry import Reading
-from nas_attn.data.pixel_range import EIGHT_BITS, Range, in_words
+from nas_attn.data.pixel_range import EIGHT_BITS, Bounds, Range, bounds_of, in_words, scaled
 from nas_attn.errors import DataError
 
 _SIXTEEN_BITS: Range = (0, 65535)
@@ -52,14 +53,20 @@ class Rendering:
         """
         content = picture.content
         if isinstance(content, Deep):
-            pixel_range = self._range_of(content, name)
+            pixel_range = self._range_of(content.bounds, name)
             return (content if size is None else content.resized(size)).scaled(pixel_range, self.background)
         pixels = np.asarray(content if size is None else resized_image(content, size))
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
-    def _range_of(self, deep: Deep, name: str) -> Range:
+    def pixels_of_numbers(self, values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+        """Return an array of whole numbers, of any shape, as the training images were rendered.
+
+        Raises: DataError for values without a known range, or far outside of it.
+        """
+        return scaled(values, *self._range_of(bounds_of(values, whole=True), name))
+
+    def _range_of(self, bounds: Bounds, name: str) -> Range:
         """Return the range of a picture of more than 8 bits."""
-        bounds = deep.bounds
         shown = in_words((bounds.low, bounds.high))
         if self.deep_range is None:
             if bounds.whole and bounds.low >= 0 and bounds.high <= _SIXTEEN_BITS[1]:

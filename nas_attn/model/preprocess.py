@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from nas_attn.data.appearance import picture_of
+from nas_attn.data.appearance import picture_of, reopener
 from nas_attn.data.arrays import resized, with_channels
 from nas_attn.data.decode import decode_image
 from nas_attn.data.deep import NotUnderstood
@@ -56,7 +56,8 @@ class Preprocess:
         Args:
             images: One image, a batch, or a list of either. An image is the path of a file, a PIL image of any mode
                 and size, a numpy array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W); a batch is an array
-                (N, H, W, C) or a tensor (N, C, H, W). Values are uint8 (0 to 255) or floating (0 to 1).
+                (N, H, W, C) or a tensor (N, C, H, W). Values are uint8 (0 to 255) or floating (0 to 1); an array may
+                have whole numbers of the training images' range.
         Raises: DataError for anything else, and for a file that is no image.
         """
         if isinstance(images, str | np.ndarray | Tensor) or not isinstance(images, Iterable):
@@ -75,6 +76,8 @@ class Preprocess:
         if hasattr(image, "convert"):
             return self._from_bytes(resized(with_channels(self._from_pil(image)[None], channels), size))
         if isinstance(image, np.ndarray):
+            if image.dtype.kind in "iu" and image.dtype != np.uint8 and self.rendering.deep_range and image.size:
+                image = self.rendering.pixels_of_numbers(image, "An array of images")
             image = torch.tensor(_four_axes(image, channels)).permute(0, 3, 1, 2)
         elif isinstance(image, Tensor):
             image = _four_dimensions(image, channels)
@@ -91,7 +94,7 @@ class Preprocess:
     def _from_pil(self, image: Any) -> NDArray[np.uint8]:
         """Shape: (H, W, C); C is 1 for a grey image."""
         try:
-            picture = picture_of(image.copy(), self.rendering.reading)  # a file that is open stays as it is
+            picture = picture_of(image, self.rendering.reading, reopener(image))
         except NotUnderstood as error:
             raise DataError(f"A PIL image {error}: convert it.") from None
         return self.rendering.pixels_of(picture, "A PIL image")
