@@ -11,7 +11,6 @@ from nas_attn.backbones.user_network import (
     N_IMAGES,
     as_before,
     copy_network,
-    described,
     evaluating,
     random_images,
     run,
@@ -27,9 +26,10 @@ def found_shape(net: nn.Module, *, num_classes: int | None, in_channels: int | N
     """Return the shape of a network's images and logits; what is None is found.
 
     The channels are those of the first convolution, the image size that of timm's record of the network, if it has
-    one, and otherwise the first of `SMALL` or `LARGE` that it accepts, and the number of classes that of its outputs.
+    one, and otherwise the first of `SMALL` or `LARGE` that it accepts, and the number of classes that of its logits, or
+    0 if it returns something else.
 
-    Raises: SpaceError if no such images are accepted, or the output is not one row of logits per image.
+    Raises: SpaceError if no such images are accepted.
     """
     stated = (num_classes, in_channels, image_size)
     filled = dict(
@@ -48,7 +48,7 @@ def found_shape(net: nn.Module, *, num_classes: int | None, in_channels: int | N
             refused = refused or error
             continue
         return Shape(
-            _n_logits(net, output) if num_classes is None else num_classes, shape.in_channels, shape.image_size
+            _n_logits(output) if num_classes is None else num_classes, shape.in_channels, shape.image_size
         )
     assert refused is not None, "at least one shape is tried"
     raise SpaceError(f"{str(refused).removesuffix('.')}: state in_channels and image_size.") from refused
@@ -66,10 +66,7 @@ def _shapes(net: nn.Module, in_channels: int | None, image_size: int | None) -> 
             yield Shape(1, n_channels, size)
 
 
-def _n_logits(net: nn.Module, output: object) -> int:
-    if isinstance(output, Tensor) and output.ndim == 2 and len(output) == N_IMAGES:
-        return output.shape[1]
-    raise SpaceError(
-        f"The network {type(net).__name__} must return one row of logits per image, so that its classes can be "
-        f"counted, but returns {described(output)} for {N_IMAGES} images."
-    )
+def _n_logits(output: object) -> int:
+    """Return the number of logits per image; 0 for an output that is no row of them."""
+    is_row = isinstance(output, Tensor) and output.ndim == 2 and len(output) == N_IMAGES
+    return output.shape[1] if is_row and isinstance(output, Tensor) else 0

@@ -64,7 +64,7 @@ class OwnNetwork:
         with seeded(0, "backbone"):
             net = self.make(shape)
         found = self.survey(net, shape)
-        if found.untrainable is not None:
+        if found.untrainable is not None and shape.num_classes:
             raise SpaceError(found.untrainable)
         return found.table
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
 
 from nas_attn.backbones.copying import independent_copy, refuse_outside
 from nas_attn.backbones.modules import seeded
@@ -56,13 +57,15 @@ def make_network(make: Callable[..., Any], what: str, options: Mapping[str, Any]
             "a new network."
         )
     known = inspect.signature(make).parameters
+    stated = {key: value for key, value in vars(shape).items() if value}
+    needed = known.get("num_classes")
+    if not shape.num_classes and needed is not None and needed.default is needed.empty and "num_classes" not in options:
+        raise SpaceError(f"The {what} needs num_classes, which is not stated: state it.")
     stray = next((key for key in options if not takes(make, key)), None)
     if stray is not None:
         raise SpaceError(f"The {what} has no option '{stray}': it takes {', '.join(known) or 'none'}.")
     try:
-        net = make(
-            **{key: value for key, value in vars(shape).items() if key in known and key not in options}, **options
-        )
+        net = make(**{key: value for key, value in stated.items() if key in known and key not in options}, **options)
     except Exception as error:  # the function is the user's: it may raise anything
         raise SpaceError(f"The {what} raised {named(error)}.") from error
     if not isinstance(net, nn.Module):
@@ -177,14 +180,21 @@ def run(net: nn.Module, images: Tensor, *, gradients: bool = False) -> object:
         ) from error
 
 
-def check_logits(name: str, logits: object, num_classes: int, *, training: bool) -> None:
-    """Check the output for the random images. Raises: SpaceError unless its shape is (N_IMAGES, num_classes)."""
-    found = described(logits)
-    if found != str((N_IMAGES, num_classes)):
-        mode = " in training" if training else ""
+def check_logits(name: str, output: object, num_classes: int, *, training: bool) -> None:
+    """Check the output for the random images.
+
+    Args:
+        num_classes: 0 accepts any nesting of tensors.
+    Raises: SpaceError unless it is a tensor of shape (N_IMAGES, num_classes).
+    """
+    found, mode = described(output), " in training" if training else ""
+    if not num_classes and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
+        raise SpaceError(f"The network {name} must return tensors{mode}, but returns {found}.")
+    if num_classes and found != str((N_IMAGES, num_classes)):
         raise SpaceError(
             f"The network {name} must return {(N_IMAGES, num_classes)} for {N_IMAGES} images of "
-            f"{num_classes} classes{mode}, but returns {found}: change its last layer, or num_classes."
+            f"{num_classes} classes{mode}, but returns {found}: change its last layer, or num_classes, which a training "
+            "of your own may leave out."
         )
 
 

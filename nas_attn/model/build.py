@@ -42,7 +42,7 @@ class AttentionModel(nn.Module):
         inserts: The attention by site.
         spec: The backbone's checked spec; `{"own": class name}` for a network that was passed in.
 
-    Shape: (N, in_channels, H, W) -> (N, num_classes).
+    Shape: (N, in_channels, H, W) -> (N, num_classes), or whatever the backbone returns.
     """
 
     preprocess: Callable[[Any], Tensor] | None
@@ -63,12 +63,12 @@ class AttentionModel(nn.Module):
         self.placement = placement
         self.spec = dict(spec)
         self.num_classes = self.in_channels = self.image_size = 0
+        self.sites_of_cores: tuple[str, ...] = ()  # where a smaller kernel is built than the placement says, see `core`
         self.preprocess = self.class_names = self.probabilities = self.about = None
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits."""
-        logits: Tensor = self.backbone(images)
-        return logits
+    def forward(self, images: Tensor, *more: Any, **named: Any) -> Any:
+        """Return the logits, or what the backbone returns; further arguments, such as targets, are passed to it."""
+        return self.backbone(images, *more, **named)
 
     def extra_repr(self) -> str:
         """Return what was loaded, or otherwise the placement."""
@@ -104,7 +104,7 @@ def build_model(
             a function that returns one and is called with those of num_classes, in_channels and image_size that it has
             as parameters. A network that is passed in is copied with its weights, and never changed.
         num_classes: Number of logits: one per class, or one for two classes. None, only with a network that is passed
-            in, takes the number that it returns.
+            in, takes the number that it returns; a network that returns something else (a map, several outputs) has 0.
         in_channels: Channels of the images; None means 3, or what a network that is passed in accepts.
         image_size: Height and width for which the attention is built (other sizes of at least the backbone's smallest
             are accepted too); None takes the catalogue backbone's default, and of a network that is passed in timm's,
@@ -159,6 +159,10 @@ def build(
         replaces_norm = attention_entry(resolved[name].name).replaces_norm
         _join(net, sites[name], inserts[name], copies=name in copied, replaces_norm=replaces_norm)
     model = AttentionModel(net, inserts, placement, spec)
+    written = {name: placement[name].options.get("kernel_size") for name in resolved}
+    model.sites_of_cores = tuple(
+        name for name, size in written.items() if size not in (None, "auto", resolved[name].options.get("kernel_size"))
+    )
     model.num_classes, model.in_channels, model.image_size = table.num_classes, table.in_channels, table.image_size
     model.attention.train(net.training)
     model.training = net.training  # a network's own modules keep their modes

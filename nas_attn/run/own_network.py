@@ -41,6 +41,11 @@ class Choice:
     make: MakeSpace | None = None
     reason: str | None = None
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the network is the user's own code: in memory, or imported."""
+        return self.network is not None or "import" in self.space.backbone
+
 
 def choose(stated: Mapping[str, Any]) -> Choice:
     """Return the space and the network of a run, from its `space`, `backbone`, `network`, `data` and `train`.

@@ -155,7 +155,7 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
     return Settings(
         choice=choice,
         data=data,
-        shape=_shape(stated, space) if reads_own_data else None,
+        shape=_shape(stated, space, is_own=choice.is_own) if reads_own_data else None,
         recipe=recipe,
         budget=_validated(Budget, stated),
         engine=_validated(Engine, stated),
@@ -258,22 +258,25 @@ def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: l
     return {"file": str(file), "sha256": file_digest(file)}
 
 
-def _shape(stated: Mapping[str, Any], space: SearchSpace) -> Shape:
-    """Return the shape of the images that a custom training reads."""
+def _shape(stated: Mapping[str, Any], space: SearchSpace, *, is_own: bool) -> Shape:
+    """Return the shape of the images that a custom training reads.
+
+    Args:
+        is_own: Whether the network is the user's own, whose output may be anything: then `num_classes` may be missing.
+    """
     size = stated.get("image_size", space.data.get("image_size"))
-    missing = [name for name in ("num_classes", "in_channels") if name not in stated] + (
-        ["image_size"] if size is None else []
-    )
+    needed = ("in_channels",) if is_own else ("num_classes", "in_channels")
+    missing = [name for name in needed if name not in stated] + (["image_size"] if size is None else [])
     if missing:
         raise ConfigError(
             f"A training of your own without data needs {', '.join(missing)}: state them, or name the data set."
         )
-    target = validate(Target, {name: stated[name] for name in ("num_classes", "in_channels")}, "the settings")
+    known = {name: stated[name] for name in ("num_classes", "in_channels") if name in stated}
+    target = validate(Target, known, "the settings")
     data = validate(DataConfig, {"image_size": size}, "the settings")
-    assert target.num_classes is not None, "it was stated"
     assert target.in_channels is not None, "it was stated"
     assert data.image_size is not None, "it was stated"
-    return Shape(target.num_classes, target.in_channels, data.image_size)
+    return Shape(target.num_classes or 0, target.in_channels, data.image_size)
 
 
 def _refuse_shape(stated: Mapping[str, Any]) -> None:
