@@ -61,6 +61,16 @@ def nothing_idle(channels: int, options: Options) -> frozenset[str]:
     return frozenset()
 
 
+def all_effective(channels: int, options: Options, context: Context) -> Options:
+    """Return no options: each value is another function of the map."""
+    return {}
+
+
+def as_written(channels: int, options: Options) -> Options:
+    """Return no options: a search places every value as it is written."""
+    return {}
+
+
 def always_fits(channels: int, options: Options, context: Context) -> str | None:
     """Return None: the options fit any number of channels."""
     return None
@@ -72,8 +82,8 @@ def never(options: Options) -> bool:
 
 
 def any_logits(options: Options) -> int:
-    """Return 1: the attention works in a network with any number of logits."""
-    return 1
+    """Return 0: the attention works in a network with any number of logits, or without any."""
+    return 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,11 @@ class Entry:
         fits: (channels, complete options, context) -> the reason why they do not fit these channels, with the nearest
             values that do, or None.
         idle: (channels, complete options) -> the names of the options that have no effect, given the others.
+        effective: (channels, resolved options, context) -> those options whose value the map cannot fill, with the
+            smallest value that is the same function: the kernel of 7 is one of 3 on a map of 2x2. It must change
+            nothing where the context has no map.
+        searched: (channels, resolved options) -> those options that a search does not place as written, because they
+            would leave a group too little, with the nearest value that does not.
         auto: Name of an optional option -> (channels, context) -> the value that None stands for.
         fewest_logits: (resolved options) -> minimum number of logits of the network.
         smallest_map: Smallest height and width at which every parameter has an effect.
@@ -122,6 +137,8 @@ class Entry:
     n_macs: Callable[[int, int, int, Options, Context], int] | None = None
     fits: Callable[[int, Options, Context], str | None] = always_fits
     idle: Callable[[int, Options], frozenset[str]] = nothing_idle
+    effective: Callable[[int, Options, Context], Options] = all_effective
+    searched: Callable[[int, Options], Options] = as_written
     auto: Mapping[str, Callable[[int, Context], Value]] = field(default_factory=dict)
     fewest_logits: Callable[[Options], int] = any_logits
     smallest_map: int = 1

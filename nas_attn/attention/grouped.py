@@ -32,10 +32,12 @@ class Shuffle(nn.Module):
     Source: Zhang and Yang, "SA-Net: Shuffle Attention", ICASSP 2021, arXiv:2102.00240, and the authors' code: weights
     start at 0 and biases at 1, so that every gate starts at sigmoid(1); the channels of the two halves of the map, not
     of the groups, are interleaved.
-    Departs: none; the authors' 64 groups need 128 channels or more, `groups=None` uses fewer if they do not fit.
+    Departs: the authors' code has 64 groups whatever the channels, which must be 128 or more; `groups=None` uses fewer
+    below 256 channels, so that a group has at least 4.
 
     Args:
-        groups: Number of groups; twice as many must divide the channels. None is 64, or the most below that fit.
+        groups: Number of groups; twice as many must divide the channels. None is 64, or the most below that divide them
+            and have 4 channels each.
 
     Shape: (N, C, H, W) -> the same; H and W are free, but the norm of a map of one pixel is constant.
     Cost: 3*C / groups weights, no matrix product.
@@ -81,11 +83,13 @@ class SGE(nn.Module):
 
     Source: Li et al., "Spatial Group-wise Enhance", 2019, arXiv:1905.09646, and the authors' code: 1e-5 is added to the
     sample standard deviation; weights start at 0 and biases at 1, so that every gate starts at sigmoid(1).
-    Departs: the deviation of a map of one pixel is 0; in the authors' code it is nan. Their 64 groups need channels
-    divisible by 64, `groups=None` uses fewer otherwise.
+    Departs: the deviation of a map of one pixel is 0; in the authors' code it is nan. They have 64 groups
+    whatever the channels; `groups=None` uses fewer if those do not divide them, and below 256 channels, so that a group
+    has at least 4.
 
     Args:
-        groups: Number of groups; must divide the channels. None is 64, or the most below that divide them.
+        groups: Number of groups; must divide the channels. None is 64, or the most below that divide them and have 4
+            channels each.
 
     Shape: (N, C, H, W) -> the same; H and W are free, but on a map of one pixel the weights have no effect.
     Cost: 2 * groups weights, no matrix product.
@@ -127,11 +131,13 @@ class EMA(nn.Module):
 
     Source: Ouyang et al., "Efficient Multi-Scale Attention Module with Cross-Spatial Learning", ICASSP 2023,
     arXiv:2305.13563, and the authors' code. Layers have torch's default initialisation, as there.
-    Departs: none; the authors' 32 groups need channels divisible by 32, `factor=None` uses fewer otherwise. The first
+    Departs: the authors' code has 32 groups whatever the channels; `factor=None` uses fewer if those do not divide
+    them, and below 128 channels, so that a group has at least 4: over one channel their softmax is constant. The first
     branch ends in a norm of each channel, whose mean is the norm's bias: it is read there instead of computed.
 
     Args:
-        factor: Number of groups; must divide the channels. None is 32, or the most below that divide them.
+        factor: Number of groups; must divide the channels. None is 32, or the most below that divide them and have 4
+            channels each.
 
     Shape: (N, C, H, W) -> the same; H and W are free, but the norm of a map of one pixel is constant.
     Cost: 10*g*g + 4*g weights, g = C / factor; C*g multiply-adds per row and column, C*(9*g + 2) per pixel.

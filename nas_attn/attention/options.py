@@ -35,7 +35,8 @@ def check_options(entry: Entry, options: Options, where: str) -> None:
 def resolve_options(entry: Entry, channels: int, options: Options, context: Context = NO_CONTEXT) -> dict[str, Value]:
     """Fill in defaults, replace None by its value at these channels, and write equal models in one way.
 
-    Options without effect are dropped. Reductions with the same hidden width become one value: the power of two among
+    Options without effect are dropped. A kernel that the map cannot fill becomes the smallest that does the same.
+    Reductions with the same hidden width become one value: the power of two among
     them if there is one, otherwise the largest. Options that do not fit (see `why_not`) keep their value.
 
     >>> resolve_options(attention_entry("cbam"), 24, {"reduction": 20, "branches": "channel"})
@@ -43,6 +44,7 @@ def resolve_options(entry: Entry, channels: int, options: Options, context: Cont
     """
     active = _active(entry, channels, options)
     resolved = {name: _resolved(entry, channels, context, name, value) for name, value in active.items()}
+    resolved |= entry.effective(channels, resolved, context)
     return _canonical_width(entry, channels, resolved) if "reduction" in resolved else resolved
 
 

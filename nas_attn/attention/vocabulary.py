@@ -133,7 +133,7 @@ SHUFFLE = (
         "groups",
         None,
         "int",
-        "Groups; auto: the authors' 64, or fewer if twice as many do not divide the channels.",
+        "Groups; auto: the authors' 64, or the most below that divide the channels and have 4 each.",
         low=1,
         optional=True,
     ),
@@ -143,7 +143,7 @@ SGE = (
         "groups",
         None,
         "int",
-        "Groups; auto: the authors' 64, or fewer if those do not divide the channels.",
+        "Groups; auto: the authors' 64, or the most below that divide the channels and have 4 each.",
         low=1,
         optional=True,
     ),
@@ -153,7 +153,7 @@ EMA = (
         "factor",
         None,
         "int",
-        "Groups; auto: the authors' 32, or fewer if those do not divide the channels.",
+        "Groups; auto: the authors' 32, or the most below that divide the channels and have 4 each.",
         low=1,
         optional=True,
     ),
@@ -177,7 +177,13 @@ POLARIZED = (
 )
 NAM = (Option("branches", "channel", "str", "Which gates to use.", choices=("channel", "spatial", "both")),)
 LKA = (
-    Option("form", "gate", "str", "The gate alone, or between 1x1 convolutions.", choices=("gate", "block")),
+    Option(
+        "form",
+        "gate",
+        "str",
+        "The gate alone, between 1x1 convolutions, or those behind a norm and scaled.",
+        choices=("gate", "attention", "block"),
+    ),
     Option("kernel_size", 21, "int", "Size of the whole kernel.", choices=tuple(LKA_KERNELS)),
 )
 DOUBLE_ATTENTION = (

@@ -21,6 +21,7 @@ from nas_attn.data.rendering import AS_BEFORE
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.files import content_digest, file_digest, link_whole, write_whole
 from nas_attn.model.build import AttentionModel, Maker, build_model
+from nas_attn.model.core import core_shape, cores
 from nas_attn.model.description import SCHEMA_VERSION, ModelFile, Record, check_content, plain_content
 from nas_attn.model.preprocess import Preprocess
 from nas_attn.model.stored import StoredModel, find_model
@@ -119,7 +120,7 @@ def load_stored(
         raise FileError(f"The model of {stored.file} cannot be built: {error}") from error
     if state is not None:
         _check_shapes(model, {key: tuple(tensor.shape) for key, tensor in state.items()}, stored.weights)
-        fill(model, state)
+        fill(model, cores(model, state))
     model.preprocess = Preprocess(
         described.image_size,
         tuple(described.mean),
@@ -200,6 +201,7 @@ def _own_network(passed: nn.Module | Maker, described: ModelFile) -> nn.Module:
 def _check_shapes(model: AttentionModel, found: Mapping[str, tuple[int, ...]], file: Path) -> None:
     """Check that a file of weights has the keys and shapes of a network. Raises: FileError with a difference."""
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    found = {key: core_shape(model, key, shape) for key, shape in found.items()}
     if wanted != found:
         key = min(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
         raise FileError(

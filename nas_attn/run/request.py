@@ -26,6 +26,7 @@ from nas_attn.run.given import Given
 from nas_attn.run.own_network import Choice, choose, refuse_unsendable
 from nas_attn.run.tables import RECORDS
 from nas_attn.space.bound import BoundSpace
+from nas_attn.space.rewritten import notes_on_values
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.training.context import load_train
 from nas_attn.validation import Model, fields_of, validate
@@ -99,6 +100,8 @@ class Request:
     @property
     def metric(self) -> str:
         """Name of a trial's value in the files of the run."""
+        if self.facts is None and not self.shape.num_classes:
+            return "value"
         if self.facts is None or self.facts.task == "single-label":
             return "accuracy"
         return "roc_auc" if self.settings.train is None else "value"
@@ -198,6 +201,7 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     bound = settings.space.bind(table, max_params=engine.max_params, max_macs=engine.max_macs)
     arms = {label: placement for make in settings.arms for label, placement in make(bound).items()}
     notes += [table.stacking] if table.stacking else []
+    notes += notes_on_values(bound)
     weights = _weights(settings, shape, facts, notes)
     return Request(settings, bound, shape, facts, tuple(notes), arms, weights)
 

@@ -13,7 +13,7 @@ from nas_attn.errors import SpaceError, unknown
 from nas_attn.placement import NONE, Attention, Placement, SiteTable, Value
 from nas_attn.space.decision import Decision
 from nas_attn.space.file import Limits
-from nas_attn.space.fit import Cost, cost_at, resolve_at, resolve_placement
+from nas_attn.space.fit import Cost, as_searched, cost_at, resolve_at, resolve_placement
 
 if TYPE_CHECKING:
     from nas_attn.space.search_space import SearchSpace
@@ -75,9 +75,10 @@ class BoundSpace:
     def params(self, placement: Placement) -> dict[str, Value] | None:
         """Return flat parameters of this placement, or None if the space does not contain it."""
         try:
-            rest = dict(self.resolve(placement).attentions)
+            resolved = self.resolve(placement).attentions
         except SpaceError:
             return None
+        rest = {name: as_searched(self.table.site(name), attention) for name, attention in resolved.items()}
         params: dict[str, Value] = {}
         for decision in self.decisions:
             placed = tuple((site.name, rest.pop(site.name)) for site in decision.sites if site.name in rest)
@@ -205,7 +206,7 @@ class BoundSpace:
 
     def _in_last_stage(self, name: str) -> tuple[Decision, ...]:
         """Return the decisions on `name` in the last stage; empty if one of them covers another stage too."""
-        order = {site.name: index for index, site in enumerate(self.table.sites)}
+        order = {site.name: index for index, site in enumerate(self.table.every_site)}
         last = max((site for decision in self.decisions for site in decision.sites), key=lambda site: order[site.name])
         reaching = [d for d in self.decisions if name in d.attentions and last.stage in {s.stage for s in d.sites}]
         return tuple(reaching) if all(len({s.stage for s in d.sites}) == 1 for d in reaching) else ()

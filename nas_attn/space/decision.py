@@ -12,7 +12,7 @@ from nas_attn.attention.options import resolve_options
 from nas_attn.errors import SpaceError, unknown
 from nas_attn.placement import Attention, Site, SiteTable, Value
 from nas_attn.space.file import SiteRule, place_of_rule
-from nas_attn.space.fit import Cost, cost_at, is_neutral, misfit, no_merge, refuse_few_logits, resolve_at
+from nas_attn.space.fit import Cost, as_searched, cost_at, is_neutral, misfit, no_merge, refuse_few_logits, resolve_at
 from nas_attn.space.matching import Group, Share, group_sites
 
 Choice = tuple[Value, ...]
@@ -217,7 +217,7 @@ def _place(sites: Sequence[Site], attention: Attention, table: SiteTable, place:
             raise SpaceError(f"In {place}: {reason}")
         if is_neutral(attention):
             continue
-        resolved = resolve_at(site, attention)
+        resolved = as_searched(site, resolve_at(site, attention))
         refuse_few_logits(resolved, table.num_classes, f"In {place}")
         placed.append((site.name, resolved))
         total += cost_at(site, resolved, table.num_classes)

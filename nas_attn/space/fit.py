@@ -75,13 +75,25 @@ def resolve_at(site: Site, attention: Attention) -> Attention:
     return Attention(attention.name, options, wiring, attention.start)
 
 
+def as_searched(site: Site, attention: Attention) -> Attention:
+    """Return a resolved attention as a search places it: with options that leave no group too little."""
+    entry = attention_entry(attention.name)
+    changed = entry.searched(site.channels, attention.options)
+    if not changed:
+        return attention
+    options = resolve_options(entry, site.channels, {**attention.options, **changed}, context_at(site))
+    return replace(attention, options=options)
+
+
 def refuse_few_logits(attention: Attention, num_classes: int, place: str) -> None:
     """Refuse a resolved attention that has no effect in a network with so few logits. Raises: SpaceError."""
     fewest = attention_entry(attention.name).fewest_logits(attention.options)
     if num_classes < fewest:
+        found = f"this one has {num_classes}" if num_classes else "the number of this one's classes is not stated"
+        plural = "" if fewest == 1 else "s"
         raise SpaceError(
-            f"{place}: {attention} needs a network with at least {fewest} logits, but this one has {num_classes}: "
-            "change its options, or train with one logit per class."
+            f"{place}: {attention} needs a network with at least {fewest} logit{plural}, but {found}: change its "
+            "options, or train with one logit per class."
         )
 
 

@@ -276,7 +276,12 @@ def resolved_options(case: Case) -> None:
     """Resolving again changes nothing, and resolved options build the same module as the written ones."""
     again = resolve_options(case.entry, case.channels, case.resolved, case.context())
     demand(again == case.resolved, f"resolving {case.resolved} again must change nothing, but returns {again}")
-    demand_same(_raw(case, case.options), case.build(), case, "the module with options as written")
+    written, built = _raw(case, case.options), case.build()
+    shapes = [[tuple(tensor.shape) for tensor in module.state_dict().values()] for module in (written, built)]
+    if shapes[0] == shapes[1]:
+        demand_same(written, built, case, "the module with options as written")
+    else:
+        _demand_same_on_core(written, built, case)
 
 
 def auto_values(case: Case) -> None:
@@ -326,6 +331,16 @@ def identity_start(case: Case) -> None:
         maps = start.inputs()
         expected = _without(module, start, maps)
         demand_close(module(*maps), expected, "a fresh module and the network without it")
+
+
+def _demand_same_on_core(written: nn.Module, built: nn.Module, case: Case) -> None:
+    """Demand that a module with smaller kernels, filled with the larger ones' cores, has the same output."""
+    own, theirs = built.state_dict(), written.state_dict()
+    for name, tensor in theirs.items():
+        for axis, size in enumerate(own[name].shape):
+            tensor = tensor.narrow(axis, (tensor.shape[axis] - size) // 2, size)
+        own[name].copy_(tensor)
+    demand_close(built(*case.inputs()), written(*case.inputs()), "the module with kernels that the map can fill")
 
 
 def _outcome(case: Case) -> tuple[Tensor, Tensor]:

@@ -65,6 +65,7 @@ CHANNEL = (
         n_parameters=pooled.eca_parameters,
         n_macs=pooled.eca_macs,
         weighs="nas_attn.attention.weighing.gates:eca",
+        effective=pooled.eca_effective,
         auto={"kernel_size": pooled.eca_kernel},
     ),
     Entry(

@@ -30,6 +30,7 @@ ELEMENTS = (
         n_parameters=gates.cbam_parameters,
         n_macs=gates.cbam_macs,
         weighs="nas_attn.attention.weighing.gates:cbam",
+        effective=gates.cbam_effective,
         fits=reduction_misfit,
         idle=gates.cbam_idle,
     ),
@@ -43,6 +44,7 @@ ELEMENTS = (
         n_parameters=pooled.bam_parameters,
         n_macs=pooled.bam_macs,
         weighs="nas_attn.attention.weighing.gates:bam",
+        effective=gates.bam_effective,
         fits=reduction_misfit,
     ),
     Entry(
@@ -55,6 +57,8 @@ ELEMENTS = (
         n_parameters=gates.gam_parameters,
         n_macs=gates.gam_macs,
         weighs="nas_attn.attention.weighing.gates:gam",
+        effective=gates.gam_effective,
+        searched=gates.gam_searched,
         fits=gates.gam_misfit,
         idle=gates.gam_idle,
     ),
@@ -68,6 +72,7 @@ ELEMENTS = (
         n_parameters=pooled.triplet_parameters,
         n_macs=pooled.triplet_macs,
         weighs="nas_attn.attention.weighing.gates:triplet",
+        effective=pooled.triplet_effective,
     ),
     Entry(
         name="polarized",
@@ -152,16 +157,22 @@ ELEMENTS = (
         n_parameters=grouped.lska_parameters,
         n_macs=grouped.lska_macs,
         weighs="nas_attn.attention.weighing.gates:lska",
+        effective=grouped.lska_effective,
     ),
     Entry(
         name="lka",
         cls="nas_attn.attention.large_kernel:LKA",
         summary="Gates every element by a large kernel, decomposed into a depthwise, a dilated one and a 1x1.",
-        formula="y = x * conv1x1(dw'(dw(x))), ' = dilated; block: y = x + W2 lka(gelu(W1 x))",
+        formula="y = x * conv1x1(dw'(dw(x))), ' = dilated; attention: y = x + W2 lka(gelu(W1 x)); "
+        "block: y = x + scale * attention(bn(x))",
         source="Guo et al. (VAN), Computational Visual Media 2023, arXiv:2202.09741",
         options=options.LKA,
         n_parameters=projected.lka_parameters,
         n_macs=projected.lka_macs,
         weighs="nas_attn.attention.weighing.projected:lka",
+        effective=projected.lka_effective,
+        exceptions={
+            "float16": "between its projections the map is multiplied by a gate of its size, as in the authors' code"
+        },
     ),
 )

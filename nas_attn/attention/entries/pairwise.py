@@ -75,6 +75,7 @@ PAIRWISE = (
         n_parameters=pairwise.scored_parameters,
         n_macs=pairwise.self_attention_macs,
         weighs="nas_attn.attention.weighing.pairwise:self_attention",
+        effective=pairwise.self_attention_effective,
         fits=divisor_misfit("heads"),
         smallest_map=2,
         identity_start=True,

@@ -6,7 +6,9 @@ from math import gcd
 
 from nas_attn.attention.entry import Context, Options
 from nas_attn.attention.forms.widths import (
+    filled,
     hidden_width,
+    largest_divisor,
     near,
     nearest_divisors,
     reduction_misfit,
@@ -39,6 +41,34 @@ def cbam_idle(channels: int, options: Options) -> frozenset[str]:
     return frozenset(idle.get(str(options["branches"]), ()))
 
 
+def cbam_effective(channels: int, options: Options, context: Context) -> Options:
+    """Return the kernel size that the map can fill."""
+    if "kernel_size" not in options:
+        return {}
+    return {"kernel_size": filled(whole(options, "kernel_size"), context.height, context.width)}
+
+
+def gam_effective(channels: int, options: Options, context: Context) -> Options:
+    """Return the kernel size that the map can fill; a replicated border uses all of a kernel."""
+    return {} if options.get("padding_mode") == "replicate" else cbam_effective(channels, options, context)
+
+
+def gam_searched(channels: int, options: Options) -> Options:
+    """Return the most groups below that have two hidden channels each, if these have one."""
+    if "groups" not in options:
+        return {}
+    groups, hidden = whole(options, "groups"), channels // whole(options, "reduction")
+    if groups == 1 or hidden >= 2 * groups:
+        return {}
+    return {"groups": largest_divisor(gcd(channels, hidden), min(groups, hidden // 2))}
+
+
+def bam_effective(channels: int, options: Options, context: Context) -> Options:
+    """Return the dilation that the map can fill: from its size on, only a kernel's central weight meets the map."""
+    sizes = [size for size in (context.height, context.width) if size is not None]
+    return {"dilation": min(whole(options, "dilation"), max(sizes))} if sizes else {}
+
+
 def gam_idle(channels: int, options: Options) -> frozenset[str]:
     """Return the options of the missing branch; a kernel of 1 needs no padding."""
     if options["branches"] == "channel":
@@ -61,8 +91,9 @@ def triple_idle(channels: int, options: Options) -> frozenset[str]:
 
 
 def triple_fewest_logits(options: Options) -> int:
-    """Return 2 for the element part's softmax over the classes, which is constant over one class; otherwise 1."""
-    return 2 if options.get("softmax") == "channel" else 1
+    """Return 1 for the element part, 2 if its softmax is over the classes (constant over one class); otherwise 0."""
+    softmax = options.get("softmax")
+    return 2 if softmax == "channel" else int(softmax is not None)
 
 
 def parts_of(options: Options) -> list[str]:

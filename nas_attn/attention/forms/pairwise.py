@@ -60,6 +60,14 @@ def attention_pool_macs(channels: int, height: int, width: int, options: Options
     return 2 * channels**2 * (area + 1) + _collecting(channels, 1, area, options)
 
 
+def self_attention_effective(channels: int, options: Options, context: Context) -> Options:
+    """Return no window if that around each pixel covers the whole map."""
+    sizes = [size for size in (context.height, context.width) if size is not None]
+    window = options["window"]
+    covers = isinstance(window, int) and bool(sizes) and window // 2 >= max(sizes) - 1
+    return {"window": None} if covers else {}
+
+
 def window_blocks(size: int, window: int) -> tuple[int, int, int]:
     """Return how an axis is divided for windows: the number of blocks, queries per block, and keys per block.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import log2
 
 from nas_attn.attention.entry import Context, Options
-from nas_attn.attention.forms.widths import hidden_width, whole
+from nas_attn.attention.forms.widths import filled, hidden_width, whole
 
 
 def se_bn_parameters(channels: int, options: Options, context: Context) -> int:
@@ -42,6 +42,18 @@ def eca_kernel(channels: int, context: Context) -> int:
     """Return the paper's kernel size: |log2(C) / 2 + 1 / 2|, or the next odd number above its whole part."""
     size = int(abs(log2(channels) / 2 + 0.5))
     return size if size % 2 else size + 1
+
+
+def eca_effective(channels: int, options: Options, context: Context) -> Options:
+    """Return the kernel size that the channels can fill."""
+    return {"kernel_size": filled(whole(options, "kernel_size"), channels)}
+
+
+def triplet_effective(channels: int, options: Options, context: Context) -> Options:
+    """Return the kernel size that the largest plane can fill."""
+    if context.height is None:
+        return {}
+    return {"kernel_size": filled(whole(options, "kernel_size"), channels, context.height, context.width)}
 
 
 def eca_parameters(channels: int, options: Options, context: Context) -> int:

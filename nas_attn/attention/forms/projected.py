@@ -6,7 +6,15 @@ from math import gcd
 
 from nas_attn.attention.entry import Context, Options
 from nas_attn.attention.forms.fusion import replaced_by
-from nas_attn.attention.forms.widths import hidden_width, largest_divisor, near, nearest_divisors, strided, whole
+from nas_attn.attention.forms.widths import (
+    hidden_width,
+    largest_divisor,
+    near,
+    nearest_divisors,
+    smallest_alike,
+    strided,
+    whole,
+)
 
 LKA_KERNELS = {7: (3, 3, 2), 11: (3, 5, 2), 21: (5, 7, 3), 35: (5, 11, 3)}
 """Kernel size -> the local kernel, the dilated kernel, and its dilation."""
@@ -149,15 +157,21 @@ def nam_parameters(channels: int, options: Options, context: Context) -> int:
     return 2 * {"channel": channels, "spatial": pixels, "both": channels + pixels}[str(options["branches"])]
 
 
+def lka_effective(channels: int, options: Options, context: Context) -> Options:
+    """Return the smallest kernel size that is the same on this map."""
+    return {"kernel_size": smallest_alike(whole(options, "kernel_size"), LKA_KERNELS, context.height, context.width)}
+
+
 def lka_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return the parameters of two depthwise convolutions and of one or three 1x1 convolutions."""
+    """Return the parameters of two depthwise and one or three 1x1 convolutions; a block adds a norm and a scale."""
     local, dilated, _ = LKA_KERNELS[whole(options, "kernel_size")]
-    n_dense = 3 if options["form"] == "block" else 1
-    return channels * (local**2 + dilated**2 + 2) + n_dense * (channels**2 + channels)
+    n_dense = 1 if options["form"] == "gate" else 3
+    around = 3 * channels if options["form"] == "block" else 0
+    return channels * (local**2 + dilated**2 + 2) + n_dense * (channels**2 + channels) + around
 
 
 def lka_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
     """Return the multiply-adds at every pixel."""
     local, dilated, _ = LKA_KERNELS[whole(options, "kernel_size")]
-    n_dense = 3 if options["form"] == "block" else 1
+    n_dense = 1 if options["form"] == "gate" else 3
     return channels * (local**2 + dilated**2 + n_dense * channels) * height * width

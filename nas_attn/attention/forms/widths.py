@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from nas_attn.attention.entry import Context, Options
 
@@ -71,6 +71,32 @@ def near(option: str, works: list[int]) -> str:
 def largest_divisor(number: int, most: int) -> int:
     """Return the largest divisor of `number` up to `most`, at least 1."""
     return max((n for n in range(1, min(most, number) + 1) if number % n == 0), default=1)
+
+
+def filled(kernel: int, *sizes: int | None) -> int:
+    """Return the kernel size that maps up to these sizes can fill: beyond it, weights meet padding alone.
+
+    >>> filled(7, 2, 2), filled(7, 8, 8), filled(7, None)
+    (3, 7, 7)
+    """
+    known = [size for size in sizes if size is not None]
+    return min(kernel, 2 * max(known) - 1) if known else kernel
+
+
+def smallest_alike(kernel: int, table: Mapping[int, tuple[int, int, int]], *sizes: int | None) -> int:
+    """Return the smallest kernel of a table that is the same function on maps up to these sizes.
+
+    Args:
+        table: Kernel size -> the local kernel, the dilated kernel, and its dilation.
+    """
+
+    def reach(kernel: int) -> tuple[int, int, int]:
+        local, dilated, dilation = table[kernel]
+        largest = max([size for size in sizes if size is not None], default=local * dilated * dilation)
+        taps = min(dilated, 2 * ((largest - 1) // dilation) + 1)
+        return filled(local, largest), taps, dilation if taps > 1 else 1
+
+    return next(other for other in sorted(table) if reach(other) == reach(kernel))
 
 
 def strided(size: int, context: Context) -> int:
