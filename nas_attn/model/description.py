@@ -17,7 +17,6 @@ from nas_attn.validation import Strict, validate
 
 SCHEMA_VERSION = 1
 
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Record = dict[str, Any]
 Ends = Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -61,7 +60,7 @@ class ModelFile(Strict):
     Args:
         backbone: The catalogue's spec; `{"own": class name}` or `{"import": "module:function"}` for a network of the
             user's own, which the reader passes in.
-        num_classes: Number of logits.
+        num_classes: Number of logits; 0 for a network of the user's that returns something else.
         logits_of: Meaning of the logits: one per class (`classes`: softmax gives the probabilities), one for the second
             of two classes (`second_class`: sigmoid gives its probability), or one per label (`labels`: sigmoid of
             each); None if unknown.
@@ -79,7 +78,7 @@ class ModelFile(Strict):
     schema_version: Literal[1]
     backbone: Record
     placement: dict[str, Record]
-    num_classes: Count
+    num_classes: Annotated[int, Field(ge=0, le=1_000_000)]
     in_channels: Annotated[int, Field(ge=1, le=64)]
     image_size: Annotated[int, Field(ge=1, le=2048)]
     mean: list[float]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nas_attn.placement import Attention, Placement, SiteTable
 from nas_attn.records import RunRecord
-from nas_attn.report.tables import in_flow_order, only_shares
+from nas_attn.report.tables import in_flow_order, only_shares, section
 from nas_attn.statistics import Summary
 
 NAMED_SITES = 6  # a placement with more sites is written as counts,
@@ -77,8 +77,11 @@ ROC_AUC = Scale(factor=1.0, unit="", points="", noun="ROC AUC", decimals=4)
 def scale_of(run: RunRecord) -> Scale:
     """Return per cent if every measured value lies between 0 and 1, otherwise the scale of unscaled values.
 
-    For multi-label data the built-in training measures ROC AUC; the metric of a custom training is unknown.
+    For multi-label data the built-in training measures ROC AUC; the metric of a custom training is unknown there, and
+    for a network that returns no logits.
     """
+    if section(run.config, "data").get("num_classes") == 0:
+        return AS_IS
     if run.config.get("task") == "multi-label":
         return AS_IS if run.config.get("train") else ROC_AUC
     return PER_CENT if only_shares(run) else AS_IS
