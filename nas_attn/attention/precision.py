@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nas_attn.attention.plain import widened
+
 
 def wide_product(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b in at least float32, also under autocast.
@@ -16,8 +18,8 @@ def wide_product(a: Tensor, b: Tensor) -> Tensor:
     """
     if not isinstance(a, Tensor):  # what torch.fx passes has no dtype and no device yet
         return a @ b
-    wide = torch.promote_types(a.dtype, torch.float32)
+    a, b = widened(a), widened(b)
     if not torch.amp.is_autocast_available(a.device.type):
-        return a.to(wide) @ b.to(wide)
+        return a @ b
     with torch.autocast(a.device.type, enabled=False):
-        return a.to(wide) @ b.to(wide)
+        return a @ b
