@@ -52,6 +52,7 @@ def _named(pattern: str, table: SiteTable) -> list[Site]:
     spelled = [site.name for site in table.extra] + list(table.aliases)
     names = {table.aliases.get(name, name) for name in spelled if matches(pattern, name) and _spells(pattern, name)}
     names |= {site.name for site in table.sites if matches(pattern, site.name)}
+    names |= {site for double, site in table.doubles.items() if matches(pattern, double)}
     return [site for site in table.every_site if site.name in names]
 
 
@@ -172,6 +173,7 @@ def _reason(pattern: str, table: SiteTable, listing: str | None) -> str:
         return f": it has sites of kind '{kind}', but none of them is in a block."
     known = [
         *(site.name for site in table.sites),
+        *table.further_like(pattern.rpartition(".")[2]),
         *(shorthand for shorthand in SHORTHANDS if covered(shorthand, table)),
     ]
     return suggestion(pattern.replace("*", "1"), known, listing)

@@ -110,6 +110,6 @@ def _entering_pooling(outputs: Sequence[str], passages: Mapping[str, Passage], r
     for operators in (_POOLING, _FLATTENING):
         for name in reversed(kept):
             tensor = passages[name].tensor
-            if tensor is not None and tensor.shape[2:].numel() > 1 and readers.reads(tensor, operators):
+            if tensor is not None and readers.reads(tensor, operators):
                 return name
     return None
