@@ -162,6 +162,8 @@ def _neighbours(option: Option) -> list[Any]:
 
 def _python(entry: Entry) -> str:
     more = f", context=Context(num_classes={N_CLASSES})" if entry.auxiliary else ""  # its logits are of the classes
+    if entry.fits(64, {option.name: option.default for option in entry.options}, Context()):
+        more = ", context=Context(height=14, width=14)"  # it is built for the size of a map
     maps = ", ".join(["torch.rand(2, 64, 14, 14)"] * entry.n_inputs)
     return "\n".join(
         [
