@@ -30,7 +30,8 @@ class Shape:
     """The input and output of a network: (N, in_channels, image_size, image_size) -> (N, num_classes).
 
     Args:
-        num_classes: Logits of the network: one per class, or with the recipe's `one_logit` one for two classes.
+        num_classes: Logits of the network: one per class, or with the recipe's `one_logit` one for two classes; 0 for
+            a network of the user's whose output is no row of logits, such as a map, or several outputs.
         image_size: Height and width of the images in pixels.
     """
 
@@ -113,6 +114,8 @@ class SiteTable:
         order: Names of all sites in the order of the data flow; empty if there are no further ones.
         aliases: `stem`, `stem.pool` or `features` -> the name that this place has as a site.
         before_conv: Names of the sites whose tensor enters one convolution, and that alone.
+        doubles: Path of a module in a user's own network -> the site around it that has the same tensor.
+        squashed: Warning for a network that does not return logits; empty for others.
     """
 
     backbone: str
@@ -129,6 +132,8 @@ class SiteTable:
     order: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict, compare=False)
     before_conv: tuple[str, ...] = ()
+    doubles: Mapping[str, str] = field(default_factory=dict, compare=False)
+    squashed: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         for name in ("built_in", "order", "before_conv"):  # JSON has lists
@@ -175,6 +180,8 @@ class SiteTable:
     @property
     def output(self) -> str:
         """The network's output in words."""
+        if not self.num_classes:
+            return "own outputs"
         return "one logit" if self.num_classes == 1 else f"{self.num_classes:,} classes"
 
     @property
@@ -190,6 +197,8 @@ class SiteTable:
 
     def site(self, name: str) -> Site:
         """Return a site by name. Raises: SpaceError with the reason why it is no site, or with the nearest name."""
+        if name in self.doubles:
+            return replace(self.site(self.doubles[name]), name=name)
         own = self.aliases.get(name, name)
         for site in (*self.sites, *self.extra):
             if site.name == own:
@@ -206,13 +215,13 @@ class SiteTable:
         absent = self.no_site_of(kind)
         if absent:
             raise SpaceError(f"Unknown site '{name}' in backbone '{self.backbone}': {absent}")
-        known = [*(site.name for site in self.sites), *self._like(kind)]
+        known = [*(site.name for site in self.sites), *self.further_like(kind)]
         in_block = any(other.startswith(f"{block}.") for other in known)
         why = f" ({self.lacks[kind]})" if in_block and kind in self.lacks else ""
         raise SpaceError(unknown("site", name, known, f"backbone '{self.backbone}'{why}", self.listing))
 
-    def _like(self, word: str) -> list[str]:
-        """Return the other names whose last word is nearly this one."""
+    def further_like(self, word: str) -> list[str]:
+        """Return the names of further sites, and aliases, whose last word is nearly this one."""
         names = [*(site.name for site in self.extra), *self.aliases]
         near = nearest(word, sorted({name.rpartition(".")[2] for name in names}))
         return [name for name in names if name.rpartition(".")[2] == near]
