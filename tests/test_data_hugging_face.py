@@ -240,7 +240,10 @@ def test_of_two_columns_of_classes_the_one_called_label_is_read_and_others_asked
 
 
 def test_folders_of_another_kind_are_refused(root: Path) -> None:
-    assert refused(root) == "A data set of Hugging Face must exist on disk, but there is none at ROOT."
+    assert refused(root) == (
+        "A data set of Hugging Face must exist on disk, but there is none at ROOT: write it there by "
+        "load_dataset(NAME).save_to_disk(PATH)."
+    )
     root.mkdir()
     assert refused(root).startswith("ROOT must be a data set that Dataset.save_to_disk wrote, or hold Parquet")
     (root / "state.json").write_text("{broken")

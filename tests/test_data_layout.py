@@ -160,6 +160,17 @@ def test_classes_that_hold_the_same_folders_are_asked_about(tmp_path: Path, path
     )
 
 
+def test_a_part_inside_of_a_part_is_asked_about(tmp_path: Path) -> None:
+    lay(tmp_path, "train/cat", "train/dog", "train/val/cat", "train/val/dog", "test/cat", "test/dog")
+    assert refused(tmp_path).startswith(
+        "Is ROOT/train/val a part of the data or a class? Move it beside the other parts"
+    )
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    assert refused(lay(tmp_path, "a.zip") / "a.zip").startswith("An image folder must be a folder, but ROOT is a file:")
+
+
 def test_parts_inside_of_classes_are_refused(tmp_path: Path) -> None:
     lay(tmp_path, "cat/train", "cat/test", "dog/train", "dog/test")
     assert refused(tmp_path) == (
@@ -340,6 +351,7 @@ def test_a_pipe_is_passed_over_and_a_link_to_nowhere_is_a_file(tmp_path: Path) -
     lay(tmp_path, "cat", "dog")
     os.mkfifo(tmp_path / "cat" / "pipe.png")
     (tmp_path / "dog" / "gone.png").symlink_to("nowhere")
+    (tmp_path / "dog" / "self.png").symlink_to("self.png")
     counts, notes = found(tmp_path)
-    assert counts == {"train": {"cat": 2, "dog": 3}}
+    assert counts == {"train": {"cat": 2, "dog": 4}}
     assert notes == ("1 file that is no image was passed over: 1 special.",)

@@ -113,6 +113,17 @@ def test_other_separators_and_marks_of_byte_order_are_understood(
     assert labels_of(found) == EXPECTED
 
 
+def test_a_line_that_states_the_separator_is_understood(root: Path) -> None:
+    write(root, rows(), between=";")
+    (root / "labels.csv").write_bytes(b"sep=;\r\n" + (root / "labels.csv").read_bytes() + b"no.png;cat\n")
+    assert refused(root / "labels.csv").startswith("Line 15 of TABLE must name a file")
+
+
+def test_classes_that_differ_in_case_only_are_named(root: Path) -> None:
+    found = read_labels(write(root, rows(label=lambda n: ["polar bear" if n % 2 else "Polarbear"])))
+    assert found.notes[1] == "Classes that differ in case or blanks only: 'Polarbear', 'polar bear'."
+
+
 def test_quoted_cells_may_hold_the_separator(root: Path) -> None:
     found = read_labels(write(root, rows('"images/im{}.png"', label=lambda n: ['"cat, big"' if n % 2 else '"dog"'])))
     assert found.label_names == ("cat, big", "dog")
@@ -233,6 +244,10 @@ REFUSED: dict[str, tuple[Rows, str]] = {
         "Line 2 of TABLE must name one class in 'label', but 'a|b' may be several: for several labels per image",
     ),
     "tags": (rows(label=lambda n: [["haze", "clear", "haze clear"][n % 3]]), "Line 4 of TABLE must name one class"),
+    "a column that may be the parts": (
+        rows(header=("image", "label", "is_train"), label=lambda n: [CLASSES[n % 3], n % 2]),
+        "Does 'is_train' of TABLE state the parts? Write a column 'split' of train, val and test, or remove it.",
+    ),
     "an empty class": (
         rows(label=lambda n: ["" if n == 5 else "a"]),
         "Line 7 of TABLE must name a class in 'label', but has ''.",

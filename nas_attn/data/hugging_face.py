@@ -60,7 +60,10 @@ def _splits(root: Path) -> dict[str, Shards]:
     if root.is_file() and root.suffix.lower() in _SUFFIXES:
         return {"": Shards([root])}
     if not root.is_dir():
-        raise DataError(f"A data set of Hugging Face must exist on disk, but there is none at {root.absolute()}.")
+        raise DataError(
+            f"A data set of Hugging Face must exist on disk, but there is none at {root.absolute()}: write it there by "
+            "load_dataset(NAME).save_to_disk(PATH)."
+        )
     if (root / "dataset_dict.json").is_file():
         stated = _json(root / "dataset_dict.json").get("splits")
         if not isinstance(stated, list) or not all(isinstance(name, str) for name in stated) or not stated:

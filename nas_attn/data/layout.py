@@ -40,6 +40,8 @@ def find_layout(tree: Tree, place: Folder) -> Layout:
     class_names = _class_names(inside["train"])
     inside |= {part: _within(parts[part], class_names, notes) for part in PARTS if part in parts and part != "train"}
     classes = {part: _classes(part, folder, class_names, notes) for part, folder in inside.items()}
+    for folders in classes.values():
+        _refuse_parts_among(each for several in folders.values() for each in several)
     _refuse_shared_insides([each for folders in classes.values() for each in folders.values()])
     notes += _class_notes(class_names, classes)
     return Layout(class_names, classes, (*notes, *tree_notes(tree)))
@@ -232,6 +234,16 @@ def _classes(part: str, place: Folder, class_names: Sequence[str], notes: list[s
     return found
 
 
+def _refuse_parts_among(folders: Iterable[Folder]) -> None:
+    """Refuse class folders that are called like parts and hold folders of images: parts may lie in the wrong place."""
+    for each in folders:
+        if is_exact(each.name) and each.with_images:
+            raise DataError(
+                f"Is {shown(each.path)} a part of the data or a class? Move it beside the other parts if it is a part, "
+                "or rename it if it is a class."
+            )
+
+
 def _refuse_shared_insides(classes: Sequence[Sequence[Folder]]) -> None:
     """Refuse class folders of which half or more, at least two, hold folders of the same name with images."""
     held: Counter[str] = Counter()
@@ -265,9 +277,14 @@ def _class_notes(class_names: Sequence[str], classes: dict[str, dict[int, list[F
     notes = []
     if inner:
         notes.append(f"The outer folders are the classes; folders inside are read as part of them: {_some(inner)}.")
-    alike = Counter(name.strip().lower() for name in class_names)
-    pairs = [repr(name) for name in class_names if alike[name.strip().lower()] > 1]
-    return [*notes, f"Classes that differ in case or blanks only: {_some(pairs)}."] if pairs else notes
+    return notes + alike_notes(class_names)
+
+
+def alike_notes(class_names: Sequence[str]) -> list[str]:
+    """Return a note on classes whose names differ in case or blanks only."""
+    alike = Counter("".join(name.lower().split()) for name in class_names)
+    pairs = [repr(name) for name in class_names if alike["".join(name.lower().split())] > 1]
+    return [f"Classes that differ in case or blanks only: {_some(pairs)}."] if pairs else []
 
 
 def _some(names: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ ARROW_SUFFIXES = (".parquet", ".pq", ".arrow", ".feather")
 
 _DELIMITERS = ",\t;|"
 _BOMS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_STATED = re.compile(r"sep=(.)\r?\n")
 _N_LINES = 50
 
 
@@ -63,6 +65,8 @@ def read_cells(path: Path, is_file: Callable[[str], bool]) -> Table:
         is_file: Whether a cell names an image: a first line that names one is no header.
     Raises: DataError, in one sentence, if the file is missing, damaged, of another kind, or not rectangular.
     """
+    if path.is_dir():
+        raise DataError(f"A table of images must be a file, but {path} is a folder: write folder:{path}.")
     if not path.is_file():
         raise DataError(f"A table of images must exist, but there is none at {path.absolute()}.")
     suffix = path.suffix.lower()
@@ -115,8 +119,11 @@ def _text_rows(path: Path) -> tuple[list[int], list[list[str]]]:
         content = path.read_bytes()
         encoding = next((name for mark, name in _BOMS if content.startswith(mark)), "utf-8-sig")
         text = content.decode(encoding)
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, path), strict=True)
-        found = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+        stated = _STATED.match(text)  # a first line by which Excel states the separator
+        text = text[stated.end() :] if stated else text
+        between = stated[1] if stated else _delimiter(text, path)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
+        found = [(reader.line_num + bool(stated), [cell.strip() for cell in cells]) for cells in reader if any(cells)]
     except (OSError, UnicodeError, csv.Error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas_attn.data.named_files import NamedFiles
-from nas_attn.data.parts import EXACT
+from nas_attn.data.parts import EXACT, part_of
 from nas_attn.data.table_cells import Table
 from nas_attn.errors import DataError
 
@@ -111,7 +111,14 @@ def find_columns(table: Table, files: NamedFiles) -> Columns:
             )
         return Columns(file, split, tuple(rest), several=True)
     chosen = rest[0] if len(rest) == 1 else _class_column(table, called, rest)
-    return Columns(file, split, (chosen,), several=False, unread=tuple(one for one in rest if one != chosen))
+    unread = tuple(one for one in rest if one != chosen)
+    for number in unread:
+        if part_of(table.header[number]):
+            raise DataError(
+                f"Does '{table.header[number]}' of {table.path} state the parts? Write a column 'split' of train, val "
+                "and test, or remove it."
+            )
+    return Columns(file, split, (chosen,), several=False, unread=unread)
 
 
 def _refuse_names(table: Table) -> None:

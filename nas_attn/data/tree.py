@@ -109,6 +109,11 @@ def scan(path: Path) -> Tree:
 
     Raises: DataError if it is no folder, or if a folder cannot be read.
     """
+    if path.is_file():
+        raise DataError(
+            f"An image folder must be a folder, but {shown(path)} is a file: unpack it, or write table:PATH if it is a table "
+            "of files."
+        )
     if not path.is_dir():
         raise DataError(f"An image folder must exist, but there is none at {shown(path.absolute())}.")
     tree = Tree(Folder(path, path.name))
@@ -160,7 +165,7 @@ def _read(tree: Tree, folder: Folder, visited: set[tuple[int, int]], depth: int)
     for entry in entries:
         if entry.name.startswith(".") or entry.name.lower() in _SYSTEM:
             tree.passed_over["hidden"] += 1
-        elif entry.is_dir():
+        elif _is_folder(entry):
             place = folder.path / entry.name
             if entry.is_symlink():
                 links.append((depth + 1, place, folder))
@@ -172,6 +177,13 @@ def _read(tree: Tree, folder: Folder, visited: set[tuple[int, int]], depth: int)
     for inner in folder.folders:
         links += _read(tree, inner, visited, depth + 1)
     return links
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _take(tree: Tree, folder: Folder, entry: os.DirEntry[str]) -> None:
