@@ -62,7 +62,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / f"{name}.toml").write_text(text.replace(old, new))
     write_images(root / "few", {"cat": 9, "dog": 2})
     write_images(root / "damaged", {"cat": 9, "dog": 9})
-    (root / "damaged" / "cat" / "0.png").write_bytes(b"\x89PNG no more")
+    for number in range(4):
+        (root / "damaged" / "cat" / f"{number}.png").write_bytes(b"\x89PNG no more")
+    write_images(root / "blank", {"cat": 9, "dog": 9})
     (root / "empty").mkdir()
     images = np.zeros((12, 8, 8), np.uint8)
     np.savez(root / "labels.npz", train_images=images, train_labels=np.arange(11) % 2)
@@ -108,7 +110,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--data folder:FILES/empty", "must have one folder per class, two classes or more, but it has no folder."),
         ("--data folder:FILES/few", "class 'dog' has 2 where 3 are needed: add images, or remove the class."),
         ("--data folder:FILES/damaged --strict-data", "Every file must be an image under --strict-data, but"),
-        ("--data folder:FILES/damaged", "At most 1 % of the files may be no images"),
+        ("--data folder:FILES/damaged", "At most 1 % of the files, or 3, may be no images"),
+        (
+            "--data folder:FILES/blank",
+            "The images of the data set must differ and have contrast, but all 18 are nearly",
+        ),
+        ("--data folder:FILES/blank --pixel-range 9:1", "'--pixel-range' must be two numbers that ascend, LOW:HIGH"),
+        ("--data folder:FILES/blank --background pink", "'--background' must be white, black or #rrggbb"),
+        ("--frames some", "'--frames' must be one of first, all, but got 'some'."),
+        ("--max-pixels 0", "'--max-pixels' must be a whole number from 1 to 1,000,000,000,000, but got 0."),
         ("--data npz:FILES/labels.npz", "must have one row per image, but has 11 for 12 images."),
         ("--data npz:FILES/negative.npz", "must be class numbers from 0, but has the value -1."),
         ("--data npz:FILES/half.npz", "cannot be read as an .npz file, it is damaged or of another kind"),
