@@ -209,6 +209,7 @@ def test_the_drawing_has_the_ends_that_are_used_and_no_others() -> None:
     used = Placement.from_dict({"stem": {"name": "se"}, "stage1.block1.before_conv2": {"name": "se"}})
     drawn = read_architecture(table, used, ("stem",))
     assert drawn.stages[0].name == "stem"
+    assert (drawn.has_stem, read_architecture(table, Placement(), ()).has_stem) == (False, True)
     assert {site.name for spot in drawn.spots for site in spot.sites} - set(sites) == set(used)
 
 

@@ -132,16 +132,16 @@ def read_architecture(table: SiteTable, placement: Placement, searched: Sequence
     size = table.image_size
     return Architecture(
         image=f"{table.in_channels}{TIMES}{size}{TIMES}{size}",
-        has_stem=_has_stem(table),
+        has_stem=_has_stem(table, sites[:1]),
         stages=tuple(_stage(name, tuple(group)) for name, group in groupby(parts, key=lambda part: part.stage)),
         tail=tuple(tail),
         output=table.output,
     )
 
 
-def _has_stem(table: SiteTable) -> bool:
+def _has_stem(table: SiteTable, begin: Sequence[Site]) -> bool:
     """Return whether the first site's input differs from the image, so that layers without a site come before it."""
-    first = table.sites[0] if table.sites else None
+    first = begin[0] if begin else None
     if first is None or first.kind == "output":
         return False
     channels = first.replaced.in_channels if first.replaced else first.channels
