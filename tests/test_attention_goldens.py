@@ -92,7 +92,8 @@ FILES = {
     "epsa_g16": Golden("epsa"),
     "nam_channel": Golden("nam"),
     "nam_both": Golden("nam", {"branches": "both"}, context=Context(height=14, width=14)),
-    "lka_k21": Golden("lka"),
+    "lka_k21": Golden("lka", {"form": "gate"}),
+    "lka_k21_attention": Golden("lka", {"form": "attention"}),
     "lka_k21_block": Golden("lka", {"form": "block"}),
 }
 

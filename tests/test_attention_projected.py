@@ -241,10 +241,17 @@ def test_nam_has_a_scale_for_each_pixel_of_a_known_map() -> None:
         module(images(1, 8, 3, 2))
 
 
-def test_a_block_of_lka_is_the_gate_between_two_layers_and_the_shortcut() -> None:
-    block, gate, x = build("lka", form="block"), create_attention("lka", 16).eval(), images(2, 16, 7, 5)
-    gate.load_state_dict({name: value for name, value in block.state_dict().items() if name.startswith("kernel")})
-    torch.testing.assert_close(block(x), x + block.out(gate(functional.gelu(block.project(x)))))
+def test_the_forms_of_lka_contain_each_other() -> None:
+    block, attention = build("lka", form="block"), create_attention("lka", 16, form="attention").eval()
+    gate, x = create_attention("lka", 16, form="gate").eval(), images(2, 16, 7, 5)
+    weights = block.state_dict()
+    attention.load_state_dict({name: weights[name] for name in attention.state_dict()})
+    gate.load_state_dict({name: weights[name] for name in gate.state_dict()})
+
+    expected = x + attention.out(gate(functional.gelu(attention.project(x))))
+
+    torch.testing.assert_close(attention(x), expected)
+    torch.testing.assert_close(block(x), x + block.scale.view(-1, 1, 1) * attention(block.norm(x)))
 
 
 @pytest.mark.parametrize(("kernel_size", "reach"), [(7, 3), (11, 5), (21, 11), (35, 17)])
@@ -260,6 +267,8 @@ def test_lka_starts_as_in_its_authors_networks() -> None:
     torch.manual_seed(0)
     module = LKA(256, form="block")
     assert module.project is not None
+    assert module.scale is not None
+    assert module.scale.eq(0.01).all()
     local, dilated, dense = (layer for layer in module.kernel if isinstance(layer, nn.Conv2d))
     for layer, n_outputs in ((local, 25), (dilated, 49), (dense, 256), (module.project, 256)):
         assert spread(layer.weight) == pytest.approx((2 / n_outputs) ** 0.5, rel=0.03)

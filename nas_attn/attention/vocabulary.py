@@ -179,10 +179,10 @@ NAM = (Option("branches", "channel", "str", "Which gates to use.", choices=("cha
 LKA = (
     Option(
         "form",
-        "gate",
+        "block",
         "str",
-        "The gate alone, between 1x1 convolutions, or those behind a norm and scaled.",
-        choices=("gate", "attention", "block"),
+        "The gate between 1x1 convolutions behind a norm, scaled; those alone; or the gate alone.",
+        choices=("block", "attention", "gate"),
     ),
     Option("kernel_size", 21, "int", "Size of the whole kernel.", choices=tuple(LKA_KERNELS)),
 )

@@ -18,9 +18,11 @@ def demand(condition: bool, sentence: str) -> None:
 
 
 def demand_close(got: Tensor, expected: Tensor, what: str) -> None:
-    """Raise AssertionError unless both are equal within float32's rounding."""
+    """Raise AssertionError unless both are equal within float32's rounding, which grows with the mean magnitude."""
     demand(got.shape == expected.shape, f"{what} must have shape {tuple(expected.shape)}, but has {tuple(got.shape)}")
-    if not torch.allclose(got, expected, rtol=1e-4, atol=1e-5, equal_nan=True):
+    finite = expected.detach()[expected.isfinite()]
+    size = max(1.0, float(finite.abs().mean()))
+    if not torch.allclose(got, expected, rtol=1e-4, atol=1e-5 * size, equal_nan=True):
         distance = float((got - expected).abs().max().detach())
         raise AssertionError(f"{what} must be equal, but differ by up to {distance:.3g}")
 

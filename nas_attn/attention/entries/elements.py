@@ -163,7 +163,7 @@ ELEMENTS = (
         name="lka",
         cls="nas_attn.attention.large_kernel:LKA",
         summary="Gates every element by a large kernel, decomposed into a depthwise, a dilated one and a 1x1.",
-        formula="y = x * conv1x1(dw'(dw(x))), ' = dilated; attention: y = x + W2 lka(gelu(W1 x)); "
+        formula="gate: x * conv1x1(dw'(dw(x))), ' = dilated; attention: x + W2 gate(gelu(W1 x)); "
         "block: y = x + scale * attention(bn(x))",
         source="Guo et al. (VAN), Computational Visual Media 2023, arXiv:2202.09741",
         options=options.LKA,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from nas_attn.attention.cbam import GATES
 from nas_attn.attention.channel import means
@@ -57,8 +56,6 @@ def nam(module: NAM, x: Tensor) -> Weights:
 
 
 def lka(module: LKA, x: Tensor) -> Weights:
-    """LKA: the gate of each element, any number; of a block, that of its embedded map."""
-    if module.project is None:
-        return by_element(module.kernel(x))
-    gate = module.kernel(functional.gelu(module.project(x)))
-    return Weights("gate", gate.mean((2, 3)), gate.mean(1))
+    """LKA: the gate of each element, any number; with projections, that of the projected map."""
+    gate = module.kernel(module.embed(x if module.norm is None else module.norm(x)))
+    return by_element(gate) if module.project is None else Weights("gate", gate.mean((2, 3)), gate.mean(1))
