@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -35,6 +35,36 @@ _RESERVE_NOTHING = 0x4000  # MAP_NORESERVE, which Python names from 3.13 on
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
+Announce = Callable[[NDArray[np.int64]], None]
+"""Called with the rows of a mapped file that are about to be read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Announcing:
+    """Tells the system which rows of a mapped file are about to be read, so that it reads these and no others.
+
+    Left alone, it reads up to megabytes around each page that is missing: with too little memory to keep them, an epoch
+    in random order read the file sixty times over.
+
+    Args:
+        offset: Place of the first row in the file, in bytes.
+        row_bytes: Length of a row.
+    """
+
+    mapping: mmap.mmap
+    offset: int
+    row_bytes: int
+
+    def __call__(self, rows: NDArray[np.int64]) -> None:
+        """Announce rows, those that follow each other in one piece."""
+        ordered = np.sort(rows)
+        gaps = np.flatnonzero(np.diff(ordered) > 1)
+        firsts, lasts = ordered[np.r_[0, gaps + 1]], ordered[np.r_[gaps, len(ordered) - 1]]
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            start = (self.offset + first * self.row_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+            self.mapping.madvise(mmap.MADV_WILLNEED, start, self.offset + (last + 1) * self.row_bytes - start)
+
+
 @dataclass(frozen=True, eq=False)
 class MappedPixels:
     """Some rows of an array of images that is mapped from a file; slices and blocks are read when they are asked for.
@@ -43,6 +73,7 @@ class MappedPixels:
         base: All images of the file.
         rows: Row of each image in `base`.
         channels: 1 converts each block to grey, 3 to colour; None keeps those of the file.
+        announce: Called with the rows that are about to be read; None for a file that is read in its order.
 
     Shape: base (M, H, W, C) uint8; rows (N,); the whole is (N, H, W, channels).
     """
@@ -50,6 +81,7 @@ class MappedPixels:
     base: NDArray[np.uint8]
     rows: NDArray[np.int64]
     channels: int | None = None
+    announce: Announce | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,7 +98,10 @@ class MappedPixels:
 
     def __getitem__(self, some: slice) -> NDArray[np.uint8]:
         """Return a block of images, in memory."""
-        block = self.base[self.rows[some]]
+        rows = self.rows[some]
+        if self.announce is not None:
+            self.announce(rows)
+        block = self.base[rows]
         return block if self.channels is None else with_channels(block, self.channels)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -190,8 +225,13 @@ def read_pixels(file: IO[bytes]) -> AnyPixels:
     file.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little"), 1)
     np.lib.format.read_magic(file)
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    flat = np.frombuffer(map_file(file), dtype, count=prod(shape), offset=file.tell())
-    return MappedPixels(flat.reshape(shape), np.arange(shape[0]))
+    mapping, offset = map_file(file), file.tell()
+    base = np.frombuffer(mapping, dtype, count=prod(shape), offset=offset).reshape(shape)
+    announce = None
+    if hasattr(mmap, "MADV_WILLNEED"):
+        mapping.madvise(mmap.MADV_RANDOM)
+        announce = Announcing(mapping, offset, prod(shape[1:]))
+    return MappedPixels(base, np.arange(shape[0]), announce=announce)
 
 
 def map_file(file: IO[bytes]) -> mmap.mmap:

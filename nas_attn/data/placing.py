@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nas_attn.data.arrays import LabelledImages
-from nas_attn.data.mapped import MEMORY_SHARE, AnyPixels, MappedPixels, fits_in_memory
+from nas_attn.data.mapped import MEMORY_SHARE, Announce, AnyPixels, MappedPixels, fits_in_memory
 
 if TYPE_CHECKING:
     import torch
@@ -18,25 +19,39 @@ DEVICE_SHARE = 0.25
 """Largest share of a GPU's free memory that the images may take; larger sets are copied batch by batch."""
 
 
-def placed(parts: Mapping[str, LabelledImages], device: torch.device) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Return the pixels of each part, and the rows of its images in them: None if they lie on the device whole.
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where the images of a part lie.
 
-    Parts of one mapped file share one tensor. On a CPU, images in memory are on the device already.
+    Args:
+        rows: Row of each image in `pixels`; None if `pixels` are the images, on the device.
+        announce: Called with the rows that are about to be read; None where that is of no use.
 
     Shape: pixels (M, C, H, W) uint8, channels last in memory; rows (N,) int64, on the CPU.
+    """
+
+    pixels: Tensor
+    rows: Tensor | None = None
+    announce: Announce | None = None
+
+
+def placed(parts: Mapping[str, LabelledImages], device: torch.device) -> dict[str, Place]:
+    """Return where the images of each part lie for a training on a device.
+
+    Parts of one mapped file share one tensor. On a CPU, images in memory are on the device already.
     """
     import torch
 
     whole = fits_on_device(sum(part.pixels.nbytes for part in parts.values()), device)
     bases: dict[int, Tensor] = {}
 
-    def place(pixels: AnyPixels) -> tuple[Tensor, Tensor | None]:
+    def place(pixels: AnyPixels) -> Place:
         if isinstance(pixels, MappedPixels) and not (whole and device.type != "cpu"):
             assert pixels.channels in (None, pixels.base.shape[-1]), "a cache file has the run's channels"
             base = bases.setdefault(id(pixels.base), torch.from_numpy(pixels.base).permute(0, 3, 1, 2))
-            return base, torch.from_numpy(pixels.rows)
+            return Place(base, torch.from_numpy(pixels.rows), pixels.announce)
         tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-        return (tensor.to(device), None) if whole else (tensor, torch.arange(len(tensor)))
+        return Place(tensor.to(device)) if whole else Place(tensor, torch.arange(len(tensor)))
 
     return {name: place(part.pixels) for name, part in parts.items()}
 

@@ -111,8 +111,8 @@ def scan(path: Path) -> Tree:
     """
     if path.is_file():
         raise DataError(
-            f"An image folder must be a folder, but {shown(path)} is a file: unpack it, or write table:PATH if it is a table "
-            "of files."
+            f"An image folder must be a folder, but {shown(path)} is a file: unpack it, or write table:PATH if it is a "
+            "table of files."
         )
     if not path.is_dir():
         raise DataError(f"An image folder must exist, but there is none at {shown(path.absolute())}.")
