@@ -7,12 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nas_attn.attention.channel import Bottleneck, hard_sigmoid
+from nas_attn.attention.channel import Bottleneck, hard_sigmoid, keras2_hard_sigmoid
 from nas_attn.attention.fused import CHANNELS, PIXELS, pool, scale, scale_again, stack_planes
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
 
-GATES: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "hard_sigmoid": hard_sigmoid}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "hard_sigmoid": hard_sigmoid,
+    "hard_sigmoid_keras2": keras2_hard_sigmoid,
+}
 ORDERS = {
     "channel_first": ("channel", "spatial"),
     "spatial_first": ("spatial", "channel"),
@@ -68,15 +72,16 @@ class CBAM(nn.Module):
     Source: Woo et al., "CBAM: Convolutional Block Attention Module", ECCV 2018, arXiv:1807.06521, and the authors' code
     (layers, biases, the norm after the spatial convolution, and the initialisation).
     Departs: the paper names an ablation "parallel" without a formula: here both gates are computed from the input and
-    multiply it. `spatial_norm=False` follows the paper's formula, which shows no norm. `gate="hard_sigmoid"`,
-    relu6(x + 3) / 6, is not in the paper.
+    multiply it. `spatial_norm=False` follows the paper's formula, which shows no norm. Hard
+    sigmoids are not in the paper: `gate="hard_sigmoid"` is that of torch and of Keras 3, relu6(x + 3) / 6,
+    `gate="hard_sigmoid_keras2"` that of tf.keras 2, 0.2 * x + 0.5 within 0 and 1, which a tutorial on CBAM ran.
 
     Args:
         reduction: Channels divided by the hidden width of the channel branch.
         kernel_size: Kernel of the spatial branch, odd.
         order: `channel_first` (the paper's best), `spatial_first` or `parallel`.
         branches: `both`, `channel` or `spatial`.
-        gate: `sigmoid` or `hard_sigmoid`.
+        gate: `sigmoid`, `hard_sigmoid` or `hard_sigmoid_keras2`.
         spatial_norm: Whether a batch norm follows the spatial convolution.
 
     Shape: (N, C, H, W) -> the same; H and W are free.

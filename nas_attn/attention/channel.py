@@ -28,6 +28,11 @@ def hard_sigmoid(x: Tensor) -> Tensor:
     return functional.relu6(x + 3) / 6
 
 
+def keras2_hard_sigmoid(x: Tensor) -> Tensor:
+    """Return 0.2 * x + 0.5 within 0 and 1, the hard sigmoid of tf.keras 2."""
+    return (0.2 * x + 0.5).clamp(0, 1)
+
+
 def n_degrees(x: Tensor) -> int:
     """Return the number of pixels minus 1, at least 1, by arithmetic alone, which a trace can follow."""
     n = x.shape[2] * x.shape[3] - 1
@@ -71,27 +76,37 @@ class SE(nn.Module):
     Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, arXiv:1709.01507. Layers have torch's default
     initialisation, since the authors' files do not state one.
     Departs: none with `bias=True`, as in the authors' released networks. Their text drops the biases: `bias=False`.
-    `min_hidden` is not in the paper: other networks that contain SE have at least 8 hidden channels.
+    `min_hidden` is not in the paper: other networks that contain SE have at least 8 hidden channels. `layers=0` is a
+    structure that a tutorial on the paper calls wrong, for study: nothing is learned, and the means are the gate. (Its
+    other one, a gate from the block's input, is `se_parallel`.)
 
     Args:
         reduction: Channels divided by the hidden width.
         bias: Whether the two layers have biases.
         min_hidden: Minimum of the hidden width.
+        layers: 2, or 0 for y = x * mean_hw(x).
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: 2*C*h weights and multiply-adds, h = max(min_hidden, C // reduction), and one global mean.
     Raises: SpaceError unless 1 <= reduction <= channels.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16, bias: bool = True, min_hidden: int = 1) -> None:
+    def __init__(
+        self, channels: int, *, reduction: int = 16, bias: bool = True, min_hidden: int = 1, layers: int = 2
+    ) -> None:
         super().__init__()
-        require_fit("se", channels, reduction=reduction, bias=bias, min_hidden=min_hidden)
-        self.bottleneck = Bottleneck(channels, hidden=max(min_hidden, channels // reduction), bias=bias)
+        require_fit("se", channels, reduction=reduction, bias=bias, min_hidden=min_hidden, layers=layers)
+        self.bottleneck = None
+        if layers:
+            self.bottleneck = Bottleneck(channels, hidden=max(min_hidden, channels // reduction), bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
-        gate = torch.sigmoid(self.bottleneck(means(x)))
-        return x * gate[:, :, None, None]
+        return x * self.gate(x)[:, :, None, None]
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Return the gate of each channel. Shape: (N, C, H, W) -> (N, C)."""
+        return means(x) if self.bottleneck is None else torch.sigmoid(self.bottleneck(means(x)))
 
 
 class SEBN(nn.Module):

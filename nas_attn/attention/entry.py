@@ -42,6 +42,7 @@ class Option:
         odd: Whether only odd values are allowed (kernel sizes that keep the map's size).
         choices: The allowed values; required for a `str` option.
         optional: Whether None is allowed ("auto" in a space file).
+        implied: Whether a resolved placement leaves the default out, as files do that are older than the option.
         about: Description in one line.
     """
 
@@ -54,6 +55,7 @@ class Option:
     odd: bool = False
     choices: tuple[Value, ...] = ()
     optional: bool = False
+    implied: bool = False
 
 
 def nothing_idle(channels: int, options: Options) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nas_attn.attention.channel import Bottleneck, means
 from nas_attn.attention.norm import BatchNorm
 from nas_attn.attention.options import require_fit
 
@@ -123,6 +124,37 @@ class IAFF(nn.Module):
         """Shape: (N, C, H, W) twice -> the same."""
         first = mix(branch, shortcut, self.gate1(branch + shortcut))
         return mix(branch, shortcut, self.gate2(first))
+
+
+class SEParallel(nn.Module):
+    """Gate the channels of a block's branch by a bottleneck over the means of the block's input, and add both.
+
+    SE in parallel with the block's convolutions instead of behind them: a structure for study.
+
+    Source: a tutorial on Hu et al., CVPR 2018, arXiv:1709.01507, which calls it wrong: the block's input says little of
+    the channels of its output.
+    Departs: where a block has a projection in its shortcut, its output is the input that is meant.
+
+    Args:
+        reduction: Channels divided by the hidden width.
+
+    Shape: (N, C, H, W) twice, branch and shortcut -> the same; H and W are free.
+    Cost: 2*C*h + h + C weights, 2*C*h multiply-adds, h = C // reduction, and one global mean.
+    Raises: SpaceError unless 1 <= reduction <= channels.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        require_fit("se_parallel", channels, reduction=reduction)
+        self.bottleneck = Bottleneck(channels, hidden=channels // reduction)
+
+    def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        """Shape: (N, C, H, W) twice -> the same."""
+        return shortcut + branch * self.gate(shortcut)[:, :, None, None]
+
+    def gate(self, shortcut: Tensor) -> Tensor:
+        """Return the gate of each channel of the branch. Shape: (N, C, H, W) -> (N, C)."""
+        return torch.sigmoid(self.bottleneck(means(shortcut)))
 
 
 class DAF(nn.Module):

@@ -17,22 +17,27 @@ Padding = Literal["zeros", "replicate"]
 
 
 class DenseSpatial(nn.Module):
-    """GAM's spatial branch: two large convolutions, C to hidden to C, without the sigmoid.
+    """GAM's spatial branch: two large convolutions, C (or two pooled planes) to hidden to C, without the sigmoid.
 
     Source: Liu et al., 2021, arXiv:2112.05561; see `GAM` for the details.
     """
 
-    def __init__(self, channels: int, *, hidden: int, kernel_size: int, groups: int, padding_mode: Padding) -> None:
+    def __init__(
+        self, channels: int, *, hidden: int, kernel_size: int, groups: int, padding_mode: Padding, pooled: bool
+    ) -> None:
         super().__init__()
-        self.groups = groups
+        self.groups, self.pooled = groups, pooled
         padding = kernel_size // 2
-        self.conv1 = nn.Conv2d(channels, hidden, kernel_size, padding=padding, groups=groups, padding_mode=padding_mode)
+        seen = 2 if pooled else channels
+        self.conv1 = nn.Conv2d(seen, hidden, kernel_size, padding=padding, groups=groups, padding_mode=padding_mode)
         self.norm1 = BatchNorm(hidden)
         self.conv2 = nn.Conv2d(hidden, channels, kernel_size, padding=padding, groups=groups, padding_mode=padding_mode)
         self.norm2 = BatchNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: (N, C, H, W) -> the same."""
+        if self.pooled:
+            x = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)
         logits: Tensor = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
         return shuffle_channels(logits, self.groups) if self.groups > 1 else logits
 
@@ -62,7 +67,8 @@ class GAM(nn.Module):
     Departs: that code reduces by 4; the paper's parameter counts fit 16, the default here. It pads by replication,
     others by zeros, the default here. The paper's figure shows a sigmoid after the channel branch, popular code has
     none: `channel_gate`. With `groups` above 1 both convolutions are grouped and the gate's channels are shuffled just
-    before the product, as in the widespread variant; the paper does not say where. Under float16 autocast it computes
+    before the product, as in the widespread variant; the paper does not say where. The paper's
+    ablation with pooling has no formula: `pooling="channels"` pools as CBAM does. Under float16 autocast it computes
     in float32: the channel branch multiplies the map by a multiple of itself, and squares overflow float16 from 256 on.
 
     Args:
@@ -72,6 +78,7 @@ class GAM(nn.Module):
         branches: `both`, `channel` or `spatial`.
         padding_mode: `zeros` or `replicate`.
         channel_gate: Whether a sigmoid follows the channel branch.
+        pooling: `none`, or `channels`: the spatial branch sees the maximum and the mean of the channels alone.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: 2*C*h + 2*k*k*C*h / groups multiply-adds per pixel and as many weights, h = C // reduction.
@@ -89,6 +96,7 @@ class GAM(nn.Module):
         branches: str = "both",
         padding_mode: Padding = "zeros",
         channel_gate: bool = False,
+        pooling: str = "none",
     ) -> None:
         super().__init__()
         require_fit(
@@ -100,14 +108,21 @@ class GAM(nn.Module):
             branches=branches,
             padding_mode=padding_mode,
             channel_gate=channel_gate,
+            pooling=pooling,
         )
         hidden = channels // reduction
         self.channel_gate = channel_gate
         self.channel = Bottleneck(channels, hidden=hidden) if branches != "spatial" else None
         self.spatial = None
         if branches != "channel":
+            pooled = pooling == "channels"
             self.spatial = DenseSpatial(
-                channels, hidden=hidden, kernel_size=kernel_size, groups=groups, padding_mode=padding_mode
+                channels,
+                hidden=hidden,
+                kernel_size=kernel_size,
+                groups=1 if pooled else groups,
+                padding_mode=padding_mode,
+                pooled=pooled,
             )
 
     def forward(self, x: Tensor) -> Tensor:

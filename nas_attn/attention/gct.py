@@ -22,15 +22,17 @@ class GCT(nn.Module):
     Args:
         mode: Norm of a map: `l2`, the root of the sum of squares, or `l1`, the sum of magnitudes.
         eps: Added under both roots; with `l1`, to the mean norm in the denominator.
+        after_relu: Whether the map has no negative values, so that `l1` sums it as it is, as in the authors' code.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
     Cost: 3*C weights; stores x for the backward pass.
     Raises: SpaceError for an unknown mode, or eps out of range.
     """
 
-    def __init__(self, channels: int, *, mode: str = "l2", eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, *, mode: str = "l2", eps: float = 1e-5, after_relu: bool = False) -> None:
         super().__init__()
-        require_fit("gct", channels, mode=mode, eps=eps)
+        require_fit("gct", channels, mode=mode, eps=eps, after_relu=after_relu)
+        self.after_relu = after_relu
         self.mode = mode
         self.eps = eps
         self.alpha = nn.Parameter(torch.ones(channels, 1, 1))
@@ -44,7 +46,8 @@ class GCT(nn.Module):
             size = norm * self.alpha
             share = self._relative(size.flatten(1))
         else:
-            size = (sum_over(widened(x.abs()), PIXELS) * self.alpha).flatten(1)
+            magnitude = x if self.after_relu else x.abs()
+            size = (sum_over(widened(magnitude), PIXELS) * self.alpha).flatten(1)
             share = size * (self.gamma / (size.abs().mean(1, keepdim=True) + self.eps))
         gate = (1 + torch.tanh(share + self.beta))[:, :, None, None]
         return scale(x, gate.to(torch.promote_types(x.dtype, self.beta.dtype)))

@@ -45,6 +45,8 @@ def resolve_options(entry: Entry, channels: int, options: Options, context: Cont
     active = _active(entry, channels, options)
     resolved = {name: _resolved(entry, channels, context, name, value) for name, value in active.items()}
     resolved |= entry.effective(channels, resolved, context)
+    implied = {option.name: option.default for option in entry.options if option.implied}
+    resolved = {name: value for name, value in resolved.items() if name not in implied or value != implied[name]}
     return _canonical_width(entry, channels, resolved) if "reduction" in resolved else resolved
 
 

@@ -24,6 +24,17 @@ class Dot(nn.Module):
         return attend(query, key, value, mask)
 
 
+class Unscaled(nn.Module):
+    """Average the values by the scores q.k."""
+
+    def __init__(self, heads: int, width: int) -> None:
+        super().__init__()
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Shape: as `Dot`."""
+        return attend(query, key, value, mask, 1.0)
+
+
 class General(nn.Module):
     """Average the values by the scores q.W k / sqrt(d), with one matrix W per head that starts as the identity."""
 
@@ -60,7 +71,10 @@ def masked(scores: Tensor, mask: Tensor | None) -> Tensor:
     return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
 
 
-SCORES: dict[str, type[nn.Module]] = {"dot": Dot, "general": General, "concat": Concat}
+SCORES: dict[str, type[nn.Module]] = {
+    **{"dot": Dot, "scaled_dot": Dot, "location": Dot},
+    **{"unscaled_dot": Unscaled, "general": General, "concat": Concat},
+}
 
 
 class SelfAttention(nn.Module):
@@ -69,7 +83,10 @@ class SelfAttention(nn.Module):
     Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, arXiv:1706.03762; the other scores and the
     window: Luong et al., EMNLP 2015, arXiv:1508.04025; the additive score: Bahdanau et al., ICLR 2015,
     arXiv:1409.0473.
-    Departs: no position encoding, so that any map fits. `general` divides by sqrt(d) as `dot` does, and starts as
+    Departs: without `position` there is no position encoding, which is a sum of sines, so that any map fits; the paper
+    adds it to the values too. `dot` and `scaled_dot` are one score; `unscaled_dot` is the dot of Luong et al., whose
+    `location` score is a product of the query and a matrix with a row per position: here the rows are sines of the
+    row and the column, so that any map fits. `general` divides by sqrt(d) as `dot` does, and starts as
     `dot`. `concat` adds projected queries and keys, which equals one layer over their concatenation. A window is a
     square of pixels, weighted by the score alone. The bias of the keys has an effect in `concat` only: otherwise the
     softmax cancels it. With `residual` the last projection starts at 0, so that the module starts as the identity; all
@@ -77,15 +94,17 @@ class SelfAttention(nn.Module):
 
     Args:
         heads: Number of heads, each over d = C / heads channels.
-        score: Score of a query and a key: `dot`, `general` or `concat`.
+        score: Score of a query and a key: `dot` (or `scaled_dot`), `unscaled_dot`, `general`, `concat` or `location`,
+            which sees the place of the key and not the key.
+        position: What is added to the inputs of queries and keys: `none`, or `sine`, of the row and the column.
         window: Height and width, odd, of the window around a pixel, cut at the border; None is the whole map.
         residual: Whether the input is added.
 
     Shape: (N, C, H, W) -> the same; H and W are free.
-    Cost: 4*C*C + 4*C weights, and C*d for `general`, C for `concat`; 4*C*C*H*W + 2*C*(H*W)^2 multiply-adds for the
-        whole map, and C*d*H*W for `general`. Windows are computed in blocks, as counted by `self_attention_macs`.
-        Memory is linear in the map where torch has a fused kernel, and for every window; `concat` over the whole map
-        stores C*(H*W)^2 values.
+    Cost: 4*C*C + 4*C weights (3 of 4 for `location`), and C*d for `general`, C for `concat`; 4*C*C*H*W + 2*C*(H*W)^2
+        multiply-adds for the whole map, and C*d*H*W for `general`. Windows are computed in blocks, as counted by
+        `self_attention_macs`. Memory is linear in the map where torch has a fused kernel, and for every window;
+        `concat` over the whole map stores C*(H*W)^2 values.
     Raises: SpaceError unless the heads divide the channels, for an even window, or for an unknown score.
     """
 
@@ -95,16 +114,26 @@ class SelfAttention(nn.Module):
         *,
         heads: int = 4,
         score: str = "dot",
+        position: str = "none",
         window: int | None = None,
         residual: bool = True,
     ) -> None:
         super().__init__()
-        require_fit("self_attention", channels, heads=heads, score=score, window=window, residual=residual)
+        require_fit(
+            "self_attention",
+            channels,
+            heads=heads,
+            score=score,
+            position=position,
+            window=window,
+            residual=residual,
+        )
         self.heads = heads
+        self.position = position
         self.window = window
         self.residual = residual
         self.query = nn.Linear(channels, channels)
-        self.key = nn.Linear(channels, channels)
+        self.key = None if score == "location" else nn.Linear(channels, channels)
         self.score = SCORES[score](heads, channels // heads)
         self.value = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
@@ -116,11 +145,23 @@ class SelfAttention(nn.Module):
         height, width = x.shape[2], x.shape[3]
         blocks = blocks_of(height, width, self.window, self.heads, x.device)
         pixels = _pixels(x)
-        query = blocks.cut(self.query(pixels), blocks.query_index)
-        key, value = (blocks.cut(layer(pixels), blocks.key_index) for layer in (self.key, self.value))
+        queries, keys = self.queries_and_keys(pixels, height, width)
+        query = blocks.cut(queries, blocks.query_index)
+        key, value = (blocks.cut(part, blocks.key_index) for part in (keys, self.value(pixels)))
         collected = blocks.join(self.score(query, key, value, blocks.mask))
         y: Tensor = self.out(collected).transpose(1, 2).unflatten(2, (height, width))
         return x + y if self.residual else y
+
+    def queries_and_keys(self, pixels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Return the projected queries and keys. Shape: (N, H*W, C) -> the same, twice."""
+        placed = pixels
+        if self.position == "sine":
+            placed = pixels + places(height, width, self.query.in_features, pixels)
+        queries: Tensor = self.query(placed)
+        if self.key is not None:
+            return queries, self.key(placed)
+        keys = places(height, width, self.query.in_features // self.heads, queries).repeat(1, self.heads)
+        return queries, keys.expand(queries.shape)
 
 
 class AttentionPool(nn.Module):
@@ -160,6 +201,29 @@ class AttentionPool(nn.Module):
         collected = self.score(*(_split_heads(part, self.heads) for part in parts), None)
         y: Tensor = mean + self.out(_join_heads(collected))
         return y.transpose(1, 2).unsqueeze(3)
+
+
+@torch.fx.wrap
+def places(height: int, width: int, channels: int, like: Tensor) -> Tensor:
+    """Return sines and cosines of the row, then of the column, of every pixel; a step of its own for torch.fx.
+
+    Args:
+        like: Has the device and the dtype of the result.
+
+    Shape: (H*W, channels); half of the channels are of the row.
+    """
+    rows = _waves(height, channels // 2, like)
+    columns = _waves(width, channels - channels // 2, like)
+    both = rows[:, None, :].expand(-1, width, -1), columns[None, :, :].expand(height, -1, -1)
+    return torch.cat(both, 2).flatten(0, 1).to(like.dtype)
+
+
+def _waves(size: int, channels: int, like: Tensor) -> Tensor:
+    """Return sin and cos of 0, 1, ..., size - 1 in turn, with wavelengths from 2 pi on. Shape: (size, channels)."""
+    number = torch.arange(channels, device=like.device)
+    slowness = 10_000 ** (2 * (number // 2) / max(channels, 1))
+    angles = torch.arange(size, device=like.device)[:, None] / slowness
+    return torch.where(number % 2 == 0, angles.sin(), angles.cos())
 
 
 class Blocks:

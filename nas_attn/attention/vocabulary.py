@@ -13,6 +13,14 @@ _WORDS = ("channel", "element", "scale")
 _PARTS = tuple("+".join(words) for count in (3, 2, 1) for words in combinations(_WORDS, count))
 
 BIAS = Option("bias", True, "bool", "Whether the bottleneck has biases.")
+LAYERS = Option(
+    "layers",
+    2,
+    "int",
+    "Layers between the means and the gate; 0, for study: the means themselves are the gate.",
+    choices=(2, 0),
+    implied=True,
+)
 BRANCHES = Option("branches", "both", "str", "Which of the two gates to use.", choices=("both", "channel", "spatial"))
 KERNEL = Option("kernel_size", 7, "int", "Kernel of the spatial convolutions.", low=1, high=63, odd=True)
 HEADS = Option("heads", 4, "int", "Number of heads, each over its share of the channels; divides them.", low=1)
@@ -45,7 +53,13 @@ CBAM = (
         choices=("channel_first", "spatial_first", "parallel"),
     ),
     BRANCHES,
-    Option("gate", "sigmoid", "str", "Activation of both gates.", choices=("sigmoid", "hard_sigmoid")),
+    Option(
+        "gate",
+        "sigmoid",
+        "str",
+        "Activation of both gates; hard_sigmoid is Keras 3's and torch's, hard_sigmoid_keras2 that of tf.keras 2.",
+        choices=("sigmoid", "hard_sigmoid", "hard_sigmoid_keras2"),
+    ),
     Option("spatial_norm", True, "bool", "Whether a batch norm follows the spatial convolution."),
 )
 BAM = (
@@ -56,10 +70,24 @@ BAM = (
 GAM = (
     reduction(16),
     KERNEL,
-    Option("groups", 1, "int", "Groups of both spatial convolutions; more than 1 adds a channel shuffle.", low=1),
+    Option(
+        "groups",
+        1,
+        "int",
+        "Groups of both spatial convolutions; more than 1, the paper's gc, adds a channel shuffle.",
+        low=1,
+    ),
     BRANCHES,
     Option("padding_mode", "zeros", "str", "Padding of the spatial convolutions.", choices=("zeros", "replicate")),
     Option("channel_gate", False, "bool", "Whether a sigmoid follows the channel branch."),
+    Option(
+        "pooling",
+        "none",
+        "str",
+        "What the spatial branch sees: every channel, or their maximum and mean (the ablation that the paper rejects).",
+        choices=("none", "channels"),
+        implied=True,
+    ),
 )
 TRIPLE = (
     Option("parts", _PARTS[0], "str", "Which of the three parts to use.", choices=_PARTS),
@@ -94,6 +122,13 @@ SK = (
 GCT = (
     Option("mode", "l2", "str", "Norm of a channel's map.", choices=("l2", "l1")),
     Option("eps", 1e-5, "float", "Added under roots, or to the divisor.", low=1e-12, high=1.0),
+    Option(
+        "after_relu",
+        False,
+        "bool",
+        "Whether the map is without negative values, so that l1 sums it as it is.",
+        implied=True,
+    ),
 )
 ECA = (
     Option(
@@ -115,7 +150,21 @@ NON_LOCAL = (
 )
 SELF_ATTENTION = (
     HEADS,
-    SCORE,
+    Option(
+        "score",
+        "dot",
+        "str",
+        "Score of a query and a key; dot, or scaled_dot, is divided by sqrt(d); location sees the key's place alone.",
+        choices=("dot", "general", "concat", "scaled_dot", "unscaled_dot", "location"),
+    ),
+    Option(
+        "position",
+        "none",
+        "str",
+        "What is added to the inputs of queries and keys: nothing, or sines of the row and the column.",
+        choices=("none", "sine"),
+        implied=True,
+    ),
     Option(
         "window",
         None,

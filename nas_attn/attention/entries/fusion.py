@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas_attn.attention import vocabulary as options
 from nas_attn.attention.entry import Entry
-from nas_attn.attention.forms import fusion, pooled
+from nas_attn.attention.forms import fusion, gates, pooled
 from nas_attn.attention.forms.widths import reduction_misfit
 
 FUSION = (
@@ -45,6 +45,20 @@ FUSION = (
         n_parameters=fusion.iaff_parameters,
         n_macs=fusion.iaff_macs,
         weighs="nas_attn.attention.weighing.gates:iaff",
+        fits=reduction_misfit,
+        n_inputs=2,
+    ),
+    Entry(
+        name="se_parallel",
+        cls="nas_attn.attention.fusion:SEParallel",
+        summary="Gates a block's branch by SE over the block's input, beside its convolutions; for study.",
+        formula="y = b + a * sigmoid(W2 relu(W1 mean_hw(b))), a: the branch, b: the shortcut",
+        source="a tutorial on Hu et al., CVPR 2018, arXiv:1709.01507",
+        kinds=("merge",),
+        options=(options.reduction(16),),
+        n_parameters=gates.se_parameters,
+        n_macs=gates.se_macs,
+        weighs="nas_attn.attention.weighing.gates:se_parallel",
         fits=reduction_misfit,
         n_inputs=2,
     ),

@@ -64,6 +64,7 @@ GROUPED = (
         weighs="nas_attn.attention.weighing.projected:epsa",
         fits=projected.epsa_misfit,
         idle=projected.epsa_idle,
+        effective=projected.epsa_effective,
         auto={"groups": projected.epsa_groups, "hidden": projected.epsa_hidden},
         needs_context=True,
     ),

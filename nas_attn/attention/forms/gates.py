@@ -19,7 +19,7 @@ from nas_attn.attention.forms.widths import (
 
 def gam_misfit(channels: int, options: Options, context: Context) -> str | None:
     """Return why the reduction or the groups do not fit, or None."""
-    if options["branches"] == "channel":
+    if "groups" not in options:
         return reduction_misfit(channels, options, context)
     groups, reduction = whole(options, "groups"), whole(options, "reduction")
     if reduction > channels:
@@ -70,10 +70,11 @@ def bam_effective(channels: int, options: Options, context: Context) -> Options:
 
 
 def gam_idle(channels: int, options: Options) -> frozenset[str]:
-    """Return the options of the missing branch; a kernel of 1 needs no padding."""
+    """Return the options of the missing branch; a kernel of 1 needs no padding, two pooled planes have no groups."""
     if options["branches"] == "channel":
-        return frozenset({"kernel_size", "groups", "padding_mode"})
+        return frozenset({"kernel_size", "groups", "padding_mode", "pooling"})
     idle = {"channel_gate"} if options["branches"] == "spatial" else set()
+    idle |= {"groups"} if options["pooling"] == "channels" else set()
     return frozenset(idle | ({"padding_mode"} if options["kernel_size"] == 1 else set()))
 
 
@@ -101,14 +102,23 @@ def parts_of(options: Options) -> list[str]:
     return str(options["parts"]).split("+")
 
 
+def se_idle(channels: int, options: Options) -> frozenset[str]:
+    """Return the options of the layers if there are none."""
+    return frozenset({"reduction", "bias", "min_hidden"} if options["layers"] == 0 else ())
+
+
 def se_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return the parameters of two layers, C to hidden to C."""
+    """Return the parameters of two layers, C to hidden to C, or of none."""
+    if options.get("layers") == 0:
+        return 0
     hidden = hidden_width(channels, options)
     return 2 * channels * hidden + (hidden + channels if options.get("bias", True) else 0)
 
 
 def se_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
-    """Return the multiply-adds of two layers on one vector."""
+    """Return the multiply-adds of two layers on one vector, or of none."""
+    if options.get("layers") == 0:
+        return 0
     return 2 * channels * hidden_width(channels, options)
 
 
@@ -134,7 +144,10 @@ def gam_weights(channels: int, options: Options) -> tuple[int, int]:
     mlp = 0 if options["branches"] == "spatial" else pair
     if options["branches"] == "channel":
         return mlp, 0
-    return mlp, pair * whole(options, "kernel_size") ** 2 // whole(options, "groups")
+    area = whole(options, "kernel_size") ** 2
+    if options.get("pooling") == "channels":
+        return mlp, (2 + channels) * hidden_width(channels, options) * area
+    return mlp, pair * area // whole(options, "groups")
 
 
 def gam_parameters(channels: int, options: Options, context: Context) -> int:

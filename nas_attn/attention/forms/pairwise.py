@@ -6,6 +6,7 @@ from math import prod
 
 from nas_attn.attention.entry import Context, Options
 from nas_attn.attention.forms.widths import hidden_width, whole
+from nas_attn.placement import Value
 
 
 def gc_parameters(channels: int, options: Options, context: Context) -> int:
@@ -38,10 +39,10 @@ def non_local_macs(channels: int, height: int, width: int, options: Options, con
 
 
 def scored_parameters(channels: int, options: Options, context: Context) -> int:
-    """Return the parameters of four projections with biases, and of the score."""
+    """Return the parameters of the projections with biases, and of the score."""
     head = channels // whole(options, "heads")
-    score = {"dot": 0, "general": channels * head, "concat": channels}[str(options["score"])]
-    return 4 * channels * (channels + 1) + score
+    score = {"general": channels * head, "concat": channels}.get(str(options["score"]), 0)
+    return _projections(options) * channels * (channels + 1) + score
 
 
 def self_attention_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
@@ -51,7 +52,7 @@ def self_attention_macs(channels: int, height: int, width: int, options: Options
         axes = [window_blocks(size, whole(options, "window")) for size in (height, width)]
         n_queries = prod(n_blocks * block for n_blocks, block, _ in axes)
         n_keys = prod(region for _, _, region in axes)
-    return 4 * channels**2 * height * width + _collecting(channels, n_queries, n_keys, options)
+    return _projections(options) * channels**2 * height * width + _collecting(channels, n_queries, n_keys, options)
 
 
 def attention_pool_macs(channels: int, height: int, width: int, options: Options, context: Context) -> int:
@@ -61,11 +62,12 @@ def attention_pool_macs(channels: int, height: int, width: int, options: Options
 
 
 def self_attention_effective(channels: int, options: Options, context: Context) -> Options:
-    """Return no window if that around each pixel covers the whole map."""
+    """Return no window if that around each pixel covers the whole map, and the shorter name of the scaled score."""
+    found: dict[str, Value] = {"score": "dot"} if options["score"] == "scaled_dot" else {}
     sizes = [size for size in (context.height, context.width) if size is not None]
     window = options["window"]
     covers = isinstance(window, int) and bool(sizes) and window // 2 >= max(sizes) - 1
-    return {"window": None} if covers else {}
+    return found | {"window": None} if covers else found
 
 
 def window_blocks(size: int, window: int) -> tuple[int, int, int]:
@@ -78,6 +80,11 @@ def window_blocks(size: int, window: int) -> tuple[int, int, int]:
     block = -(-size // n_blocks)
     region = block + window - 1
     return (1, size, size) if 3 * region >= 2 * size else (n_blocks, block, region)
+
+
+def _projections(options: Options) -> int:
+    """Return 4, or 3 where the places of the pixels are the keys."""
+    return 3 if options["score"] == "location" else 4
 
 
 def _collecting(channels: int, n_queries: int, n_keys: int, options: Options) -> int:

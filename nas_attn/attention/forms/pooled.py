@@ -66,6 +66,11 @@ def eca_macs(channels: int, height: int, width: int, options: Options, context: 
     return channels * whole(options, "kernel_size")
 
 
+def gct_idle(channels: int, options: Options) -> frozenset[str]:
+    """Return the promise of a map without negative values, if it is squared anyway."""
+    return frozenset({"after_relu"} if options["mode"] == "l2" else ())
+
+
 def gct_parameters(channels: int, options: Options, context: Context) -> int:
     """Return the parameters of three vectors."""
     return 3 * channels

@@ -120,6 +120,11 @@ def epsa_idle(channels: int, options: Options) -> frozenset[str]:
     return frozenset({"spread"} if groups == 1 else ())
 
 
+def epsa_effective(channels: int, options: Options, context: Context) -> Options:
+    """Return the smaller kernels on a map of one pixel, which sees the centre of any kernel."""
+    return {"kernel_sizes": "1+3+5+7"} if context.height == context.width == 1 else {}
+
+
 def epsa_parameters(channels: int, options: Options, context: Context) -> int:
     """Return the weights of four convolutions, and the parameters of the bottleneck that they share."""
     quarter, hidden = channels // 4, whole(options, "hidden")

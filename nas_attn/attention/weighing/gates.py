@@ -10,7 +10,7 @@ from nas_attn.attention.axes import Coord, PlaneGate, Triplet
 from nas_attn.attention.cbam import CBAM, GATES, PooledChannel, PooledSpatial
 from nas_attn.attention.channel import ECA, SE, SEBN, means
 from nas_attn.attention.fca import FCA
-from nas_attn.attention.fusion import AFF, IAFF, MSCAM, mix
+from nas_attn.attention.fusion import AFF, IAFF, MSCAM, SEParallel, mix
 from nas_attn.attention.gam import GAM
 from nas_attn.attention.gct import GCT
 from nas_attn.attention.grouped import EMA, SGE, Shuffle
@@ -23,7 +23,7 @@ from nas_attn.attention.weighing.record import Weights, by_channel, by_element
 
 def se(module: SE, x: Tensor) -> Weights:
     """SE: the gate of each channel."""
-    return by_channel(torch.sigmoid(module.bottleneck(means(x))))
+    return by_channel(module.gate(x))
 
 
 def se_bn(module: SEBN, x: Tensor) -> Weights:
@@ -48,7 +48,7 @@ def gct(module: GCT, x: Tensor) -> Weights:
         size = (x.square().sum((2, 3)) + module.eps).sqrt() * alpha
         scale = (size.square().mean(1, keepdim=True) + module.eps).sqrt()
     else:
-        size = x.abs().sum((2, 3)) * alpha
+        size = (x if module.after_relu else x.abs()).sum((2, 3)) * alpha
         scale = size.abs().mean(1, keepdim=True) + module.eps
     return by_channel(1 + torch.tanh(module.gamma * size / scale + module.beta))
 
@@ -150,6 +150,11 @@ def iaff(module: IAFF, branch: Tensor, shortcut: Tensor) -> Weights:
     return by_element(module.gate2(first), "share")
 
 
+def se_parallel(module: SEParallel, branch: Tensor, shortcut: Tensor) -> Weights:
+    """SE from the block's input: the gate of each channel of the branch."""
+    return Weights("gate", channels=module.gate(shortcut))
+
+
 def sk(module: SK, x: Tensor) -> Weights:
     """SK: for each channel, the share of the branches other than the first, which is the least dilated one."""
     maps = [branch(x) for branch in module.branches]
@@ -176,7 +181,7 @@ def triple(module: Triple, x: Tensor) -> Weights:
     gates: dict[type[nn.Module], Tensor] = {}
     for part in module.children():
         if isinstance(part, SE):
-            gates[SE] = torch.sigmoid(part.bottleneck(means(x)))[:, :, None, None]
+            gates[SE] = part.gate(x)[:, :, None, None]
         elif isinstance(part, ElementWise):
             gates[ElementWise] = _class_attention(part, x)
         elif isinstance(part, ScaleWise):

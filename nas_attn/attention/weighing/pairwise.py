@@ -46,8 +46,9 @@ def self_attention(module: SelfAttention, x: Tensor) -> Weights:
     """Self-attention: the attention that each pixel receives, the mean over the heads."""
     blocks = Blocks(x.shape[2], x.shape[3], module.window, module.heads, x.device)
     pixels = _by_pixel(x)
-    query = blocks.cut(module.query(pixels), blocks.query_index)
-    key = blocks.cut(module.key(pixels), blocks.key_index)
+    queries, keys = module.queries_and_keys(pixels, x.shape[2], x.shape[3])
+    query = blocks.cut(queries, blocks.query_index)
+    key = blocks.cut(keys, blocks.key_index)
 
     def attend(value: Tensor) -> Tensor:
         return blocks.join(module.score(query, key, blocks.cut(value, blocks.key_index), blocks.mask))
