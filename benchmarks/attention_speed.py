@@ -202,6 +202,7 @@ PAIRS = [
         "timm",
         timm_module("selective_kernel:SelectiveKernel", groups=32, rd_channels=sk_width, split_input=False),
     ),
+    Pair("split_attention", "timm", timm_module("split_attn:SplitAttn", norm_layer=lambda _: nn.BatchNorm2d)),
 ]
 
 
