@@ -18,6 +18,7 @@ from nas_attn.attention.entry import Context
 from nas_attn.attention.forms.projected import epsa_splits
 from nas_attn.attention.large_kernel import LKA
 from nas_attn.attention.norm_weights import NAM
+from nas_attn.attention.options import resolve_options
 from nas_attn.attention.polarized import Polarized
 from nas_attn.attention.pyramid import EPSA
 from nas_attn.attention.weighing.record import weigh
@@ -186,6 +187,12 @@ def test_epsa_starts_as_its_authors_start_it_and_weighs_four_maps_against_each_o
     assert weights is not None
     torch.testing.assert_close(weights.view(2, 4, 64).sum(1), torch.ones(2, 64))
     torch.testing.assert_close(module(x)[:, :64], module.convs[3](x) * weights[:, :64, None, None])
+
+
+def test_epsa_on_one_pixel_has_one_choice_of_kernels() -> None:
+    pixel, pixels = Context(height=1, width=1), Context(height=1, width=2)
+    sizes = [resolve_options(ATTENTIONS["epsa"], 64, {}, at)["kernel_sizes"] for at in (pixel, pixels)]
+    assert sizes == ["1+3+5+7", "3+5+7+9"]
 
 
 def test_epsa_says_what_does_not_divide() -> None:
