@@ -79,7 +79,7 @@ def test_an_unknown_attention_names_the_nearest_and_the_site() -> None:
         ("se", "reduction", "auto", r"must be a whole number from 1, but got 'auto'\."),
         ("se", "bias", 1, r"must be true or false, but got 1\."),
         ("cbam", "kernel_size", 65, r"must be an odd number from 1 to 63, but got 65\."),
-        ("cbam", "gate", "sigmoyd", r"one of sigmoid, hard_sigmoid \(did you mean 'sigmoid'\?\), but got 'sigmoyd'\."),
+        ("cbam", "gate", "sigmoyd", r"hard_sigmoid, hard_sigmoid_keras2 \(did you mean 'sigmoid'\?\), but got 'sigmoyd'\."),
         ("gam", "groups", -1, r"must be a whole number from 1, but got -1\."),
         (
             "triple",
@@ -196,7 +196,7 @@ def seeded_models_are_equal(one: Case, other: Case, salt: int) -> bool:
             site(kind="merge"),
             {},
             "Attention 'cbam' does not fit site 'denseblock1': a site of kind 'merge' is not among its kinds "
-            "(output, pre, branch, shortcut, hidden).",
+            "(output, pre, branch, shortcut, hidden, before_conv).",
         ),
         (
             "triple",

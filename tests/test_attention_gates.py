@@ -311,10 +311,10 @@ def test_ema_lets_two_branches_weigh_each_others_pixels(factor: int) -> None:
     assert n_parameters(module) == 10 * width**2 + 4 * width
 
 
-def test_groups_follow_the_authors_where_those_divide_the_channels() -> None:
-    assert [Shuffle(channels).groups for channels in (128, 64, 48, 2)] == [64, 32, 24, 1]
-    assert [SGE(channels).groups for channels in (128, 64, 48, 1)] == [64, 64, 48, 1]
-    assert [EMA(channels).groups for channels in (64, 48, 7, 1)] == [32, 24, 7, 1]
+def test_groups_follow_the_authors_where_those_divide_the_channels_and_have_four() -> None:
+    assert [Shuffle(channels).groups for channels in (512, 256, 128, 48, 2)] == [64, 64, 32, 12, 1]
+    assert [SGE(channels).groups for channels in (512, 256, 64, 48, 1)] == [64, 64, 16, 12, 1]
+    assert [EMA(channels).groups for channels in (256, 128, 48, 7, 1)] == [32, 32, 12, 1, 1]
 
 
 @pytest.mark.parametrize("module", [SE(16, reduction=4), SEBN(16, reduction=4), ECA(16), SCSE(16), SimAM(16)])
