@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import mmap
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from torch import nn
 
 from nas_attn.config import DataConfig, Recipe
 from nas_attn.data import mapped
+from nas_attn.data.arrays import rows_per_block
 from nas_attn.data.dataset import Data, Images, load_data
 from nas_attn.data.decode import cache_file
 from nas_attn.data.mapped import (
+    Announcing,
     MappedPixels,
     blocks,
     free_memory,
@@ -123,6 +126,33 @@ def test_a_file_that_is_larger_than_memory_can_be_mapped(tmp_path: Path) -> None
     with (tmp_path / "sparse").open("rb") as file:
         file.seek(-1, 2)
         assert file.read() == b"\0"
+
+
+def test_rows_are_announced_before_they_are_read_those_that_follow_each_other_in_one_piece() -> None:
+    pieces: list[tuple[int, int, int]] = []
+
+    class Mapping:
+        def madvise(self, *piece: int) -> None:
+            pieces.append(piece)
+
+    page, row_bytes = mmap.PAGESIZE, 10 * mmap.PAGESIZE
+    Announcing(Mapping(), offset=page + 100, row_bytes=row_bytes)(np.array([7, 3, 4, 7, 9, 5]))
+    starts = [page + first * row_bytes for first in (3, 7, 9)]
+    lengths = [100 + n * row_bytes for n in (3, 1, 1)]
+    assert pieces == [(mmap.MADV_WILLNEED, start, length) for start, length in zip(starts, lengths, strict=True)]
+
+
+def test_a_batch_of_a_mapped_set_is_announced(root: Path, no_memory: None) -> None:
+    train_part = load(root).train
+    announced: list[list[int]] = []
+    assert isinstance(train_part.announce, Announcing)
+    watched = dataclasses.replace(train_part, announce=lambda rows: announced.append(rows.tolist()))
+    watched.take(torch.tensor([2, 0]))
+    assert announced == [train_part.rows[[2, 0]].tolist()]
+
+
+def test_blocks_of_large_images_are_small() -> None:
+    assert [rows_per_block((10**6, size, size, 3)) for size in (8, 64, 512, 2048, 10**4)] == [256, 256, 42, 2, 1]
 
 
 def test_a_damaged_file_is_decoded_again(root: Path, no_memory: None) -> None:

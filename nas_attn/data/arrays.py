@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ DAMAGED = (
 )  # fmt: skip
 """What numpy and zipfile raise when a file is truncated, altered or of another kind."""
 
-_CHUNK = 256
+_CHUNK, _BLOCK_BYTES = 256, 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +146,11 @@ def resized(pixels: Pixels, size: int) -> Pixels:
     return result
 
 
+def rows_per_block(shape: tuple[int, ...]) -> int:
+    """Return how many images of (N, H, W, C) are read at a time: a block is small, also where images are large."""
+    return max(1, min(_CHUNK, _BLOCK_BYTES // max(1, prod(shape[1:]))))
+
+
 def mean_and_std(pixels: AnyPixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel, of pixels scaled to 0 to 1; exact, by counting values.
 
@@ -152,8 +158,9 @@ def mean_and_std(pixels: AnyPixels) -> tuple[tuple[float, ...], tuple[float, ...
     """
     channels = pixels.shape[-1]
     counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(pixels), _CHUNK):
-        block = pixels[start : start + _CHUNK]
+    step = rows_per_block(pixels.shape)
+    for start in range(0, len(pixels), step):
+        block = pixels[start : start + step]
         for channel in range(channels):
             counts[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
     values = np.arange(256) / 255

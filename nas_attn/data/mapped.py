@@ -22,14 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_attn.config import n_cores
-from nas_attn.data.arrays import with_channels
+from nas_attn.data.arrays import rows_per_block, with_channels
 from nas_attn.errors import DataError
 
 MEMORY_SHARE = 0.25
 """Largest share of the free memory that the images may take in all processes together, one per core."""
 
 _ALWAYS_FITS = 2**26
-_BLOCK = 256
 _PIXELS = "pixels.npy"
 _RESERVE_NOTHING = 0x4000  # MAP_NORESERVE, which Python names from 3.13 on
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -120,8 +119,9 @@ AnyPixels = NDArray[np.uint8] | MappedPixels
 
 def blocks(pixels: AnyPixels) -> Iterator[NDArray[np.uint8]]:
     """Yield the images in blocks that fit in memory, in order and contiguous."""
-    for start in range(0, len(pixels), _BLOCK):
-        yield np.ascontiguousarray(pixels[start : start + _BLOCK])
+    step = rows_per_block(pixels.shape)
+    for start in range(0, len(pixels), step):
+        yield np.ascontiguousarray(pixels[start : start + step])
 
 
 def chosen_pixels(pixels: NDArray[np.uint8], rows: NDArray[np.int64], channels: int) -> AnyPixels:
