@@ -80,7 +80,7 @@ def _by_shorthand(pattern: str, table: SiteTable) -> list[Site] | None:
         return list({site.stage if stage else "": site for site in ends}.values())
     blocks, kind = block_names(table), read["kind"] or "output"
     inside = [site for site in sites if site.kind == kind and site.name in blocks]
-    return [site for site in inside if kind != "output" or _ends(site, blocks[site.name])]
+    return [site for site in inside if kind != "output" or _ends(site, blocks[site.name], table)]
 
 
 def _before_pooling(table: SiteTable) -> Sequence[Site]:
@@ -92,19 +92,20 @@ def _before_pooling(table: SiteTable) -> Sequence[Site]:
     return table.sites[:end] if ends_there else table.sites
 
 
-def _ends(site: Site, block: str) -> bool:
+def _ends(site: Site, block: str, table: SiteTable) -> bool:
     """Return whether a site is the output of the block itself, not of a module inside it."""
-    return site.name == block or (not site.is_path and site.name == f"{block}.output")
+    return site.name in (block, table.doubles.get(block)) or (not site.is_path and site.name == f"{block}.output")
 
 
 def block_names(table: SiteTable) -> Mapping[str, str]:
     """Return the innermost block of each site that lies in a block.
 
     In a backbone of the catalogue, a block is recognised by its name; in a user's own network, it is a residual block
-    that can be opened.
+    that can be opened; a module around it that ends in the block may be the name of its output.
     """
-    opened = {site.name.removesuffix(".branch") for site in table.sites if site.is_path and site.kind == "branch"}
-    return {site.name: block for site in table.sites if (block := _block_of(site, opened)) is not None}
+    opened = [site.name.removesuffix(".branch") for site in table.sites if site.is_path and site.kind == "branch"]
+    names = {site.name: block for site in table.sites if (block := _block_of(site, opened)) is not None}
+    return names | {table.doubles[block]: block for block in opened if block in table.doubles}
 
 
 def _block_of(site: Site, opened: Collection[str]) -> str | None:
