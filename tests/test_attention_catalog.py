@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_attn.attention.catalog import ATTENTIONS, attention_entry
+from nas_attn.attention.departures import departures
 from nas_attn.attention.entry import Context, Entry, load_class
 from nas_attn.attention.options import check_options, context_at, resolve_options, why_not
 from nas_attn.errors import SpaceError
@@ -79,7 +80,12 @@ def test_an_unknown_attention_names_the_nearest_and_the_site() -> None:
         ("se", "reduction", "auto", r"must be a whole number from 1, but got 'auto'\."),
         ("se", "bias", 1, r"must be true or false, but got 1\."),
         ("cbam", "kernel_size", 65, r"must be an odd number from 1 to 63, but got 65\."),
-        ("cbam", "gate", "sigmoyd", r"hard_sigmoid, hard_sigmoid_keras2 \(did you mean 'sigmoid'\?\), but got 'sigmoyd'\."),
+        (
+            "cbam",
+            "gate",
+            "sigmoyd",
+            r"hard_sigmoid_keras2 \(did you mean 'sigmoid'\?\), but got 'sigmoyd'\.",
+        ),
         ("gam", "groups", -1, r"must be a whole number from 1, but got -1\."),
         (
             "triple",
@@ -264,3 +270,30 @@ def test_the_nearest_values_of_a_refusal_work(data: st.DataObject, entry: Entry,
         named = [(name, int(value) if value.isdigit() else value) for name, value in pairs]
         numbers = named or [(option, int(re.findall(r"\d+", suggestion)[0]))]
         assert why_not(entry, case.site(), {**case.options, **dict(numbers)}) is None
+
+
+@pytest.mark.parametrize("name", ATTENTIONS.own)
+def test_every_attention_says_how_it_departs_from_its_source(name: str) -> None:
+    text = departures(ATTENTIONS[name])
+    assert text is not None
+    assert text == " ".join(text.split())
+    assert re.search(r"\.\)?$", text)
+
+
+def test_departures_are_read_without_torch_and_of_classes_too() -> None:
+    code = (
+        "import sys; from nas_attn.attention.catalog import ATTENTIONS; from nas_attn.attention.departures import "
+        "departures; print(departures(ATTENTIONS['triple'])); assert 'torch' not in sys.modules"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "an attention sees the map of its own site alone" in found.stdout
+
+    class Gate:
+        """Gate.
+
+        Departs: in one way
+            and another.
+        """
+
+    assert departures(replace(ATTENTIONS["se"], cls=Gate)) == "in one way and another."
+    assert departures(replace(ATTENTIONS["se"], cls="no_such_package:Gate")) is None

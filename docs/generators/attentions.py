@@ -7,7 +7,7 @@ from typing import Any
 
 from generators.markdown import block, code, options_table, plain, sections, table, toml
 from nas_attn.attention.catalog import ATTENTIONS
-from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry, Option, load_class
+from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry, Option, all_effective, load_class
 from nas_attn.attention.options import resolve_options
 from nas_attn.cli.lists import value_range
 from nas_attn.space.fit import Cost, entry_cost
@@ -66,6 +66,7 @@ def _page(entry: Entry) -> str:
         f"**Departs:** {documented.get('Departs', 'nothing is stated.')}",
         "## Where it fits",
         _where(entry),
+        _under_torch(entry),
         "## Options",
         options_table(entry.options, value_range),
         "## Cost",
@@ -93,7 +94,24 @@ def _where(entry: Entry) -> str:
     }
     size = f"The smallest map is {entry.smallest_map}x{entry.smallest_map}."
     kinds = ", ".join(code(kind) for kind in entry.kinds)
-    return " ".join([f"Kinds of site: {kinds}.", size, *(note for note, holds in notes.items() if holds)])
+    alike = _alike(entry)
+    return " ".join([f"Kinds of site: {kinds}.", size, *(note for note, holds in notes.items() if holds), *alike])
+
+
+def _alike(entry: Entry) -> list[str]:
+    """Return the sentence on values that a small map cannot fill, if there are such values."""
+    if entry.effective is all_effective:
+        return []
+    return ["A value that the map cannot fill is built, and counted, as the smallest one that does the same."]
+
+
+def _under_torch(entry: Entry) -> str:
+    """Return what torch can do with the module besides running it, and what it cannot."""
+    words = {"trace": "torch.jit.trace", "fx": "torch.fx", "vmap": "torch.func.vmap", "second_derivative": "a second "
+             "derivative (as in a gradient penalty)", "compile": "torch.compile", "export": "torch.export"}  # fmt: skip
+    works = [word for check, word in words.items() if check not in entry.exceptions]
+    cannot = [f"Not {word}: {entry.exceptions[check]}." for check, word in words.items() if check in entry.exceptions]
+    return " ".join([f"It works with {', '.join(works)}, and with both ONNX exporters.", *map(plain, cannot)])
 
 
 def _costs(entry: Entry) -> str:

@@ -129,8 +129,10 @@ class Triple(nn.Module):
     (A3Net), Medical Image Analysis 67, 2021, doi:10.1016/j.media.2020.101846; f_att, the softmax over the map for each
     class, and sigmoid(S) * A follow Zhu et al. (SRN), CVPR 2017, arXiv:1702.05891, whose description is the same.
     Departs: no authors' code was found. The return path (the last convolution to C channels and the addition) and the
-    whole scale part are ours. With a spatial softmax, which would cancel it, the last convolution of f_att has no bias.
-    `parts` and `softmax="channel"` (over the K maps at each pixel) are not in the paper.
+    whole scale part are ours: the paper recalibrates maps at different scales, of several stages, but an attention sees
+    the map of its own site alone, so that its scales are those of cells within that map. With a spatial softmax, which
+    would cancel it, the last convolution of f_att has no bias. `parts` and `softmax="channel"` (over the K maps at each
+    pixel) are not in the paper.
 
     Args:
         parts: Any of `channel`, `element` and `scale`, in this order, joined by `+`.

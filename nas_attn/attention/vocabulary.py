@@ -90,7 +90,13 @@ GAM = (
     ),
 )
 TRIPLE = (
-    Option("parts", _PARTS[0], "str", "Which of the three parts to use.", choices=_PARTS),
+    Option(
+        "parts",
+        _PARTS[0],
+        "str",
+        "Which of the three parts to use; the scales are within the site's own map, not across stages.",
+        choices=_PARTS,
+    ),
     reduction(16),
     Option(
         "hidden",

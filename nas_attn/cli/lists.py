@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_attn.attention.catalog import ATTENTIONS, attention_entry
+from nas_attn.attention.departures import departures
 from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry, Option
 from nas_attn.attention.options import resolve_options
 from nas_attn.errors import ConfigError, unknown
@@ -181,6 +182,7 @@ def _attention(entry: Entry) -> dict[str, Any]:
         "summary": entry.summary,
         "formula": entry.formula,
         "source": entry.source,
+        "departs": departures(entry),
         "kinds": list(entry.kinds),
         "smallest_map": entry.smallest_map,
         "options": [
@@ -193,6 +195,7 @@ def _attention(entry: Entry) -> dict[str, Any]:
             }
             for option in entry.options
         ],
+        "exceptions": dict(entry.exceptions),
         "parameters": None if cost is None else cost.n_parameters,
         "macs": None if cost is None else cost.n_macs,
         "measured_with": {
@@ -271,6 +274,7 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
     facts = [
         ("formula", entry.formula),
         ("source", entry.source),
+        ("departs", departures(entry) or "nothing is stated"),
         ("kinds of site", ", ".join(entry.kinds)),
         ("smallest map", f"{entry.smallest_map}x{entry.smallest_map}"),
         ("class", entry.cls if isinstance(entry.cls, str) else f"{entry.cls.__module__}:{entry.cls.__qualname__}"),
@@ -284,7 +288,8 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
         "equals the plain network: choosing it places nothing": entry.neutral,
     }
     true = [note for note, holds in notes.items() if holds]
-    return [*facts, ("notes", "; ".join(true))] if true else facts
+    facts += [("notes", "; ".join(true))] if true else []
+    return facts + [(f"no {check.replace('_', ' ')}", reason) for check, reason in entry.exceptions.items()]
 
 
 def _cost(entry: Entry) -> Cost | None:
