@@ -73,6 +73,13 @@ class BranchingBlock(Block):
         return x + self.conv1(x) if x.mean() > 0 else x
 
 
+class ConvBNReLU(Block):
+    """A unit without a shortcut."""
+
+    def forward(self, x):
+        return functional.relu(self.bn1(self.conv1(x)))
+
+
 class TieBlock(Block):
     """Both sides are equally deep."""
 

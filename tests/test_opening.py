@@ -31,6 +31,7 @@ BLOCKS = {
     "dropping": lambda: own.Dropping(8, 8),
     "adding into its shortcut": lambda: own.AddsIntoShortcut(8, 8),
     "reading its mode": lambda: own.ModeBlock(8, 8),
+    "writing over its input": lambda: own.WritesOverByPower(8, 8),
 }
 
 

@@ -80,10 +80,10 @@ class UnderAutocast(OfBlock):
             return super().forward(x).float()
 
 
-def test_a_block_that_does_not_run_alone_leaves_the_network_its_other_sites():
-    net = UnderAutocast(Block(8, 8))
-    assert "Block 'block' cannot be opened: it does not run on its own (" in reason(net, "block.pre")
-    assert build_model(net, at("block"), **SHAPE)(images()).shape == (2, 5)
+def test_a_block_that_does_not_run_alone_opens_where_the_network_runs_as_before():
+    net = UnderAutocast(Block(8, 8)).eval()
+    model = build_model(net, at("block.branch", start="identity"), **SHAPE).eval()
+    assert torch.equal(model(images()), net(images()))
 
 
 class ReadsBlock(OfBlock):
@@ -128,8 +128,22 @@ class Gated(OfBlock):
         return x
 
 
+class Listed(Gated):
+    """Runs a block more, which it knows from a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = Block(8, 8)
+        self.rest = [self.more]
+
+    def forward(self, x):
+        return super().forward(self.rest[0](x.expand(-1, 8, -1, -1))[:, :1])
+
+
 def test_one_part_that_fails_takes_no_other_away():
-    net = Gated()
-    assert "it does not run on its own (the network does not run)" in reason(net, "block.0.branch")
+    gated, listed = Gated(), Listed()
+    assert build_model(gated, at("block.0.branch"), **SHAPE)
+    assert "it does not run on its own (the network does not run)" in reason(listed, "block.0.branch")
+    assert "the network uses more of it than its forward, or does not call it by its name" in reason(listed, "more.pre")
     for site in ("block.1.branch", "block.1.conv1.conv"):
-        assert build_model(net, at(site, "deform" if site.endswith("conv") else "se"), **SHAPE)
+        assert build_model(listed, at(site, "deform" if site.endswith("conv") else "se"), **SHAPE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +16,16 @@ def put_module(net: nn.Module, path: str, module: nn.Module) -> None:
 
     A block that is both an attribute and an element of a list has two names, and a forward may use either.
     """
-    old = net.get_submodule(path)
+    put_modules(net, {path: module})
+
+
+def put_modules(net: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
+    """Replace the modules at several paths, none of which lies in another, each under every name that it has."""
+    new = {id(net.get_submodule(path)): module for path, module in replacements.items()}
     for parent in list(net.modules()):
         for name, child in parent._modules.items():
-            if child is old:
-                parent._modules[name] = module
+            if id(child) in new:
+                parent._modules[name] = new[id(child)]
 
 
 def plain_attributes(module: nn.Module) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_attn.backbones.readers import Readers
 from nas_attn.macs import counted_macs
 
 
@@ -27,6 +28,8 @@ class Passage:
         tensor, version: The output if it is a tensor, and torch's count of in-place changes to it at that time.
         source: The input if it is a tensor.
         input_copy: A copy of the input if it is one tensor and `copy_input` is set.
+        is_alone: Whether the input is one tensor, passed by position.
+        reads: Number of operators that had read the output when the module returned it; counted by `readers`.
     """
 
     clock: Iterator[int]
@@ -38,12 +41,16 @@ class Passage:
     version: int = 0
     source: Tensor | None = None
     input_copy: Tensor | None = None
+    is_alone: bool = False
+    reads: int = 0
+    readers: Readers | None = None
 
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Record the input."""
         if args and isinstance(args[0], Tensor):
             self.source = args[0]
-        if self.copy_input and len(args) == 1 and isinstance(args[0], Tensor):
+        self.is_alone = len(args) == 1 and isinstance(args[0], Tensor)
+        if self.copy_input and self.is_alone:
             self.input_copy = args[0].clone()
 
     def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -53,6 +60,8 @@ class Passage:
         self.output = output
         self.tensor = output if isinstance(output, Tensor) else None
         self.version = output._version if isinstance(output, Tensor) else 0
+        if self.readers is not None and isinstance(output, Tensor):
+            self.reads = self.readers.n_readers(output)
 
     @property
     def overwritten(self) -> bool:
@@ -70,10 +79,12 @@ def dry_pass(
 
 
 @contextmanager
-def watched(net: nn.Module, paths: Iterable[str], copy_inputs_of: Collection[str] = ()) -> Iterator[dict[str, Passage]]:
+def watched(
+    net: nn.Module, paths: Iterable[str], copy_inputs_of: Collection[str] = (), readers: Readers | None = None
+) -> Iterator[dict[str, Passage]]:
     """Yield the passages of these paths, which record every pass of the network inside the context."""
     clock = itertools.count()
-    passages = {path: Passage(clock, copy_input=path in copy_inputs_of) for path in paths}
+    passages = {path: Passage(clock, copy_input=path in copy_inputs_of, readers=readers) for path in paths}
     handles = []
     for path, passage in passages.items():
         module = net.get_submodule(path)

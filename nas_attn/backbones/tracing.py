@@ -47,7 +47,7 @@ def _no_number(self: fx.Proxy) -> Any:
 class _Proxy(fx.Proxy):
     """A value in a graph.
 
-    Departs: torch.fx traces `x += y` as `x = x + y`; here +=, -=, *= and /= stay in place.
+    Departs: torch.fx traces `x += y` as `x = x + y`; here such assignments stay in place.
     """
 
     __int__ = __float__ = __index__ = __len__ = _no_number
@@ -56,6 +56,9 @@ class _Proxy(fx.Proxy):
     __isub__ = _writing_over(operator.isub)
     __imul__ = _writing_over(operator.imul)
     __itruediv__ = _writing_over(operator.itruediv)
+    __ifloordiv__ = _writing_over(operator.ifloordiv)
+    __ipow__ = _writing_over(operator.ipow)
+    __imod__ = _writing_over(operator.imod)
 
 
 class Unfaithful(Exception):

@@ -71,8 +71,8 @@ def print_sites(
     _print_rows(console, "Ends: a pattern with * matches them only if it spells stem or features", _end_rows(table))
     _print_rows(console, "Missing sites, with the reason", [*_lack_rows(table), *_refusal_rows(table)])
     _print_rows(console, "Shorthands for patterns in a space", _shorthand_rows(table))
-    if table.stacking:
-        console.print(Text(f"\n{table.stacking}", style="yellow"))
+    for warning in filter(None, (table.stacking, table.squashed)):
+        console.print(Text(f"\n{warning}", style="yellow"))
 
 
 def _spec(network: str, options: Sequence[str]) -> tuple[dict[str, Any], int | None, int]:

@@ -201,6 +201,7 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     bound = settings.space.bind(table, max_params=engine.max_params, max_macs=engine.max_macs)
     arms = {label: placement for make in settings.arms for label, placement in make(bound).items()}
     notes += [table.stacking] if table.stacking else []
+    notes += [table.squashed] if table.squashed and settings.train is None else []
     notes += notes_on_values(bound)
     weights = _weights(settings, shape, facts, notes)
     return Request(settings, bound, shape, facts, tuple(notes), arms, weights)

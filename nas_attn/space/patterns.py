@@ -70,9 +70,10 @@ def _by_shorthand(pattern: str, table: SiteTable) -> list[Site] | None:
     sites = [site for site in table.sites if stage is None or matches(stage, site.stage)]
     if read["whole"]:
         return list({(site.module, site.kind): site for site in reversed(sites)}.values())[::-1]  # one name per place
-    if read["what"] == "before_conv":
-        fed = set(table.before_conv)
-        return [s for s in table.every_site if s.name in fed and (stage is None or matches(stage, s.stage))]
+    if "before_conv" in (read["what"], read["kind"]):
+        fed = [site for site in table.every_site if site.name in table.before_conv]
+        fed = [site for site in fed if stage is None or matches(stage, site.stage)]
+        return fed if read["kind"] is None else [site for site in fed if _BLOCK.match(f"{site.name}.")]
     if read["what"] == "conv3x3":
         return [site for site in sites if site.kind == "conv"]
     if read["what"] == "last":

@@ -11,6 +11,7 @@ from nas_attn.backbones.modules import put_module
 from nas_attn.backbones.opening import OPENING_KINDS, Opened, has_opening, open_block, opening_path
 from nas_attn.backbones.passes import Passage, watched
 from nas_attn.backbones.survey.effects import is_unchanged, same
+from nas_attn.backbones.survey.first_passes import FirstPasses
 from nas_attn.backbones.survey.swaps import Sighting
 from nas_attn.backbones.tracing import refusal
 from nas_attn.backbones.user_network import as_before
@@ -19,20 +20,22 @@ from nas_attn.errors import SpaceError, first_line
 _NOT_ALONE = "the network uses more of it than its forward, or does not call it by its name"
 
 
-def open_all(
-    net: nn.Module, blocks: Sequence[str], passages: Mapping[str, Passage], refusals: dict[str, str]
-) -> dict[str, Opened]:
-    """Open every block of `net` that can be opened, and add the sites that do not exist to `refusals`.
+_NO_ADDITION = "it adds no branch to a shortcut when it runs"
+
+
+def open_all(net: nn.Module, blocks: Sequence[str], first: FirstPasses, refusals: dict[str, str]) -> dict[str, Opened]:
+    """Return every block that can be opened, opened, and add the sites that do not exist to `refusals`.
 
     Args:
-        passages: Of the blocks, with copies of their inputs.
         refusals: Reasons why a module's output is no site, by its path.
     """
     opened = {}
     for path in blocks:
-        block = net.get_submodule(path)
+        reason = refusals.get(path) or (None if first.passages[path].is_alone else "it must take one tensor")
         try:
-            opened[path] = _open_one(block, path, passages[path], refusals.get(path))
+            if reason is not None or path not in first.adding:
+                raise refusal(path, reason or _NO_ADDITION)
+            opened[path] = open_block(net.get_submodule(path), path)
         except SpaceError as error:
             _refuse(refusals, path, error)
             continue
@@ -40,9 +43,23 @@ def open_all(
             refusals[f"{path}.pre"] = f"the shortcut of block '{path}' begins with what its branch begins with"
         if not has_opening(opened[path], "hidden"):
             refusals[f"{path}.hidden"] = f"the branch of block '{path}' does not end in a 1x1 of its own behind another"
-    for path, block in opened.items():
-        put_module(net, path, block)
     return opened
+
+
+def close_unequal(
+    opened: dict[str, Opened], plain: Mapping[str, nn.Module], passages: Mapping[str, Passage], refusals: dict[str, str]
+) -> None:
+    """Remove the opened blocks whose outputs differ from those of the original blocks, when each runs alone.
+
+    Args:
+        passages: Of the original blocks, with copies of their inputs.
+    """
+    for path in list(opened):
+        try:
+            _check_alone(plain[path], opened[path], path, passages[path])
+        except SpaceError as error:
+            del opened[path]
+            _refuse(refusals, path, error)
 
 
 def close_harmful(
@@ -53,15 +70,17 @@ def close_harmful(
     sightings: Sequence[Sighting],
     refusals: dict[str, str],
 ) -> None:
-    """Restore the blocks whose opening changes the network's outputs or is never run; add the reason to `refusals`.
+    """Open the blocks in the network, but for those whose opening changes its outputs or is never run.
 
     For instance, a block in a plain Python list is run as it was: replacing it under its name has no effect.
 
     Args:
-        opened: The opened blocks, now in the network; restored blocks are removed from it.
+        opened: The opened blocks, which are put in the network; restored blocks are removed from it.
         plain: The original blocks.
         sightings: Of the original network.
     """
+    for path, block in opened.items():
+        put_module(net, path, block)
     if _works(net, list(opened), images, sightings):
         return
     for path in opened:
@@ -85,22 +104,16 @@ def _works(net: nn.Module, paths: Sequence[str], images: Tensor, sightings: Sequ
         return is_unchanged(net, images, sightings) and all(passage.calls for passage in passages.values())
 
 
-def _open_one(block: nn.Module, path: str, passage: Passage, reason: str | None) -> Opened:
-    """Return the opened block. Raises: SpaceError if it cannot be opened, or its outputs would change."""
-    if reason is None and passage.input_copy is None:
-        reason = "it must take one tensor"
-    if reason is not None:
-        raise refusal(path, reason)
-    opened = open_block(block, path)
-    assert passage.input_copy is not None, "checked above"
+def _check_alone(block: nn.Module, opened: Opened, path: str, passage: Passage) -> None:
+    """Run a block as it was and opened. Raises: SpaceError if it does not run, or its outputs would change."""
+    assert passage.input_copy is not None, "an opened block takes one tensor"
     for training in (False, True):
         try:
             plain, again = (_run(module, passage.input_copy, training) for module in (block, opened))
         except Exception as error:  # the user's block may raise anything when it runs alone
             raise refusal(path, f"it does not run on its own ({first_line(error)})") from error
-        if not all(map(same, plain, again)):
+        if not all(map(same, plain, again)) or plain[0].stride() != again[0].stride():
             raise refusal(path, "its outputs would change")
-    return opened
 
 
 def _run(block: nn.Module, maps: Tensor, training: bool) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-from nas_attn.backbones.modules import plain_attributes, put_module
+from nas_attn.backbones.modules import plain_attributes, put_modules
 from nas_attn.backbones.sites import Place
 from nas_attn.backbones.survey.swaps import Sighting
 from nas_attn.backbones.user_network import as_before, run
@@ -43,16 +43,19 @@ class StandIn(nn.Module):
 
 def is_unchanged(net: nn.Module, images: Tensor, sightings: Sequence[Sighting]) -> bool:
     """Return whether the outputs equal those of `sightings` bit for bit, in evaluation and in training mode."""
+    modes = zip((False, True), sightings, strict=False)
+    return all(gives(net, images, sighting, training=training) for training, sighting in modes)
+
+
+def gives(net: nn.Module, images: Tensor, sighting: Sighting, *, training: bool) -> bool:
+    """Return whether the output in one mode equals that of a sighting bit for bit."""
     try:
-        for training, sighting in zip((False, True), sightings, strict=False):
-            with as_before(net):
-                if not same(run(net.train(training), images), sighting.output):
-                    return False
+        with as_before(net):
+            return same(run(net.train(training), images), sighting.output)
     except SpaceError:
         return False
     finally:
         net.eval()
-    return True
 
 
 def same(one: object, other: object) -> bool:
@@ -72,8 +75,8 @@ def same(one: object, other: object) -> bool:
     )
 
 
-def unlearned(net: nn.Module, images: Tensor) -> dict[str, str]:
-    """Return the modules whose output gets no gradient in training, with the reason.
+def unlearned(net: nn.Module, images: Tensor) -> dict[str, str] | None:
+    """Return the modules whose output gets no gradient in training, with the reason; None if the pass fails.
 
     Their output is not read, or is computed without gradients, or is detached later.
     """
@@ -89,7 +92,7 @@ def unlearned(net: nn.Module, images: Tensor) -> dict[str, str]:
             torch.autograd.backward([output.float().sum() for output in outputs])
     except Exception as error:  # the network is the user's and may raise anything
         log.debug("the gradients of the network %s are not known: %s", type(net).__name__, error)
-        return {}
+        return None
     finally:
         for handle in handles:
             handle.remove()
@@ -121,13 +124,12 @@ def keep_reached(
         places: Sites in place of a module.
         sightings: Of the unchanged network.
     """
-    with _stood_in(net, places) as stand_ins:
+    with stood_in(net, places) as stand_ins:
         if is_unchanged(net, images, sightings):
-            reached = [place for place in places if all(stand_ins[path].has_run for path in _parts(place))]
-            return reached, {place.name: _OUT_OF_REACH for place in places if place not in reached}
+            return reached(places, stand_ins)
     kept, refusals = [], {}
     for place in places:
-        with _stood_in(net, [place]) as stand_ins:
+        with stood_in(net, [place]) as stand_ins:
             if not is_unchanged(net, images, sightings):
                 refusals[place.name] = "the network reads more of it than its output"
             elif not all(stand_in.has_run for stand_in in stand_ins.values()):
@@ -137,23 +139,27 @@ def keep_reached(
     return kept, refusals
 
 
+def reached(places: Sequence[Place], stand_ins: Mapping[str, StandIn]) -> tuple[list[Place], dict[str, str]]:
+    """Return the places whose stand-ins have run, and the reason for the others."""
+    found = [place for place in places if all(stand_ins[path].has_run for path in _parts(place))]
+    return found, {place.name: _OUT_OF_REACH for place in places if place not in found}
+
+
 def _parts(place: Place) -> list[str]:
     """Return the paths of the modules that an attention at this place replaces."""
     return [place.module, *([place.norm] if place.norm else [])]
 
 
 @contextmanager
-def _stood_in(net: nn.Module, places: Iterable[Place]) -> Iterator[dict[str, StandIn]]:
+def stood_in(net: nn.Module, places: Iterable[Place]) -> Iterator[dict[str, StandIn]]:
     """Replace the modules of these places by stand-ins, and restore them afterwards."""
     plain = {path: net.get_submodule(path) for place in places for path in _parts(place)}
     stand_ins = {path: StandIn(module) for path, module in plain.items()}
-    for path, stand_in in stand_ins.items():
-        put_module(net, path, stand_in)
+    put_modules(net, stand_ins)
     try:
         yield stand_ins
     finally:
-        for path, module in plain.items():
-            put_module(net, path, module)
+        put_modules(net, plain)
 
 
 def relied_on(net: nn.Module, taps: Mapping[str, str], images: Tensor, sightings: Sequence[Sighting]) -> dict[str, str]:
@@ -176,12 +182,19 @@ def relied_on(net: nn.Module, taps: Mapping[str, str], images: Tensor, sightings
 
 def _copying(net: nn.Module, paths: Iterable[str], images: Tensor, sightings: Sequence[Sighting]) -> bool:
     """Return whether the outputs are unchanged if these modules return copies."""
+    with copying(net, paths):
+        return is_unchanged(net, images, sightings)
+
+
+@contextmanager
+def copying(net: nn.Module, paths: Iterable[str]) -> Iterator[None]:
+    """Context manager: the modules at these paths return copies of their outputs."""
     hooks = [
         net.get_submodule(path).register_forward_hook(lambda module, args, output: output.clone())
         for path in dict.fromkeys(paths)
     ]
     try:
-        return is_unchanged(net, images, sightings)
+        yield
     finally:
         for hook in hooks:
             hook.remove()

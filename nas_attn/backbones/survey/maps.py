@@ -33,9 +33,9 @@ Shape = tuple[int, ...]
 
 
 def wide_shapes(net: nn.Module, images: Tensor, paths: Iterable[str]) -> dict[str, Shape]:
-    """Return the output shapes for wider images, of the modules that run before the network fails, if it does."""
+    """Return the output shapes for one wider image, of the modules that run before the network fails, if it does."""
     with watched(net, paths) as passages, suppress(SpaceError):
-        run(net, functional.pad(images, (0, _WIDER)))
+        run(net, functional.pad(images[:1], (0, _WIDER)))
     return {path: tuple(found.tensor.shape) for path, found in passages.items() if found.tensor is not None}
 
 
@@ -62,8 +62,8 @@ def not_maps(net: nn.Module, passages: Mapping[str, Passage], wider: Mapping[str
 
 
 def _is_map(shape: Shape, wider: Shape | None, known: set[Shape]) -> bool:
-    if wider is not None and wider != shape:
-        return wider[:3] == shape[:3]
+    if wider is not None and wider[1:] != shape[1:]:
+        return wider[1:3] == shape[1:3]
     return shape[1:] in known or shape[2:] == (1, 1)
 
 

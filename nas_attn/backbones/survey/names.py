@@ -46,7 +46,9 @@ def with_names(found: Survey, net: nn.Module, entry: Backbone) -> Survey:
     order = sorted(origins, key=lambda name: table.sites.index(origins[name]))
     aliases = {end: names[site] for end, site in table.aliases.items() if site in names and end not in origins}
     copied = {name for name, site in origins.items() if site.name in found.copied}
-    renamed = replace(table, sites=tuple(placed), extra=tuple(extra), order=tuple(order), aliases=aliases, refusals={})
+    renamed = replace(
+        table, sites=tuple(placed), extra=tuple(extra), order=tuple(order), aliases=aliases, refusals={}, doubles={}
+    )
     return replace(found, table=renamed, copied=found.copied | copied)
 
 
@@ -73,9 +75,10 @@ def _origin(place: Place, net: nn.Module, table: SiteTable, sites: Found) -> Sit
     if place.module not in modules:
         raise SpaceError(unknown("module", place.module, filter(None, modules), where))
     edge = f"{place.module}.{place.kind}"
-    found = sites.get((place.kind, place.module if place.kind == "output" else edge))
+    output = table.doubles.get(place.module, place.module)
+    found = sites.get((place.kind, output if place.kind == "output" else edge))
     if found is None and place.kind not in SWAPPED and not may_open(modules[place.module]):
-        found = sites.get(("output", place.module))  # a branch that is one module: its output
+        found = sites.get(("output", output))  # a branch that is one module: its output
     if found is None:
         why = table.refusals.get(edge) or table.refusals.get(place.module)
         raise SpaceError(

@@ -11,7 +11,8 @@ inside one block at a time, in `backbones/opening.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -20,22 +21,21 @@ from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import blamed_on, plugged_entry, unusable, without_start
 from nas_attn.backbones.entry import Backbone, Spec
 from nas_attn.backbones.modules import built_in_se, plain_attributes, seeded
-from nas_attn.backbones.opening import OPENING_KINDS, has_opening, may_open
 from nas_attn.backbones.own_se import own_se
-from nas_attn.backbones.passes import Passage, count_parameters, dry_pass, forward_macs
-from nas_attn.backbones.readers import Readers
-from nas_attn.backbones.sites import Place, measured, tap_path
-from nas_attn.backbones.survey.blocks import close_harmful, open_all
-from nas_attn.backbones.survey.effects import is_unchanged, keep_reached, relied_on, unlearned
+from nas_attn.backbones.passes import Passage, count_parameters, forward_macs, watched
+from nas_attn.backbones.sites import measured
 from nas_attn.backbones.survey.ends import end_names
-from nas_attn.backbones.survey.maps import last_map, not_maps, wide_shapes
+from nas_attn.backbones.survey.first_passes import FirstPasses, first_passes
+from nas_attn.backbones.survey.found_places import Found, find_places
 from nas_attn.backbones.survey.names import with_names
-from nas_attn.backbones.survey.swaps import Sighting, sight, swapped_places
 from nas_attn.backbones.timm_names import is_timm, timm_network
 from nas_attn.backbones.tracing import is_plain
-from nas_attn.backbones.user_network import as_before, check_logits, copy_network, random_images, run
+from nas_attn.backbones.user_network import as_before, copy_network, random_images
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Shape, Site, SiteTable, Survey
+
+_SMALLER = (64, 96, 128)
+"""Sizes of images with which a network is checked, if it takes them and its images are at least twice as large."""
 
 _SURVEYS: dict[tuple[object, ...], Survey] = {}
 """Surveys of imported and plugged-in networks in this process: every trial builds the same network again. The key
@@ -46,19 +46,22 @@ all that is known of code that is not ours."""
 def survey_spec(spec: Spec, shape: Shape) -> Survey:
     """Build and survey the network of a checked spec: an imported one, a plug-in's, or timm's.
 
-    Raises: SpaceError as `survey`, and if the network does not return `num_classes` logits in training mode too.
+    Raises: SpaceError as `survey`, and if the network does not return `num_classes` logits in training mode too. A
+    network without logits may need more than images in training.
     """
-    net = build_backbone(spec, shape, seed=0)
-    found = _timm_survey(spec, net, shape) if is_timm(spec) else foreign_survey(spec, net, shape)
-    if found.untrainable is not None:
+    if is_timm(spec):
+        found = _timm_survey(spec, shape)
+    else:
+        found = foreign_survey(spec, build_backbone(spec, shape, seed=0), shape)
+    if found.untrainable is not None and shape.num_classes:
         raise SpaceError(found.untrainable)
     return found
 
 
-def _timm_survey(spec: Spec, net: nn.Module, shape: Shape) -> Survey:
+def _timm_survey(spec: Spec, shape: Shape) -> Survey:
     """Survey a network of timm's. Raises: SpaceError as `survey`, with timm's default image size as a hint."""
     try:
-        return survey(net, shape, spec["name"])
+        return surveyed(lambda: build_backbone(spec, shape, seed=0), shape, spec["name"])
     except SpaceError as error:
         default = timm_network(spec["name"]).image_size
         hint = f"; timm's own images for it are {default}x{default}" if shape.image_size != default else ""
@@ -100,56 +103,62 @@ def survey(net: nn.Module, shape: Shape, name: str | None = None) -> Survey:
     """Return the sites of a network, found by running a copy of it on random images.
 
     Residual blocks are opened where the outputs stay equal bit for bit in both modes. Stages are numbered by map size,
-    in the order of the data flow. The output of a `Sequential` and of its last child is one place: their sites name the
-    same module. Torch's global generator is left unchanged.
+    in the order of the data flow. Each tensor is one site: the output of a `Sequential` is not listed again as that of
+    its last child. What can be inserted is checked on smaller images, if the network takes them, and the shapes are
+    those of `shape`. Torch's global generator is left unchanged.
 
     Args:
         name: The network's name in messages and in the table; None takes its class.
     Raises: SpaceError if the network cannot be copied, does not accept such images, or does not return `num_classes`
     logits per image in evaluation mode.
     """
-    trial = copy_network(net).cpu()
-    with seeded(0, "survey"):
-        return _survey(trial, type(net).__name__ if name is None else name, shape)
+    return surveyed(lambda: copy_network(net).cpu(), shape, type(net).__name__ if name is None else name)
 
 
-def _survey(trial: nn.Module, name: str, shape: Shape) -> Survey:
-    """Survey a copy of a network, which is changed."""
-    images = random_images(trial, shape)
-    sightings, untrainable = _sightings(trial, images, shape.num_classes, name)
-    if not is_unchanged(trial, images, sightings):
-        raise SpaceError(
-            f"The network {name} must return the same output twice for the same images, but does not, so its sites "
-            "cannot be checked: let it count no passes, and use the generators of torch, numpy or Python."
-        )
-    n_parameters, n_macs = count_parameters(trial), forward_macs(trial, images[:1])
+def surveyed(make: Callable[[], nn.Module], shape: Shape, name: str) -> Survey:
+    """As `survey`, with a function that returns a network on the CPU, which may be changed."""
+    trial = make()
     paths = [path for path, _ in trial.named_modules() if path]
-    blocks = {path: block for path in paths if may_open(block := trial.get_submodule(path))}
-    with as_before(trial), Readers() as readers:
-        passages = dry_pass(trial, images, paths, copy_inputs_of=blocks)
-    own = (*built_in_se(trial), *(one.name for one in own_se(trial, _on_pixels(passages))))
-    wider = wide_shapes(trial, images, paths)
-    refusals = unlearned(trial, images) if untrainable is None else {}
-    refusals |= not_maps(trial, passages, wider) | _not_run_once(passages)
-    opened = open_all(trial, list(blocks), passages, refusals)
-    close_harmful(trial, opened, blocks, images, sightings, refusals)
-    known = [path for path in paths if path not in refusals]
-    end = last_map(trial, passages, wider)
-    swapped, not_swapped = swapped_places(trial, known, passages, sightings, end)
-    swapped, not_reached = keep_reached(trial, swapped, images, sightings)
-    places = [*_places(trial, known, opened), *swapped]
-    taps = {place.name: tap_path(trial, place.kind, place.module) for place in places}
-    with as_before(trial):
-        seen = dry_pass(trial, images, taps.values())
-    written = {place.name for place in places if place.kind == "output" and passages[place.name].overwritten}
-    written |= {name for name, path in taps.items() if seen[path].overwritten}
-    lost = {name: "it does not run in every pass" for name, path in taps.items() if not seen[path].calls}
-    lost |= relied_on(trial, {name: taps[name] for name in sorted(written)}, images, sightings)
-    places = [place for place in places if place.name not in lost]
-    places.sort(key=lambda place: (seen[taps[place.name]].order, -len(place.name)))
-    sites = _with_stages(measured(trial, place, seen[taps[place.name]]) for place in places)
+    with seeded(0, "survey"):
+        for size in (size for size in _SMALLER if 2 * size <= shape.image_size):
+            with suppress(SpaceError):  # it is tried again on larger images
+                images = random_images(trial, replace(shape, image_size=size))
+                first = first_passes(trial, images, paths, shape.num_classes, name)
+                if first.untrainable is not None:
+                    continue
+                try:
+                    return _survey(trial, name, shape, images, first)
+                except _Unlike:
+                    trial = make()
+                    break
+        images = random_images(trial, shape)
+        first = first_passes(trial, images, paths, shape.num_classes, name)
+        return _survey(trial, name, shape, images, first)
+
+
+class _Unlike(Exception):
+    """The network runs in another way on images of the real size than on smaller ones."""
+
+
+def _survey(trial: nn.Module, name: str, shape: Shape, images: Tensor, first: FirstPasses) -> Survey:
+    """Survey a copy of a network, which is changed.
+
+    Args:
+        images: With which it is checked.
+        first: Its first passes on these images.
+    Raises: SpaceError as `survey`; _Unlike.
+    """
+    n_parameters = count_parameters(trial)
+    own = (*built_in_se(trial), *(one.name for one in own_se(trial, _on_pixels(first.passages))))
+    found = find_places(trial, images, first, name)
+    with as_before(trial), watched(trial, found.taps.values()) as seen:
+        n_macs = forward_macs(trial.eval(), random_images(trial, shape)[:1])
+    _refuse_unlike(found, seen, is_same_size=images.shape[-1] == shape.image_size)
+    places = sorted(found.places, key=lambda place: (seen[found.taps[place.name]].order, -len(place.name)))
+    sites = _with_stages(measured(trial, place, seen[found.taps[place.name]]) for place in places)
     names = {site.name for site in sites}
-    reasons = not_swapped | not_reached | refusals | lost
+    doubles = {double: site for double, site in found.doubles.items() if site in names and double not in names}
+    copied = (found.written & names) | {double for double, site in doubles.items() if site in found.written}
     table = SiteTable(
         backbone=name,
         **vars(shape),
@@ -157,71 +166,27 @@ def _survey(trial: nn.Module, name: str, shape: Shape) -> Survey:
         n_macs=n_macs,
         sites=sites,
         built_in=own,
-        refusals={name: why for name, why in reasons.items() if name not in names},
-        aliases=end_names(trial, sites, passages, readers),
+        refusals={name: why for name, why in found.refusals.items() if name not in names},
+        aliases=end_names(trial, sites, first.passages, first.sightings[0].readers),
+        doubles=doubles,
+        squashed=first.squashed,
     )
-    return Survey(table, frozenset(written & names), untrainable)
+    return Survey(table, frozenset(copied), first.untrainable)
 
 
-def _sightings(net: nn.Module, images: Tensor, num_classes: int, name: str) -> tuple[list[Sighting], str | None]:
-    """Run the network in both modes and leave it in evaluation; return the sightings, and why it cannot be trained."""
-    names = set(net.state_dict())
-    with as_before(net):
-        evaluated = sight(net.eval(), images)
-    check_logits(name, evaluated.output, num_classes, training=False)
-    late = sorted(set(net.state_dict()) - names)
-    if late:
-        raise SpaceError(
-            f"The network {name} creates '{late[0]}' in its first pass, so a file could not fill it: register it in "
-            "__init__, or run the network once before."
-        )
-    try:
-        with as_before(net):
-            trained = sight(net.train(), images)
-        check_logits(name, trained.output, num_classes, training=True)
-        with as_before(net):
-            run(net, images, gradients=True)
-    except SpaceError as error:
-        return [evaluated], str(error)
-    finally:
-        net.eval()
-    return [evaluated, trained], None
+def _refuse_unlike(found: Found, seen: Mapping[str, Passage], *, is_same_size: bool) -> None:
+    """Raises: _Unlike if a site does not run once, or has no map, in the pass with images of the real size."""
+    for place in found.places:
+        passage, small = seen[found.taps[place.name]], found.seen[found.taps[place.name]]
+        shapes = [None if one.tensor is None else one.tensor.shape[:2][1:] for one in (passage, small)]
+        if not is_same_size and (passage.calls != 1 or shapes[0] != shapes[1]):
+            raise _Unlike(place.name)
 
 
 def _on_pixels(passages: Mapping[str, Passage]) -> set[str]:
     """Return the modules whose input is one pixel: the layers of squeeze-and-excitation are among them."""
     sources = {path: passage.source for path, passage in passages.items() if passage.source is not None}
     return {path for path, source in sources.items() if source.ndim in (2, 4) and max(source.shape[2:], default=1) == 1}
-
-
-def _not_run_once(passages: Mapping[str, Passage]) -> dict[str, str]:
-    """Return the modules that do not run exactly once, with the reason."""
-    reasons = {0: "it never runs"}
-    return {
-        path: reasons.get(passage.calls, f"it runs {passage.calls} times, but must run once")
-        for path, passage in passages.items()
-        if passage.calls != 1
-    }
-
-
-def _places(net: nn.Module, paths: Collection[str], opened: Mapping[str, nn.Module]) -> list[Place]:
-    """Return the named places; if a child of a block is named like one of its edges, the edge gets the name."""
-    edges = {
-        f"{path}.{kind}": Place(f"{path}.{kind}", kind, path, "")
-        for path, block in opened.items()
-        for kind in OPENING_KINDS
-        if has_opening(block, kind)
-    }
-    outputs = {path: Place(path, "output", _outermost(net, path, paths), "") for path in paths}
-    return list({**outputs, **edges}.values())
-
-
-def _outermost(net: nn.Module, path: str, known: Collection[str]) -> str:
-    """Return the path of the outermost `Sequential` whose last child this is: both have the same output."""
-    parent, _, name = path.rpartition(".")
-    module = net.get_submodule(parent)
-    in_turn = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
-    return _outermost(net, parent, known) if parent in known and in_turn and name == list(module._modules)[-1] else path
 
 
 def _with_stages(sites: Iterable[Site]) -> tuple[Site, ...]:

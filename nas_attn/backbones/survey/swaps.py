@@ -28,12 +28,15 @@ class Sighting:
     readers: Readers
 
 
-def sight(net: nn.Module, images: Tensor) -> Sighting:
-    """Run the network once in its current mode. Raises: SpaceError if it does not accept the images."""
-    paths = [path for path, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
-    with watched(net, paths) as passages, Readers() as readers:
+def sight(net: nn.Module, images: Tensor, paths: Sequence[str]) -> tuple[Sighting, dict[str, Passage]]:
+    """Run the network once in its current mode; return also the passages of all modules at `paths`.
+
+    Raises: SpaceError if it does not accept the images.
+    """
+    with Readers() as readers, watched(net, paths, readers=readers) as passages:
         output = run(net, images)
-    return Sighting(output, passages, readers)
+    steps = {path for path in paths if isinstance(net.get_submodule(path), nn.Conv2d | nn.BatchNorm2d)}
+    return Sighting(output, {path: passages[path] for path in paths if path in steps}, readers), passages
 
 
 def swapped_places(
