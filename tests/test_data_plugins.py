@@ -79,10 +79,12 @@ def facts_of(name: str, **options: Any):
 
 
 def test_the_table_says_how_each_source_is_written() -> None:
-    assert data_forms() == ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "folder:PATH", "npz:PATH")
+    built_in = ("digits", "mnist-5k", "mnist", "fashion-mnist", "cifar10", "cifar100")
+    assert data_forms() == (*built_in, "folder:PATH", "table:PATH", "hf:PATH", "npz:PATH")
     assert all(source.summary for source in DATA.values())
-    assert [name for name, source in DATA.items() if not source.mirror] == ["digits"]
-    assert [data_label(written) for written in ("mnist", "folder:~/cats", "npz:a/b.npz")] == ["mnist", "cats", "b"]
+    assert [name for name, source in DATA.items() if not source.mirror] == ["digits", "mnist-5k"]
+    written = ("mnist", "folder:~/cats", "npz:a/b.npz", "table:a/labels.csv", "table:labels.csv")
+    assert [data_label(one) for one in written] == ["mnist", "cats", "b", "a", "labels"]
 
 
 def test_every_reader_of_the_table_can_be_loaded() -> None:
@@ -168,9 +170,13 @@ def test_a_reader_is_called_with_all_that_was_asked_for(register: Register, tmp_
 
 def test_a_path_names_the_sources_that_read_it(register: Register, saved: Path) -> None:
     register(SAVED)
-    with pytest.raises(DataError, match=re.escape(f"'{saved}': write folder:{saved} or saved:{saved}.") + "$"):
+    with pytest.raises(
+        DataError, match=re.escape(f"'{saved}': write folder:{saved} or hf:{saved} or saved:{saved}.") + "$"
+    ):
         facts_of(str(saved))
-    with pytest.raises(DataError, match=r"must follow the name of its data source, .*: write npz:.*pixels\.npy\.$"):
+    with pytest.raises(
+        DataError, match=r"must follow the name of its data source, .*: write table:.* or npz:.*pixels\.npy\.$"
+    ):
         facts_of(str(saved / "pixels.npy"))
 
 
@@ -179,7 +185,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones(register
     with pytest.raises(
         DataError,
         match=r"^Unknown data source 'savd' in 'savd:x/y': did you mean 'saved:PATH'\? Known: cifar10, cifar100, "
-        r"digits, fashion-mnist, folder:PATH, mnist, npz:PATH, saved:PATH\.$",
+        r"digits, fashion-mnist, folder:PATH, hf:PATH, mnist, mnist-5k, npz:PATH, saved:PATH, table:PATH\.$",
     ):
         facts_of("savd:x/y")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from runs import tiny_space
 
 from nas_attn.cli.commands import main
@@ -55,6 +57,7 @@ def test_the_preview_of_a_shipped_network_has_its_cost_time_and_memory(tmp_path,
     assert int(cheapest[1].replace(",", "")) < int(dearest[1].replace(",", ""))
     for line in (
         "Data: digits, 179 training,",
+        "Images: 0.1 MB, in memory.",
         "Search: 7 runs of 3 epochs.",
         "Workers: 2 trials at a time",
         "Estimated time of training: ",
@@ -62,6 +65,20 @@ def test_the_preview_of_a_shipped_network_has_its_cost_time_and_memory(tmp_path,
     ):
         assert line in out
     assert "Nothing was started." in out
+    assert list(here.iterdir()) == []
+
+
+def test_the_preview_says_that_images_are_memory_mapped(tmp_path, here, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("nas_attn.data.mapped.fits_in_memory", lambda n_bytes: False)
+    generator = np.random.default_rng(0)
+    for number in range(24):
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    out = preview(capsys, tiny_space(tmp_path), "--data", f"folder:{tmp_path / 'images'}", "--image-size", "8")
+    assert "Images: 0.0 MB, memory-mapped." in out
+    assert "are memory-mapped: a copy of them for each core would take more than 25 % of the free memory." in out
     assert list(here.iterdir()) == []
 
 

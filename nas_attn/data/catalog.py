@@ -115,11 +115,14 @@ def data_path(written: str) -> Path:
 def data_label(written: str) -> str:
     """Return a short label of a data source as a user writes it: the name of its path, otherwise its own.
 
-    >>> data_label("folder:photos/birds"), data_label("mnist")
-    ('birds', 'mnist')
+    >>> data_label("folder:photos/birds"), data_label("table:birds/labels.csv"), data_label("mnist")
+    ('birds', 'birds', 'mnist')
     """
-    name, _, path = written.partition(":")
-    return Path(path).stem if path else name
+    name, _, written_path = written.partition(":")
+    path = Path(written_path)
+    if path.stem == "labels" and path.parent.name:  # as every table of an image folder is called
+        path = path.parent
+    return path.stem if written_path else name
 
 
 def register_data(record: DataSource) -> None:
