@@ -135,6 +135,8 @@ def test_before_conv_on_resnet50_has_as_many_parameters_of_gct_as_the_authors_co
         "stage1.block1.pre", "stage1.block1.before_conv2", "stage1.block1.hidden", "stage1.block2.pre",
     ]  # fmt: skip
     assert len(covered("stage4.before_conv", table)) == 9
+    assert covered("every block.before_conv", table) == sites
+    assert len(covered("every block.before_conv", site_table("efficientnet_b0", **SHAPE, image_size=32))) == 47
     assert [site.kind for site in covered("stage*.block*.before_conv*", table)] == ["before_conv"] * 16
 
 
