@@ -45,7 +45,8 @@ def make_folder(root: Path, n_images: int, size: int) -> None:
 def memory() -> str:
     """Return the resident memory of this process: its own, and pages of files, which the system may drop."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    values = {line.split(":")[0]: int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith(("Rss", "VmHWM"))}
+    pairs = (line.split()[:2] for line in lines if line.startswith(("Rss", "VmHWM")))
+    values = {name.rstrip(":"): int(kilobytes) * 1024 / 1e9 for name, kilobytes in pairs}
     return f"{values['RssAnon']:.2f} GB own, {values['RssFile']:.2f} GB of files, peak {values['VmHWM']:.2f} GB"
 
 
