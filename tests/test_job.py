@@ -304,6 +304,7 @@ def test_a_training_that_always_fails_stops_the_run_and_says_why(space: Path, tm
             "own_tune_job.py --trials 2 --epochs 1 --workers 1",
             "own_attention.py --trials 3 --epochs 1 --seeds 1 --workers 1 --out run",
             "own_training.py --trials 3 --epochs 1 --seeds 1 --executor local --out run",
+            "own_segmentation.py --trials 2 --epochs 1 --seeds 1 --executor local --out run",
         ],
         but=["own_study.py --trials 2 --epochs 1"],
     ),
