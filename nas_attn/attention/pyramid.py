@@ -20,8 +20,7 @@ class EPSA(nn.Module):
     Source: Zhang et al., "EPSANet: An Efficient Pyramid Squeeze Attention Block on Convolutional Neural Network", ACCV
     2022, arXiv:2105.14447, and the authors' code (`PSAModule`): convolutions without biases, one SE with biases for all
     four and a softmax over the four, the quarters of the output in the order of falling kernels; weights are normal
-    with variance 2 / (kernel area * output channels), as in their networks. Their small networks have `groups=16`,
-    their large ones `groups=32, spread="equal"`.
+    with variance 2 / (kernel area * output channels), as in their networks.
     Departs: the module is the authors'. It takes the place of a 3x3 convolution, as theirs does in a bottleneck, or the
     map of any site that keeps the shape: there it has no norm, no ReLU and no shortcut of its own (`wiring =
     "residual"` adds one). Their 16 groups need 64 channels, as does their SE, whose 16-fold reduction leaves none
@@ -31,7 +30,7 @@ class EPSA(nn.Module):
         groups: Groups of the largest kernel; divides a quarter of the channels, and those of the input. None is 16, or
             the most below that do.
         spread: `rising`, with 1 group for the smallest kernel, then a quarter of `groups`, half of it (the most up to
-            there that divide), and all; or `equal`, with `groups` for each.
+            there that divide), and all; or `equal`, with `groups` for each, which is not in the authors' code.
         kernel_sizes: The four kernels; `1+3+5+7` is not in the paper.
         hidden: Hidden width of SE; None is one 16th of a quarter of the channels, at least 1.
         context: Names the replaced convolution, if any.
