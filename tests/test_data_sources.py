@@ -131,6 +131,18 @@ def test_npz_parts_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> Non
         facts_of(f"npz:{tmp_path / 'd.npz'}")
 
 
+def test_classes_that_a_part_does_not_show_are_named(tmp_path: Path) -> None:
+    (images, labels), (few, _) = arrays(60), arrays(12)
+    one = facts_of(write_npz(tmp_path / "a.npz", train=(images, labels), test=(few, np.full(12, 2))))
+    assert "All 12 images of test are of class '2', so its value says nothing of the others." in one.notes
+    two = facts_of(write_npz(tmp_path / "b.npz", train=(images, labels), val=(few, np.arange(12) % 2)))
+    assert "No image of val is of class '2'." in two.notes
+    many = facts_of(write_npz(tmp_path / "c.npz", train=(images, np.arange(60) % 12), test=(few, np.arange(12) % 3)))
+    assert "No image of test is of class '3', '4', '5', '6', '7' and 4 more." in many.notes
+    whole = facts_of(write_npz(tmp_path / "d.npz", train=(images, labels), test=(few, np.arange(12) % 3)))
+    assert not any(" of class " in note for note in whole.notes)
+
+
 def test_an_npz_that_would_execute_something_is_refused(tmp_path: Path) -> None:
     objects = np.array([{"a": 1}] * 30, dtype=object)
     np.savez(tmp_path / "a.npz", train_images=objects, train_labels=arrays()[1])
