@@ -111,8 +111,8 @@ def test_the_residual_blocks_open_where_they_can():
     table = own_table(own.ResidualCNN(), **SHAPE)
     names = [site.name for site in table.sites if site.name.startswith("stage2")]
     assert names[0] == "stage2.0.pre"
-    assert {"stage2.0.branch", "stage2.0.shortcut", "stage2.0.project", "stage2"} <= set(names)
-    assert table.doubles["stage2.0"] == "stage2"
+    assert {"stage2.0.branch", "stage2.0.shortcut", "stage2.0.project", "stage2.0"} <= set(names)
+    assert table.doubles["stage2"] == "stage2.0"  # a block keeps its name
     shortcut = table.site("stage2.0.shortcut")
     assert (shortcut.kind, shortcut.module, shortcut.channels, shortcut.height) == ("shortcut", "stage2.0", 16, 4)
     assert "stage1.0.unused" not in {site.name for site in table.sites}
@@ -173,7 +173,7 @@ def test_the_survey_knows_where_the_network_writes_over():
 @pytest.mark.parametrize(
     ("block", "site", "sentence"),
     [
-        (own.ConvBNReLU(8, 8), "1.shortcut", "Block '1' cannot be opened: it adds no branch to a shortcut when it runs"),
+        (own.ConvBNReLU(8, 8), "1.shortcut", "Block '1' cannot be opened: it adds no branch to a shortcut"),
         (own.TieBlock(8, 8), "1.pre", "both sides of its addition lie behind 1 convolutions"),
         (own.TwoAdditions(8, 8), "1.branch", "its forward has 2 additions"),
         (own.WritesOver(8, 8), "1.branch", "its addition overwrites a tensor that is read again"),
@@ -230,7 +230,7 @@ def test_what_is_stated_about_a_network_is_kept_and_checked():
     assert (model.num_classes, model.in_channels, model.image_size) == (5, 1, 12)
     with pytest.raises(SpaceError, match=r"must return \(2, 7\) for 2 images of 7 classes, but returns \(2, 5\)"):
         build_model(own.PlainCNN(), NOTHING, num_classes=7)
-    with pytest.raises(SpaceError, match="num_classes >= .* must hold, but got num_classes=-1"):
+    with pytest.raises(SpaceError, match=r"num_classes >= .* must hold, but got num_classes=-1"):
         build_model(own.PlainCNN(), NOTHING, num_classes=-1)
     with pytest.raises(
         SpaceError, match=r"does not accept images \(2, 2, 24, 24\): .*: state in_channels and image_size"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,20 +14,29 @@ from nas_attn.backbones.survey.first_passes import FirstPasses
 from nas_attn.backbones.user_network import as_before, run
 
 
-def find_doubles(net: nn.Module, known: Sequence[str], images: Tensor, first: FirstPasses) -> dict[str, str]:
-    """Return the modules whose output is that of another one, with the path of that one: the outermost, or the first.
+def find_doubles(
+    net: nn.Module, known: Sequence[str], images: Tensor, first: FirstPasses, blocks: Collection[str]
+) -> dict[str, str]:
+    """Return the modules whose output is that of another one, with the path of that one.
+
+    That one is a residual block, if there is one, otherwise the outermost module, or the first one in the data flow.
 
     A module that returns the output of a module inside it is one place with that one if no operator reads or writes the
     tensor in between, in any mode. An `nn.Identity` is one place with the module before it if nothing else reads that
     module's output.
 
     Args:
-        known: Paths of the modules whose output is a map, in the network as it was.
+        known: Paths of the modules whose output is a map.
+        blocks: Paths of the residual blocks.
     """
+
+    def rank(path: str) -> tuple[bool, int, int]:
+        return path not in blocks, path.count("."), first.passages[path].order
+
     owner = {path: path for path in known}
     for inner, outer in [*_passed_on(known, first), *_identities(net, known, images, first)]:
         one, other = (_top(owner, path) for path in (inner, outer))
-        keep, drop = sorted((one, other), key=lambda path: (path.count("."), first.passages[path].order))
+        keep, drop = sorted((one, other), key=rank)
         owner[drop] = keep
     return {path: top for path in known if (top := _top(owner, path)) != path}
 

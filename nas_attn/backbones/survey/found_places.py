@@ -61,7 +61,7 @@ def find_places(net: nn.Module, images: Tensor, first: FirstPasses, name: str) -
     known = [path for path in paths if path not in refusals]
     end = last_map(net, first.passages, wider)
     swapped, not_swapped = swapped_places(net, known, first.passages, first.sightings, end)
-    doubles = find_doubles(net, known, images, first)
+    doubles = find_doubles(net, known, images, first, opened)
     outputs = [path for path in known if path not in doubles]
     places = [*_places(outputs, opened), *swapped]
     taps = _taps(net, places)
