@@ -36,7 +36,8 @@ class EPSA(nn.Module):
         context: Names the replaced convolution, if any.
 
     Shape: (N, C, H, W) -> the same, where 4 divides C; in place of a convolution, its shape.
-    Cost: C*C/4 * sum of k*k/g over the kernels multiply-adds per pixel, and as many weights; 2*C/4*h + C/4 + h more.
+    Cost: C*C/4 * sum of k*k/g over the kernels multiply-adds per pixel, and as many weights; 2*C/4*h + C/4 + h more. On
+        a CPU it takes 1 to 4 times the time of a plain 3x3 convolution.
     Raises: SpaceError unless 4 divides the channels and `groups` a quarter of them, or if the replaced convolution is
         depthwise or dilated.
     """
