@@ -57,6 +57,11 @@ def test_every_style_has_the_edges_of_a_residual_block(block):
     assert {"pre", "branch", "shortcut", "merge"} <= kinds
 
 
+def test_a_block_whose_children_are_run_by_their_forward_is_surveyed_on_large_images_too():
+    table = survey(styles.Net(styles.Called), Shape(5, 3, 128)).table
+    assert table.site("block1.hidden").height == 64
+
+
 @pytest.mark.parametrize(
     ("block", "channels"),
     [

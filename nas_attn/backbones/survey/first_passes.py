@@ -98,9 +98,15 @@ def _backward(net: nn.Module, images: Tensor) -> tuple[dict[str, str], str]:
 def _last_function(output: object) -> str:
     """Return the squashing function that made an output, in words; empty for another one."""
     step = output.grad_fn if isinstance(output, Tensor) else None
-    while step is not None and step.name() in _SAME:
+    while step is not None and (step.name() in _SAME or _adds_mark(step)):
         step = step.next_functions[0][0]
     return "" if step is None else _SQUASHING.get(step.name(), "")
+
+
+def _adds_mark(step: Any) -> bool:
+    """Return whether a step of the gradient adds the scalar by which `unlearned` marks the output of a module."""
+    added = step.next_functions[1][0] if step.name() == "AddBackward0" else None
+    return added is not None and added.name() == "torch::autograd::AccumulateGrad" and added.variable.ndim == 0
 
 
 def _of_probabilities(output: object) -> str:

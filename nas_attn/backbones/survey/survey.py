@@ -26,7 +26,7 @@ from nas_attn.backbones.passes import Passage, count_parameters, forward_macs, w
 from nas_attn.backbones.sites import measured
 from nas_attn.backbones.survey.ends import end_names
 from nas_attn.backbones.survey.first_passes import FirstPasses, first_passes
-from nas_attn.backbones.survey.found_places import Found, find_places
+from nas_attn.backbones.survey.found_places import find_places
 from nas_attn.backbones.survey.names import with_names
 from nas_attn.backbones.timm_names import is_timm, timm_network
 from nas_attn.backbones.tracing import is_plain
@@ -151,9 +151,11 @@ def _survey(trial: nn.Module, name: str, shape: Shape, images: Tensor, first: Fi
     n_parameters = count_parameters(trial)
     own = (*built_in_se(trial), *(one.name for one in own_se(trial, _on_pixels(first.passages))))
     found = find_places(trial, images, first, name)
-    with as_before(trial), watched(trial, found.taps.values()) as seen:
+    with as_before(trial), watched(trial, {*first.passages, *found.taps.values()}) as seen:
         n_macs = forward_macs(trial.eval(), random_images(trial, shape)[:1])
-    _refuse_unlike(found, seen, is_same_size=images.shape[-1] == shape.image_size)
+    is_smaller = images.shape[-1] < shape.image_size
+    if is_smaller and any(seen[path].calls != passage.calls for path, passage in first.passages.items()):
+        raise _Unlike
     places = sorted(found.places, key=lambda place: (seen[found.taps[place.name]].order, -len(place.name)))
     sites = _with_stages(measured(trial, place, seen[found.taps[place.name]]) for place in places)
     names = {site.name for site in sites}
@@ -172,15 +174,6 @@ def _survey(trial: nn.Module, name: str, shape: Shape, images: Tensor, first: Fi
         squashed=first.squashed,
     )
     return Survey(table, frozenset(copied), first.untrainable)
-
-
-def _refuse_unlike(found: Found, seen: Mapping[str, Passage], *, is_same_size: bool) -> None:
-    """Raises: _Unlike if a site does not run once, or has no map, in the pass with images of the real size."""
-    for place in found.places:
-        passage, small = seen[found.taps[place.name]], found.seen[found.taps[place.name]]
-        shapes = [None if one.tensor is None else one.tensor.shape[:2][1:] for one in (passage, small)]
-        if not is_same_size and (passage.calls != 1 or shapes[0] != shapes[1]):
-            raise _Unlike(place.name)
 
 
 def _on_pixels(passages: Mapping[str, Passage]) -> set[str]:
