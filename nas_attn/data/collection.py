@@ -46,10 +46,10 @@ class Collection:
         """Store a picture of a file with so many frames, resized."""
         content, size = picture.content, self.pixels.shape[1]
         self._n_frames[place] = n_frames
-        self.digests[place] = digest_of(content)
         self._is_turned[place], self._is_transparent[place] = picture.turned, picture.transparent
         if isinstance(content, Deep):
             self._is_deep[place] = True
+            self.digests[place] = digest_of(content)
             small = content.resized(size)
             if self._reading.pixel_range is None:
                 self._deep[place] = small
@@ -58,7 +58,15 @@ class Collection:
             return
         small_image = np.asarray(resized_image(content, size))
         self.is_grey[place] = small_image.ndim == 2
+        self.digests[place] = digest_of(small_image)
         self.pixels[place] = small_image[..., None] if small_image.ndim == 2 else small_image
+
+    def alike(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which of the places `kept` hold pictures that are equal to another one after they were resized."""
+        plain = kept[~self._is_deep[kept]]
+        _, group, sizes = np.unique(self.digests[plain], return_inverse=True, return_counts=True)
+        several: NDArray[np.int64] = plain[sizes[group] > 1]
+        return several
 
     def scale_deep(self, in_train: NDArray[np.bool_], names: Sequence[str], where: str) -> FoundRange | None:
         """Scale the pictures of more than 8 bits by the range of all of them; None if there are none.

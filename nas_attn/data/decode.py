@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from nas_attn.config import n_cores
 from nas_attn.data.arrays import DAMAGED, LabelledImages, Labels, Origins, Pixels
-from nas_attn.data.collection import Collection
+from nas_attn.data.collection import Collection, digest_of
 from nas_attn.data.deep import NotUnderstood
 from nas_attn.data.entry import AS_USUAL, Progress, Reading, no_progress
 from nas_attn.data.mapped import (
@@ -163,7 +163,7 @@ def decode_all(
         counts = np.ones(len(files), np.int64)
         if reading.frames == "all":
             counts[:] = list(pool.map(lambda file: _count(file, reading), files))
-        places = np.cumsum(counts) - counts
+        places: list[int] = (np.cumsum(counts) - counts).tolist()
         found = Collection(int(counts.sum()), size, reading, cache.parent if cache else None)
         skipped: dict[int, str] = {}
         starts = range(0, len(files), _CHUNK)
@@ -177,6 +177,9 @@ def decode_all(
             skipped |= failed
             _check_skipped(root, files, skipped, strict)
             progress(min(start + _CHUNK, len(files)), len(files))
+        of_file, kept = _kept(counts, skipped)
+        alike = np.unique(of_file[found.alike(kept)]).tolist()
+        list(pool.map(lambda number: _compare_whole(files[number], found, places[number], reading), alike))
     return _decoded(root, files, found, counts, skipped)
 
 
@@ -205,12 +208,24 @@ def _put(file: ImageFile, found: Collection, place: int, reading: Reading) -> st
     return None
 
 
+def _compare_whole(file: ImageFile, found: Collection, place: int, reading: Reading) -> None:
+    """Decode a file again that is like another one when resized, so that the whole pictures are compared."""
+    pictures, _ = read_pictures(lambda: file.source, file.path, reading, draft=2 * found.pixels.shape[1])
+    for number, picture in enumerate(pictures):
+        found.digests[place + number] = digest_of(picture.content)
+
+
+def _kept(counts: NDArray[np.int64], skipped: dict[int, str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the file of each place, and the places of the files that were read."""
+    of_file = np.repeat(np.arange(len(counts)), counts)
+    return of_file, np.flatnonzero(~np.isin(of_file, list(skipped)))
+
+
 def _decoded(
     root: Path, files: Sequence[ImageFile], found: Collection, counts: NDArray[np.int64], skipped: dict[int, str]
 ) -> Decoded:
     """Return the pictures of the files that were read, with their range and what is to be said about them."""
-    of_file = np.repeat(np.arange(len(files)), counts)
-    places = np.flatnonzero(~np.isin(of_file, list(skipped)))
+    of_file, places = _kept(counts, skipped)
     parts = np.array([file.part for file in files])[of_file]
     where = "the training images" if len(set(parts)) > 1 else "all images, before they are split"
     names = [_name(root, files[number]) for number in of_file.tolist()]
@@ -302,7 +317,13 @@ def _origins(root: Path, files: Sequence[ImageFile], kept: NDArray[np.int64], di
 
 def _name(root: Path, file: ImageFile) -> str:
     """Return the path of a file inside the folder of its set."""
-    return os.fsencode(os.path.relpath(file.path, root)).decode(errors="replace")
+    return os.fsencode(_relative(root, file)).decode(errors="replace")
+
+
+def _relative(root: Path, file: ImageFile) -> str:
+    """Return the path of a file inside a folder; much faster than `os.path.relpath` where its path begins with it."""
+    path, start = os.fspath(file.path), os.path.join(root, "")
+    return path[len(start) :] if path.startswith(start) else os.path.relpath(path, root)
 
 
 def _cache_key(root: Path, files: Sequence[ImageFile], settings: str) -> str:
@@ -315,7 +336,7 @@ def _cache_key(root: Path, files: Sequence[ImageFile], settings: str) -> str:
 
     readers = [package for package in ("pillow_heif", "pydicom") if find_spec(package) is not None]
     versions = f"{settings}|{code_digest('data')}|{PIL.__version__}|{np.__version__}|{readers}"
-    lines = (f"{file.part}|{os.path.relpath(file.path, root)}|{file.size}|{file.mtime_ns}" for file in files)
+    lines = (f"{file.part}|{_relative(root, file)}|{file.size}|{file.mtime_ns}" for file in files)
     digest = hashlib.sha256()
     for line in chain([versions], lines):
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
