@@ -210,3 +210,10 @@ def test_a_network_is_built_with_it_in_place_of_convolutions_and_behind_a_stage(
     plain = build_model(spec, Placement({}), **shape, seed=1)
     n_parameters = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.parameters())
     assert n_parameters == placement_cost(table, placement).n_parameters - table.n_parameters
+
+
+def test_the_gradients_of_the_weighted_sum_are_those_of_autograd() -> None:
+    x, kernels = images(1, 4, 3, 2).double(), images(1, 18, 3, 2, seed=1).double()
+    leaves = (x.requires_grad_(), kernels.requires_grad_())
+    assert torch.autograd.gradcheck(lambda *maps: weighted_sum(*maps, 2, 3), leaves)
+    assert torch.autograd.gradgradcheck(lambda *maps: weighted_sum(*maps, 2, 3), leaves)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,6 +15,7 @@ from nas_attn.attention.forms.fusion import replaced_by
 from nas_attn.attention.forms.replacing import cot_groups, cot_hidden, cot_shared
 from nas_attn.attention.norm import BatchNorm, GroupNorm
 from nas_attn.attention.options import NO_CONTEXT, require_fit
+from nas_attn.attention.plain import differentiable, is_followed
 
 
 class CoT(nn.Module):
@@ -91,12 +95,56 @@ def weighted_sum(x: Tensor, kernels: Tensor, n_kernels: int, size: int) -> Tenso
 
     Shape: (N, C, H, W), (N, n_kernels * size * size, H, W) -> (N, C, H, W).
     """
-    n_images, height, width, border = x.shape[0], x.shape[2], x.shape[3], size // 2
-    padded = functional.pad(x, [border] * 4)
-    maps = padded.view(n_images, -1, n_kernels, height + 2 * border, width + 2 * border)
-    taps = kernels.view(n_images, 1, n_kernels, size * size, height, width).unbind(3)
+    if is_followed(x) or not torch.is_grad_enabled():
+        return _weighted_sum(x, kernels, n_kernels, size)
+    summed: Tensor = _WeightedSum.apply(x, kernels, n_kernels, size)
+    return summed
+
+
+def _weighted_sum(x: Tensor, kernels: Tensor, n_kernels: int, size: int) -> Tensor:
+    maps, taps = _padded_and_taps(x, kernels, n_kernels, size)
+    height, width = x.shape[2], x.shape[3]
     total = maps[:, :, :, :height, :width] * taps[0]
     for place in range(1, size * size):
         row, column = divmod(place, size)
         total = torch.addcmul(total, maps[:, :, :, row : row + height, column : column + width], taps[place])
     return total.flatten(1, 2)
+
+
+def _padded_and_taps(x: Tensor, kernels: Tensor, n_kernels: int, size: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the padded map, (N, C / n_kernels, n_kernels, H', W'), and each tap, (N, 1, n_kernels, H, W)."""
+    n_images, height, width, border = x.shape[0], x.shape[2], x.shape[3], size // 2
+    padded = functional.pad(x, [border] * 4)
+    maps = padded.view(n_images, -1, n_kernels, height + 2 * border, width + 2 * border)
+    return maps, kernels.view(n_images, 1, n_kernels, size * size, height, width).unbind(3)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """`_weighted_sum`, whose gradients are accumulated in one map each; autograd makes a new one for each tap."""
+
+    @staticmethod
+    def forward(x: Tensor, kernels: Tensor, n_kernels: int, size: int) -> Tensor:
+        return _weighted_sum(x, kernels, n_kernels, size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
+        x, kernels, ctx.n_kernels, ctx.size = inputs
+        ctx.save_for_backward(x, kernels)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, kernels = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            step = partial(_weighted_sum, n_kernels=ctx.n_kernels, size=ctx.size)
+            return (*differentiable(step, (x, kernels), (grad,)), None, None)
+        maps, taps = _padded_and_taps(x, kernels, ctx.n_kernels, ctx.size)
+        height, width, border = x.shape[2], x.shape[3], ctx.size // 2
+        grad = grad.view(x.shape[0], -1, ctx.n_kernels, height, width)
+        grad_maps, grad_taps = torch.zeros_like(maps), []
+        for place, tap in enumerate(taps):
+            row, column = divmod(place, ctx.size)
+            window = (..., slice(row, row + height), slice(column, column + width))
+            grad_taps.append((maps[window] * grad).sum(1))
+            grad_maps[window].addcmul_(grad, tap)
+        inner = (..., slice(border, border + height), slice(border, border + width))
+        return grad_maps[inner].flatten(1, 2), torch.stack(grad_taps, 2).flatten(1, 2), None, None
