@@ -21,7 +21,7 @@ def test_colour_of_a_family_does_not_depend_on_the_others_of_a_run():
 
 
 def test_families_of_the_catalogue_have_colours_and_codes_of_their_own():
-    assert len(FAMILIES) == 38
+    assert len(FAMILIES) == 39
     assert set(FAMILIES) <= set(ATTENTIONS)
     colours = [family_colour(name) for name in FAMILIES]
     assert colours == [f"f{number}" for number in range(N_FAMILIES) if number not in PLUG_INS]

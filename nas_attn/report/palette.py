@@ -44,10 +44,11 @@ FAMILIES: Mapping[str, str] = {
     "cam": "CAM",
     "cot": "CoT",
     "split_attention": "SplAt",
+    "se_parallel": "SEp",
 }
 """Family of attention -> its code in drawings. Each has one colour in every run, see `family_colour`.
 
-The first six are 13 units of CIE Lab or more apart also for readers who see no red or no green; of 38 colours that
+The first six are 13 units of CIE Lab or more apart also for readers who see no red or no green; of 39 colours that
 are dark enough for text this cannot hold for all, so that a drawing names a family by its code too.
 """
 
@@ -60,7 +61,7 @@ _LIGHT_FAMILIES = (
     "#6c4969", "#8e35ab", "#137c5f", "#752f74", "#794033", "#3968cd", "#ab524a", "#065803", "#932547", "#2e736a",
     "#5a3048", "#284485",
     "#2828c7", "#0f334c", "#667517", "#2a1f4c", "#37608a", "#8528c7", "#756152", "#9e4f77", "#334c0f", "#364b4c",
-    "#b2249b", "#4c3936",
+    "#b2249b", "#4c3936", "#411361",
 )  # fmt: skip
 _DARK_FAMILIES = (
     "#9ab8fe", "#ffab79", "#76b29d", "#d47bd6", "#ff9bb0", "#b9916f", "#a6c79c", "#908de1", "#c8b6ef", "#79c5d9",
@@ -68,7 +69,7 @@ _DARK_FAMILIES = (
     "#c49ec0", "#e195f7", "#77cfaf", "#d289ce", "#d69686", "#afbaff", "#fea89d", "#70b15f", "#f4839c", "#86c6bc",
     "#b789a1", "#8b9ae1",
     "#c4d7eb", "#7e86ad", "#d9eb83", "#9bafd6", "#569399", "#a377c2", "#ebd1c4", "#c2a4a2", "#83eb83", "#c4ebd7",
-    "#ebc4d4", "#999380",
+    "#ebc4d4", "#999380", "#a38dc2",
 )  # fmt: skip
 N_FAMILIES = len(_LIGHT_FAMILIES)
 """Number of colours for families, those of plug-ins among them."""
