@@ -107,7 +107,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--data FILES/half.npz", "write npz:FILES/half.npz."),
         ("--data cifar10", "name its folder with --data-root, or download it with --download."),
         ("--data folder:FILES/nowhere", "An image folder must exist, but there is none at FILES/nowhere."),
-        ("--data folder:FILES/empty", "must have one folder per class, two classes or more, but it has no folder."),
+        ("--data folder:FILES/empty", "two classes or more, but it has no folder: make them,"),
         ("--data folder:FILES/few", "class 'dog' has 2 where 3 are needed: add images, or remove the class."),
         ("--data folder:FILES/damaged --strict-data", "Every file must be an image under --strict-data, but"),
         ("--data folder:FILES/damaged", "At most 1 % of the files, or 3, may be no images"),

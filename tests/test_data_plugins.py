@@ -170,14 +170,16 @@ def test_a_reader_is_called_with_all_that_was_asked_for(register: Register, tmp_
 
 def test_a_path_names_the_sources_that_read_it(register: Register, saved: Path) -> None:
     register(SAVED)
-    with pytest.raises(
-        DataError, match=re.escape(f"'{saved}': write folder:{saved} or hf:{saved} or saved:{saved}.") + "$"
-    ):
+    with pytest.raises(DataError, match=re.escape(f"'{saved}': write folder:{saved} or saved:{saved}.") + "$"):
         facts_of(str(saved))
-    with pytest.raises(
-        DataError, match=r"must follow the name of its data source, .*: write table:.* or npz:.*pixels\.npy\.$"
-    ):
+    with pytest.raises(DataError, match=r"must follow the name of its data source, .*: write npz:.*pixels\.npy\.$"):
         facts_of(str(saved / "pixels.npy"))
+    (saved / "state.json").write_text("{}")
+    with pytest.raises(DataError, match=re.escape(f"'{saved}': write hf:{saved}.") + "$"):
+        facts_of(str(saved))
+    (saved / "Birds.CSV").write_text("file,class")
+    with pytest.raises(DataError, match=r"write table:.*Birds\.CSV\.$"):
+        facts_of(str(saved / "Birds.CSV"))
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_known_ones(register: Register) -> None:

@@ -60,12 +60,14 @@ DATA = Catalogue(
         summary="a table of files and labels: CSV, TSV, Parquet or Arrow; one class or several labels per image",
         path="file",
         default_image=64,
+        marks=(".csv", ".tsv", ".parquet", ".arrow", ".feather"),
     ),
     DataSource(
         name="hf",
         read="nas_attn.data.hugging_face:read_hugging_face",
         summary="a data set of Hugging Face on disk: written by save_to_disk, or Parquet or Arrow files",
         path="folder",
+        marks=("dataset_dict.json", "state.json"),
     ),
     DataSource(
         name="npz",
@@ -141,7 +143,15 @@ def _unknown(name: str, written: str) -> str:
     path = Path(os.path.expanduser(written))
     if path.exists():
         kind = "folder" if path.is_dir() else "file"
-        readers = [f"{source.name}:{written}" for source in sources if source.path == kind]
-        return f"A path must follow the name of its data source, but got '{written}': write {' or '.join(readers)}."
+        readers = [source for source in sources if source.path == kind]
+        marked = [source for source in readers if any(_has_mark(path, mark) for mark in source.marks)]
+        readers = marked or [source for source in readers if not source.marks]
+        forms = " or ".join(f"{source.name}:{written}" for source in readers)
+        return f"A path must follow the name of its data source, but got '{written}': write {forms}."
     where = f"'{written}'" if written != name else ""
     return unknown("data source", name, [source.form for source in sources], where)
+
+
+def _has_mark(path: Path, mark: str) -> bool:
+    """Return whether a file ends with a mark, or a folder holds a file of that name."""
+    return (path / mark).is_file() if path.is_dir() else path.name.lower().endswith(mark)

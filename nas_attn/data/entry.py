@@ -92,6 +92,8 @@ class DataSource:
         mirror: Whether an image keeps its meaning when it is mirrored left to right. If not, `--augment crop-flip` is
             refused.
         space: Shipped space that is searched if the user names none.
+        marks: Suffixes of its files, or names of files in its folders, by which a path without the name of a source is
+            known to be one of its own; a source without marks is suggested for any other path.
     Raises: DataError if `path` is another word.
     """
 
@@ -102,6 +104,7 @@ class DataSource:
     default_image: int | None = None
     mirror: bool = True
     space: str = SPACE_FOR_NATURAL_IMAGES
+    marks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.path not in (None, "file", "folder"):
