@@ -14,7 +14,7 @@ from nas_attn.errors import SpaceError, nearest, unknown
 
 Value = int | float | bool | str | None
 
-KINDS = ("output", "pre", "branch", "shortcut", "hidden", "before_conv", "conv", "merge", "head")
+KINDS = ("output", "pre", "branch", "shortcut", "hidden", "conv", "merge", "head")
 SWAPPED = ("conv", "merge", "head")
 """Kinds of site at which an attention replaces a module."""
 
@@ -75,6 +75,7 @@ class Site:
             of the pooling; at a `conv`, the channels of its output and the map size of its input.
         stage: The site's stage, e.g. `stage3`; the sites of a stage have maps of one size in most networks.
         replaced: The replaced convolution, at a site of kind `conv`.
+        enters: Whether the tensor is the input of the module, a convolution, and not its output.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Site:
     width: int
     stage: str
     replaced: Convolution | None = None
+    enters: bool = False
 
     @property
     def is_path(self) -> bool:
@@ -228,7 +230,7 @@ class SiteTable:
 
     def no_site_of(self, kind: str) -> str | None:
         """Return the end of a message on a kind of which there is no site; None if there is one, or no such kind."""
-        if kind not in KINDS or kind in self.kinds or any(site.kind == kind for site in self.extra):
+        if kind not in KINDS or kind in self.kinds:
             return None
         why = f" ({self.lacks[kind]})" if kind in self.lacks else ""
         return f"none of its sites is of kind '{kind}'{why}; its kinds are {', '.join(self.kinds)}."

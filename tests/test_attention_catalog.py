@@ -202,7 +202,7 @@ def seeded_models_are_equal(one: Case, other: Case, salt: int) -> bool:
             site(kind="merge"),
             {},
             "Attention 'cbam' does not fit site 'denseblock1': a site of kind 'merge' is not among its kinds "
-            "(output, pre, branch, shortcut, hidden, before_conv).",
+            "(output, pre, branch, shortcut, hidden).",
         ),
         (
             "triple",

@@ -122,7 +122,7 @@ def test_attention_sits_where_the_papers_have_it() -> None:
         "conv": {"sknet50", "cotnet50", "botnet50"},
         "shortcut": {"cbam_mini_xception", "cbam_mini_xception_four"},
     }
-    assert kinds.pop("gct_resnet50") == {"pre", "before_conv", "hidden"}
+    assert kinds.pop("gct_resnet50") == {"pre", "hidden"}
     for kind, names in unusual.items():
         assert {name for name, found in kinds.items() if found == {kind}} == names
     assert all(found == {"branch"} for name, found in kinds.items() if not any(name in u for u in unusual.values()))
@@ -404,7 +404,8 @@ def test_a_published_network_is_an_arm_of_the_comparison(tmp_path: Path) -> None
     assert len(run.retrain) == len(before.retrain) + RUN["seeds"]
     assert {row.seed for row in run.retrain if row.label == label} == {20_000, 20_001}
 
-    grey_digits = 56_951 + 3 * (128 * 9 + 1) + 390  # three classes more
+    core = 2 * (7 * 7 - 5 * 5)  # on a map of 3x3, a 7x7 kernel is its 5x5 core
+    grey_digits = 56_951 + 3 * (128 * 9 + 1) + 390 - core  # three classes more
     assert arms[label].n_parameters == grey_digits
     placement = load_published("cbam_mini_xception").placement()
     assert list(run.config["arms"]) == [label]

@@ -12,7 +12,7 @@ from nas_attn.placement import Convolution, Value
 
 Options = Mapping[str, Value]
 
-SHAPE_KEEPING = ("output", "pre", "branch", "shortcut", "hidden", "before_conv")
+SHAPE_KEEPING = ("output", "pre", "branch", "shortcut", "hidden")
 """Kinds of site with one input and an output of the same shape."""
 
 

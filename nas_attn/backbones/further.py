@@ -74,7 +74,7 @@ def find_further(
     inside = [path for path in convs if not _is_beside(path, built_in)]
     known = [place for place in (*own, *plain) if place.kind in ("output", *_ALONE)]
     found = list(_before_convs(inside, known, plain, tensors, passages, readers))
-    places = [*own, *(place for place in found if place.kind == "before_conv")]
+    places = [*own, *(place for place in found if place.enters)]
     ranks = {place.name: _rank(place, passages[taps.get(place.name, place.module)]) for place in (*plain, *places)}
     places.sort(key=lambda place: ranks[place.name])
     order = _inserted([place.name for place in plain], [place.name for place in places], ranks)
@@ -121,10 +121,8 @@ def _before_convs(
         if alone:
             yield alone[-1]
             continue
-        number = counts[name]
-        yield replace(
-            block, name=f"{name}.before_conv{number}", kind="before_conv", module=path, norm=None, spelled=True
-        )
+        inner = replace(block, kind="hidden", module=path, norm=None, enters=True, spelled=True)
+        yield replace(inner, name=f"{name}.before_conv{counts[name]}")
 
 
 def _block_of(conv: str, plain: Sequence[Place]) -> Place | None:
@@ -143,7 +141,7 @@ def _is_read_once(tensor: Tensor, readers: Readers) -> bool:
 
 def _rank(place: Place, passage: Passage) -> float:
     """Return the rank of a site by the end of its module's run; the input of a convolution comes before it."""
-    return passage.order - 0.5 if place.kind == "before_conv" else passage.order
+    return passage.order - 0.5 if place.enters else passage.order
 
 
 def _inserted(names: Sequence[str], others: Sequence[str], ranks: Mapping[str, float]) -> list[str]:

@@ -29,6 +29,7 @@ class Place:
         stage: The site's stage; empty for a plug-in means that stages are numbered by map size.
         norm: Path of the batch norm that follows a `conv`, if any; in a plug-in it is detected.
         relu: Whether a ReLU follows; in a plug-in it is detected.
+        enters: Whether the tensor is the input of the module, a convolution, and not its output; not for plug-ins.
         spelled: Whether a pattern with "*" matches the site only if it spells the word of its name; not for plug-ins.
     """
 
@@ -38,6 +39,7 @@ class Place:
     stage: str = ""
     norm: str | None = None
     relu: bool = True
+    enters: bool = False
     spelled: bool = False
 
 
@@ -87,7 +89,7 @@ def open_blocks(net: nn.Module, places: Iterable[tuple[str, str]]) -> None:
 def tap_path(net: nn.Module, kind: str, module: str) -> str:
     """Return the path of the module whose output is the site's tensor; in an opened block, of an opening.
 
-    At the kind `before_conv` it is that of the convolution, whose input is the site's tensor.
+    Before a convolution it is the path of that, whose input is the site's tensor.
     """
     if _is_opening(net, kind, module) or has_opening(net.get_submodule(module), "output"):
         return opening_path(module, kind)
@@ -104,11 +106,12 @@ def _is_opening(net: nn.Module, kind: str, module: str) -> bool:
 
 def measured(net: nn.Module, place: Place, passage: Passage) -> Site:
     """Return the site with its shape: that of the output, or of the input if a module is replaced or follows."""
-    seen = passage.source if place.kind in (*SWAPPED, "before_conv") else passage.tensor
+    seen = passage.source if place.enters or place.kind in SWAPPED else passage.tensor
     assert seen is not None, f"no tensor passed site '{place.name}'"
     _, channels, height, width = seen.shape
     if place.kind != "conv":
-        return Site(place.name, place.kind, place.module, channels, height, width, place.stage)
+        shape = (channels, height, width)
+        return Site(place.name, place.kind, place.module, *shape, place.stage, enters=place.enters)
     conv = net.get_submodule(place.module)
     assert isinstance(conv, nn.Conv2d), f"{place.module} is no convolution"
     replaced = Convolution(

@@ -29,7 +29,6 @@ _KINDS = {
     "branch": "at the end of a residual branch, before the addition",
     "shortcut": "on a block's shortcut, before the addition",
     "hidden": "inside a branch, before its last 1x1 convolution",
-    "before_conv": "inside a block, before a convolution that no other site precedes",
     "conv": "in place of a 3x3 convolution (shown: its output channels, its input map)",
     "merge": "in place of a residual addition",
     "head": "in place of the global pooling (shown: its input map)",
@@ -68,7 +67,9 @@ def print_sites(
     console.print(_tree(table, notes), soft_wrap=True)
     _print_rows(console, "Attentions that fit", _fit_rows(notes))
     _print_rows(console, "Kinds of site", _kind_rows(table))
-    _print_rows(console, "Ends: a pattern with * matches them only if it spells stem or features", _end_rows(table))
+    _print_rows(
+        console, "Ends: a pattern with * matches them, and before_conv, only if it spells their word", _end_rows(table)
+    )
     _print_rows(console, "Missing sites, with the reason", [*_lack_rows(table), *_refusal_rows(table)])
     _print_rows(console, "Shorthands for patterns in a space", _shorthand_rows(table))
     for warning in filter(None, (table.stacking, table.squashed)):
@@ -164,14 +165,11 @@ def _fit_rows(notes: Sequence[str]) -> list[tuple[str, str]]:
 
 def _kind_rows(table: SiteTable) -> list[tuple[str, str]]:
     """Return each kind of site with the number of its sites and their position."""
-    between = [site for site in table.extra if site.kind == "before_conv"]
-    counts = Counter(site.kind for site in (*table.sites, *between))
-    named = f": {_summary(between)}"
-    return [
-        (kind, f"{counts[kind]:>3}  {where}{named if kind == 'before_conv' else ''}")
-        for kind, where in _KINDS.items()
-        if counts[kind]
-    ]
+    counts = Counter(site.kind for site in table.sites)
+    rows = [(kind, f"{counts[kind]:>3}  {where}") for kind, where in _KINDS.items() if counts[kind]]
+    between = [site for site in table.extra if site.enters]
+    where = f"{len(between):>3}  as hidden, before a convolution that no other site precedes: {_summary(between)}"
+    return [*rows, ("before_conv", where)] if between else rows
 
 
 def _end_rows(table: SiteTable) -> list[tuple[str, str]]:

@@ -68,6 +68,8 @@ class AttentionModel(nn.Module):
 
     def forward(self, images: Tensor, *more: Any, **named: Any) -> Any:
         """Return the logits, or what the backbone returns; further arguments, such as targets, are passed to it."""
+        if not isinstance(more, tuple):  # torch.fx records a call with the images alone
+            return self.backbone(images)
         return self.backbone(images, *more, **named)
 
     def extra_repr(self) -> str:
@@ -210,7 +212,7 @@ def _refuse_doubles(net: nn.Module, sites: Mapping[str, Site]) -> None:
     """Refuse two names of one place, such as a Sequential and its last child in a user's own network."""
     places: dict[tuple[str, bool, bool], str] = {}
     for name, site in sites.items():
-        how = (site.kind in SWAPPED, site.kind == "before_conv")
+        how = (site.kind in SWAPPED, site.enters)
         first = places.setdefault((tap_path(net, site.kind, site.module), *how), name)
         if first != name:
             raise SpaceError(f"Sites '{first}' and '{name}' are one place: leave one of them out.")
@@ -233,7 +235,7 @@ def _join(net: nn.Module, site: Site, insert: Insert, *, copies: bool, replaces_
         replaces_norm: Whether the attention also takes the place of the norm behind a replaced convolution.
     """
     path = tap_path(net, site.kind, site.module)
-    if site.kind == "before_conv":
+    if site.enters:
         before = InputTap(insert)
         before.handle = net.get_submodule(path).register_forward_pre_hook(before)
         return

@@ -177,7 +177,9 @@ def _parts(sites: Sequence[Site], spots: _Spots) -> Iterator[Part]:
 def _kind_word(site: Site) -> str | None:
     """Return the kind that ends a site's name, as in `stage1.block1.branch`; None if its name is a module's path."""
     word = site.name.rpartition(".")[2]
-    named = re.sub(r"\d+$", "", word) if site.kind in ("conv", "before_conv") else word
+    if site.enters:
+        return site.kind
+    named = re.sub(r"\d+$", "", word) if site.kind == "conv" else word
     return site.kind if named == site.kind and named in KINDS and "." in site.name else None
 
 
