@@ -365,6 +365,13 @@ def test_a_link_never_puts_an_image_into_two_places(tmp_path: Path, link: str, t
     assert notes == (f"Links to folders that are read elsewhere are not followed: {link}.",)
 
 
+def test_files_of_other_kinds_alone_are_named(tmp_path: Path) -> None:
+    assert refused(lay(tmp_path, "cat/1.npy", "cat/2.npy", "dog/1.nii.gz")) == (
+        "An image folder must have images, but ROOT has none among its files: 2 .npy, 1 .gz. Convert them, or write a "
+        "data source of your own."
+    )
+
+
 def test_a_pipe_is_passed_over_and_a_link_to_nowhere_is_a_file(tmp_path: Path) -> None:
     lay(tmp_path, "cat", "dog")
     os.mkfifo(tmp_path / "cat" / "pipe.png")

@@ -35,6 +35,11 @@ def find_layout(tree: Tree, place: Folder) -> Layout:
 
     Raises: DataError, in one sentence that says what to change, for folders that may mean several things.
     """
+    if tree.passed_over and not place.n_images:
+        raise DataError(
+            f"An image folder must have images, but {shown(place.path)} has none among its files: {_kinds(tree)}. "
+            "Convert them, or write a data source of your own."
+        )
     parts, notes = _parts(place)
     inside = {"train": _within(parts["train"], (), notes)}
     class_names = _class_names(inside["train"])
@@ -69,14 +74,19 @@ def tree_notes(tree: Tree) -> list[str]:
     notes = []
     n_passed = sum(tree.passed_over.values())
     if n_passed:
-        most = Counter(tree.passed_over).most_common()
-        kinds = [f"{number:,} {kind}" for kind, number in most[:_MOST]]
-        kinds += [f"{sum(number for _, number in most[_MOST:]):,} others"] if len(most) > _MOST else []
         files = "file that is no image was" if n_passed == 1 else "files that are no images were"
-        notes.append(f"{n_passed:,} {files} passed over: {', '.join(kinds)}.")
+        notes.append(f"{n_passed:,} {files} passed over: {_kinds(tree)}.")
     if tree.links:
         notes.append(f"Links to folders that are read elsewhere are not followed: {_some(tree.links)}.")
     return notes
+
+
+def _kinds(tree: Tree) -> str:
+    """Return the kinds of the files that were passed over, with their numbers, the most frequent first."""
+    most = tree.passed_over.most_common()
+    kinds = [f"{number:,} {kind}" for kind, number in most[:_MOST]]
+    kinds += [f"{sum(number for _, number in most[_MOST:]):,} others"] if len(most) > _MOST else []
+    return ", ".join(kinds)
 
 
 def _has_table(folder: Folder, tables: Sequence[str]) -> bool:

@@ -18,8 +18,8 @@ def _suffixes(words: str) -> frozenset[str]:
 
 
 IMAGES = _suffixes(
-    "apng avif bmp dcm dib dicom gif heic heif hif ico j2c j2k jfif jp2 jpe jpeg jpf jpg jpx mpo pbm pcx pfm pgm png "
-    "pnm ppm qoi sgi tga tif tiff webp"
+    "apng avif bmp dcm dib dicom gif heic heif hif ico j2c j2k jfif jp2 jpe jpeg jpf jpg jpx jxl mpo pbm pcx pfm pgm "
+    "png pnm ppm qoi sgi tga tif tiff webp"
 )
 """Suffixes of files that are images; one that cannot be read counts as damaged."""
 
