@@ -85,6 +85,7 @@ class Outcome:
         reason: The failure in one sentence.
         facts: Further measured values by name, e.g. `{"train_loss": 0.1, "seconds_per_epoch": 0.4}`.
         artifacts: Content of the files that the task requested.
+        trace: The whole traceback of an error, for the log.
     """
 
     state: State
@@ -94,6 +95,7 @@ class Outcome:
     seconds: float = 0.0
     facts: Mapping[str, float] = field(default_factory=dict)
     artifacts: Mapping[Artifact, bytes] = field(default_factory=dict, repr=False)
+    trace: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class LocalExecutor:
 
     def run(self, job: Job, context: TrialContext, interrupts: Interrupts) -> None:
         """Run tasks until the job is finished."""
+        from nas_attn.training.ends import outcome_of
         from nas_attn.training.trial import evaluate, prepare  # loads torch
 
         prepare(context)
@@ -40,9 +41,11 @@ class LocalExecutor:
             try:
                 with interrupts.abruptly():
                     outcome = evaluate(task, context, _reporter(job, task, interrupts))
-            except KeyboardInterrupt:
-                job.finish(task, INTERRUPTED)
-                raise Interrupted(RESUMABLE) from None
+            except KeyboardInterrupt as error:
+                if interrupts.pending:
+                    job.finish(task, INTERRUPTED)
+                    raise Interrupted(RESUMABLE) from None
+                outcome = outcome_of(error, task.stage, 0.0)  # the training's own
             job.finish(task, outcome)
 
     def close(self) -> None:
@@ -50,7 +53,7 @@ class LocalExecutor:
 
 
 def _reporter(job: Job, task: Task, interrupts: Interrupts) -> Callable[[int, float], None]:
-    from nas_attn.training.trial import Stopped
+    from nas_attn.training.ends import Stopped
 
     def report(epoch: int, value: float) -> None:
         with interrupts.gently():

@@ -71,7 +71,8 @@ class Worker(tune.Trainable):
     def _train(
         self, task: Task, stopped: threading.Event, reports: queue.SimpleQueue[tuple[int, float] | Outcome]
     ) -> None:
-        from nas_attn.training.trial import Stopped, evaluate, prepare
+        from nas_attn.training.ends import Stopped, outcome_of
+        from nas_attn.training.trial import evaluate, prepare
 
         def report(epoch: int, value: float) -> None:
             if stopped.is_set():
@@ -80,7 +81,7 @@ class Worker(tune.Trainable):
 
         try:
             prepare(self._context)
-        except Exception as error:  # a worker that cannot read its data reports it as its trial's outcome
-            reports.put(Outcome("fail", cause="error", reason=f"{type(error).__name__}: {error}"))
-            return
-        reports.put(evaluate(task, self._context, report))
+            outcome = evaluate(task, self._context, report)
+        except BaseException as error:  # a worker that cannot read its data reports it as its trial's outcome
+            outcome = outcome_of(error, task.stage, 0.0)
+        reports.put(outcome)

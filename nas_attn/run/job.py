@@ -235,11 +235,13 @@ class _OpenLedger:
 
         settings, bound = self._request.settings, self._request.bound
         engine, budget, epochs = settings.engine, settings.budget, settings.recipe.epochs
-        size = {"budget": 0 if self._request.given else budget.trials, "epochs": epochs, "top": budget.top}
-        search = SearchStudy(self._ledger(SEARCH), bound, engine, **size)
+        trials = 0 if self._request.given else budget.trials
+        search = SearchStudy(self._ledger(SEARCH), bound, engine, budget=trials, epochs=epochs, top=budget.top)
         if budget.control_search is None or self._request.given:
             return search, None
-        return search, control_search(self._ledger(CONTROL), bound, engine, budget.control_search, **size)
+        ledger, sampler = self._ledger(CONTROL), budget.control_search
+        control = control_search(ledger, bound, engine, sampler, budget=trials, epochs=epochs, top=budget.top)
+        return search, control
 
     def _watch(self, stages: Stages) -> None:
         """Update the display and `best-so-far.json`."""
@@ -345,7 +347,10 @@ def _created(folder: RunFolder) -> str:
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
     """Context manager: write the log of this package and of Ray to a file."""
-    written = [(logging.getLogger(name), logging.FileHandler(path, encoding="utf-8")) for name in ("nas_attn", "ray")]
+    written = [
+        (logging.getLogger(name), logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
+        for name in ("nas_attn", "ray")
+    ]
     ours = written[0][0]
     level = ours.level
     ours.setLevel(logging.INFO)

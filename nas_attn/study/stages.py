@@ -126,6 +126,8 @@ class Stages:
         self.live.pop((task.stage, task.number))
         reason = f" ({outcome.reason})" if outcome.reason else ""
         log.info("end %s %d: %s %s%s", task.stage, task.number, outcome.state, outcome.value, reason)
+        if outcome.trace is not None:
+            log.info("%s", outcome.trace.rstrip())
         self._count_failures(record)
         self._advance()
         self._watch(self)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-import traceback
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +15,12 @@ from torch import Tensor, nn
 from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
-from nas_attn.errors import TrialFailed
 from nas_attn.model.build import build
 from nas_attn.model.tasks import LABEL_KINDS, label_aucs
 from nas_attn.records import LABEL_AUC, Artifact, Outcome, Stage, Task
 from nas_attn.training.context import TrialContext, load_train, register_all
-from nas_attn.training.loop import Report, is_out_of_memory, predict, train
-
-
-class Stopped(Exception):
-    """Raised by `report` when the scheduler stops the trial; a training must not catch it."""
+from nas_attn.training.ends import as_epoch, as_number, finite, outcome_of
+from nas_attn.training.loop import Report, predict, train
 
 
 @dataclass(frozen=True)
@@ -40,8 +35,8 @@ class Run:
         epochs: Length of the schedule.
         device: torch's name of the device to train on.
         stage: In `search` and `confirm` the function returns the validation value, in `retrain` the test value.
-        report: `report(epoch, value)` with epochs counted from 1. It raises an exception to stop the trial: do not
-            catch it.
+        report: `report(epoch, value)` with epochs counted from 1; numbers of numpy and torch are converted, anything
+            else is refused. It raises an exception to stop the trial: do not catch it.
         kept: The predictions that the training recorded by `record_predictions`; the last ones are stored.
     """
 
@@ -67,7 +62,7 @@ class Run:
 
 
 def evaluate(task: Task, context: TrialContext, report: Report) -> Outcome:
-    """Train one placement and return the outcome; any exception of the training becomes a failed outcome.
+    """Train one placement and return the outcome; whatever the training raises becomes a failed outcome.
 
     The model and its weights are seeded by `task.seed` alone: the same task gives the same value on one device with
     one thread.
@@ -75,22 +70,12 @@ def evaluate(task: Task, context: TrialContext, report: Report) -> Outcome:
     start = time.monotonic()
     try:
         trained = _trained(task, context, report)
-        if not math.isfinite(trained.value):
-            raise TrialFailed("nan", f"The training returned {trained.value}; a trial's value must be finite.")
-        return Outcome(
-            "complete",
-            trained.value,
-            seconds=time.monotonic() - start,
-            facts=trained.facts,
-            artifacts=_artifacts(task, trained),
-        )
-    except Stopped:
-        return Outcome("pruned", seconds=time.monotonic() - start)
-    except TrialFailed as error:
-        return Outcome("fail", cause=error.cause, reason=str(error), seconds=time.monotonic() - start)
-    except Exception as error:  # an error of one trial must not end the search
-        cause = "oom" if is_out_of_memory(error) else "error"
-        return Outcome("fail", cause=cause, reason=_reason(error), seconds=time.monotonic() - start)
+        value, artifacts = finite(trained.value), _artifacts(task, trained)
+        return Outcome("complete", value, seconds=time.monotonic() - start, facts=trained.facts, artifacts=artifacts)
+    except BaseException as error:  # no end of one trial, SystemExit among them, may end the search
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # perhaps Ctrl-C: only the executor knows
+        return outcome_of(error, task.stage, time.monotonic() - start)
     finally:
         if context.device == "cuda":
             torch.cuda.empty_cache()
@@ -125,8 +110,12 @@ def _trained(task: Task, context: TrialContext, report: Report) -> _Trained:
     if context.train is None:
         return _built_in_training(task, context, model, report)
     function = load_train(context.train) if isinstance(context.train, str) else context.train
-    run = Run(task.seed, task.epochs, context.device, task.stage, report)
-    value = float(function(model, run))
+
+    def checked(epoch: int, value: float) -> None:
+        report(as_epoch(epoch), as_number(value, f"The value reported for epoch {epoch}"))
+
+    run = Run(task.seed, task.epochs, context.device, task.stage, checked)
+    value = as_number(function(model, run), "The value that the training returned")
     return _Trained(model, value, {}, run.kept[-1] if run.kept else None)
 
 
@@ -200,10 +189,3 @@ def _weights(model: nn.Module) -> bytes:
     from safetensors.torch import save
 
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
-
-
-def _reason(error: Exception) -> str:
-    """Return the error in one line, with the file and line that raised it."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'} ({Path(frame.filename).name}:{frame.lineno})"
