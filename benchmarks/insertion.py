@@ -1,7 +1,7 @@
 """The cost of insertion, beside the same networks written by hand and beside torchvision's plain ones.
 
-    python benchmarks/insertion.py [--parts passes building listing] [--rounds 9] [--threads 1 2] [--image-size 64]
-                                   [--batch 8] [--pairs SE-ResNet]
+    python benchmarks/insertion.py [--parts passes building listing surveying] [--rounds 9] [--threads 1 2]
+                                   [--image-size 64] [--batch 8] [--pairs SE-ResNet]
 
 - `passes`: each network of `by_hand.py`, forward and backward in train mode and forward in eval mode, our
   time divided by that of the one written by hand. Their outputs are first checked to be equal bit for bit. Goal: at
@@ -12,6 +12,8 @@
   plain one.
 - `listing`: the sites of every network of the catalogue, measured and read from the cache, after torch and
   torchvision are imported, beside building the plain network; goal: at most 1 s.
+- `surveying`: the sites of networks that are not in the catalogue: of `timm:inception_resnet_v2` at its own image size
+  (goal: at most 5 s, and each tensor once), and of ResNet-50 as an own network (goal: at most 0.7 s).
 
 All are measured alternately, in alternating order, and the medians are shown. On one thread the time is the CPU time of
 the process, which depends less on other work of the machine; on more threads it is the wall time.
@@ -47,10 +49,13 @@ from nas_attn.attention.entry import SHAPE_KEEPING
 from nas_attn.backbones import site_table as table
 from nas_attn.backbones.build import build_backbone
 from nas_attn.backbones.catalog import image_sizes
+from nas_attn.backbones.passes import dry_pass
 from nas_attn.placement import Shape
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 N_SITES = 16
+SMALL = 128
+"""Height and width of the images with which tensors are counted."""
 
 Clock = Callable[[], float]
 
@@ -182,7 +187,34 @@ def listing(options: argparse.Namespace) -> None:
     )
 
 
-PARTS = {"passes": passes, "building": building, "listing": listing}
+def surveying(options: argparse.Namespace) -> None:
+    """Measure the time of finding the sites of networks that are not in the catalogue, on one thread."""
+    torch.set_num_threads(1)
+    name = "timm:inception_resnet_v2"
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        start = time.process_time()
+        found = table.site_table(name, num_classes=CLASSES, in_channels=3)
+        seconds = time.process_time() - start
+    outputs = [site.name for site in found.sites if site.kind == "output"]
+    print(f"\n{name}: {seconds:.2f} s, {len(found.sites)} sites, n = 1")
+    print(f"  {len(outputs)} outputs, {n_tensors(name, outputs)} tensors; {len(found.doubles)} further names of them")
+    net = models.resnet50(num_classes=CLASSES)
+    for size in (64, 224):
+        shape = {"num_classes": CLASSES, "in_channels": 3, "image_size": size}
+        (times,) = turns([lambda shape=shape: table.own_table(net, **shape)], options.few, time.process_time)
+        seconds = f"{median(times):.2f} s ({min(times):.2f} to {max(times):.2f})"
+        print(f"  ResNet-50 as an own network, {size} pixels: {seconds}")
+
+
+def n_tensors(name: str, outputs: Sequence[str]) -> int:
+    """Return the number of different tensors that these modules of a network return."""
+    net = build_backbone(name, Shape(CLASSES, 3, SMALL), seed=0).eval()
+    passages = dry_pass(net, torch.zeros(1, 3, SMALL, SMALL), outputs)
+    return len({(id(passage.tensor), passage.version) for passage in passages.values()})
+
+
+PARTS = {"passes": passes, "building": building, "listing": listing, "surveying": surveying}
 
 
 def main() -> None:

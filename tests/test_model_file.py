@@ -179,7 +179,7 @@ def test_an_altered_description_is_refused(saved, edit):
         (_set("mean", [0.1, 0.2]), "'mean' in .*best.json must have 1 entries, but has 2"),
         (_set("std", [0.0]), r"'std.0' in .*best.json is refused: .*greater than 0"),
         (_set("class_names", ["a"]), "'class_names' in .* must have 3 entries, but has 1"),
-        (_set("num_classes", "3"), "'num_classes' in .* must be a whole number from 1 to 1,000,000, but got '3'"),
+        (_set("num_classes", "3"), "'num_classes' in .* must be a whole number from 0 to 1,000,000, but got '3'"),
         (_set("weights", "name", "../best.safetensors"), r"'weights.name' in .*best.json is refused"),
         (_set("weights", "name", "/etc/best.safetensors"), r"'weights.name' in .*best.json is refused"),
         (_set("placement", "denseblock1", "name", "see"), "cannot be built: Unknown attention 'see'"),
