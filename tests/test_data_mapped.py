@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from nas_attn.config import DataConfig, Recipe
-from nas_attn.data import mapped
+from nas_attn.data import mapped, placing
 from nas_attn.data.arrays import rows_per_block
 from nas_attn.data.dataset import Data, Images, load_data
 from nas_attn.data.decode import cache_file
@@ -30,6 +30,7 @@ from nas_attn.data.mapped import (
     write_pixels,
 )
 from nas_attn.errors import DataError
+from nas_attn.training.batches import epoch_batches
 from nas_attn.training.loop import predict, train
 
 
@@ -218,6 +219,29 @@ def test_the_file_is_an_npz_that_numpy_reads(tmp_path: Path, n: int, monkeypatch
     with np.load(tmp_path / "a.npz") as stored:
         assert sorted(stored.files) == ["kept", "key", "pixels"]
         assert np.array_equal(stored["pixels"], pixels)
+
+
+@pytest.mark.parametrize("augment", ["none", "crop"])
+def test_images_that_do_not_fit_on_the_device_stay_beside_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, augment: str
+) -> None:
+    monkeypatch.setattr(placing, "fits_in_memory", lambda n_bytes: False)
+    part = load_data(DataConfig(name=f"folder:{root}", image_size=8), device="meta").train
+    assert (part.pixels.device.type, part.device.type, part.in_words) == ("cpu", "meta", "each batch is copied to meta")
+    batches = epoch_batches(part, batch_size=7, augment=augment, generator=torch.Generator())
+    for inputs, targets in batches:
+        assert (inputs.device.type, targets.device.type) == ("meta", "meta")
+        assert inputs.shape[1:] == (3, 8, 8)
+    monkeypatch.setattr(placing, "fits_in_memory", lambda n_bytes: True)
+    whole = load_data(DataConfig(name=f"folder:{root}", image_size=8), device="meta").train
+    assert (whole.pixels.device.type, whole.in_words) == ("meta", "on the device (meta)")
+
+
+def test_a_quarter_of_a_gpu_s_free_memory_is_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 10**9, 80 * 10**9))
+    assert placing.fits_on_device(2 * 10**9, torch.device("cuda"))
+    assert not placing.fits_on_device(2 * 10**9 + 1, torch.device("cuda"))
+    assert placing.fits_on_device(10**15, torch.device("cpu"))
 
 
 def test_images_beside_the_device_are_copied_in_batches_and_joined_for_retraining() -> None:
