@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 from nas_attn.errors import SpaceError, nearest, unknown
@@ -387,18 +386,3 @@ class Placement:
 
 NONE = Placement()
 """The placement without any attention."""
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Return whether a pattern matches a name: "*" stays within a dot, "**" crosses dots.
-
-    >>> matches("stage*.block1", "stage3.block1"), matches("stage*", "stage3.block1"), matches("**1", "stage3.block1")
-    (True, False, True)
-    """
-    return _compiled(pattern).fullmatch(name) is not None
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    wild = {"**": ".*", "*": "[^.]*"}
-    return re.compile("".join(wild.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*)", pattern)))
