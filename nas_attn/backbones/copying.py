@@ -156,10 +156,10 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
 def _copy_hooks_of_parameters(net: nn.Module, copied: nn.Module, memo: dict[int, Any]) -> None:
     """Register the hooks of parameters on the copies, which torch leaves out."""
     for one, other in zip(net.parameters(), copied.parameters(), strict=True):
-        for hook in (getattr(one, "_backward_hooks", None) or {}).values():
-            other.register_hook(copy.deepcopy(hook, memo))
-        for hook in (getattr(one, "_post_accumulate_grad_hooks", None) or {}).values():
-            other.register_post_accumulate_grad_hook(copy.deepcopy(hook, memo))
+        registers: tuple[Any, ...] = (other.register_hook, other.register_post_accumulate_grad_hook)
+        for name, register in zip(_OF_PARAMETERS, registers, strict=True):
+            for hook in (getattr(one, name, None) or {}).values():
+                register(copy.deepcopy(hook, memo))
 
 
 def _is_plain(value: object) -> bool:

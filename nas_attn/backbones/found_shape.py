@@ -47,9 +47,7 @@ def found_shape(net: nn.Module, *, num_classes: int | None, in_channels: int | N
         except SpaceError as error:
             refused = refused or error
             continue
-        return Shape(
-            _n_logits(output) if num_classes is None else num_classes, shape.in_channels, shape.image_size
-        )
+        return Shape(_n_logits(output) if num_classes is None else num_classes, shape.in_channels, shape.image_size)
     assert refused is not None, "at least one shape is tried"
     raise SpaceError(f"{str(refused).removesuffix('.')}: state in_channels and image_size.") from refused
 

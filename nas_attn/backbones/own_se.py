@@ -215,9 +215,9 @@ def _pools(node: fx.Node) -> bool:
     if node.target in _MEANS:
         axes = option[0] if option else None
         return axes is not None and not {1, -3} & {*(axes if isinstance(axes, tuple | list) else [axes])}
-    return node.target is F.avg_pool2d or (
-        node.target is F.adaptive_avg_pool2d and option[:1] and option[0] in _TO_A_PIXEL
-    )
+    if node.target is F.adaptive_avg_pool2d:
+        return bool(option) and option[0] in _TO_A_PIXEL
+    return node.target is F.avg_pool2d
 
 
 def _module_steps(module: nn.Module, path: str) -> list[Step] | None:

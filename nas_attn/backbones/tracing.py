@@ -107,11 +107,12 @@ class Tracer(fx.Tracer):
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         """Return the forward and its arguments: a network passes one tensor, and the others have their defaults."""
-        first, *others = list(inspect.signature(root_fn).parameters.values())[is_module:] or [None]
+        parameters = list(inspect.signature(root_fn).parameters.values())[is_module:]
         variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        if first is None or not others or any(one.default is one.empty and one.kind not in variable for one in others):
+        needed = [one for one in parameters[1:] if one.default is one.empty and one.kind not in variable]
+        if len(parameters) < 2 or needed:
             return super().create_args_for_root(root_fn, is_module, concrete_args)
-        return root_fn, [self.root, self.create_proxy("placeholder", first.name, (), {})]
+        return root_fn, [self.root, self.create_proxy("placeholder", parameters[0].name, (), {})]
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Refuse a decision. Raises: Unfaithful."""
@@ -121,10 +122,12 @@ class Tracer(fx.Tracer):
         """Return the parts of a tensor that is split into a stated number of them. Raises: Unfaithful for others."""
         how = [*obj.node.args[1:], *obj.node.kwargs.values()][:1]
         if obj.node.target in (torch.chunk, "chunk") and how and isinstance(how[0], int):
-            return iter([obj[k] for k in range(how[0])])
-        if obj.node.target in (torch.split, "split") and how and isinstance(how[0], tuple | list):
-            return iter([obj[k] for k in range(len(how[0]))])
-        raise Unfaithful(f"its forward runs a loop over {_words(obj.node)}")
+            n_parts = how[0]
+        elif obj.node.target in (torch.split, "split") and how and isinstance(how[0], tuple | list):
+            n_parts = len(how[0])
+        else:
+            raise Unfaithful(f"its forward runs a loop over {_words(obj.node)}")
+        return iter([self.create_proxy("call_function", operator.getitem, (obj, k), {}) for k in range(n_parts)])
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the symbolic result of a node."""
@@ -215,7 +218,8 @@ def _read(block: nn.Module, name: str) -> fx.Graph:
             graphs.append(_trace(block, name))
     if _drawn() != drawn:
         raise refusal(name, "its forward draws random numbers")
-    return _both(*graphs, name)
+    trained, evaluated = graphs
+    return _both(trained, evaluated, name)
 
 
 def _both(trained: fx.Graph, evaluated: fx.Graph, name: str) -> fx.Graph:

@@ -15,8 +15,9 @@ from nas_attn.attention.catalog import attention_entry
 from nas_attn.attention.options import context_at, resolve_options
 from nas_attn.backbones.build import load_function
 from nas_attn.backbones.catalog import BACKBONES, backbone_entry
-from nas_attn.backbones.opening import OPENINGS, Join, Opened
+from nas_attn.backbones.opening import Join, Opened
 from nas_attn.backbones.site_table import site_table
+from nas_attn.backbones.tracing import OPENINGS
 from nas_attn.errors import FileError
 from nas_attn.model.build import AttentionModel
 from nas_attn.model.bundle import PACKAGE, Bundle
