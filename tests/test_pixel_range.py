@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -200,13 +201,39 @@ def test_values_without_a_meaning_are_refused_with_file_and_mode(
         Preprocess(16, (0.5,), (0.5,))(root / "top" / "nan.tif")
 
 
-def test_a_colour_format_of_which_pillow_keeps_8_bits_is_refused(tmp_path: Path) -> None:
-    def write(path: Path, values: np.ndarray, number: int) -> None:
-        colours = (np.stack([values] * 3, -1) * 4000).astype(">u2")
-        Path(f"{path}.ppm").write_bytes(b"P6\n16 16\n65535\n" + colours.tobytes())
+def of_12_bits(colours: Image.Image) -> bytes:
+    """A JPEG 2000 file whose header states 12 bits a channel."""
+    stored = io.BytesIO()
+    colours.save(stored, "JPEG2000")
+    content = bytearray(stored.getvalue())
+    start = content.find(b"\xff\x4f\xff\x51")
+    content[start + 42 : start + 51 : 3] = bytes([11]) * 3
+    return bytes(content)
 
-    with pytest.raises(DataError, match=r"0\.ppm has more than 8 bits a channel \(PPM, mode RGB\)"):
-        loaded(fill(tmp_path / "x", write))
+
+def of_16_bits(colours: Image.Image) -> bytes:
+    """An SGI file of 16 bits a channel."""
+    stored = io.BytesIO()
+    colours.save(stored, "SGI", bpc=2)
+    return stored.getvalue()
+
+
+CUT = {
+    "PPM": lambda colours: b"P6\n16 16\n65535\n" + (np.asarray(colours).astype(">u2") * 257).tobytes(),
+    "JPEG2000": of_12_bits,
+    "SGI": of_16_bits,
+}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_a_colour_format_of_which_pillow_keeps_8_bits_is_refused(tmp_path: Path, kind: str) -> None:
+    colours = Image.fromarray((np.stack([shape(True)] * 3, -1) * 250).astype(np.uint8))
+    file = tmp_path / "x.img"
+    file.write_bytes(CUT[kind](colours))
+    with pytest.raises(
+        DataError, match=rf"x\.img has more than 8 bits a channel \({kind}, mode RGB\), of which Pillow"
+    ):
+        Preprocess(16, (0.5,) * 3, (0.5,) * 3)(file)
 
 
 def test_the_stated_range_is_that_of_every_image(tmp_path: Path) -> None:
