@@ -206,7 +206,7 @@ def test_a_test_split_without_labels_is_not_read_and_it_is_said(root: Path) -> N
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no label": (
         {"features": {"image": IMAGE}, "label": [0.5] * 30},
-        "ROOT must have a column of labels, but has 'label': call one 'label'.",
+        "ROOT must have a column of class labels, or one of text or whole numbers called 'label', but has 'label' (do",
     ),
     "a label out of range": ({"label": [*range(3)] * 9 + [0, 1, 5]}, "row 29 of the split 'train' has 5 in 'label'"),
     "a missing label": ({"label": [0, 1, None] * 10}, "row 2 of the split 'train' has None in 'label': remove it."),
@@ -216,7 +216,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no image": (
         {"image": ["x"] * 30},
-        "ROOT must have a column of images, but has 'image', 'label': cast one by cast_column(NAME, Image()).",
+        "ROOT must have a column of images, but has 'image' (string), 'label' (int64): cast one by cast_column(",
     ),
 }
 
@@ -252,6 +252,8 @@ def test_folders_of_another_kind_are_refused(root: Path) -> None:
     assert refused(root).startswith("ROOT/state.json must name the data files, but names ")
     (root / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}')
     assert refused(root).startswith("ROOT/x.arrow must be a Parquet or Arrow file, but cannot be read: ")
+    save(root / "nothing")
+    assert refused(root / "nothing") == "A split must have rows, but ROOT has none: remove the split."
     save(root / "indexed", table(30), _indices_data_files=[{"filename": "indices.arrow"}])
     assert "selects them by an index: call flatten_indices() and save it again." in refused(root / "indexed")
 

@@ -83,6 +83,8 @@ def _saved(folder: Path) -> Shards:
             "save it again."
         )
     entries = state.get("_data_files")
+    if entries == []:
+        raise DataError(f"A split must have rows, but {folder} has none: remove the split.")
     names = [one.get("filename") for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise DataError(f"{folder / 'state.json'} must name the data files, but names {entries}.")

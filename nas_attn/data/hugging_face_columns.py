@@ -52,11 +52,13 @@ def find_features(train: Shards, root: Path) -> Features:
     kinds = {name: train.schema.field(name).type for name in train.schema.names}
     structs = [name for name, kind in kinds.items() if _is_picture(kind)]
     plain = [name for name, kind in kinds.items() if types.is_binary(kind) or types.is_large_binary(kind)]
-    image = _only(structs or plain, "images", root, list(kinds))
+    typed = {name: f"'{name}' ({kind})" for name, kind in kinds.items()}
+    image = _only(structs or plain, "images", root, typed)
     classes = [name for name in kinds if _type(stated.get(name)) == "ClassLabel"]
     lists = [name for name in kinds if _listed_classes(stated.get(name)) is not None]
     words = [name for name, kind in kinds.items() if is_called_class(name) and (_is_word(kind))]
-    label = _only(_preferred(classes) or lists or words, "labels", root, [name for name in kinds if name != image])
+    typed.pop(image)
+    label = _only(_preferred(classes) or lists or words, "labels", root, typed)
     several = label in lists
     entry = _listed_classes(stated[label]) if several else stated.get(label)
     names = _names(entry, label, root) if several or label in classes else ()
@@ -64,8 +66,8 @@ def find_features(train: Shards, root: Path) -> Features:
     return Features(image, bool(structs), label, names, several, unread)
 
 
-def _only(found: Sequence[str], what: str, root: Path, others: Sequence[str]) -> str:
-    """Return the only column of a kind."""
+def _only(found: Sequence[str], what: str, root: Path, typed: Mapping[str, str]) -> str:
+    """Return the only column of a kind. Raises: DataError with the columns and their types if there is not one."""
     if len(found) == 1:
         return found[0]
     if found:
@@ -74,10 +76,13 @@ def _only(found: Sequence[str], what: str, root: Path, others: Sequence[str]) ->
             f"{root} must have one column of {what}, but has {listed}: remove the others by remove_columns() and save "
             "it again."
         )
-    listed = ", ".join(repr(name) for name in others) or "none"
+    listed = ", ".join(typed.values()) or "no other"
+    if what == "images":
+        raise DataError(
+            f"{root} must have a column of images, but has {listed}: cast one by cast_column(NAME, Image())."
+        )
     raise DataError(
-        f"{root} must have a column of {what}, but has {listed}: "
-        + ("cast one by cast_column(NAME, Image())." if what == "images" else "call one 'label'.")
+        f"{root} must have a column of class labels, or one of text or whole numbers called 'label', but has {listed}."
     )
 
 
