@@ -8,10 +8,16 @@ import pytest
 import torch
 from attention_cases import CHANNELS, build, images
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nas_attn.attention import create, options
+from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.forms import widths
+from nas_attn.model.build import AttentionModel, build_model
+from nas_attn.placement import Placement
+from nas_attn.testing.cases import cases_of
+from nas_attn.testing.transforms import second_derivative
 from nas_attn.training.auxiliary import auxiliary_loss
 
 
@@ -104,3 +110,55 @@ def test_triple_leaves_its_logits_from_a_compiled_graph_too() -> None:
 
     torch.testing.assert_close(auxiliary_loss(module, torch.tensor([0, 2])), expected)
     torch.compiler.reset()
+
+
+@pytest.fixture(scope="module")
+def network() -> AttentionModel:
+    """A network with attentions of several kinds."""
+    placement = Placement.from_dict(
+        {
+            "stage1.block1.branch": {"name": "cbam", "reduction": 4},
+            "stage1.block1.merge": {"name": "aff"},
+            "stage2.block1.branch": {"name": "gam", "reduction": 4},
+            "stage2.block2.branch": {"name": "gct"},
+            "stage3.block3.branch": {"name": "gc", "reduction": 4},
+        }
+    )
+    return build_model({"name": "preact_resnet", "width": 8}, placement, num_classes=5, in_channels=1, image_size=16)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+def test_a_network_with_attention_is_recorded_by_torch_fx_and_by_the_tracer(network: AttentionModel) -> None:
+    for mode in (False, True):
+        network.train(mode)
+        recorded = torch.fx.symbolic_trace(network)
+        expected = network(images(3, 1, 16, 16))
+        torch.testing.assert_close(recorded(images(3, 1, 16, 16)), expected, rtol=1e-4, atol=1e-4)
+    network.eval()
+    traced = torch.jit.trace(network, images(2, 1, 16, 16))
+    torch.testing.assert_close(traced(images(5, 1, 16, 16)), network(images(5, 1, 16, 16)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_gradient_penalty_trains_a_network_with_attention(network: AttentionModel) -> None:
+    x = images(3, 1, 16, 16).requires_grad_()
+    (slope,) = torch.autograd.grad(network.train()(x).square().sum(), x, create_graph=True)
+    slope.square().sum().backward()
+    for name, parameter in network.attention.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("name", ["non_local", "self_attention", "attention_pool"])
+def test_fused_attention_has_a_second_derivative_where_its_record_says(name: str) -> None:
+    assert "SDPBackend.MATH" in ATTENTIONS[name].exceptions["second_derivative"]
+    with sdpa_kernel(SDPBackend.MATH):
+        second_derivative(cases_of(ATTENTIONS[name])[0])
+
+
+@pytest.mark.parametrize("scale", [300, 600])
+def test_gam_under_float16_autocast_computes_what_float32_does(scale: int) -> None:
+    module, x = create_attention("gam", 64), scale * images(2, 64, 8, 8)
+    with torch.autocast("cpu", dtype=torch.float16):
+        y = module(x)
+    assert float(y.detach().abs().max()) > 65_504, "float16 cannot hold this output"
+    torch.testing.assert_close(y, module.train()(x), rtol=1e-3, atol=1e-3 * scale)

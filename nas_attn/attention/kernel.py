@@ -118,7 +118,7 @@ class SK(nn.Module):
         """Shape: (N, in_channels, H, W) -> (N, channels, H / stride, W / stride), both rounded up."""
         maps = [branch(x) for branch in self.branches]
         means = torch.stack([each.mean((2, 3)) for each in maps]).sum(0)
-        shares = self.selector(means)
+        shares = self.selector(means).unbind(0)
         selected: Tensor = maps[0] * shares[0]
         for number in range(1, len(maps)):
             selected = torch.addcmul(selected, maps[number], shares[number])

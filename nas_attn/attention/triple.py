@@ -96,7 +96,7 @@ class ScaleWise(nn.Module):
 
     def gate(self, x: Tensor) -> Tensor:
         """Return the gate of every element. Shape: (N, C, H, W) -> the same."""
-        shares = self.mixture.softmax(0)
+        shares = self.mixture.softmax(0).unbind(0)
         averages = [average_cells(x, size) for size in SCALES]
         mixed = averages[0] * shares[0]
         for number in range(1, len(averages)):
