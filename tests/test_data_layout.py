@@ -171,6 +171,19 @@ def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     assert refused(lay(tmp_path, "a.zip") / "a.zip").startswith("An image folder must be a folder, but ROOT is a file:")
 
 
+@pytest.mark.parametrize("mask", ["a (1)_mask", "a (1)_mask_2", "a (1)-seg", "a (1) Segmentation"])
+def test_masks_beside_their_images_are_asked_about(tmp_path: Path, mask: str) -> None:
+    lay(tmp_path, "cat", "dog", "dog/a (1).png", f"dog/{mask}.png")
+    assert refused(tmp_path) == (
+        f"Is ROOT/dog/{mask}.png an image of its class, or a mask of 'a (1)'? Move masks away, or name the images in a "
+        "labels.csv."
+    )
+
+
+def test_an_image_that_is_called_a_mask_without_another_is_an_image(tmp_path: Path) -> None:
+    assert found(lay(tmp_path, "cat", "dog", "dog/gas_mask.png"))[0] == {"train": {"cat": 2, "dog": 3}}
+
+
 def test_parts_inside_of_classes_are_refused(tmp_path: Path) -> None:
     lay(tmp_path, "cat/train", "cat/test", "dog/train", "dog/test")
     assert refused(tmp_path) == (

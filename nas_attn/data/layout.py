@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from nas_attn.data.parts import is_exact, is_unclear, part_of
 from nas_attn.data.tree import Folder, Tree, composed, is_writable, shown
 from nas_attn.errors import DataError, unknown
 
+_MASK = re.compile(r"(.+)[ _-](?:masks?|seg|segmentation|annotation|gt)(?:[ _-]?\d+)?", re.IGNORECASE)
 _MOST = 5
 """Greatest number of names in a sentence."""
 
@@ -47,6 +49,7 @@ def find_layout(tree: Tree, place: Folder) -> Layout:
     classes = {part: _classes(part, folder, class_names, notes) for part, folder in inside.items()}
     for folders in classes.values():
         _refuse_parts_among(each for several in folders.values() for each in several)
+        _refuse_masks(each for several in folders.values() for each in several)
     _refuse_shared_insides([each for folders in classes.values() for each in folders.values()])
     notes += _class_notes(class_names, classes)
     return Layout(class_names, classes, (*notes, *tree_notes(tree)))
@@ -252,6 +255,19 @@ def _refuse_parts_among(folders: Iterable[Folder]) -> None:
                 f"Is {shown(each.path)} a part of the data or a class? Move it beside the other parts if it is a part, "
                 "or rename it if it is a class."
             )
+
+
+def _refuse_masks(folders: Iterable[Folder]) -> None:
+    """Refuse images that are called like masks of others beside them, such as `1_mask.png` beside `1.png`."""
+    for each in folders:
+        stems = {found.path.stem for found in each.images}
+        for found in each.images:
+            mask = _MASK.fullmatch(found.path.stem)
+            if mask and mask[1] in stems:
+                raise DataError(
+                    f"Is {shown(found.path)} an image of its class, or a mask of '{shown(mask[1])}'? Move masks away, "
+                    "or name the images in a labels.csv."
+                )
 
 
 def _refuse_shared_insides(classes: Sequence[Sequence[Folder]]) -> None:
