@@ -232,3 +232,20 @@ def test_dicom_over_the_limit_is_refused_before_it_is_decoded(tmp_path: Path) ->
     dicom(tmp_path / "x.dcm", shape(True) * 4000)
     with pytest.raises(DataError, match="256 pixels, more than the limit of 100: --max-pixels 256 reads it"):
         Preprocess(16, (0.5,), (0.5,), max_pixels=100)(tmp_path / "x.dcm")
+
+
+def test_a_file_that_is_skipped_has_no_say_in_the_range(tmp_path: Path) -> None:
+    def write(path: Path, values: np.ndarray, number: int) -> None:
+        pages = [Image.fromarray((values * 1000).astype(np.uint16)) for _ in range(2)]
+        pages[0].save(f"{path}.tif", save_all=True, append_images=pages[1:])
+
+    root = fill(tmp_path / "x", write)
+    bright = [Image.fromarray((shape(True) * 60000).astype(np.uint16)) for _ in range(2)]
+    bright[0].save(root / "top" / "cut.tif", save_all=True, append_images=bright[1:])
+    whole = (root / "top" / "cut.tif").read_bytes()
+    second = whole.rfind(np.asarray(bright[1]).tobytes())
+    moved = whole[:second] + whole[second + 512 :] if second > 0 else whole[:-300]
+    (root / "top" / "cut.tif").write_bytes(moved)
+    facts = loaded(root, frames="all").facts
+    assert any(note.startswith("1 of 13 files are no images and were skipped: top/cut.tif") for note in facts.notes)
+    assert facts.rendering.deep_range == (0, 1023)

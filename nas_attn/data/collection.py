@@ -68,8 +68,10 @@ class Collection:
         several: NDArray[np.int64] = plain[sizes[group] > 1]
         return several
 
-    def scale_deep(self, in_train: NDArray[np.bool_], names: Sequence[str], where: str) -> FoundRange | None:
-        """Scale the pictures of more than 8 bits by the range of all of them; None if there are none.
+    def scale_deep(
+        self, kept: NDArray[np.int64], in_train: NDArray[np.bool_], names: Sequence[str], where: str
+    ) -> FoundRange | None:
+        """Scale the pictures of more than 8 bits at the places `kept` by the range of all; None if there are none.
 
         Args:
             in_train: Whether the picture of a place is in the training part, or the part that it is split off from.
@@ -80,6 +82,7 @@ class Collection:
         stated = self._reading.pixel_range
         if stated is not None:
             return FoundRange(*stated, "as stated by --pixel-range")
+        self._deep = {place: self._deep[place] for place in kept.tolist() if place in self._deep}
         if not self._deep:
             return None
         self._refuse_mixture(names)

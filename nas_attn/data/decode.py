@@ -229,7 +229,7 @@ def _decoded(
     parts = np.array([file.part for file in files])[of_file]
     where = "the training images" if len(set(parts)) > 1 else "all images, before they are split"
     names = [_name(root, files[number]) for number in of_file.tolist()]
-    pixel_range = found.scale_deep(parts == "train", names, where)
+    pixel_range = found.scale_deep(places, parts == "train", names, where)
     channels = 1 if found.is_grey[places].all() else 3
     return Decoded(
         chosen_pixels(found.pixels, places, channels),
