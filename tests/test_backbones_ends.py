@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import runpy
 
 import cloudpickle
@@ -20,6 +21,7 @@ from nas_attn.backbones.passes import dry_pass
 from nas_attn.backbones.site_table import own_table, site_table
 from nas_attn.backbones.survey.names import with_names
 from nas_attn.backbones.survey.survey import survey
+from nas_attn.cli.commands import main
 from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import AttentionModel, build_model
@@ -289,3 +291,13 @@ def test_a_plug_in_that_names_its_places_has_its_ends_too() -> None:
     assert table.aliases == ours.aliases == {"features": "stage4.block2.output"}
     assert [(site.name, site.channels, site.height) for site in table.extra] == [("stem", 64, 16), ("stem.pool", 64, 8)]
     assert [site.name for site in table.every_site][:3] == ["stem", "stem.pool", "stage1.block1.pre"]
+
+
+def test_the_listing_names_the_ends_and_the_maps_before_convolutions(capsys) -> None:
+    assert main(["sites", "resnet18", "stem=small", "--image-size", "9"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"\n  stem +64x9x9, behind the first convolution with its norm and activation\n", shown)
+    assert re.search(r"\n  features +stage4\.block2\.output, the map that enters the global pooling\n", shown)
+    assert re.search(r"\n  before_conv +8  as hidden, .*: 8 sites, stage1\.block1\.before_conv2 to stage4", shown)
+    assert re.search(r"\n  before_conv +16 sites, stage1\.block1\.pre to stage4\.block2\.before_conv2\n", shown)
+    assert "stem.pool" not in shown
