@@ -34,8 +34,9 @@ class SiteRule(Strict):
     match: Names | None = Field(
         default=None,
         description="Patterns of site names: '*' stays within a dot, '**' crosses dots. Shorthands: 'last', "
-        "'every block', 'every block.branch' (or another kind of site), 'conv3x3', each also after a stage, as in "
-        "'stage3.last' or 'stage*.last'. 'stage3.*' matches all sites of that stage.",
+        "'every block', 'every block.branch' (or another kind of site), 'conv3x3', 'before_conv', each also after a "
+        "stage, as in 'stage3.last' or 'stage*.last'. 'stage3.*' matches all sites of that stage. 'stem', 'stem.pool' "
+        "and 'features' are the ends of every network; a '*' matches them only beside their word, as in 'stem*'.",
     )
     one_of: Annotated[tuple[str, ...], Field(strict=False, min_length=2)] | None = Field(
         default=None,
