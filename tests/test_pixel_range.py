@@ -14,6 +14,7 @@ from PIL import Image
 
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
+from nas_attn.data.entry import Reading
 from nas_attn.data.memory import read_memory
 from nas_attn.data.pixel_range import Bounds, find_range, read_range
 from nas_attn.errors import DataError
@@ -347,3 +348,15 @@ def test_pil_images_in_memory_have_one_range() -> None:
     assert dataset.parts["train"].pixels.shape == (8, 16, 16, 1)
     assert dataset.parts["train"].pixels.max() > 200
     assert dataset.notes[0].startswith("Pixel range of the images of more than 8 bits: 0:4095, 12 bits")
+
+
+def test_a_stated_range_is_that_of_tensors_and_pil_images_in_memory() -> None:
+    values = [shape(n % 2 == 0, n) * 4000 for n in range(8)]
+    reading = Reading(pixel_range=(0, 8000))
+    tensors = [(torch.from_numpy(one.astype("f4")), n % 2) for n, one in enumerate(values)]
+    images = [(Image.fromarray(one.clip(0).astype(np.uint16)), n % 2) for n, one in enumerate(values)]
+    of_tensors, of_images = (read_memory(pairs, None, reading) for pairs in (tensors, images))
+    off = of_tensors.parts["train"].pixels.astype(int) - of_images.parts["train"].pixels
+    assert np.abs(off).max() <= 1
+    assert 100 < of_tensors.parts["train"].pixels.max() < 140
+    assert of_images.notes == ("Pixel range: 0:8000 for all images, as stated by pixel_range.",)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_attn.data.appearance import Deep, Picture, colour_in_words
+from nas_attn.data.appearance import Colour, Deep, Picture, colour_in_words
 from nas_attn.data.entry import Reading
 from nas_attn.data.mapped import room_for
 from nas_attn.data.pixel_range import EIGHT_BITS, FoundRange, find_range, in_words
@@ -98,11 +98,7 @@ class Collection:
         """Return what a user should know about the pictures at the places `kept`."""
         notes = [*self._range_notes(kept, found)] if found is not None else []
         n_turned, n_transparent = int(self._is_turned[kept].sum()), int(self._is_transparent[kept].sum())
-        if n_turned:
-            notes.append(f"Images that their files store on their side or mirrored, turned upright (EXIF): {n_turned}.")
-        if n_transparent:
-            colour = colour_in_words(self._reading.background)
-            notes.append(f"Images with transparency, shown on {colour} (--background): {n_transparent}.")
+        notes += notes_on_looks(n_turned, n_transparent, self._reading.background)
         return (*notes, *self._frame_notes(kept))
 
     def _scale(self, place: int, deep: Deep, pixel_range: tuple[float, float]) -> None:
@@ -150,6 +146,17 @@ class Collection:
                 f"{names[first[True]]} has whole numbers and {names[first[False]]} floating values: convert some, or "
                 "state one range for all by --pixel-range LOW:HIGH."
             )
+
+
+def notes_on_looks(n_turned: int, n_transparent: int, background: Colour) -> list[str]:
+    """Return a note on images that were turned, and one on those that are transparent in part."""
+    notes = []
+    if n_turned:
+        notes.append(f"Images that their files store on their side or mirrored, turned upright (EXIF): {n_turned}.")
+    if n_transparent:
+        shown = colour_in_words(background)
+        notes.append(f"Images with transparency, shown on {shown} (--background): {n_transparent}.")
+    return notes
 
 
 def resized_image(image: Image, size: int) -> Image:

@@ -13,9 +13,10 @@ import numpy as np
 from nas_attn.data.appearance import Deep, picture_of, reopener
 from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, Pixels, resized, with_channels
 from nas_attn.data.catalog import DATA, register_data
+from nas_attn.data.collection import notes_on_looks
 from nas_attn.data.deep import NotUnderstood
 from nas_attn.data.entry import AS_USUAL, DataRequest, DataSource, Reading
-from nas_attn.data.pixel_range import Range, find_range, in_words
+from nas_attn.data.pixel_range import Range, find_range, in_words, scaled
 from nas_attn.errors import DataError, in_one_line
 
 NAME = "memory"
@@ -23,8 +24,18 @@ NAME = "memory"
 
 _N_TWICE = 8
 
-Found = tuple[Pixels | Deep, Any]
-"""An image, (H, W, C), with its label; of more than 8 bits it is not yet scaled."""
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """An image, (H, W, C); of more than 8 bits it is not yet scaled. See `nas_attn.data.appearance.Picture`."""
+
+    content: Pixels | Deep
+    turned: bool = False
+    transparent: bool = False
+
+
+Found = tuple[_Seen, Any]
+"""An image with its label."""
 
 Example = tuple[Pixels, Any]
 """An image, (H, W, C), with its label."""
@@ -103,10 +114,13 @@ def read_memory(data: Any, image_size: int | None, reading: Reading = AS_USUAL) 
 def _scaled(
     read: Mapping[str, Sequence[Found]], reading: Reading
 ) -> tuple[dict[str, list[Example]], Range | None, tuple[str, ...]]:
-    """Return the images as pixels, the range of those of more than 8 bits, and a note on it."""
-    deep = {part: [image.bounds for image, _ in several if isinstance(image, Deep)] for part, several in read.items()}
+    """Return the images as pixels, the range of those of more than 8 bits, and notes on how they look."""
+    contents = {part: [image.content for image, _ in several] for part, several in read.items()}
+    deep = {part: [each.bounds for each in several if isinstance(each, Deep)] for part, several in contents.items()}
     pixel_range = reading.pixel_range
     notes: tuple[str, ...] = ()
+    if pixel_range is not None:
+        notes = (f"Pixel range: {in_words(pixel_range)} for all images, as stated by pixel_range.",)
     others = [bounds for part, several in deep.items() if part != "train" for bounds in several]
     if pixel_range is None and (deep["train"] or others):
         chosen = find_range(deep["train"] or others, others, where="the training images")
@@ -114,14 +128,17 @@ def _scaled(
         notes = (f"Pixel range of the images of more than 8 bits: {in_words(pixel_range)}, {chosen.basis}; "
                  "pixel_range changes it.",)  # fmt: skip
 
-    def pixels(image: Pixels | Deep) -> Pixels:
-        if not isinstance(image, Deep):
-            return image
+    def pixels(content: Pixels | Deep) -> Pixels:
+        if not isinstance(content, Deep):
+            return content
         assert pixel_range is not None, "there is an image of more than 8 bits"
-        return image.scaled(pixel_range, reading.background)
+        return content.scaled(pixel_range, reading.background)
 
+    seen = [image for several in read.values() for image, _ in several]
+    n_turned, n_transparent = sum(image.turned for image in seen), sum(image.transparent for image in seen)
+    notes += tuple(notes_on_looks(n_turned, n_transparent, reading.background))
     return (
-        {part: [(pixels(image), label) for image, label in several] for part, several in read.items()},
+        {part: [(pixels(image.content), label) for image, label in several] for part, several in read.items()},
         pixel_range,
         notes,
     )
@@ -173,7 +190,7 @@ def _pair(found: Any) -> tuple[Any, Any]:
 
 def _example(found: Any, part: str, reading: Reading) -> Found:
     image, label = _pair(found)
-    return _pixels(image, part, reading), _plain(label)
+    return _seen(image, part, reading), _plain(label)
 
 
 def _plain(value: Any) -> Any:
@@ -181,10 +198,15 @@ def _plain(value: Any) -> Any:
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
-def _pixels(image: Any, part: str, reading: Reading) -> Pixels | Deep:
-    """Return an image as (H, W, C) uint8. Raises: DataError for another shape, type or range."""
+def _seen(image: Any, part: str, reading: Reading) -> _Seen:
+    """Return an image with what is known about it. Raises: DataError for another shape, type or range."""
     if hasattr(image, "convert") and hasattr(image, "mode"):
         return _of_pil(image, part, reading)
+    return _Seen(_pixels(image, part, reading.pixel_range))
+
+
+def _pixels(image: Any, part: str, stated: Range | None) -> Pixels:
+    """Return a tensor or an array as (H, W, C) uint8. Raises: DataError for another shape, type or range."""
     is_tensor = hasattr(image, "detach")
     array = np.asarray(_plain(image))
     if array.ndim == 2:
@@ -192,11 +214,13 @@ def _pixels(image: Any, part: str, reading: Reading) -> Pixels | Deep:
     elif array.ndim == 3 and is_tensor:
         array = array.transpose(1, 2, 0)
     if array.ndim != 3 or array.shape[-1] not in (1, 3) or 0 in array.shape:
-        stated = "(C, H, W)" if is_tensor else "(H, W, C)"
+        layout = "(C, H, W)" if is_tensor else "(H, W, C)"
         raise DataError(
-            f"An image of '{part}' must be a PIL image, or {stated} or (H, W) with 1 or 3 channels, but is "
+            f"An image of '{part}' must be a PIL image, or {layout} or (H, W) with 1 or 3 channels, but is "
             f"{type(image).__name__} of {tuple(np.shape(image))}."
         )
+    if stated is not None and array.dtype.kind in "iuf":
+        return scaled(array, *stated)
     if array.dtype == np.uint8:
         return array
     low, high = float(array.min()), float(array.max())
@@ -209,22 +233,25 @@ def _pixels(image: Any, part: str, reading: Reading) -> Pixels | Deep:
     return found
 
 
-def _of_pil(image: Any, part: str, reading: Reading) -> Pixels | Deep:
-    """Return a PIL image as (H, W, C): grey stays grey, everything else is RGB. Raises: DataError for other modes."""
+def _of_pil(image: Any, part: str, reading: Reading) -> _Seen:
+    """Return a PIL image: grey stays grey, everything else is RGB. Raises: DataError for other modes."""
     try:
-        content = picture_of(image, reading, reopener(image)).content
+        picture = picture_of(image, reading, reopener(image))
     except NotUnderstood as error:
         raise DataError(f"An image of '{part}' {error}: convert it.") from None
-    if isinstance(content, Deep):
-        return content
-    plain = np.asarray(content)
-    return plain[..., None] if plain.ndim == 2 else plain
+    content: Pixels | Deep
+    if isinstance(picture.content, Deep):
+        content = picture.content
+    else:
+        plain = np.asarray(picture.content)
+        content = plain[..., None] if plain.ndim == 2 else plain
+    return _Seen(content, picture.turned, picture.transparent)
 
 
 def _digest(example: Found) -> bytes:
     """Return the SHA-256 of an image with its label."""
     image, label = example
-    values = image.values if isinstance(image, Deep) else image
+    values = image.content.values if isinstance(image.content, Deep) else image.content
     shown = f"{values.shape}{np.asarray(label).tolist()}".encode()
     return hashlib.sha256(shown + np.ascontiguousarray(values).tobytes()).digest()
 
