@@ -251,3 +251,13 @@ def test_a_function_gets_what_it_takes_of_the_shape_and_of_the_options_in_the_fi
     assert torch.equal(closed(IMAGES), again(IMAGES))
     with pytest.raises(SpaceError, match="The backbone's function raised KeyError: 'no'"):
         build_model(lambda: {}["no"], Placement(), **SHAPE)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_whose_weights_are_not_finite_is_refused_by_the_name_of_the_first(value):
+    net = own.PlainCNN()
+    nn.init.constant_(net.features[2][1].bias, value)
+    with pytest.raises(
+        SpaceError, match=r"weights must be finite, but 'features\.2\.1\.bias' has NaN or infinite values"
+    ):
+        build_model(net, Placement(), image_size=8)

@@ -111,7 +111,7 @@ def copy_network(net: nn.Module) -> nn.Module:
 
 
 def refuse_unready(net: nn.Module) -> None:
-    """Refuse a network with a wrapper of torch's in it, of quantisation, with weights from outside or without values.
+    """Refuse a network that is wrapped by torch or quantised, or whose weights are from outside or not finite.
 
     Raises: SpaceError that says what to pass instead.
     """
@@ -140,6 +140,11 @@ def refuse_unready(net: nn.Module) -> None:
     for path, parameter in net.named_parameters():
         if parameter.is_meta:
             raise SpaceError(f"The network's weights must have values, but '{path}' is on the meta device.")
+        if not is_lazy(parameter) and parameter.is_floating_point() and not parameter.isfinite().all():
+            raise SpaceError(
+                f"The network's weights must be finite, but '{path}' has NaN or infinite values: pass weights from "
+                "before its training diverged."
+            )
 
 
 def _part(path: str) -> str:
@@ -193,8 +198,8 @@ def check_logits(name: str, output: object, num_classes: int, *, training: bool)
     if num_classes and found != str((N_IMAGES, num_classes)):
         raise SpaceError(
             f"The network {name} must return {(N_IMAGES, num_classes)} for {N_IMAGES} images of "
-            f"{num_classes} classes{mode}, but returns {found}: change its last layer, or num_classes, which a training "
-            "of your own may leave out."
+            f"{num_classes} classes{mode}, but returns {found}: change its last layer, or num_classes, which a "
+            "training of your own may leave out."
         )
 
 
