@@ -13,7 +13,7 @@ from nas_attn.placement import Placement, Value
 from nas_attn.records import BARE, RunRecord, TrialRecord
 from nas_attn.report.mixed_model import Design, Posterior, fit
 from nas_attn.report.tables import in_flow_order, measured, section, trials_of, values_by_placement
-from nas_attn.site_names import matches
+from nas_attn.space.site_names import matches
 from nas_attn.statistics import Summary, summarize
 
 Row = tuple[Placement, float]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from nas_attn.errors import suggestion
 from nas_attn.placement import KINDS, Site, SiteTable
-from nas_attn.site_names import matches
+from nas_attn.space.site_names import matches
 
 SHORTHANDS = ("last", "every block", "conv3x3", "before_conv")
 SPELLED = ("stem", "features", "before_conv")
