@@ -192,6 +192,20 @@ def test_functions_that_hold_nothing_stay_the_same_objects():
     assert independent_copy(net).activation is torch.nn.functional.relu
 
 
+MAPS = {}
+
+
+def test_a_global_that_collects_maps_stays_the_user_s():
+    net = make()
+    net.stage1.register_forward_hook(lambda module, args, output: MAPS.__setitem__("stage1", output))
+    models = [build_model(net, AT, **SHAPE) for _ in range(2)]
+    for model in models:
+        MAPS.clear()
+        model(images())
+        assert MAPS["stage1"].shape == (2, 8, 8, 8)
+    MAPS.clear()
+
+
 def by_weak_reference(net):
     net.stage1.parent = weakref.ref(net)
 

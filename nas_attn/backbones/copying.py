@@ -209,11 +209,15 @@ def _below(path: str, name: object) -> str:
 
 
 def _held(function: FunctionType) -> Iterator[object]:
-    """Yield what a function holds: in its closure, its defaults, its attributes, and the globals that it reads."""
+    """Yield what a function holds: in its closure, its defaults, its attributes, and modules in globals that it reads.
+
+    What else lies in a global, such as a dict that collects maps, is the user's own and stays one for all copies.
+    """
     yield from (cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell))
     yield from (function.__defaults__, function.__kwdefaults__, vars(function))
-    found = (function.__globals__.get(name) for name in _globals_of(function.__code__))
-    yield from (value for value in found if isinstance(value, nn.Module | Tensor | list | dict | tuple))
+    for value in map(function.__globals__.get, _globals_of(function.__code__)):
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        yield from (part for part in parts if isinstance(part, nn.Module | nn.Parameter))
 
 
 def _globals_of(code: CodeType) -> Iterable[str]:
