@@ -360,3 +360,11 @@ def test_a_stated_range_is_that_of_tensors_and_pil_images_in_memory() -> None:
     assert np.abs(off).max() <= 1
     assert 100 < of_tensors.parts["train"].pixels.max() < 140
     assert of_images.notes == ("Pixel range: 0:8000 for all images, as stated by pixel_range.",)
+
+
+def test_nan_in_memory_is_refused_also_under_a_stated_range() -> None:
+    pairs = [(torch.full((1, 4, 4), float("nan")), 0)]
+    with pytest.raises(DataError, match="must be of finite numbers"):
+        read_memory(pairs, None, Reading(pixel_range=(0, 1)))
+    with pytest.raises(DataError, match="float from 0 to 1, but is float32 from nan to nan"):
+        read_memory(pairs, None)

@@ -220,6 +220,8 @@ def _pixels(image: Any, part: str, stated: Range | None) -> Pixels:
             f"{type(image).__name__} of {tuple(np.shape(image))}."
         )
     if stated is not None and array.dtype.kind in "iuf":
+        if not np.isfinite(array).all():
+            raise DataError(f"An image of '{part}' must be of finite numbers, but some are NaN or infinite.")
         return scaled(array, *stated)
     if array.dtype == np.uint8:
         return array
@@ -262,7 +264,7 @@ def _refuse_random(source: Any, part: str) -> None:
         return
     for number in range(min(len(source), _N_TWICE)):
         first, again = (_as_array(_pair(source[number])[0]) for _ in range(2))
-        if not np.array_equal(first, again):
+        if not np.array_equal(first, again, equal_nan=first.dtype.kind == "f"):
             raise DataError(
                 f"An image must be the same whenever it is read, but the set '{part}' changes it: leave random "
                 "transforms out, and use augment='crop-flip' or 'crop'."
