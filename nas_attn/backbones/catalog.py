@@ -142,7 +142,8 @@ def check_shape(spec: Spec, *, num_classes: int, in_channels: int, image_size: i
         image_size: None takes the backbone's default.
     Raises: SpaceError for a number that is no count, or an image size that the backbone does not take.
     """
-    for name, count, least in (("num_classes", num_classes, int("import" not in spec)), ("in_channels", in_channels, 1)):
+    fewest = 0 if "import" in spec else 1
+    for name, count, least in (("num_classes", num_classes, fewest), ("in_channels", in_channels, 1)):
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
             raise SpaceError(f"{name} >= {least} must hold, but got {name}={count!r}.")
     return Shape(num_classes, in_channels, _image_size(spec, image_size))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_attn.config import DataConfig
+from nas_attn.config.images import OF_READING
 from nas_attn.data.appearance import read_colour
 from nas_attn.data.arrays import ImageDataset
 from nas_attn.data.catalog import DATA, data_path, data_source
@@ -15,7 +16,6 @@ from nas_attn.data.checks import checked_dataset
 from nas_attn.data.entry import DataRequest, DataSource, Progress, Reading, no_progress
 from nas_attn.data.pixel_range import read_range
 from nas_attn.errors import DataError, NasAttnError, in_one_line
-from nas_attn.image_settings import OF_READING
 from nas_attn.validation import validate
 
 

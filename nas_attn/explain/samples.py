@@ -13,10 +13,10 @@ from torch import Tensor
 from nas_attn.comparison.answer import names_in
 from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import DataConfig
+from nas_attn.config.images import OF_READING
 from nas_attn.data.dataset import Data, load_data
 from nas_attn.data.memory import NAME as IN_MEMORY
 from nas_attn.errors import DataError
-from nas_attn.image_settings import OF_READING
 from nas_attn.records import FOUND, RunRecord
 
 THRESHOLD = 0.5

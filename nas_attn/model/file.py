@@ -39,8 +39,8 @@ def save_model(
     Each file replaces its old one in one step, the weights first: a reader never sees a partial file.
 
     Args:
-        record: `mean`, `std` and `class_names`; optionally `rendering`, `logits_of`, `metrics`, `cost`, `recipe`, `provenance`,
-            `arm` and `recommended`. See `ModelFile`.
+        record: `mean`, `std` and `class_names`; optionally `rendering`, `logits_of`, `metrics`, `cost`, `recipe`,
+            `provenance`, `arm` and `recommended`. See `ModelFile`.
         weights: A file of weights for this network, to write in place of the model's own: it is linked, or copied
             where the disk has no links.
     Raises: FileError if the record has an unknown key or an invalid value, the file of weights does not fit, or the

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_attn.config import DataConfig
-from nas_attn.image_settings import OF_READING
+from nas_attn.config.images import OF_READING
 from nas_attn.run.given import OF_A_SEARCH
 from nas_attn.run.request import Request
 

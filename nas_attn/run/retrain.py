@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from nas_attn.backbones.written import read_network
 from nas_attn.comparison.answer import names_in
+from nas_attn.config.images import OF_READING
 from nas_attn.data.entry import Progress
 from nas_attn.data.memory import NAME, data_source_of
 from nas_attn.data.sources import stated_reading
 from nas_attn.errors import ConfigError, FileError, SpaceError
-from nas_attn.image_settings import OF_READING
 from nas_attn.model.description import ModelFile
 from nas_attn.model.stored import ARMS, StoredModel, find_model
 from nas_attn.placement import Placement

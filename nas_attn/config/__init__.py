@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field as Rule
 from pydantic import create_model, model_validator
 
+from nas_attn.config.images import DATA
+from nas_attn.config.images import DataConfig as DataConfig  # one of the records of this module
 from nas_attn.errors import ConfigError
-from nas_attn.image_settings import DATA
-from nas_attn.image_settings import DataConfig as DataConfig  # one of the records of this module
 from nas_attn.validation import Field, Setting, Strict, fields_of
 
 SPACE = "Search space"
