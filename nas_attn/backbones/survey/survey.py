@@ -26,11 +26,11 @@ from nas_attn.backbones.passes import Passage, count_parameters, forward_macs, w
 from nas_attn.backbones.sites import measured
 from nas_attn.backbones.survey.ends import end_names
 from nas_attn.backbones.survey.first_passes import FirstPasses, first_passes
-from nas_attn.backbones.survey.found_places import find_places
+from nas_attn.backbones.survey.found_places import Found, find_places
 from nas_attn.backbones.survey.names import with_names
 from nas_attn.backbones.timm_names import is_timm, timm_network
 from nas_attn.backbones.tracing import is_plain
-from nas_attn.backbones.user_network import as_before, copy_network, random_images
+from nas_attn.backbones.user_network import as_before, copy_network, random_images, run
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Shape, Site, SiteTable, Survey
 
@@ -151,11 +151,11 @@ def _survey(trial: nn.Module, name: str, shape: Shape, images: Tensor, first: Fi
     n_parameters = count_parameters(trial)
     own = (*built_in_se(trial), *(one.name for one in own_se(trial, _on_pixels(first.passages))))
     found = find_places(trial, images, first, name)
-    with as_before(trial), watched(trial, {*first.passages, *found.taps.values()}) as seen:
-        n_macs = forward_macs(trial.eval(), random_images(trial, shape)[:1])
-    is_smaller = images.shape[-1] < shape.image_size
-    if is_smaller and any(seen[path].calls != passage.calls for path, passage in first.passages.items()):
-        raise _Unlike
+    with as_before(trial):
+        n_macs = forward_macs(
+            trial.eval(), random_images(trial, shape)[:1]
+        )  # alone: hooks make torch run other kernels
+    seen = found.seen if images.shape[-1] == shape.image_size else _at_real_size(trial, shape, first, found)
     places = sorted(found.places, key=lambda place: (seen[found.taps[place.name]].order, -len(place.name)))
     sites = _with_stages(measured(trial, place, seen[found.taps[place.name]]) for place in places)
     names = {site.name for site in sites}
@@ -174,6 +174,15 @@ def _survey(trial: nn.Module, name: str, shape: Shape, images: Tensor, first: Fi
         squashed=first.squashed,
     )
     return Survey(table, frozenset(copied), first.untrainable)
+
+
+def _at_real_size(trial: nn.Module, shape: Shape, first: FirstPasses, found: Found) -> Mapping[str, Passage]:
+    """Return the passages of one image of the real size. Raises: _Unlike if another number of modules runs."""
+    with as_before(trial), watched(trial, {*first.passages, *found.taps.values()}) as seen:
+        run(trial.eval(), random_images(trial, shape)[:1])
+    if any(seen[path].calls != passage.calls for path, passage in first.passages.items()):
+        raise _Unlike
+    return seen
 
 
 def _on_pixels(passages: Mapping[str, Passage]) -> set[str]:
