@@ -118,6 +118,7 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         "max_params": "9", "max_macs": "9", "device": "cpu", "executor": "local", "workers": "2",
         "cpus_per_trial": "1", "gpus_per_trial": "0.5", "split": "80/10/10", "num_classes": "7", "in_channels": "4",
         "arm": "published:x", "backbone": "resnet18 stem=small", "max_seeds": "9", "margin": "0.25", "controls": "2",
+        "control_search": "random",
         "pixel_range": "0:9", "background": "black", "frames": "all", "max_pixels": "9",
     }  # fmt: skip
     switches = ["download", "strict_data", "class_weights", "one_logit", "quiet", "debug", "dry_run", "dashboard"]
