@@ -12,6 +12,7 @@ import torch
 from conftest import at_night
 from torch.nn import functional
 
+from nas_attn.backbones.catalog import image_sizes
 from nas_attn.backbones.passes import count_parameters
 from nas_attn.backbones.site_table import site_table
 from nas_attn.cli.commands import main
@@ -233,7 +234,7 @@ LEARNED = ("cbam_mini_xception_four", "cbam_resnet18", "se_cats_dogs_cnn")
 @pytest.mark.parametrize("name", at_night(NAMES, but=LEARNED))
 def test_it_trains_with_a_gradient_to_every_attention(name: str) -> None:
     network = load_published(name)
-    size = 8 if network.image_size == 32 else 64
+    size = max(8, image_sizes(network.backbone)[0]) if network.image_size == 32 else 64
     model = build(network, size, num_classes=4)
     losses = fit(model, size=size, n_steps=12 if name in LEARNED else 2)
 

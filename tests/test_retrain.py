@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_an_interrupted_retraining_resumes_and_more_seeds_extend_it(source, tmp_
     def train(model: nn.Module, run: Any) -> float:
         calls.append(run.seed)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return 0.5 + 0.01 * (len(calls) % 2)
 
     again = {"out": tmp_path / "run", "train": train, "data": "digits", **QUICK}

@@ -12,6 +12,7 @@ import dis
 import functools
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -53,7 +54,8 @@ class Reached:
             seen.add(id(value))
             kept.append(value)
             self._record(value, path)
-            waiting += _parts(value, path)
+            with suppress(Exception):  # a mapping of the user's, or a dead reference, may raise anything
+                waiting += list(_parts(value, path))
         return self
 
     def _record(self, value: object, path: str) -> None:
@@ -229,9 +231,10 @@ def _globals_of(code: CodeType) -> Iterable[str]:
 
 def _is_empty(cell: CellType) -> bool:
     try:
-        return cell.cell_contents is None
+        _ = cell.cell_contents
     except ValueError:
         return True
+    return False
 
 
 def _address(tensor: Tensor) -> int:

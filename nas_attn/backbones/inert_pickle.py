@@ -21,6 +21,12 @@ from torch import Tensor, nn
 
 from nas_attn.errors import FileError, first_line
 
+
+def _parameter(data: Tensor, requires_grad: bool, hooks: Any, state: Any) -> nn.Parameter:
+    """Return a parameter without the attributes that its author gave it."""
+    return nn.Parameter(data, requires_grad)
+
+
 _CALLED = {
     "collections.OrderedDict": OrderedDict,
     "builtins.set": set,
@@ -29,6 +35,7 @@ _CALLED = {
     "torch._utils._rebuild_tensor": torch._utils._rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
     "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch.nn.parameter.Parameter": nn.Parameter,
     "torch.nn.parameter.Buffer": nn.Buffer,
 }

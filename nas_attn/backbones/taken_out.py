@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import fx, nn
 
 from nas_attn.backbones.modules import has_hooks, put_module, take_out_se
-from nas_attn.backbones.opening import run_by, upstream
+from nas_attn.backbones.opening import Mode, run_by, upstream
 from nas_attn.backbones.own_se import own_se, products
-from nas_attn.backbones.tracing import read_forward
+from nas_attn.backbones.tracing import MODE, OPENINGS, read_forward
 from nas_attn.errors import SpaceError
 
 
@@ -47,7 +47,10 @@ def _take_out(net: nn.Module, path: str) -> list[str]:
             if step in steps and not step.users:
                 graph.erase_node(step)
     graph.lint()
-    put_module(net, path, run_by(block, graph))
+    opened = run_by(block, graph)
+    if any(node.target == MODE for node in graph.nodes):
+        opened.add_module(OPENINGS, nn.ModuleDict({"mode": Mode()}).train(block.training))
+    put_module(net, path, opened)
     unused = [f"{path}.{child}" for child in before if child not in _children(graph)]
     for child in unused:
         put_module(net, child, nn.Identity())
@@ -56,4 +59,4 @@ def _take_out(net: nn.Module, path: str) -> list[str]:
 
 def _children(graph: fx.Graph) -> dict[str, None]:
     """Return the paths of the children that a graph runs."""
-    return dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module")
+    return dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module" and node.target != MODE)

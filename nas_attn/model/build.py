@@ -24,7 +24,7 @@ from nas_attn.backbones.survey.survey import foreign_survey, survey
 from nas_attn.backbones.user_network import copy_network, make_network
 from nas_attn.errors import SpaceError
 from nas_attn.model.insert import Held, InputTap, Insert, SkippedNorm, Tap
-from nas_attn.placement import SWAPPED, Attention, Placement, Shape, Site, Survey
+from nas_attn.placement import SWAPPED, Attention, Placement, Shape, Site, Survey, Value
 from nas_attn.space.fit import by_site_name, in_its_block, is_neutral, resolve_at
 
 log = logging.getLogger(__name__)
@@ -117,6 +117,7 @@ def build_model(
     Raises: SpaceError with the site and the reason; FileError if the backbone's `weights` cannot be read, or belong to
     another network.
     """
+    is_guessed = isinstance(backbone, nn.Module) and image_size is None
     if isinstance(backbone, nn.Module):
         found = found_shape(backbone, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         num_classes, in_channels, image_size = found.num_classes, found.in_channels, found.image_size
@@ -127,7 +128,14 @@ def build_model(
     spec = check_backbone(backbone) if isinstance(backbone, str | Mapping) else {"import": ""}
     n_channels = 3 if in_channels is None else in_channels
     shape = check_shape(spec, num_classes=num_classes, in_channels=n_channels, image_size=image_size)
-    return build(backbone, placement, shape, seed=seed, class_names=class_names)
+    model = build(backbone, placement, shape, seed=seed, class_names=class_names)
+    if is_guessed and model.sites_of_cores:
+        size = f"{shape.image_size}x{shape.image_size}"
+        raise SpaceError(
+            f"The kernel of the attention at '{model.sites_of_cores[0]}' depends on the size of the images, which is "
+            f"not stated (on {size}, its map is smaller than the kernel): state image_size."
+        )
+    return model
 
 
 def build(
@@ -161,7 +169,7 @@ def build(
         replaces_norm = attention_entry(resolved[name].name).replaces_norm
         _join(net, sites[name], inserts[name], copies=name in copied, replaces_norm=replaces_norm)
     model = AttentionModel(net, inserts, placement, spec)
-    written = {name: placement[name].options.get("kernel_size") for name in resolved}
+    written = {name: _written_kernel(placement[name]) for name in resolved}
     model.sites_of_cores = tuple(
         name for name, size in written.items() if size not in (None, "auto", resolved[name].options.get("kernel_size"))
     )
@@ -169,6 +177,12 @@ def build(
     model.attention.train(net.training)
     model.training = net.training  # a network's own modules keep their modes
     return model
+
+
+def _written_kernel(attention: Attention) -> Value | None:
+    """Return the kernel size that an attention states, or that it has by default; None without a kernel."""
+    known = {option.name: option.default for option in attention_entry(attention.name).options}
+    return attention.options.get("kernel_size", known.get("kernel_size"))
 
 
 def _backbone(

@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import TrialState
 
 from nas_attn.config import Engine
+from nas_attn.errors import RunError
 from nas_attn.placement import Placement, Value
 from nas_attn.records import Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
@@ -102,7 +103,9 @@ class SearchStudy:
             pruner=SCHEDULERS[engine.scheduler].make(epochs),
         )
         for record in [row for row in self._rows.values() if row.value is not None][-_HISTORY:]:
-            self._remember(record)
+            self._refuse_other_parameters(record)
+            if bound.placement(record.params).key == record.key:  # older versions read some values in another way
+                self._remember(record)
         self._queue = deque([*self._interrupted(), *(bound.priors() if priors is None else priors)])
 
     def ask(self) -> Task | None:
@@ -111,8 +114,8 @@ class SearchStudy:
             label, placement = self._queue.popleft()
             if self._bound.check(placement) is None and not self._is_known(placement.key):
                 params = self._bound.params(placement)
-                assert params is not None, f"a planned placement must lie in the space, but got {placement}"
-                return self._begin(placement, self._trial(params), label=label)
+                if params is not None:  # an interrupted one of an older version may lie outside
+                    return self._begin(placement, self._trial(params), label=label)
         return self._propose() if self.n_open and not self._exhausted else None
 
     def report(self, number: int, epoch: int, value: float) -> bool:
@@ -249,6 +252,19 @@ class SearchStudy:
             self._sampler_study.tell(trial, record.value)
         else:
             self._reject(trial)
+
+    def _refuse_other_parameters(self, record: TrialRecord) -> None:
+        """Refuse a trial whose parameters are not those of the space. Raises: RunError."""
+        is_known = record.params.keys() == self._choices.keys() and all(
+            value in self._choices[name] for name, value in record.params.items()
+        )
+        if not is_known:
+            other = sorted(record.params.keys() ^ self._choices.keys()) or sorted(record.params)
+            raise RunError(
+                f"The run must have the parameters of this space, but trial {record.number} has others, such as "
+                f"'{other[0]}', because an older version named the sites otherwise: its report stays readable; choose "
+                "another --out."
+            )
 
     def _draw(self) -> Placement | None:
         """Return an untried placement within the limits, drawn at random, or None if there is none."""
