@@ -29,7 +29,7 @@ def test_every_site_is_drawn_once_with_its_channels_and_map(capsys):
         line.index("x", line.index("x") - 4) for line in tree.splitlines() if " any" in line and "64x9x9" in line
     }
     assert len(columns) == 1  # one below the other
-    assert re.search(r"any +the \d\d that keep a map's shape: se, ", foot)
+    assert re.search(r"any +the \d\d that keep a map's shape: (\w+, )*se, ", foot)
 
 
 def test_what_does_not_fit_is_named(capsys):
@@ -38,7 +38,7 @@ def test_what_does_not_fit_is_named(capsys):
     assert re.search(r"conv2 +conv +64x9x9 +(?!.*\bsk\b)(\w+, )*deform", shown)  # no ReLU follows
     narrow = _shown(capsys, "densenet", "growth_rate=8", "block_config=2,2")
     assert re.search(r"layer1 +output +8x32x32 +any but \[1\]\n", narrow)
-    assert re.search(r"\[1\] +only with other options than their defaults, or on a larger map: se, .*\bcbam,", narrow)
+    assert re.search(r"\[1\] +only with other options than their defaults, or on a larger map: (\w+, )*se, .*\bcbam,", narrow)
 
 
 def test_the_foot_says_what_kinds_and_shorthands_stand_for(capsys):
