@@ -38,7 +38,9 @@ def test_what_does_not_fit_is_named(capsys):
     assert re.search(r"conv2 +conv +64x9x9 +(?!.*\bsk\b)(\w+, )*deform", shown)  # no ReLU follows
     narrow = _shown(capsys, "densenet", "growth_rate=8", "block_config=2,2")
     assert re.search(r"layer1 +output +8x32x32 +any but \[1\]\n", narrow)
-    assert re.search(r"\[1\] +only with other options than their defaults, or on a larger map: (\w+, )*se, .*\bcbam,", narrow)
+    assert re.search(
+        r"\[1\] +only with other options than their defaults, or on a larger map: (\w+, )*se, .*\bcbam,", narrow
+    )
 
 
 def test_the_foot_says_what_kinds_and_shorthands_stand_for(capsys):
