@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_attn.data.deep import NotUnderstood, deep_values
+from nas_attn.data.deep import NotUnderstood, Values, deep_values
 from nas_attn.data.entry import Reading
 from nas_attn.data.pixel_range import Bounds, Range, bounds_of, table_of
 from nas_attn.errors import DataError
@@ -94,7 +94,7 @@ def picture_of(image: Image, reading: Reading, again: Callable[[], Image] | None
     """
     tags = getattr(image, "tag_v2", {})
     lies = tags.get(_ORIENTATION, 1)  # Pillow turns a TIFF while it loads it
-    found = deep_values(image, again)
+    found = deep_values(image, again) if getattr(image, "tile", None) else _of_loaded(image, again)
     image.load()
     orientation = image.getexif().get(_ORIENTATION, 1)
     is_turned = orientation in _TURNS or lies in _TURNS
@@ -103,6 +103,19 @@ def picture_of(image: Image, reading: Reading, again: Callable[[], Image] | None
         return Picture(deep.turned(orientation), is_turned, deep.coverage is not None)
     plain, is_transparent = _plain(image, reading)
     return Picture(_turned(plain, orientation), is_turned, is_transparent)
+
+
+def _of_loaded(image: Image, again: Callable[[], Image] | None) -> Values | None:
+    """Return the values of a loaded image of more than 8 bits: Pillow has cut its colours, its file has not."""
+    if image.mode not in ("RGB", "RGBA") or again is None:
+        return deep_values(image, again)
+    try:
+        probe = again()
+    except OSError:  # the file is gone
+        return None
+    with probe:
+        is_same = probe.size == image.size and probe.mode == image.mode
+        return deep_values(probe, again) if is_same else None
 
 
 def reopener(image: Image) -> Callable[[], Image] | None:

@@ -13,6 +13,7 @@ from nas_attn.data.appearance import Picture, deep_picture
 from nas_attn.data.deep import NotUnderstood
 from nas_attn.data.entry import Reading
 from nas_attn.data.pixel_range import scaled
+from nas_attn.data.tree import IMAGES
 from nas_attn.data.unreadable import Unreadable, needs, over_limit
 from nas_attn.errors import first_line
 
@@ -29,11 +30,11 @@ class DicomPictures:
 
 
 def is_dicom(source: Path | IO[bytes], path: Path) -> bool:
-    """Return whether a file is DICOM: by its suffix, or without one by its first bytes."""
+    """Return whether a file is DICOM: by its suffix, or by its first bytes if the suffix is not that of an image."""
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return True
-    if suffix and not suffix[1:].isdigit():  # scanners write files without a suffix, or with a number
+    if suffix[1:] in IMAGES:
         return False
     return _head(source)[_MAGIC_AT:] == b"DICM"
 

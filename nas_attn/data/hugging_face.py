@@ -18,11 +18,14 @@ from nas_attn.data.entry import DataRequest
 from nas_attn.data.file_images import dataset_of_files
 from nas_attn.data.hugging_face_columns import Features, find_features
 from nas_attn.data.parts import EXACT, part_of
-from nas_attn.data.tree import shown
+from nas_attn.data.tree import composed, is_writable, shown
 from nas_attn.errors import DataError, unknown
 
 DEFAULT_SIZE = 64
 """Height and width that images of several sizes are resized to."""
+
+LARGEST = 2048
+"""Height and width up to which images keep their size."""
 
 _SUFFIXES = (".arrow", ".parquet", ".pq")
 _SHARD = re.compile(r"[-_]\d+-of-\d+$")
@@ -157,7 +160,13 @@ def _names_found(train: Shards, features: Features) -> tuple[str, ...]:
     values = {value for value in train.column(features.label) if value is not None and value != -1}
     if all(isinstance(value, int) for value in values):
         return tuple(str(value) for value in sorted(values))
-    return tuple(sorted(str(value) for value in values))
+    names = {composed(str(value)) for value in values}
+    for name in sorted(names):
+        if not name.strip() or not is_writable(name):
+            raise DataError(
+                f"A class must have a name without control characters, but '{features.label}' has {name!r}."
+            )
+    return tuple(sorted(names))
 
 
 def _labels(shards: Shards, features: Features, names: tuple[str, ...], part: str) -> Labels | None:
@@ -184,9 +193,9 @@ def _labels(shards: Shards, features: Features, names: tuple[str, ...], part: st
     for row, value in enumerate(values):
         if value is None or value == -1:
             raise DataError(_no_label(part, row, features.label, value))
-        if str(value) not in numbers:
+        if composed(str(value)) not in numbers:
             raise DataError(unknown("class", str(value), names, f"row {row} of the split '{part}'"))
-    return np.array([numbers[str(value)] for value in values], np.int64)
+    return np.array([numbers[composed(str(value))] for value in values], np.int64)
 
 
 def _no_label(part: str, row: int, column: str, value: object) -> str:
@@ -245,13 +254,14 @@ def _size(request: DataRequest, files: list[ImageFile]) -> tuple[int, list[str]]
                 sizes.add(image.size)
         except Exception:  # a damaged image raises anything; it is named when it is decoded
             continue
-    if len(sizes) == 1:
+    if len(sizes) == 1 and max(max(size) for size in sizes) <= LARGEST:
         (size,) = sizes
         return max(4, *size), [] if size[0] == size[1] else [
             f"Images of {size[1]} x {size[0]} are stretched to a square."
         ]
+    why = "differ in size" if len(sizes) > 1 else "are large"
     return DEFAULT_SIZE, [
-        f"The images differ in size, so they are resized to {DEFAULT_SIZE}x{DEFAULT_SIZE}: --image-size changes it."
+        f"The images {why}, so they are resized to {DEFAULT_SIZE}x{DEFAULT_SIZE}: --image-size changes it."
     ]
 
 

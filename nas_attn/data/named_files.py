@@ -47,14 +47,14 @@ class NamedFiles:
 
     def _candidates(self, cell: str) -> tuple[list[Path], bool]:
         """Return the files that a cell may name, and whether they were found by name."""
-        written = cell.replace("\\", "/") if "\\" in cell and not (self.root / cell).is_file() else cell
+        written = cell.replace("\\", "/") if "\\" in cell and not os.path.isfile(self.root / cell) else cell
         path = Path(written)
         if path.is_absolute() and path.is_relative_to(self.root.absolute()):
             path = path.relative_to(self.root.absolute())
         if not written or path.is_absolute() or os.pardir in path.parts:
             return [], False
         for direct in (path, Path(*path.parts[1:]) if path.parts[:1] == (self.root.absolute().name,) else path):
-            if direct.parts and (self.root / direct).is_file():
+            if direct.parts and os.path.isfile(self.root / direct):  # False for what is too long for a name, too
                 return [self.root / direct], False
         key = composed(path.as_posix())
         for index in self._by_path:

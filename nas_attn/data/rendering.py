@@ -15,6 +15,8 @@ from nas_attn.data.pixel_range import EIGHT_BITS, Bounds, Range, bounds_of, in_w
 from nas_attn.errors import DataError
 
 _SIXTEEN_BITS: Range = (0, 65535)
+_FRACTIONS = 2
+"""Upper end of a range up to which its values are of the size of fractions."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,22 @@ class Rendering:
         """
         return scaled(values, *self._range_of(bounds_of(values, whole=True), name))
 
+    def pixels_of_floats(self, values: NDArray[Any], name: str) -> NDArray[np.float32] | None:
+        """Return floating values of the training images' range between 0 and 1; None if it is not known to be theirs.
+
+        Values from 0 to 1 are fractions, unless the training images have floating values of a range of that size.
+        Raises: DataError for values far outside of the range.
+        """
+        if self.deep_range in (None, EIGHT_BITS) or not values.size or not np.isfinite(values).all():
+            return None
+        low, high = self.deep_range
+        bounds = bounds_of(values, whole=False)
+        if high > _FRACTIONS and bounds.low >= 0 and bounds.high <= 1:
+            return None
+        self._range_of(bounds, name)
+        fractions: NDArray[np.float32] = np.clip((values.astype(np.float32) - low) / (high - low), 0, 1)
+        return fractions
+
     def _range_of(self, bounds: Bounds, name: str) -> Range:
         """Return the range of a picture of more than 8 bits."""
         shown = in_words((bounds.low, bounds.high))
@@ -76,6 +94,11 @@ class Rendering:
                 "for them: convert it to 8 bits as the training images were."
             )
         low, high = self.deep_range
+        if not bounds.whole and self.deep_range == EIGHT_BITS and 0 < bounds.high <= 1:
+            raise DataError(
+                f"{name} has floating values of {shown}, but the training images have {in_words(EIGHT_BITS)}: multiply "
+                "by 255, or convert it to 8 bits."
+            )
         if bounds.low < low - (high - low) or bounds.high > high + (high - low):
             raise DataError(
                 f"{name} must have values like the training images, {in_words(self.deep_range)}, but has values of "

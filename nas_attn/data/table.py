@@ -131,7 +131,7 @@ def _classes(table: Table, columns: Columns, files: Sequence[ImageFile]) -> tupl
     _refuse_fractions(table, column, words)
     _refuse_joined(table, column, words)
     found = {word for word, file in zip(words, files, strict=True) if file.part == "train"}
-    whole = all(word.removeprefix("-").isdigit() for word in found)
+    whole = all(word.removeprefix("-").isdecimal() for word in found)
     names = tuple(sorted(found, key=(lambda word: (int(word), word)) if whole else None))
     numbers = {name: number for number, name in enumerate(names)}
     for number, word in enumerate(words):
@@ -148,7 +148,7 @@ def _class_name(cell: str) -> str:
 def _refuse_fractions(table: Table, column: int, words: Sequence[str]) -> None:
     """Refuse a column of numbers with fractions: it is a quantity and no class."""
     if all(re.fullmatch(r"-?\d*\.?\d+(e-?\d+)?", word, re.IGNORECASE) for word in words):
-        fraction = next((number for number, word in enumerate(words) if not word.removeprefix("-").isdigit()), None)
+        fraction = next((number for number, word in enumerate(words) if not word.removeprefix("-").isdecimal()), None)
         if fraction is not None:
             raise DataError(
                 f"{table.place(fraction)} must name a class in '{table.header[column]}', but has the number "

@@ -162,7 +162,7 @@ def _class_column(table: Table, called: Sequence[int], rest: Sequence[int]) -> i
     if len(called) > 1:
         pairs = {tuple(row[number] for number in called) for row in table.rows}
         if all(len({pair[place] for pair in pairs}) == len(pairs) for place in range(len(called))):
-            called = [one for one in called if not all(cell.isdigit() for cell in table.column(one))] or called[:1]
+            called = [one for one in called if not all(cell.isdecimal() for cell in table.column(one))] or called[:1]
     if len(called) != 1:
         names = ", ".join(f"'{table.header[number]}'" for number in (called or rest))
         raise DataError(

@@ -41,16 +41,19 @@ def has_deep_planes(tags: Tags) -> bool:
 def read_tiff(source: Path | IO[bytes], reading: Reading) -> tuple[list[Picture], int]:
     """Return the pictures of a TIFF of plain values, without compression or by deflate, and its number of pages.
 
-    Raises: NotUnderstood for other kinds; Unreadable for a file over the limit of pixels.
+    Raises: NotUnderstood for other kinds; Unreadable for a file over the limit of pixels, or without a page.
     """
     content = source.read_bytes() if isinstance(source, Path) else source.read()
-    pages = list(_pages(content))
+    every = list(_pages(content))
+    if not every:
+        raise Unreadable("truncated: it has no page")
+    pages = [tags for tags in every if not tags.get(_SUBFILE, 0) & _REDUCED_OR_MASK] or every[:1]
     wanted = pages if reading.frames == "all" else pages[:1]
     return [_picture(content, tags, reading) for tags in wanted], len(pages)
 
 
 def _pages(content: bytes) -> Iterator[Tags]:
-    """Yield the tags of each page that is no reduced copy and no mask."""
+    """Yield the tags of each page, of reduced copies and masks too."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     file = BytesIO(content)
@@ -63,8 +66,7 @@ def _pages(content: bytes) -> Iterator[Tags]:
         directory = ImageFileDirectory_v2(head)
         file.seek(place)
         directory.load(file)
-        if not directory.get(_SUBFILE, 0) & _REDUCED_OR_MASK:
-            yield dict(directory)
+        yield dict(directory)
         place = directory.next
 
 

@@ -21,11 +21,14 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (344, b"ni1\0", "NIfTI"),
     (0, b"\x1f\x8b", "a gzip archive"),
     (0, b"RIFF", "an audio or video file"),
+    (4, b"ftypavif", "truncated or damaged AVIF"),
     (4, b"ftyp", "a video file"),
     (0, b"version https://git-lfs", "a pointer of Git LFS: `git lfs pull` fetches the file"),
 )
 _TRUNCATED = re.compile(
-    "truncat|broken data stream|unexpected end|unrecognized data|incomplete|not enough|smaller than requested", re.I
+    "truncat|broken data stream|unexpected end|unrecognized data|incomplete|not enough|smaller than requested|"
+    "could not create decoder",
+    re.I,
 )
 
 

@@ -18,6 +18,7 @@ from nas_attn.data.arrays import resized, with_channels
 from nas_attn.data.decode import decode_image
 from nas_attn.data.deep import NotUnderstood
 from nas_attn.data.entry import AS_USUAL
+from nas_attn.data.pixel_range import EIGHT_BITS, scaled
 from nas_attn.data.rendering import AS_BEFORE, Rendering
 from nas_attn.errors import DataError
 
@@ -56,8 +57,9 @@ class Preprocess:
         Args:
             images: One image, a batch, or a list of either. An image is the path of a file, a PIL image of any mode
                 and size, a numpy array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W); a batch is an array
-                (N, H, W, C) or a tensor (N, C, H, W). Values are uint8 (0 to 255) or floating (0 to 1); an array may
-                have whole numbers of the training images' range.
+                (N, H, W, C) or a tensor (N, C, H, W). Values are uint8 (0 to 255, or the range that the run stated) or
+                floating (0 to 1, or of the training images' range if that is one of floating values); an array may have
+                whole numbers of the training images' range.
         Raises: DataError for anything else, and for a file that is no image.
         """
         if isinstance(images, str | np.ndarray | Tensor) or not isinstance(images, Iterable):
@@ -78,9 +80,9 @@ class Preprocess:
         if isinstance(image, np.ndarray):
             if image.dtype.kind in "iu" and image.dtype != np.uint8 and self.rendering.deep_range and image.size:
                 image = self.rendering.pixels_of_numbers(image, "An array of images")
-            image = torch.tensor(_four_axes(image, channels)).permute(0, 3, 1, 2)
+            image = torch.tensor(_four_axes(self._of_its_range(image), channels)).permute(0, 3, 1, 2)
         elif isinstance(image, Tensor):
-            image = _four_dimensions(image, channels)
+            image = _four_dimensions(self._tensor_of_its_range(image), channels)
         else:
             raise DataError(
                 f"Images must be paths, PIL images, numpy arrays or tensors, but got {type(image).__name__}."
@@ -90,6 +92,23 @@ class Preprocess:
             return self._from_bytes(resized(with_channels(array, channels), size)).to(image.device)
         values = image.float() / 255 if image.dtype == torch.uint8 else _checked_range(image)
         return self._normalised(255 * _resized(_with_channels(values, channels), size))
+
+    def _of_its_range(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return uint8 values, and floating ones of the training images' own range, scaled as those were."""
+        if array.dtype == np.uint8 and self.rendering.range != EIGHT_BITS:
+            return scaled(array, *self.rendering.range)
+        if array.dtype.kind == "f":
+            found = self.rendering.pixels_of_floats(array, "An array of images")
+            return array if found is None else found
+        return array
+
+    def _tensor_of_its_range(self, tensor: Tensor) -> Tensor:
+        """As `_of_its_range`, for a tensor on any device."""
+        is_usual = tensor.dtype != torch.uint8 or self.rendering.range == EIGHT_BITS
+        if is_usual and not (tensor.is_floating_point() and self.rendering.deep_range not in (None, EIGHT_BITS)):
+            return tensor
+        array = (tensor if tensor.dtype == torch.uint8 else tensor.float()).detach().cpu().numpy()
+        return torch.tensor(self._of_its_range(array), device=tensor.device)
 
     def _from_pil(self, image: Any) -> NDArray[np.uint8]:
         """Shape: (H, W, C); C is 1 for a grey image."""
