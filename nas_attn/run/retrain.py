@@ -191,6 +191,8 @@ class _Origin:
             )
         if "data" in stated:
             is_same = stated["data"] == known.get("name")
+            if stated["data"] == NAME:  # images in memory have been read by now
+                how_read = [name for name in how_read if name not in OF_READING]
             return self._of_data(*how_read) if is_same else {}
         if known.get("name") in (None, NAME) and "train" not in stated:
             raise ConfigError(f"{self.file} names no data set that can be read again: add --data.")
