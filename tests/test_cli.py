@@ -16,7 +16,8 @@ from nas_attn import __version__
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.cli import commands as cli
 from nas_attn.cli.commands import main
-from nas_attn.config import GROUPS, settings
+from nas_attn.config import settings
+from nas_attn.config.groups import GROUPS
 from nas_attn.errors import DataError, Interrupted, RunStopped
 from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.space.file import available_spaces

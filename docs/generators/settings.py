@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from generators.markdown import block, code, plain, table, toml
 from nas_attn.cli.commands import command_line
-from nas_attn.config import GROUPS, settings, table_model
+from nas_attn.config import settings, table_model
+from nas_attn.config.groups import GROUPS
 from nas_attn.data.catalog import DATA
 from nas_attn.run.tables import RECORDS
 from nas_attn.space.file import Limits, SiteRule, SpaceFile

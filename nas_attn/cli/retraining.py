@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from nas_attn.cli.options import settings_signature, text
-from nas_attn.config import BUDGET, SPACE, TRAINING, settings
+from nas_attn.config import settings
+from nas_attn.config.groups import BUDGET, SPACE, TRAINING
 from nas_attn.run.given import OF_A_SEARCH, SEED_STEP
 from nas_attn.validation import Field
 

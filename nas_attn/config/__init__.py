@@ -11,40 +11,24 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field as Rule
-from pydantic import create_model, model_validator
+from pydantic import create_model
 
-from nas_attn.config.images import DATA
-from nas_attn.config.images import DataConfig as DataConfig  # one of the records of this module
+from nas_attn.config.engine import Engine as Engine  # records of this package
+from nas_attn.config.engine import MaxMacs as MaxMacs
+from nas_attn.config.engine import MaxParams as MaxParams
+from nas_attn.config.engine import Resources as Resources
+from nas_attn.config.groups import BUDGET, GROUPS, OWN, RUN, SPACE
+from nas_attn.config.images import DataConfig as DataConfig
+from nas_attn.config.training import ADAM_LR as ADAM_LR
+from nas_attn.config.training import Recipe as Recipe
 from nas_attn.errors import ConfigError
 from nas_attn.validation import Field, Setting, Strict, fields_of
-
-SPACE = "Search space"
-BUDGET = "Budget"
-TRAINING = "Training"
-OWN = "Custom training (reads its own images unless --data is stated)"
-ENGINE = "Search engine"
-RESOURCES = "Resources"
-RUN = "Run"
-GROUPS = (SPACE, DATA, BUDGET, TRAINING, OWN, ENGINE, RESOURCES, RUN)
 
 Table = Literal["recipe", "data"]
 """A table of a space file that states settings."""
 
-ADAM_LR = 0.003
-
 N_CONTROLS = 5
 """Number of random placements that a new run compares with."""
-
-MaxParams = Annotated[
-    int | None,
-    Rule(ge=1, le=10**15, description="Maximum number of trainable parameters of the network."),
-    Setting(SPACE, unset="the space's"),
-]
-MaxMacs = Annotated[
-    int | None,
-    Rule(ge=1, le=10**18, description="Maximum number of multiply-adds of the network for one image."),
-    Setting(SPACE, unset="the space's"),
-]
 
 
 class Target(Strict):
@@ -157,143 +141,6 @@ class Budget(Strict):
     def n_controls(self) -> int:
         """Number of random placements; that of a new run if it is not stated."""
         return N_CONTROLS if self.controls is None else self.controls
-
-
-class Recipe(Strict):
-    """The training of one network."""
-
-    epochs: Annotated[
-        int,
-        Rule(ge=1, le=100_000, description="Number of epochs per search or confirm trial."),
-        Setting(BUDGET, table="recipe"),
-    ] = 30
-    retrain_epochs: Annotated[
-        int | None,
-        Rule(ge=1, le=100_000, description="Number of epochs per retraining."),
-        Setting(BUDGET, table="recipe", unset="--epochs"),
-    ] = None
-    batch_size: Annotated[
-        int, Rule(ge=2, le=65_536, description="Images per step."), Setting(TRAINING, table="recipe")
-    ] = 32
-    optimizer: Annotated[
-        Literal["sgd", "adamw", "adam"],
-        Rule(description="Optimiser; SGD has Nesterov momentum 0.9."),
-        Setting(TRAINING, table="recipe"),
-    ] = "sgd"
-    lr: Annotated[
-        float,
-        Rule(
-            gt=0.0,
-            le=100.0,
-            description="Peak learning rate: linear warm-up over the first tenth of the steps, then half a cosine to "
-            "0. Default for Adam and AdamW: 0.003.",
-        ),
-        Setting(TRAINING, table="recipe"),
-    ] = 0.1
-    weight_decay: Annotated[
-        float,
-        Rule(ge=0.0, le=10.0, description="Weight decay of weights with two or more dimensions."),
-        Setting(TRAINING, table="recipe"),
-    ] = 5e-4
-    augment: Annotated[
-        Literal["none", "crop", "crop-flip"],
-        Rule(
-            description="Augmentation of the training images: crop pads by an eighth and crops at random; crop-flip "
-            "also mirrors left to right."
-        ),
-        Setting(TRAINING, table="data"),
-    ] = "none"
-    class_weights: Annotated[
-        bool,
-        Rule(
-            description="Give rare classes more weight in the loss: the inverse frequency, with mean 1; for positives "
-            "of a label, negatives divided by positives, at most 100."
-        ),
-        Setting(TRAINING, table="recipe"),
-    ] = False
-    label_smoothing: Annotated[
-        float,
-        Rule(
-            ge=0.0,
-            lt=1.0,
-            description="Share of the target that is spread over the other classes, or over both values of a label.",
-        ),
-        Setting(TRAINING, table="recipe"),
-    ] = 0.0
-    one_logit: Annotated[
-        bool,
-        Rule(
-            description="For two classes, one logit trained by binary cross-entropy instead of two (above 0: the "
-            "second class)."
-        ),
-        Setting(TRAINING, table="recipe"),
-    ] = False
-    backbone_lr: Annotated[
-        float,
-        Rule(
-            gt=0.0,
-            le=1.0,
-            description="Factor on --lr for the backbone's own weights; classifier and attention keep the full rate.",
-        ),
-        Setting(TRAINING, table="recipe"),
-    ] = 1.0
-    freeze_epochs: Annotated[
-        int,
-        Rule(
-            ge=0,
-            le=100_000,
-            description="Number of initial epochs with the backbone frozen: its weights and its batch-norm statistics.",
-        ),
-        Setting(TRAINING, table="recipe"),
-    ] = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _suit_lr_to_optimizer(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("optimizer") in ("adam", "adamw") and "lr" not in values:
-            return {**values, "lr": ADAM_LR}
-        return values
-
-
-class Engine(Strict):
-    """The proposal and the early stopping of placements."""
-
-    max_params: MaxParams = None
-    max_macs: MaxMacs = None
-    sampler: Annotated[str, Rule(description="Sampler that proposes placements."), Setting(ENGINE)] = "tpe"
-    scheduler: Annotated[str, Rule(description="Early-stopping rule for search trials."), Setting(ENGINE)] = "none"
-    seed: Annotated[int, Rule(ge=0, le=2**31 - 1, description="Seed of all random numbers."), Setting(ENGINE)] = 0
-
-
-class Resources(Strict):
-    """The resources of the trials; they change the time of a run and never its results."""
-
-    executor: Annotated[str, Rule(description="Executor of the trials."), Setting(RESOURCES)] = "tune"
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"],
-        Rule(description="auto: CUDA if there is a GPU, otherwise the CPU."),
-        Setting(RESOURCES),
-    ] = "auto"
-    workers: Annotated[
-        int | None,
-        Rule(ge=1, le=10_000, description="Number of trials that run at the same time."),
-        Setting(RESOURCES, unset="one per GPU, otherwise one per core"),
-    ] = None
-    cpus_per_trial: Annotated[
-        int | None,
-        Rule(ge=1, le=1_024, description="Number of cores, and of torch threads, per trial."),
-        Setting(RESOURCES, unset="an even share"),
-    ] = None
-    gpus_per_trial: Annotated[
-        float | None,
-        Rule(ge=0.0, le=64.0, description="Number of GPUs per trial; 0.5 shares one between two trials."),
-        Setting(RESOURCES, unset="1 on CUDA, otherwise 0"),
-    ] = None
-    address: Annotated[
-        str | None,
-        Rule(min_length=1, description="Address of a running Ray cluster."),
-        Setting(RESOURCES, metavar="HOST:PORT", unset="starts Ray on this machine"),
-    ] = None
 
 
 class Terminal(Strict):

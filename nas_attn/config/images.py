@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field as Rule
 
+from nas_attn.config.groups import DATA
 from nas_attn.validation import Setting, Strict
-
-DATA = "Data"
-"""Group of the settings of the images."""
 
 OF_READING = ("pixel_range", "background", "frames", "max_pixels", "allow_blank", "drop_duplicates")
 """Keys of the settings of how files are read, and which are accepted."""

@@ -1,0 +1,62 @@
+"""The settings of the search engine and of the resources of its trials."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field as Rule
+
+from nas_attn.config.groups import ENGINE, RESOURCES, SPACE
+from nas_attn.validation import Setting, Strict
+
+MaxParams = Annotated[
+    int | None,
+    Rule(ge=1, le=10**15, description="Maximum number of trainable parameters of the network."),
+    Setting(SPACE, unset="the space's"),
+]
+MaxMacs = Annotated[
+    int | None,
+    Rule(ge=1, le=10**18, description="Maximum number of multiply-adds of the network for one image."),
+    Setting(SPACE, unset="the space's"),
+]
+
+
+class Engine(Strict):
+    """The proposal and the early stopping of placements."""
+
+    max_params: MaxParams = None
+    max_macs: MaxMacs = None
+    sampler: Annotated[str, Rule(description="Sampler that proposes placements."), Setting(ENGINE)] = "tpe"
+    scheduler: Annotated[str, Rule(description="Early-stopping rule for search trials."), Setting(ENGINE)] = "none"
+    seed: Annotated[int, Rule(ge=0, le=2**31 - 1, description="Seed of all random numbers."), Setting(ENGINE)] = 0
+
+
+class Resources(Strict):
+    """The resources of the trials; they change the time of a run and never its results."""
+
+    executor: Annotated[str, Rule(description="Executor of the trials."), Setting(RESOURCES)] = "tune"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"],
+        Rule(description="auto: CUDA if there is a GPU, otherwise the CPU."),
+        Setting(RESOURCES),
+    ] = "auto"
+    workers: Annotated[
+        int | None,
+        Rule(ge=1, le=10_000, description="Number of trials that run at the same time."),
+        Setting(RESOURCES, unset="one per GPU, otherwise one per core"),
+    ] = None
+    cpus_per_trial: Annotated[
+        int | None,
+        Rule(ge=1, le=1_024, description="Number of cores, and of torch threads, per trial."),
+        Setting(RESOURCES, unset="an even share"),
+    ] = None
+    gpus_per_trial: Annotated[
+        float | None,
+        Rule(ge=0.0, le=64.0, description="Number of GPUs per trial; 0.5 shares one between two trials."),
+        Setting(RESOURCES, unset="1 on CUDA, otherwise 0"),
+    ] = None
+    address: Annotated[
+        str | None,
+        Rule(min_length=1, description="Address of a running Ray cluster."),
+        Setting(RESOURCES, metavar="HOST:PORT", unset="starts Ray on this machine"),
+    ] = None
