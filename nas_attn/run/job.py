@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_attn.comparison.predictions import fits_whole
 from nas_attn.data.entry import Progress
 from nas_attn.data.memory import data_source_of
 from nas_attn.data.sources import stated_reading
@@ -20,8 +18,10 @@ from nas_attn.executors.base import Executor
 from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import Allocation
 from nas_attn.files import write_json
-from nas_attn.records import Artifact, Attempt, RunRecord
+from nas_attn.records import Attempt, RunRecord
 from nas_attn.run.folder import RunFolder, load_run
+from nas_attn.run.log import logged_to
+from nas_attn.run.opened import OpenLedger
 from nas_attn.run.progress import Display, SilentDisplay, terminal_display
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request, bind, read_settings
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_attn.executors.interrupts import Interrupts
-    from nas_attn.study.ledger import Ledger
-    from nas_attn.study.sampling import SearchStudy
     from nas_attn.study.stages import Stages
 
 log = logging.getLogger(__name__)
@@ -121,7 +119,7 @@ def run(request: Request, display: Display) -> RunRecord:
     folder.refuse_foreign(config)
     executor = EXECUTORS[request.settings.resources.executor].make(request.settings.resources)
     executor.check()
-    with folder.locked(), _logged(folder.log), Interrupts() as interrupts:
+    with folder.locked(), logged_to(folder.log), Interrupts() as interrupts:
         write_json(folder.config, {**config, "created": _created(folder)})
         for note in request.notes:
             log.info("%s", note)
@@ -146,7 +144,7 @@ def as_begun(request: Request, folder: RunFolder) -> Request:
 
 def _finish(request: Request, folder: RunFolder, executor: Executor, display: Display, interrupts: Interrupts) -> None:
     """Run the unfinished trials, write the result, measure the arms, and complete the result."""
-    with _OpenLedger(request, folder, display) as ledger:
+    with OpenLedger(request, folder, display) as ledger:
         # A finished run shows its result without starting the executor, so its ledger is opened first.
         if folder.best.exists() and ledger.stages.is_finished and _outputs_current(ledger.stages, folder):
             return
@@ -176,93 +174,8 @@ def _write_result(
         _report(folder, display)
 
 
-class _OpenLedger:
-    """Context manager: the stages of a run over its ledger, which is opened on first use."""
-
-    def __init__(self, request: Request, folder: RunFolder, display: Display) -> None:
-        self._request, self._folder, self._display = request, folder, display
-        self._storage: Any = None
-
-    def __enter__(self) -> _OpenLedger:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._storage is not None:
-            from nas_attn.study.ledger import close_storage
-
-            close_storage(self._storage)
-
-    @cached_property
-    def stages(self) -> Stages:
-        """The stages of the run, restored from the ledger."""
-        from nas_attn.study.ledger import FINAL, open_storage
-        from nas_attn.study.planned import PlannedRuns
-        from nas_attn.study.stages import Stages
-
-        settings, bound = self._request.settings, self._request.bound
-        self._storage = open_storage(self._folder.database)
-        search, control = self._searches()
-        return Stages(
-            search,
-            PlannedRuns(self._ledger(FINAL), bound),
-            bound,
-            budget=settings.budget,
-            recipe=settings.recipe,
-            seed=settings.engine.seed,
-            weights=self._folder.weights,
-            predictions=self._folder.predictions,
-            kept=_kept(self._request),
-            arms=self._request.arms,
-            given=self._request.given.placement if self._request.given else None,
-            control=control,
-            watch=self._watch,
-        )
-
-    def _ledger(self, name: str) -> Ledger:
-        """Return a ledger of the run, without trials that a dead driver left running."""
-        from nas_attn.study.ledger import Ledger
-
-        ledger = Ledger(self._storage, name)
-        n_dead = ledger.sweep()
-        if n_dead:
-            log.info("%d interrupted trials of an earlier session are run again", n_dead)
-        return ledger
-
-    def _searches(self) -> tuple[SearchStudy, SearchStudy | None]:
-        """Return the search, and the random search beside it, if there is one."""
-        from nas_attn.study.ledger import CONTROL, SEARCH
-        from nas_attn.study.sampling import SearchStudy, control_search
-
-        settings, bound = self._request.settings, self._request.bound
-        engine, budget, epochs = settings.engine, settings.budget, settings.recipe.epochs
-        trials = 0 if self._request.given else budget.trials
-        search = SearchStudy(self._ledger(SEARCH), bound, engine, budget=trials, epochs=epochs, top=budget.top)
-        if budget.control_search is None or self._request.given:
-            return search, None
-        ledger, sampler = self._ledger(CONTROL), budget.control_search
-        control = control_search(ledger, bound, engine, sampler, budget=trials, epochs=epochs, top=budget.top)
-        return search, control
-
-    def _watch(self, stages: Stages) -> None:
-        """Update the display and `best-so-far.json`."""
-        self._display.update(stages)
-        best = stages.search.take_new_best()
-        if best is not None:
-            content = {
-                "placement": best.placement.to_dict(),
-                "trial": best.number,
-                f"validation_{self._request.metric}": best.value,
-                "epochs": best.epochs,
-                "seed": best.seed,
-                "n_parameters": best.n_parameters,
-                "n_macs": best.n_macs,
-                "note": "The best single trial so far; best.json follows once it is confirmed and retrained.",
-            }
-            write_json(self._folder.best_so_far, content)
-
-
 def _train(
-    request: Request, ledger: _OpenLedger, executor: Executor, display: Display, interrupts: Interrupts
+    request: Request, ledger: OpenLedger, executor: Executor, display: Display, interrupts: Interrupts
 ) -> Allocation:
     """Run all trials by the executor; return the resources of the trials."""
     display.stage("start")
@@ -290,18 +203,6 @@ def _measured(
             f"Interrupted while the costs of the arms were measured: {folder.report} holds the result, and the same "
             "command adds the costs."
         ) from None
-
-
-def _kept(request: Request) -> Artifact:
-    """Return the form in which predictions are stored: with the probability of every class unless they are many."""
-    from nas_attn.run.extent import runs_and_epochs
-
-    facts = request.facts
-    if facts is None:
-        return "predictions"
-    runs = {stage: number for stage, (number, _) in runs_and_epochs(request).items()}
-    n_images = runs["retrain"] * facts.n_test + runs.get("confirm", 0) * facts.n_val
-    return "predictions" if fits_whole(n_images * facts.num_classes) else "short predictions"
 
 
 def _context(request: Request, allocation: Allocation) -> TrialContext:
@@ -342,25 +243,3 @@ def _created(folder: RunFolder) -> str:
     if folder.config.exists():
         return str(folder.read_config().get("created"))
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    """Context manager: write the log of this package and of Ray to a file."""
-    written = [
-        (logging.getLogger(name), logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
-        for name in ("nas_attn", "ray")
-    ]
-    ours = written[0][0]
-    level = ours.level
-    ours.setLevel(logging.INFO)
-    for logger, handler in written:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        ours.setLevel(level)
-        for logger, handler in written:
-            logger.removeHandler(handler)
-            handler.close()

@@ -1,0 +1,118 @@
+"""The ledger of a run, opened on first use, with the stages over it."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from nas_attn.comparison.predictions import fits_whole
+from nas_attn.files import write_json
+from nas_attn.records import Artifact
+from nas_attn.run.folder import RunFolder
+from nas_attn.run.progress import Display
+from nas_attn.run.request import Request
+
+if TYPE_CHECKING:
+    from nas_attn.study.ledger import Ledger
+    from nas_attn.study.sampling import SearchStudy
+    from nas_attn.study.stages import Stages
+
+log = logging.getLogger(__name__)
+
+
+class OpenLedger:
+    """Context manager: the stages of a run over its ledger, which is opened on first use."""
+
+    def __init__(self, request: Request, folder: RunFolder, display: Display) -> None:
+        self._request, self._folder, self._display = request, folder, display
+        self._storage: Any = None
+
+    def __enter__(self) -> OpenLedger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._storage is not None:
+            from nas_attn.study.ledger import close_storage
+
+            close_storage(self._storage)
+
+    @cached_property
+    def stages(self) -> Stages:
+        """The stages of the run, restored from the ledger."""
+        from nas_attn.study.ledger import FINAL, open_storage
+        from nas_attn.study.planned import PlannedRuns
+        from nas_attn.study.stages import Stages
+
+        settings, bound = self._request.settings, self._request.bound
+        self._storage = open_storage(self._folder.database)
+        search, control = self._searches()
+        return Stages(
+            search,
+            PlannedRuns(self._ledger(FINAL), bound),
+            bound,
+            budget=settings.budget,
+            recipe=settings.recipe,
+            seed=settings.engine.seed,
+            weights=self._folder.weights,
+            predictions=self._folder.predictions,
+            kept=_kept(self._request),
+            arms=self._request.arms,
+            given=self._request.given.placement if self._request.given else None,
+            control=control,
+            watch=self._watch,
+        )
+
+    def _ledger(self, name: str) -> Ledger:
+        """Return a ledger of the run, without trials that a dead driver left running."""
+        from nas_attn.study.ledger import Ledger
+
+        ledger = Ledger(self._storage, name)
+        n_dead = ledger.sweep()
+        if n_dead:
+            log.info("%d interrupted trials of an earlier session are run again", n_dead)
+        return ledger
+
+    def _searches(self) -> tuple[SearchStudy, SearchStudy | None]:
+        """Return the search, and the random search beside it, if there is one."""
+        from nas_attn.study.ledger import CONTROL, SEARCH
+        from nas_attn.study.sampling import SearchStudy, control_search
+
+        settings, bound = self._request.settings, self._request.bound
+        engine, budget, epochs = settings.engine, settings.budget, settings.recipe.epochs
+        trials = 0 if self._request.given else budget.trials
+        search = SearchStudy(self._ledger(SEARCH), bound, engine, budget=trials, epochs=epochs, top=budget.top)
+        if budget.control_search is None or self._request.given:
+            return search, None
+        ledger, sampler = self._ledger(CONTROL), budget.control_search
+        control = control_search(ledger, bound, engine, sampler, budget=trials, epochs=epochs, top=budget.top)
+        return search, control
+
+    def _watch(self, stages: Stages) -> None:
+        """Update the display and `best-so-far.json`."""
+        self._display.update(stages)
+        best = stages.search.take_new_best()
+        if best is not None:
+            content = {
+                "placement": best.placement.to_dict(),
+                "trial": best.number,
+                f"validation_{self._request.metric}": best.value,
+                "epochs": best.epochs,
+                "seed": best.seed,
+                "n_parameters": best.n_parameters,
+                "n_macs": best.n_macs,
+                "note": "The best single trial so far; best.json follows once it is confirmed and retrained.",
+            }
+            write_json(self._folder.best_so_far, content)
+
+
+def _kept(request: Request) -> Artifact:
+    """Return the form in which predictions are stored: with the probability of every class unless they are many."""
+    from nas_attn.run.extent import runs_and_epochs
+
+    facts = request.facts
+    if facts is None:
+        return "predictions"
+    runs = {stage: number for stage, (number, _) in runs_and_epochs(request).items()}
+    n_images = runs["retrain"] * facts.n_test + runs.get("confirm", 0) * facts.n_val
+    return "predictions" if fits_whole(n_images * facts.num_classes) else "short predictions"
