@@ -15,29 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event, text
 from sqlalchemy.pool import StaticPool
 
 from nas_attn.errors import RunError, first_line
 from nas_attn.placement import Placement, Value
-from nas_attn.records import Outcome, Stage, State, TrialRecord
+from nas_attn.records import Outcome, Stage, TrialRecord
 from nas_attn.space.fit import Cost
+from nas_attn.study.rows import STATES, record_of, template
 
 SEARCH = "search"
 CONTROL = "random search"
 FINAL = "confirm and retrain"
-
-_STATES: dict[State, TrialState] = {
-    "running": TrialState.RUNNING,
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "fail": TrialState.FAIL,
-}
-_NAMES = {state: name for name, state in _STATES.items()} | {TrialState.WAITING: "running"}
 
 
 def open_storage(path: Path) -> RDBStorage:
@@ -104,7 +96,7 @@ class Ledger:
             return ()
         trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
         self._ids = {trial.number: trial._trial_id for trial in trials}
-        return tuple(_record(trial) for trial in trials)
+        return tuple(record_of(trial) for trial in trials)
 
     def begin(
         self,
@@ -143,8 +135,8 @@ class Ledger:
     def add(self, record: TrialRecord, choices: Mapping[str, tuple[Value, ...]]) -> TrialRecord:
         """Write one row, in the state of `record`, in one transaction; return it with its number."""
         assert self._study_id is not None, "a ledger that was opened for reading cannot be written"
-        template = _template(record, {name: CategoricalDistribution(values) for name, values in choices.items()})
-        trial_id = self._storage.create_new_trial(self._study_id, template_trial=template)
+        trial = template(record, {name: CategoricalDistribution(values) for name, values in choices.items()})
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
         number = self._storage.get_trial_number_from_id(trial_id)
         self._ids[number] = trial_id
         return replace(record, number=number)
@@ -170,7 +162,7 @@ class Ledger:
             self._storage.set_trial_user_attr(trial_id, "reason", outcome.reason)
         values = None if value is None else [value]
         self._pragma("synchronous=FULL")
-        self._storage.set_trial_state_values(trial_id, _STATES[outcome.state], values)
+        self._storage.set_trial_state_values(trial_id, STATES[outcome.state], values)
         self._pragma("wal_checkpoint(PASSIVE)")
         self._pragma("synchronous=NORMAL")
 
@@ -195,61 +187,3 @@ class Ledger:
     def _pragma(self, pragma: str) -> None:
         with self._storage.engine.connect() as connection:
             connection.exec_driver_sql(f"PRAGMA {pragma}")
-
-
-def _template(record: TrialRecord, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
-    """Return a row as an Optuna trial; unknown values are left out."""
-    optional = {
-        "label": record.label,
-        "answered_from": record.answered_from,
-        "n_parameters": record.n_parameters,
-        "n_macs": record.n_macs,
-    }
-    attributes = {
-        "placement": str(record.placement),
-        "attentions": record.placement.to_dict(),
-        "key": record.key,
-        "stage": record.stage,
-        "seed": record.seed,
-        "epochs": record.epochs,
-        **{name: value for name, value in optional.items() if value is not None},
-    }
-    return optuna.trial.create_trial(
-        state=_STATES[record.state],
-        value=record.value,
-        params=dict(record.params),
-        distributions=distributions,
-        user_attrs=attributes,
-        intermediate_values=dict(record.curve),
-    )
-
-
-def _record(trial: FrozenTrial) -> TrialRecord:
-    """Return an Optuna trial as a row."""
-    attributes = trial.user_attrs
-    stage: Stage = attributes.get("stage", "search")
-    state = _NAMES[trial.state]
-    curve = dict(sorted(trial.intermediate_values.items()))
-    value = trial.value
-    if state == "pruned" and value is None and curve:  # as older versions wrote it
-        value = curve[max(curve)]
-    return TrialRecord(
-        number=trial.number,
-        stage=stage,
-        state=state,
-        placement=Placement.from_dict(attributes.get("attentions", {})),
-        key=attributes.get("key", ""),
-        seed=attributes.get("seed", 0),
-        epochs=attributes.get("epochs", 0),
-        value=value if state in ("complete", "pruned") else None,
-        curve=curve,
-        params=dict(trial.params),
-        n_parameters=attributes.get("n_parameters"),
-        n_macs=attributes.get("n_macs"),
-        label=attributes.get("label"),
-        cause=attributes.get("cause"),
-        reason=attributes.get("reason"),
-        answered_from=attributes.get("answered_from"),
-        seconds=attributes.get("seconds", 0.0),
-        facts=attributes.get("facts", {}),
-    )
