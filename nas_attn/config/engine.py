@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field as Rule
 
-from nas_attn.config.groups import ENGINE, RESOURCES, SPACE
+from nas_attn.config.durations import Duration, seconds_of
+from nas_attn.config.groups import ENGINE, RESOURCES, RUN, SPACE
 from nas_attn.validation import Setting, Strict
 
 MaxParams = Annotated[
@@ -29,6 +30,31 @@ class Engine(Strict):
     sampler: Annotated[str, Rule(description="Sampler that proposes placements."), Setting(ENGINE)] = "tpe"
     scheduler: Annotated[str, Rule(description="Early-stopping rule for search trials."), Setting(ENGINE)] = "none"
     seed: Annotated[int, Rule(ge=0, le=2**31 - 1, description="Seed of all random numbers."), Setting(ENGINE)] = 0
+    trial_timeout: Annotated[
+        Duration | None,
+        Rule(description="Longest time of one training, such as 90s, 10m or 2h; one that takes longer is ended."),
+        Setting(ENGINE, metavar="DURATION", unset="none"),
+    ] = None
+    checkpoint_every: Annotated[
+        float,
+        Rule(
+            ge=0.0,
+            le=100_000.0,
+            description="Minutes between two checkpoints of a running training, where the same command continues it; "
+            "0 saves none.",
+        ),
+        Setting(ENGINE),
+    ] = 1.0
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """Longest time of one training in seconds."""
+        return None if self.trial_timeout is None else seconds_of(self.trial_timeout)
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """Time between two checkpoints in seconds; None saves none."""
+        return 60 * self.checkpoint_every or None
 
 
 class Resources(Strict):
@@ -60,3 +86,8 @@ class Resources(Strict):
         Rule(min_length=1, description="Address of a running Ray cluster."),
         Setting(RESOURCES, metavar="HOST:PORT", unset="starts Ray on this machine"),
     ] = None
+    show_output: Annotated[
+        bool,
+        Rule(description="Also print what the trainings print; each trial's log in the run folder has it in any case."),
+        Setting(RUN),
+    ] = False
