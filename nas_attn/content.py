@@ -14,13 +14,13 @@ import re
 import sys
 import sysconfig
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
-from nas_attn.source_code import Code, code_of, names_in_code, same_code
+from nas_attn.source_code import Code, closure_of, code_of, defaults_of, names_in_code, same_code
 
 MOST_OBJECTS = 200_000
 """Number of objects that are read at most; what holds more is named as not read."""
@@ -102,44 +102,12 @@ def content_of(source: Any) -> Content:
     return Content(walk.parts, walk.code, tuple(walk.unread))
 
 
-def named_parts(source: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a callable consists of, each with its name: arguments, closure, defaults, state and globals."""
-    if isinstance(source, functools.partial):
-        yield "the function", source.func
-        yield from ((f"argument {index + 1}", value) for index, value in enumerate(source.args))
-        yield from ((f"argument {name!r}", value) for name, value in source.keywords.items())
-    elif isinstance(source, MethodType):
-        yield "the function", source.__func__
-        yield f"the {type(source.__self__).__name__} that it is bound to", source.__self__
-    elif isinstance(source, FunctionType):
-        yield from ((f"closure {name!r}", value) for name, value in closure_of(source))
-        yield from ((f"default {name!r}", value) for name, value in defaults_of(source))
-        names = names_in_code(source.__code__)
-        yield from ((f"global {name!r}", source.__globals__[name]) for name in names if name in source.__globals__)
-    elif hasattr(source, "__dict__") and not isinstance(source, type | ModuleType):
-        yield from ((f"attribute {name!r}", value) for name, value in vars(source).items())
-    elif isinstance(source, Mapping):
-        yield from ((f"item {name!r}", value) for name, value in source.items())
-    elif isinstance(source, list | tuple | set | frozenset | deque):
-        yield from ((f"item {index}", value) for index, value in enumerate(source))
-
-
-def defaults_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield the defaults of a function's parameters by name."""
-    code, values = function.__code__, function.__defaults__ or ()
-    names = code.co_varnames[: code.co_argcount]
-    yield from zip(names[len(names) - len(values) :], values, strict=True)
-    yield from (function.__kwdefaults__ or {}).items()
-
-
-def closure_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield the values that a function closes over by name; one without a value yet is left out."""
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            value = cell.cell_contents
-        except ValueError:
-            continue
-        yield name, value
+def content_of_classes(classes: Iterable[type]) -> Content:
+    """Return the code of classes, as far as they are the user's own, with all that it uses."""
+    walk = _Walk()
+    for cls in classes:
+        walk.cls(cls)
+    return Content(walk.parts, walk.code, tuple(walk.unread))
 
 
 class _Walk:
@@ -158,8 +126,10 @@ class _Walk:
         """Read the object itself; its parts get names of their own."""
         if isinstance(source, functools.partial):
             self.root(source.func)
-            for name, value in list(named_parts(source))[1:]:
-                self.add(name, value)
+            for index, value in enumerate(source.args):
+                self.add(f"argument {index + 1}", value)
+            for name, value in source.keywords.items():
+                self.add(f"argument {name!r}", value)
         elif isinstance(source, MethodType):
             self.root(source.__func__)
             self.state(source.__self__)

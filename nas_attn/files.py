@@ -28,7 +28,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, durable: bo
     one wins. A missing folder is created.
 
     Args:
-        durable: Whether to flush the content to the disk before the rename, so that it survives a loss of power.
+        durable: Whether to flush content and name to the disk, so that both survive a loss of power.
     Raises: OSError if the file cannot be written; the old file is unchanged and no temporary file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +44,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, durable: bo
         with suppress(OSError):
             part.unlink()
         raise
+    if durable:
+        flush_folder(path.parent)
 
 
 def link_whole(source: Path, path: Path) -> None:
@@ -61,6 +63,17 @@ def link_whole(source: Path, path: Path) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)  # a rename to another name of the same file leaves both
+    flush_folder(path.parent)
+
+
+def flush_folder(path: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can do that."""
+    with suppress(OSError):  # Windows opens no folder, and some network disks flush none
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def is_part(path: Path) -> bool:
@@ -71,6 +84,17 @@ def is_part(path: Path) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with "\\n" line ends, as `write_whole` does."""
     write_whole(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON object with its digest, by which `is_proved` knows it again."""
+    plain: dict[str, Any] = json.loads(json.dumps(content, default=str))
+    return {**plain, "digest": content_digest(plain)}
+
+
+def is_proved(content: Mapping[str, Any]) -> bool:
+    """Return whether a JSON object is as `with_digest` returned it; one of an older version has no digest, and is."""
+    return "digest" not in content or content["digest"] == content_digest(content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -54,6 +54,24 @@ def names_in_code(code: CodeType) -> list[str]:
     return [name for name in found if name not in stored]
 
 
+def defaults_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield the defaults of a function's parameters by name."""
+    code, values = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[: code.co_argcount]
+    yield from zip(names[len(names) - len(values) :], values, strict=True)
+    yield from (function.__kwdefaults__ or {}).items()
+
+
+def closure_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Yield the values that a function closes over by name; one without a value yet is left out."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            value = cell.cell_contents
+        except ValueError:
+            continue
+        yield name, value
+
+
 def _version() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 

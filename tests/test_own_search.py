@@ -109,7 +109,7 @@ def test_a_network_without_a_site_is_refused_with_the_reason_for_each_part():
 
 def test_a_backbone_alone_is_searched_and_its_space_is_stored():
     request = bound(backbone="lenet", data="digits")
-    assert request.settings.out == Path("runs/lenet")
+    assert request.settings.out == Path("runs/lenet").absolute()
     assert request.backbone["name"] == "lenet"
     assert any("made from the sites of lenet: se, eca, cbam at stage1.block1" in note for note in request.notes)
     stored = describe_run(request)["space"]

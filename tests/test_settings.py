@@ -41,7 +41,7 @@ def test_the_command_line_goes_before_the_space_file_and_that_before_the_default
     ],
 )
 def test_a_run_is_called_after_its_space_and_its_data(given: dict[str, object], folder: str) -> None:
-    assert read_settings(given).out == Path(folder)
+    assert read_settings(given).out == Path(folder).absolute()
 
 
 def test_adam_starts_from_a_rate_of_its_own_unless_one_is_given() -> None:

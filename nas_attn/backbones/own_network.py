@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nas_attn.content import Content, content_of, content_of_classes
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Shape, SiteTable, Survey
 
@@ -69,11 +70,29 @@ class OwnNetwork:
         return found.table
 
     def identity(self, shape: Shape) -> dict[str, str]:
-        """Return what the network is, in plain JSON: its name, and a digest of all that can be compared.
+        """Return what the network is, in plain JSON: its name, and a digest of its structure.
 
-        The digest covers the classes, plain attributes and parameters' shapes of all modules, the source of a function
-        if it can be found, and the weights of a module.
+        The digest covers the classes, plain attributes and parameters' shapes of all modules, and the weights of a
+        module; `content` has the code.
         """
+        return {"own": self.name, "sha256": self._structure(shape).hexdigest()}
+
+    def former_identity(self, shape: Shape) -> dict[str, str]:
+        """Return the identity of runs of version 0.1.0, which covers the source of a function as text."""
+        digest = self._structure(shape)
+        if not self.is_module:
+            with suppress(OSError, TypeError):  # typed at a prompt, or no function but an object that can be called
+                digest.update(inspect.getsource(self.source).encode())
+        return {"own": self.name, "sha256": digest.hexdigest()}
+
+    def content(self) -> Content:
+        """Return the code of a function with all that it uses, or that of the classes of a module."""
+        if not self.is_module:
+            return content_of(self.source)
+        return content_of_classes(dict.fromkeys(type(module) for module in self.source.modules()))
+
+    def _structure(self, shape: Shape) -> Any:
+        """Return a digest of the network's structure, and of the weights of a module."""
         from nas_attn.backbones.modules import seeded
         from nas_attn.backbones.survey.survey import anatomy
 
@@ -82,10 +101,7 @@ class OwnNetwork:
         digest = hashlib.sha256(repr(anatomy(net)).encode())
         if self.is_module:
             _add_weights(digest, net)
-        else:
-            with suppress(OSError, TypeError):  # typed at a prompt, or no function but an object that can be called
-                digest.update(inspect.getsource(self.source).encode())
-        return {"own": self.name, "sha256": digest.hexdigest()}
+        return digest
 
 
 def _add_weights(digest: Any, net: nn.Module) -> None:

@@ -143,6 +143,28 @@ class Budget(Strict):
         return N_CONTROLS if self.controls is None else self.controls
 
 
+class Call(Strict):
+    """What belongs to one call alone; not part of a run."""
+
+    same_training: Annotated[
+        bool,
+        Rule(
+            description="Continue the run though its training or network differs from the one that it was begun with: "
+            "your word that both train alike."
+        ),
+        Setting(RUN),
+    ] = False
+    callback: Annotated[
+        tuple[str, ...],
+        Rule(
+            strict=False,
+            description="Factory of a callback that is told of the end of each trial, such as "
+            "nas_attn.callbacks:TensorBoard, MLflow or WandB; repeatable.",
+        ),
+        Setting(RUN, metavar="MODULE:FACTORY", unset="none"),
+    ] = ()
+
+
 class Terminal(Strict):
     """The output of the command line; not part of a run."""
 
@@ -160,7 +182,7 @@ class Terminal(Strict):
 
 def settings() -> tuple[Field, ...]:
     """Return all settings, in the order of their groups."""
-    models = (Target, DataConfig, Budget, Recipe, Engine, Resources, Terminal)
+    models = (Target, DataConfig, Budget, Recipe, Engine, Resources, Call, Terminal)
     found = [field for model in models for field in fields_of(model) if field.setting is not None]
     return tuple(sorted(found, key=lambda field: GROUPS.index(field.setting.group) if field.setting else 0))
 

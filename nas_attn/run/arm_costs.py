@@ -13,7 +13,7 @@ from nas_attn.config import Recipe
 from nas_attn.cost.measurement import bench_of, measure
 from nas_attn.executors.interrupts import Interrupts
 from nas_attn.executors.resources import Allocation
-from nas_attn.files import write_json
+from nas_attn.files import with_digest, write_json
 from nas_attn.model.build import build
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import Attempt, Bench
@@ -47,7 +47,7 @@ def measure_arms(
             with interrupts.abruptly():
                 attempt = _attempt(request, placement, conditions, device, recipe, none)
             known = known.with_one(attempt)
-            write_json(folder.measured, known.to_dict())
+            write_json(folder.measured, with_digest(known.to_dict()))
     return known.on(conditions)
 
 

@@ -23,6 +23,7 @@ from nas_attn.run.extent import runs_and_epochs
 from nas_attn.run.folder import RunFolder, load_run
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request
+from nas_attn.space.file import shown
 from nas_attn.training.loop import train
 
 _STEPS, _ROUNDS = 2, 3
@@ -209,12 +210,14 @@ def _done(request: Request) -> list[str]:
     """Return what the run folder has already; a folder of another search is refused in its sentence."""
     folder = RunFolder(request.settings.out)
     try:
-        folder.refuse_foreign(describe_run(request))
+        config = describe_run(request, folder.begun())
+        folder.refuse_foreign(config, same_training=request.settings.call.same_training)
         if not folder.config.exists():
-            return [f"Run folder: {folder.path}, which is new."]
+            return [f"Run folder: {shown(folder.path)}, which is new."]
         run = load_run(folder.path)
     except RunError as error:
         return [f"Refused: {error}"]
     counts = [f"{len(measured(getattr(run, stage))):,} {stage}" for stage in runs_and_epochs(request)]
     state = "is finished" if run.best is not None else "is not finished"
-    return [f"Run folder: {folder.path}, which {state}: it has {listed(counts)} trials; only the rest is trained."]
+    has = f"it has {listed(counts)} trials"
+    return [f"Run folder: {shown(folder.path)}, which {state}: {has}; only the rest is trained."]

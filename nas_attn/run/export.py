@@ -17,11 +17,12 @@ from nas_attn.model.file import save_model
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import LABEL_AUC, Attempt
 from nas_attn.run.folder import RunFolder
+from nas_attn.run.identity import CONTENTS
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request
 from nas_attn.study.stages import Stages
 
-_ELSEWHERE = ("sites", "searched_sites", "recipe")
+_ELSEWHERE = ("sites", "searched_sites", "recipe", CONTENTS)
 """Keys of `config.json` that `best.json` has elsewhere, or does not need."""
 
 log = logging.getLogger(__name__)

@@ -16,43 +16,18 @@ from nas_attn.comparison.answer import read_looks
 from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import Recipe, before_settings
 from nas_attn.errors import RunError
-from nas_attn.files import content_digest, file_digest, is_part, write_whole
+from nas_attn.files import file_digest, is_part, is_proved, with_digest, write_json
 from nas_attn.model.stored import ARMS, BEST, RETRAINED
 from nas_attn.placement import SiteTable
 from nas_attn.records import Measurements, RunRecord, TrialRecord
+from nas_attn.run.identity import changes, in_words
+from nas_attn.run.traces import BEGUN, has_values, refuse_lost_ledger
+from nas_attn.run.trial_files import TrialFiles
 
 log = logging.getLogger(__name__)
 
 IDENTITY = ("space", "weights", "data", "train", "recipe", "seed", "retrained")
 """Keys of `config.json` that change a result: a run is resumed only if all of them are unchanged."""
-
-
-class TrialFiles:
-    """Files of single trainings, one per placement, seed and number of epochs.
-
-    Args:
-        suffix: That of the files' names, e.g. `.safetensors`.
-    """
-
-    def __init__(self, folder: Path, suffix: str) -> None:
-        self._folder, self._suffix = folder, suffix
-
-    def path(self, key: str, seed: int, epochs: int) -> Path:
-        """Return the file of a training, whether it exists or not; `key` is that of its placement."""
-        return self._folder / f"{key}-{seed}-{epochs}{self._suffix}"
-
-    def has(self, key: str, seed: int, epochs: int) -> bool:
-        """Return whether the file of a training is stored."""
-        return self.path(key, seed, epochs).is_file()
-
-    def write(self, key: str, seed: int, epochs: int, content: bytes) -> None:
-        """Store the file of a training; it survives a loss of power."""
-        write_whole(self.path(key, seed, epochs), lambda file: file.write(content), durable=True)
-
-    def read(self, key: str, seed: int, epochs: int) -> bytes | None:
-        """Return the content of the file of a training, or None if there is none."""
-        path = self.path(key, seed, epochs)
-        return path.read_bytes() if path.is_file() else None
 
 
 class RunFolder:
@@ -102,9 +77,11 @@ class RunFolder:
         finally:
             lock.release()
 
-    def refuse_foreign(self, config: Mapping[str, Any]) -> None:
-        """Check that the folder is new, or contains the search that `config` describes.
+    def refuse_foreign(self, config: Mapping[str, Any], *, same_training: bool = False) -> None:
+        """Check that the folder is new, or contains the search that `config` describes, with its ledger.
 
+        Args:
+            same_training: The user's word that training and network are those of the run, whatever differs in them.
         Raises: RunError that shows what differs.
         """
         if not self.config.exists():
@@ -119,10 +96,12 @@ class RunFolder:
                 raise RunError(f"A run needs a folder, but {self.path} is a file: choose another --out.")
             return
         stored = self.read_config()
-        found = json.loads(json.dumps({name: config.get(name) for name in IDENTITY}))
+        refuse_lost_ledger(self.path, stored)
+        names = [name for name in IDENTITY if not (same_training and name == "train")]
+        found = json.loads(json.dumps({name: config.get(name) for name in names}))
         if isinstance(stored.get("recipe"), dict):
             stored["recipe"] = before_settings(Recipe, stored["recipe"])
-        differences = list(_differences({name: stored.get(name) for name in IDENTITY}, found))
+        differences = list(_differences({name: stored.get(name) for name in names}, found))
         if differences:
             shown = "; ".join(f"{path} was {was!r}, now {now!r}" for path, was, now in differences[:5])
             more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
@@ -130,10 +109,31 @@ class RunFolder:
                 f"The run {self.path} belongs to another search ({shown}{more}): results would be mixed. "
                 "Choose another --out, or use the settings that it was started with."
             )
+        changed = {} if same_training else changes(stored, config)
+        if changed and has_values(self.path, stored):
+            raise RunError(
+                f"The run {self.path} was begun with {in_words(changed)}. Its results and new ones would be mixed: "
+                "choose another --out, go back to what it was begun with, or add --same-training (same_training=True) "
+                "if both train alike."
+            )
 
     def read_config(self) -> dict[str, Any]:
-        """Return `config.json`. Raises: RunError if there is none, or it is damaged."""
-        return _read_json(self.config, "a run folder")
+        """Return `config.json`. Raises: RunError if there is none, or it is damaged or altered."""
+        content = _read_json(self.config, "a run folder")
+        if not is_proved(content):
+            raise RunError(
+                f"{self.config} must be as the search wrote it, but was altered: restore it, or choose another --out."
+            )
+        return content
+
+    def begun(self) -> dict[str, Any] | None:
+        """Return `config.json` of the run that is here, or None in a new folder. Raises: RunError as `read_config`."""
+        return self.read_config() if self.config.exists() else None
+
+    def write_config(self, content: Mapping[str, Any]) -> None:
+        """Write `config.json` with its digest; it names the ledger once that exists."""
+        ledger = {BEGUN: self.database.name} if self.database.exists() else {}
+        write_json(self.config, with_digest({**content, **ledger}))
 
     def read_best(self) -> dict[str, Any] | None:
         """Return `best.json`, or None while there is none. Raises: RunError if it is truncated or altered."""
@@ -141,19 +141,22 @@ class RunFolder:
             return None
         fix = "delete it, and the search's command writes it again from the ledger."
         content = _read_json(self.best, "a model file", fix)
-        if content_digest(content) != content.get("digest"):
+        if "digest" not in content or not is_proved(content):
             raise RunError(f"{self.best} must be as the search wrote it, but was altered: {fix}")
         return content
 
     def read_measured(self) -> Measurements:
-        """Return the measurements; a run of an older version has none. Raises: RunError if the file is damaged."""
+        """Return the measurements; none if the file is missing or damaged, so that they are made again."""
         if not self.measured.exists():
             return Measurements()
-        fix = "delete it, and the search's command measures again."
         try:
-            return Measurements.from_dict(_read_json(self.measured, "a run folder", fix))
-        except (KeyError, TypeError) as error:
-            raise RunError(f"{self.measured} must be as the search wrote it, but was altered: {fix}") from error
+            content = _read_json(self.measured, "a run folder")
+            if is_proved(content):
+                return Measurements.from_dict(content)
+        except (RunError, KeyError, TypeError):
+            pass  # as for one that was altered
+        log.warning("%s is truncated or altered: the costs of the arms are measured again.", self.measured)
+        return Measurements()
 
     def read_predictions(self, rows: Iterable[TrialRecord]) -> dict[tuple[str, int, int], Predictions]:
         """Return the stored predictions of finished trainings by placement key, seed and epochs.

@@ -17,14 +17,15 @@ from nas_attn.errors import Interrupted
 from nas_attn.executors.base import Executor
 from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import Allocation
-from nas_attn.files import write_json
+from nas_attn.process_state import left_as_it_was
 from nas_attn.records import Attempt, RunRecord
 from nas_attn.run.folder import RunFolder, load_run
+from nas_attn.run.identity import CONTENTS, notes_on_begun, used_since
 from nas_attn.run.log import logged_to
 from nas_attn.run.opened import OpenLedger
 from nas_attn.run.progress import Display, SilentDisplay, terminal_display
 from nas_attn.run.provenance import describe_run
-from nas_attn.run.request import Request, bind, read_settings
+from nas_attn.run.request import Request, bind, contents_now, read_settings
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.training.context import TrialContext, registered_here
 
@@ -69,7 +70,7 @@ def search(
     Raises: a subclass of `Refused` before anything is written; RunStopped if the run cannot continue; Interrupted after
     Ctrl-C. The same call resumes the run.
     """
-    with data_source_of(data, settings.get("image_size"), stated_reading(settings)) as source:
+    with left_as_it_was(), data_source_of(data, settings.get("image_size"), stated_reading(settings)) as source:
         stated = {"space": space, "train": train, "out": out, "network": network, "data": source, **settings}
         return run(bind(read_settings(stated)), display or SilentDisplay())
 
@@ -115,17 +116,31 @@ def run(request: Request, display: Display) -> RunRecord:
 
     folder = RunFolder(request.settings.out)
     request = as_begun(request, folder)
-    config = describe_run(request)
-    folder.refuse_foreign(config)
+    call, begun = request.settings.call, folder.begun()
+    config = describe_run(request, begun)
+    folder.refuse_foreign(config, same_training=call.same_training)
+    request = replace(request, notes=(*request.notes, *notes_on_begun(begun, request.contents)))
     executor = EXECUTORS[request.settings.resources.executor].make(request.settings.resources)
     executor.check()
     with folder.locked(), logged_to(folder.log), Interrupts() as interrupts:
-        write_json(folder.config, {**config, "created": _created(folder)})
+        folder.write_config({**config, "created": (begun or {}).get("created") or _now()})
         for note in request.notes:
             log.info("%s", note)
         display.begin(request)
-        _finish(request, folder, executor, display, interrupts)
+        try:
+            _finish(request, folder, executor, display, interrupts)
+        finally:
+            _record_state(request, folder)
     return load_run(folder.path)
+
+
+def _record_state(request: Request, folder: RunFolder) -> None:
+    """Record which parts of a training in memory changed while it trained, so that they are not compared later."""
+    config = folder.begun() if request.contents else None
+    if config is not None:
+        contents = used_since(config, contents_now(request))
+        if contents != config.get(CONTENTS):
+            folder.write_config({**config, CONTENTS: contents})
 
 
 def as_begun(request: Request, folder: RunFolder) -> Request:
@@ -239,7 +254,5 @@ def _report(folder: RunFolder, display: Display) -> None:
     write_report(load_run(folder.path), folder.path)
 
 
-def _created(folder: RunFolder) -> str:
-    if folder.config.exists():
-        return str(folder.read_config().get("created"))
+def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -12,6 +12,7 @@ from nas_attn.records import Artifact
 from nas_attn.run.folder import RunFolder
 from nas_attn.run.progress import Display
 from nas_attn.run.request import Request
+from nas_attn.run.traces import BEGUN
 
 if TYPE_CHECKING:
     from nas_attn.study.ledger import Ledger
@@ -47,9 +48,13 @@ class OpenLedger:
         settings, bound = self._request.settings, self._request.bound
         self._storage = open_storage(self._folder.database)
         search, control = self._searches()
+        final = PlannedRuns(self._ledger(FINAL), bound)
+        begun = self._folder.begun()
+        if begun is not None and BEGUN not in begun:
+            self._folder.write_config(begun)  # from now on, a missing ledger is a lost one
         return Stages(
             search,
-            PlannedRuns(self._ledger(FINAL), bound),
+            final,
             bound,
             budget=settings.budget,
             recipe=settings.recipe,

@@ -15,8 +15,7 @@ from nas_attn.backbones.written import read_network
 from nas_attn.config import DataConfig
 from nas_attn.data.catalog import data_source
 from nas_attn.data.entry import SPACE_FOR_SMALL_IMAGES
-from nas_attn.errors import ConfigError, SpaceError, in_one_line
-from nas_attn.executors.catalog import EXECUTORS
+from nas_attn.errors import ConfigError, SpaceError
 from nas_attn.placement import SiteTable
 from nas_attn.space.default_space import ATTENTIONS, default_space
 from nas_attn.space.search_space import SearchSpace
@@ -67,19 +66,6 @@ def choose(stated: Mapping[str, Any]) -> Choice:
 def network_name(spec: Mapping[str, Any]) -> str:
     """Return the name of a network, without what stands before a colon."""
     return str(spec.get("name", spec.get("import", ""))).rpartition(":")[2]
-
-
-def refuse_unsendable(network: OwnNetwork | None, executor: str) -> None:
-    """Refuse a network in memory that cannot reach the workers. Raises: ConfigError that says what can."""
-    if network is None:
-        return
-    try:
-        EXECUTORS[executor].send(network)
-    except Exception as error:  # the network is the user's: pickling it may raise anything
-        raise ConfigError(
-            f"The network {network.name} must be pickled for the workers of executor '{executor}', but cannot be "
-            f"({in_one_line(error)[:200]}): define a function that returns it in a module, or use executor='local'."
-        ) from error
 
 
 def _network(stated: Mapping[str, Any]) -> tuple[dict[str, Any] | None, OwnNetwork | None]:

@@ -7,20 +7,26 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nas_attn.config import DataConfig
 from nas_attn.config.images import OF_READING
 from nas_attn.run.given import OF_A_SEARCH
+from nas_attn.run.identity import CONTENTS, with_state
 from nas_attn.run.request import Request
 
 _LEFT_OUT = ("notes", "mean", "std", "task", "rendering")
 _PACKAGES = ("nas_attn", "torch", "torchvision", "timm", "optuna", "ray", "numpy", "scikit-learn")
 
 
-def describe_run(request: Request) -> dict[str, Any]:
-    """Return the content of `config.json`: everything that changes a result, and its provenance."""
+def describe_run(request: Request, begun: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the content of `config.json`: everything that changes a result, and its provenance.
+
+    Args:
+        begun: `config.json` of the run that is continued; None for a new one.
+    """
     settings = request.settings
     data: dict[str, Any] | None = None
     if settings.data is not None and request.facts is not None:
@@ -29,11 +35,12 @@ def describe_run(request: Request) -> dict[str, Any]:
     given = request.given
     left_out = {*OF_A_SEARCH} if given else None
     return {
-        "space": {"name": settings.space.name, **settings.space.to_dict(), **request.own_backbone},
+        "space": {"name": settings.space.name, **settings.space.to_dict(), **_own_backbone(request, begun)},
         "weights": request.weights,
         "data": data if data is not None else vars(request.shape),
         "task": request.facts.task if request.facts is not None else None,
         "train": request.train_name,
+        CONTENTS: with_state(begun or {}, request.contents),
         "recipe": settings.recipe.model_dump(),
         "seed": settings.engine.seed,
         "engine": settings.engine.model_dump(exclude=left_out),
@@ -57,6 +64,15 @@ def _stated(data: DataConfig) -> dict[str, Any]:
     stated = data.model_dump(exclude={"root", "download", "strict"})
     defaults = DataConfig().model_dump(include=set(OF_READING))
     return {name: value for name, value in stated.items() if name not in defaults or value != defaults[name]}
+
+
+def _own_backbone(request: Request, begun: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a network in memory is, as the version that began the run recorded it; empty for another one."""
+    network = request.settings.choice.network
+    if network is None:
+        return {}
+    is_former = begun is not None and CONTENTS not in begun
+    return {"backbone": network.former_identity(request.shape) if is_former else network.identity(request.shape)}
 
 
 def _searched(request: Request) -> list[str]:

@@ -13,7 +13,8 @@ from nas_attn.backbones.own_network import OwnNetwork
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.weights_file import find_weights
-from nas_attn.config import Budget, DataConfig, Engine, Recipe, Resources, Target, read_shares, settings
+from nas_attn.config import Budget, Call, DataConfig, Engine, Recipe, Resources, Target, read_shares, settings
+from nas_attn.content import Content
 from nas_attn.data.catalog import data_label, data_source
 from nas_attn.data.dataset import DataFacts, describe
 from nas_attn.data.entry import Progress
@@ -23,7 +24,9 @@ from nas_attn.placement import Placement, Shape, SiteTable
 from nas_attn.records import LogitsOf
 from nas_attn.run.arms import MakeArms, read_arms
 from nas_attn.run.given import Given
-from nas_attn.run.own_network import Choice, choose, refuse_unsendable
+from nas_attn.run.identity import contents_of, notes_on_unread
+from nas_attn.run.own_network import Choice, choose
+from nas_attn.run.sendable import refuse_unsendable
 from nas_attn.run.tables import RECORDS
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.rewritten import notes_on_values
@@ -44,6 +47,7 @@ class Settings:
         shape: Stated by the caller if there is no data; its `num_classes` is the number of classes.
         train: Custom training, as a callable or as `module:function`; None for the built-in one.
         arms: What makes the arms to compare with in addition to the usual ones.
+        call: What belongs to this call alone.
     """
 
     choice: Choice
@@ -56,6 +60,7 @@ class Settings:
     out: Path
     train: Callable[..., float] | str | None = None
     arms: tuple[MakeArms, ...] = ()
+    call: Call = field(default_factory=Call)
 
     @property
     def space(self) -> SearchSpace:
@@ -92,10 +97,9 @@ class Request:
         return spec if self.weights is None else {**spec, "weights": self.weights["file"]}
 
     @cached_property
-    def own_backbone(self) -> dict[str, Any]:
-        """What a network in memory is, as the backbone of the stored space; empty for any other network."""
-        network = self.settings.choice.network
-        return {} if network is None else {"backbone": network.identity(self.shape)}
+    def contents(self) -> dict[str, Content]:
+        """What a custom training and a user's own network are by content; empty for the built-in ones."""
+        return contents_now(self)
 
     @property
     def metric(self) -> str:
@@ -131,6 +135,12 @@ class Request:
         return f"{getattr(train, '__module__', '?')}:{getattr(train, '__qualname__', type(train).__name__)}"
 
 
+def contents_now(request: Request) -> dict[str, Content]:
+    """Return what a custom training and a user's own network are by content at this moment."""
+    choice = request.settings.choice
+    return contents_of(request.settings.train, choice.network, choice.space.backbone)
+
+
 def read_settings(stated: Mapping[str, Any]) -> Settings:
     """Return the settings of a run: the stated values, then those of the space file, then the defaults.
 
@@ -154,7 +164,7 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
     recipe = _validated(Recipe, stated, space)
     _refuse_mirrors(recipe, data)
     resources = _validated(Resources, stated)
-    refuse_unsendable(choice.network, resources.executor)
+    _refuse_unsendable(choice, train, resources.executor)
     return Settings(
         choice=choice,
         data=data,
@@ -163,10 +173,20 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
         budget=_validated(Budget, stated),
         engine=_validated(Engine, stated),
         resources=resources,
-        out=Path(stated.get("out") or Path("runs") / _run_name(space, data, train)),
+        out=Path(stated.get("out") or Path("runs") / _run_name(space, data, train)).expanduser().absolute(),
         train=train,
         arms=read_arms(stated.get("arm", ()), space),
+        call=_validated(Call, stated),
     )
+
+
+def _refuse_unsendable(choice: Choice, train: Any, executor: str) -> None:
+    """Refuse a network or a training in memory that cannot reach the workers. Raises: ConfigError."""
+    if choice.network is not None:
+        what = f"The network {choice.network.name}"
+        refuse_unsendable(what, choice.network, executor, "define a function that returns it in a module")
+    if train is not None and not isinstance(train, str):
+        refuse_unsendable("The training", train, executor, "make what it needs inside the training, or in a module")
 
 
 def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
@@ -204,7 +224,8 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     notes += [table.squashed] if table.squashed and settings.train is None else []
     notes += notes_on_values(bound)
     weights = _weights(settings, shape, facts, notes)
-    return Request(settings, bound, shape, facts, tuple(notes), arms, weights)
+    request = Request(settings, bound, shape, facts, tuple(notes), arms, weights)
+    return replace(request, notes=(*notes, *notes_on_unread(request.contents)))
 
 
 def _with_sites(settings: Settings, shape: Shape, notes: list[str]) -> tuple[SiteTable, Settings]:

@@ -17,6 +17,7 @@ from nas_attn.errors import ConfigError, FileError, SpaceError
 from nas_attn.model.description import ModelFile
 from nas_attn.model.stored import ARMS, StoredModel, find_model
 from nas_attn.placement import Placement
+from nas_attn.process_state import left_as_it_was
 from nas_attn.records import BARE, FOUND, RANDOM, RunRecord
 from nas_attn.run.arms import LAST_STAGE
 from nas_attn.run.folder import RunFolder
@@ -69,7 +70,7 @@ def retrain(
     Raises: a subclass of `Refused` before anything is written; RunStopped if the run cannot continue; Interrupted after
     Ctrl-C. The same call resumes the run.
     """
-    with data_source_of(data, settings.get("image_size"), stated_reading(settings)) as source:
+    with left_as_it_was(), data_source_of(data, settings.get("image_size"), stated_reading(settings)) as source:
         stated = {"train": train, "out": out, "network": network, "data": source, "weights": weights, **settings}
         return run(read_request(Path(file), stated), display or SilentDisplay())
 
