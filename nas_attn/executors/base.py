@@ -49,8 +49,13 @@ class Executor(Protocol):
         """Refuse unavailable resources before anything is written; returns quickly. Raises: ConfigError."""
         ...
 
-    def open(self) -> None:
-        """Start the workers, or connect to them. Raises: ConfigError if that fails."""
+    def open(self, n_bytes: int = 0) -> None:
+        """Start the workers, or connect to them.
+
+        Args:
+            n_bytes: Size of the images, which every worker reads.
+        Raises: ConfigError if that fails.
+        """
         ...
 
     @property

@@ -23,7 +23,7 @@ class LocalExecutor:
         """Refuse more than this machine has."""
         local_allocation(self._resources)
 
-    def open(self) -> None:
+    def open(self, n_bytes: int = 0) -> None:
         """Do nothing: the worker is this process."""
 
     @property

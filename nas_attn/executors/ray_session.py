@@ -11,7 +11,9 @@ from importlib import import_module
 from pathlib import Path
 
 from nas_attn.config import Resources, n_cores
-from nas_attn.errors import ConfigError
+from nas_attn.errors import ConfigError, first_line
+from nas_attn.executors.access import on_loopback, own_token, users_token
+from nas_attn.executors.address import refuse_without_token, wrong_token
 from nas_attn.executors.resources import Allocation, allocate
 from nas_attn.executors.watchdog import watchdog
 
@@ -30,20 +32,25 @@ _SETTINGS = {
 }
 
 _OBJECT_STORE_BYTES = 100 * 2**20
+"""Size of the object store beside the images: for contexts, results, weights and predictions on their way."""
 
 _IMPORTS = ("ray.tune", "optuna", "optuna.storages", "nas_attn.study.ledger", "nas_attn.study.sampling")
 """Modules that the driver needs next, imported in a thread while Ray's processes start."""
 
 
 @contextmanager
-def ray_session(resources: Resources) -> Iterator[Allocation]:
+def ray_session(resources: Resources, n_bytes: int = 0) -> Iterator[Allocation]:
     """Context manager: start Ray, or connect to the cluster at `resources.address`, and yield the allocation.
 
-    Enter it in the main thread: Ray's processes end with the thread that started them. If Ray is already initialised,
-    its cluster is used and left running. Raises: ConfigError if the cluster cannot be reached, or has too few resources
-    for a trial.
+    A new session listens on the loopback address alone, and lets nobody in without its own random token; a cluster is
+    joined with the user's token. Enter it in the main thread: Ray's processes end with the thread that started them. If
+    Ray is already initialised, its cluster is used and left running.
+
+    Args:
+        n_bytes: Size of what every worker reads, for which a new session makes room in its object store.
+    Raises: ConfigError if the cluster cannot be reached, or has too few resources for a trial.
     """
-    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+    _set_up()
     import ray
 
     imports = threading.Thread(target=_import_all, daemon=True)
@@ -51,8 +58,9 @@ def ray_session(resources: Resources) -> Iterator[Allocation]:
     with ExitStack() as stack:
         if not ray.is_initialized():
             watch = stack.enter_context(watchdog())
+            stack.enter_context(users_token() if resources.address else own_token())
             stack.callback(ray.shutdown)
-            _start(resources)
+            _start(resources, n_bytes)
             watch()
         _hush()
         found = ray.cluster_resources()
@@ -62,27 +70,46 @@ def ray_session(resources: Resources) -> Iterator[Allocation]:
         yield allocation
 
 
-def _start(resources: Resources) -> None:
+def refuse_closed_cluster(address: str) -> None:
+    """Check that the cluster at an address lets this process in. Raises: ConfigError that says what is wrong."""
+    _set_up()
     import ray
+
+    if not ray.is_initialized():
+        with users_token():
+            refuse_without_token(address)
+
+
+def _set_up() -> None:
+    """Set the environment variables that Ray and Tune read when they are imported; the user's own values stay."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+
+
+def _start(resources: Resources, n_bytes: int) -> None:
+    import ray
+    from ray.exceptions import AuthenticationError
 
     if resources.address:
         try:
             ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
+        except AuthenticationError:
+            raise ConfigError(wrong_token(resources.address)) from None
         except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"--address must be that of a running Ray cluster, but {resources.address!r} is not: {reason}"
+                f"--address must be that of a running Ray cluster, but {resources.address!r} is not: "
+                f"{first_line(error)}."
             ) from error
         return
     needed = (resources.workers or 1) * (resources.cpus_per_trial or 1)
-    with _importable():
+    with _importable(), on_loopback():
         ray.init(
             address="local",
             num_cpus=max(n_cores(), needed),
-            object_store_memory=_OBJECT_STORE_BYTES,
+            object_store_memory=_OBJECT_STORE_BYTES + n_bytes + n_bytes // 8,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass
 
 from nas_attn.config import Resources, n_cores
@@ -74,25 +73,6 @@ def _pinned() -> int | None:
     """Return the number of threads in `OMP_NUM_THREADS`, or None; torch is ten times as slow with more threads."""
     pinned = os.environ.get("OMP_NUM_THREADS", "")
     return int(pinned) if pinned.isdigit() and int(pinned) else None
-
-
-def refuse_silent_address(address: str, seconds: float = 5.0) -> None:
-    """Check that a server answers at a cluster's address; Ray itself would wait for minutes.
-
-    Raises: ConfigError if the address is malformed, or nothing answers there.
-    """
-    if address == "auto":  # Ray finds the cluster of this machine itself
-        return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (colon and host and port.isdigit() and 0 < int(port) < 2**16):
-        raise ConfigError(f"--address must be HOST:PORT of a running Ray cluster, or auto, but got '{address}'.")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
-    except OSError as error:
-        raise ConfigError(
-            f"--address must be that of a running Ray cluster, but nothing answers at '{address}' "
-            f"({error.strerror or error}): start one there with `ray start --head`, or leave --address out."
-        ) from None
 
 
 def _refuse_absurd(resources: Resources, n_cores: int) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from nas_attn.config import Resources, n_cores
+from nas_attn.executors.address import refuse_other_address
 from nas_attn.executors.base import Job
 from nas_attn.executors.interrupts import Interrupts
-from nas_attn.executors.resources import Allocation, allocate, local_allocation, refuse_silent_address
+from nas_attn.executors.resources import Allocation, allocate, local_allocation
 from nas_attn.training.context import TrialContext
 
 
@@ -23,20 +24,26 @@ class TuneExecutor:
         self._capacity: Allocation | None = None
 
     def check(self) -> None:
-        """Refuse an address without a server, or more resources than this machine has; `open` checks a cluster's."""
+        """Refuse an address without a cluster or that asks for another token, or more resources than this machine has.
+
+        The resources of a cluster are checked by `open`.
+        """
         resources = self._resources
         if resources.address is not None:
-            refuse_silent_address(resources.address)
+            refuse_other_address(resources.address)
+            from nas_attn.executors.ray_session import refuse_closed_cluster
+
+            refuse_closed_cluster(resources.address)
         elif resources.device in ("cuda", "mps") or resources.gpus_per_trial:
             local_allocation(resources)
         else:  # counts cores without importing torch, so that the first trial starts earlier
             allocate(resources, n_cores=n_cores(), n_gpus=0)
 
-    def open(self) -> None:
-        """Start Ray, or connect to its cluster."""
+    def open(self, n_bytes: int = 0) -> None:
+        """Start Ray, with room for what every worker reads, or connect to its cluster."""
         from nas_attn.executors.ray_session import ray_session
 
-        self._capacity = self._session.enter_context(ray_session(self._resources))
+        self._capacity = self._session.enter_context(ray_session(self._resources, n_bytes))
 
     @property
     def capacity(self) -> Allocation:

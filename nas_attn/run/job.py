@@ -195,7 +195,7 @@ def _train(
     """Run all trials by the executor; return the resources of the trials."""
     display.stage("start")
     try:
-        executor.open()
+        executor.open(request.facts.n_bytes if request.facts is not None and request.settings.train is None else 0)
         interrupts.hold()  # again, because an executor may have installed its own handlers
         stages = ledger.stages
         display.resources(executor.capacity)
