@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from nas_attn.errors import ConfigError
 
@@ -16,6 +17,7 @@ _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04" + bytes(5)
 """The beginning of a gRPC connection: HTTP/2's preface, and a frame of settings without any."""
 
 _SETTINGS_FRAME = 4
+_USUAL = "~/.ray/auth_token"
 _DOCS = "https://docs.ray.io/en/latest/ray-security/token-auth.html"
 
 
@@ -62,6 +64,7 @@ def refuse_without_token(address: str) -> None:
 
     Raises: ConfigError that says what is wrong with the token.
     """
+    _refuse_unreadable_token()
     if address == "auto" or address.startswith("ray://"):
         return
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # native
@@ -98,8 +101,13 @@ def _silent_stderr() -> Iterator[None]:
 
 def wrong_token(address: str) -> str:
     """Return the sentence on a cluster that asks for another token than the one at hand."""
-    source = token_source()
+    source, mode = token_source(), os.environ.get("RAY_AUTH_MODE", "token")
     found = "there is none" if source is None else f"that of {source} is not the cluster's"
+    if source is not None and mode.lower() != "token":
+        return (
+            f"The Ray cluster at '{address}' asks for its token, but RAY_AUTH_MODE={mode} keeps that of {source} back: "
+            "set RAY_AUTH_MODE=token."
+        )
     return (
         f"The Ray cluster at '{address}' asks for its token, but {found}: set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to "
         f"the token that the cluster was started with ({_DOCS})."
@@ -112,4 +120,25 @@ def token_source() -> str | None:
         return "RAY_AUTH_TOKEN"
     if os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return "RAY_AUTH_TOKEN_PATH"
-    return "~/.ray/auth_token" if os.path.isfile(os.path.expanduser("~/.ray/auth_token")) else None
+    return _USUAL if os.path.isfile(os.path.expanduser(_USUAL)) else None
+
+
+def _refuse_unreadable_token() -> None:
+    """Refuse a token's file that is missing or empty, and a mode without a token: Ray would end this process."""
+    source = token_source()
+    if source is None and os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
+        raise ConfigError(
+            "RAY_AUTH_MODE=token needs a token, but there is none: set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to that of "
+            f"the cluster ({_DOCS})."
+        )
+    if source in (None, "RAY_AUTH_TOKEN"):
+        return
+    path = os.path.expanduser(_USUAL) if source == _USUAL else os.environ["RAY_AUTH_TOKEN_PATH"]
+    try:
+        content = Path(path).read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(
+            f"The file of Ray's token must be readable, but {source} ({path}) is not: {error.strerror}."
+        ) from error
+    if not content:
+        raise ConfigError(f"The file of Ray's token must hold the token, but {source} ({path}) is empty.")
