@@ -1,75 +1,50 @@
 """The ledger of a run: every trial is one row of an Optuna study, and only the driver writes it.
 
 The database of a run contains a study of the search trials, one of the confirm and retrain runs, and one of the random
-search beside the search if there is one. Rows are written through Optuna's storage interface, so its dashboard and its
-command line can read them.
+search beside the search if there is one. Rows are written in the schema of Optuna's database, so that its dashboard and
+its command line can read them.
 """
 
 from __future__ import annotations
 
-import logging
-import sqlite3
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import optuna
-from optuna.distributions import CategoricalDistribution
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from sqlalchemy import event, text
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, func, select
 
-from nas_attn.errors import RunError, first_line
-from nas_attn.placement import Placement, Value
+from nas_attn.placement import NONE, Placement, Value
 from nas_attn.records import Outcome, Stage, TrialRecord
 from nas_attn.space.fit import Cost
-from nas_attn.study.rows import STATES, record_of, template
+from nas_attn.study.patience import Patience, once
+from nas_attn.study.reading import read_trials
+from nas_attn.study.rows import records_of
+from nas_attn.study.storage import close_storage as close_storage  # with the ledger, for who needs both
+from nas_attn.study.storage import open_storage as open_storage
+from nas_attn.study.tables import NOTES, STUDIES, TRIALS, categories_json
+from nas_attn.study.writing import index_of, insert_trial, put_end, put_note, put_point
 
 SEARCH = "search"
 CONTROL = "random search"
 FINAL = "confirm and retrain"
 
+Result = TypeVar("Result")
 
-def open_storage(path: Path) -> RDBStorage:
-    """Open (or create) the SQLite database of a run in WAL mode.
-
-    Commits are quick (`synchronous=NORMAL`); `Ledger.finish` makes them durable. Raises: RunError if the file is not a
-    database.
-    """
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(path, timeout=60, check_same_thread=False)
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    try:
-        storage = RDBStorage(
-            "sqlite:///study.db",  # the creator opens the file: a path in a URL would need quoting
-            engine_kwargs={"poolclass": StaticPool, "creator": connect},
-        )
-    except Exception as error:  # SQLAlchemy, SQLite and Alembic raise different ones
-        raise RunError(
-            f"The ledger {path} must be a database that this version can read, but: {first_line(error)}. "
-            "Move the run folder away, or choose another --out."
-        ) from error
-
-    @event.listens_for(storage.engine, "connect")
-    def _quick(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    storage.engine.dispose()
-    return storage
-
-
-def close_storage(storage: RDBStorage) -> None:
-    """Merge the write-ahead log into the database file, so that a copy of that file is complete."""
-    with storage.engine.connect() as connection:
-        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
-    storage.remove_session()
-    storage.engine.dispose()
+_DEAD = TrialRecord(
+    number=-1,
+    stage="search",
+    state="fail",
+    placement=NONE,
+    key="",
+    seed=0,
+    epochs=0,
+    cause="interrupted",
+    reason="The run ended while this trial was running; it is run again.",
+)
+"""How a trial ended whose driver died."""
 
 
 class Ledger:
@@ -79,24 +54,27 @@ class Ledger:
         storage: Storage of the study.
         name: `SEARCH`, `CONTROL` or `FINAL`.
         create: Whether to create a missing study; otherwise it reads as empty.
+        patience: What happens when the database does not answer; None tries once.
     """
 
-    def __init__(self, storage: RDBStorage, name: str, *, create: bool = True) -> None:
-        self._storage = storage
-        known = {study.study_name: study._study_id for study in storage.get_all_studies()}
-        if name not in known and create:
-            known[name] = storage.create_new_study([StudyDirection.MAXIMIZE], name)
-        self._study_id = known.get(name)
+    def __init__(
+        self, storage: RDBStorage, name: str, *, create: bool = True, patience: Patience | None = None
+    ) -> None:
+        self._storage, self._name, self._engine = storage, name, storage.engine
+        self._patience = patience or once(str(storage.engine.url.database or "ledger"))
+        self._study_id = self._patience.keep(lambda: self._find(create))
+        self._next = 0 if self._study_id is None else self._read(self._next_number)
         self._ids: dict[int, int] = {}
         self._running: dict[int, TrialRecord] = {}
+        self._distributions: dict[str, tuple[tuple[Value, ...], str]] = {}
 
     def records(self) -> tuple[TrialRecord, ...]:
-        """Return all rows, in the order in which they began."""
+        """Return all rows, in the order in which they began; a damaged one is named in the log and left out."""
         if self._study_id is None:
             return ()
-        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-        self._ids = {trial.number: trial._trial_id for trial in trials}
-        return tuple(record_of(trial) for trial in trials)
+        trials = self._read(lambda connection: read_trials(connection, self._study_id or 0))
+        self._ids = {trial.number: trial.trial_id for trial in trials}
+        return tuple(records_of(trials, self._name))
 
     def begin(
         self,
@@ -135,55 +113,97 @@ class Ledger:
     def add(self, record: TrialRecord, choices: Mapping[str, tuple[Value, ...]]) -> TrialRecord:
         """Write one row, in the state of `record`, in one transaction; return it with its number."""
         assert self._study_id is not None, "a ledger that was opened for reading cannot be written"
-        trial = template(record, {name: CategoricalDistribution(values) for name, values in choices.items()})
-        trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
-        number = self._storage.get_trial_number_from_id(trial_id)
-        self._ids[number] = trial_id
+        number, study_id = self._next, self._study_id
+        stored = {name: self._stored(name, record.params[name], choices[name]) for name in record.params}
+
+        def write(connection: Connection) -> int:
+            known = connection.execute(
+                select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id, TRIALS.c.number == number)
+            ).scalar()  # written by an attempt whose answer was lost
+            return int(known) if known is not None else insert_trial(connection, study_id, number, record, stored)
+
+        self._ids[number] = self._write(write)
+        self._next = number + 1
         return replace(record, number=number)
 
     def report(self, number: int, epoch: int, value: float) -> None:
         """Add one point to the curve of a running trial."""
-        self._storage.set_trial_intermediate_value(self._ids[number], epoch, value)
+        self._write(lambda connection: put_point(connection, self._ids[number], epoch, value))
         self._running[number] = self._running[number].with_epoch(epoch, value)
 
     def finish(self, number: int, outcome: Outcome) -> TrialRecord:
         """Write the outcome of a running trial, and return its row; it survives a loss of power."""
-        record = self._running.pop(number).ended(outcome)
-        self._write_end(number, outcome, record.value)
+        record = self._running[number].ended(outcome)
+        self._write_end(self._ids[number], record)
+        del self._running[number]
         return record
 
-    def _write_end(self, number: int, outcome: Outcome, value: float | None) -> None:
-        trial_id = self._ids[number]
-        self._storage.set_trial_user_attr(trial_id, "seconds", round(outcome.seconds, 3))
-        if outcome.facts:
-            self._storage.set_trial_user_attr(trial_id, "facts", dict(outcome.facts))
-        if outcome.reason is not None:
-            self._storage.set_trial_user_attr(trial_id, "cause", outcome.cause)
-            self._storage.set_trial_user_attr(trial_id, "reason", outcome.reason)
-        values = None if value is None else [value]
+    def _write_end(self, trial_id: int, record: TrialRecord) -> None:
         self._pragma("synchronous=FULL")
-        self._storage.set_trial_state_values(trial_id, STATES[outcome.state], values)
+        self._write(lambda connection: put_end(connection, trial_id, record))
         self._pragma("wal_checkpoint(PASSIVE)")
         self._pragma("synchronous=NORMAL")
 
     def set_note(self, name: str, content: Mapping[str, Any]) -> None:
         """Store a note beside the rows."""
         assert self._study_id is not None, "a ledger that was opened for reading cannot be written"
-        self._storage.set_study_user_attr(self._study_id, name, dict(content))
+        study_id = self._study_id
+        self._write(lambda connection: put_note(connection, study_id, name, content))
 
     def note(self, name: str) -> dict[str, Any]:
         """Return the note with this name, or an empty one."""
-        notes = {} if self._study_id is None else self._storage.get_study_user_attrs(self._study_id)
-        return dict(notes.get(name, {}))
+        query = select(NOTES.c.value_json).where(NOTES.c.study_id == self._study_id, NOTES.c.key == name)
+        text = None if self._study_id is None else self._read(lambda connection: connection.execute(query).scalar())
+        return {} if text is None else dict(json.loads(text))
 
     def sweep(self) -> int:
         """Mark the rows that a dead driver left running as interrupted; return their number."""
-        dead = [record.number for record in self.records() if record.state == "running"]
-        for number in dead:
-            reason = "The run ended while this trial was running; it is run again."
-            self._write_end(number, Outcome("fail", cause="interrupted", reason=reason), None)
+        query = select(TRIALS.c.trial_id).where(
+            TRIALS.c.study_id == self._study_id, TRIALS.c.state.in_(("RUNNING", "WAITING"))
+        )
+        dead = self._read(lambda connection: connection.execute(query).scalars().all())
+        for trial_id in dead:
+            self._write_end(trial_id, _DEAD)
         return len(dead)
 
+    def _find(self, create: bool) -> int | None:
+        """Return the number of the study in the database, or None."""
+        query = select(STUDIES.c.study_id).where(STUDIES.c.study_name == self._name)
+        with self._engine.connect() as connection:
+            found = connection.execute(query).scalar()
+        if found is None and create:
+            found = self._storage.create_new_study([StudyDirection.MAXIMIZE], self._name)
+        return found
+
+    def _next_number(self, connection: Connection) -> int:
+        query = select(func.max(TRIALS.c.number)).where(TRIALS.c.study_id == self._study_id)
+        last = connection.execute(query).scalar()
+        return 0 if last is None else int(last) + 1
+
+    def _stored(self, name: str, value: Value, values: tuple[Value, ...]) -> tuple[int, str]:
+        """Return the index of a parameter's value, and its possible values as the schema stores them."""
+        known = self._distributions.get(name)
+        if known is None or known[0] is not values:
+            known = self._distributions[name] = (values, categories_json(values))
+        return index_of(value, values), known[1]
+
+    def _read(self, operation: Callable[[Connection], Result]) -> Result:
+        def attempt() -> Result:
+            with self._engine.connect() as connection:
+                return operation(connection)
+
+        return self._patience.keep(attempt)
+
+    def _write(self, operation: Callable[[Connection], Result]) -> Result:
+        """Carry out one transaction; `operation` may be repeated after a commit whose answer was lost."""
+
+        def attempt() -> Result:
+            with self._engine.begin() as connection:
+                return operation(connection)
+
+        return self._patience.keep(attempt)
+
     def _pragma(self, pragma: str) -> None:
-        with self._storage.engine.connect() as connection:
-            connection.exec_driver_sql(f"PRAGMA {pragma}")
+        """Set how SQLite writes; another database makes each commit durable."""
+        if self._engine.name == "sqlite":
+            self._read(lambda connection: connection.exec_driver_sql(f"PRAGMA {pragma}").close())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import optuna
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, TrialState
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+from optuna.trial import TrialState
+
+from nas_attn.errors import SpaceError
 from nas_attn.placement import Placement
 from nas_attn.records import Stage, State, TrialRecord
+from nas_attn.study.reading import StoredTrial
+
+log = logging.getLogger(__name__)
 
 STATES: dict[State, TrialState] = {
     "running": TrialState.RUNNING,
@@ -18,15 +24,15 @@ STATES: dict[State, TrialState] = {
 _NAMES = {state: name for name, state in STATES.items()} | {TrialState.WAITING: "running"}
 
 
-def template(record: TrialRecord, distributions: dict[str, BaseDistribution]) -> FrozenTrial:
-    """Return a row as an Optuna trial; unknown values are left out."""
+def attributes_of(record: TrialRecord) -> dict[str, Any]:
+    """Return what is stored beside the parameters of a row, its values and its curve; unknown values are left out."""
     optional = {
         "label": record.label,
         "answered_from": record.answered_from,
         "n_parameters": record.n_parameters,
         "n_macs": record.n_macs,
     }
-    attributes = {
+    return {
         "placement": str(record.placement),
         "attentions": record.placement.to_dict(),
         "key": record.key,
@@ -35,18 +41,39 @@ def template(record: TrialRecord, distributions: dict[str, BaseDistribution]) ->
         "epochs": record.epochs,
         **{name: value for name, value in optional.items() if value is not None},
     }
-    return optuna.trial.create_trial(
-        state=STATES[record.state],
-        value=record.value,
-        params=dict(record.params),
-        distributions=distributions,
-        user_attrs=attributes,
-        intermediate_values=dict(record.curve),
-    )
 
 
-def record_of(trial: FrozenTrial) -> TrialRecord:
-    """Return an Optuna trial as a row."""
+def ending_attributes(record: TrialRecord) -> dict[str, Any]:
+    """Return what is stored of a row when its trial ends, beside its values."""
+    stored: dict[str, Any] = {"seconds": round(record.seconds, 3)}
+    if record.facts:
+        stored["facts"] = dict(record.facts)
+    if record.reason is not None:
+        stored |= {"cause": record.cause, "reason": record.reason}
+    return stored
+
+
+def values_of(record: TrialRecord) -> list[float]:
+    """Return the values of a row, one per objective; empty without a value."""
+    return [] if record.value is None else [record.value]
+
+
+def records_of(trials: Iterable[StoredTrial], study: str) -> Iterator[TrialRecord]:
+    """Yield the trials that can be read as rows; the others are named in the log."""
+    for trial in trials:
+        try:
+            record = None if trial.fault else record_of(trial)
+        except (AttributeError, KeyError, TypeError, ValueError, SpaceError) as error:
+            trial.damaged("its placement", error)
+            record = None
+        if record is None:
+            log.warning("Trial %d of '%s' is damaged and left out: %s.", trial.number, study, trial.fault)
+        else:
+            yield record
+
+
+def record_of(trial: StoredTrial) -> TrialRecord:
+    """Return a stored trial as a row."""
     attributes = trial.user_attrs
     stage: Stage = attributes.get("stage", "search")
     state = _NAMES[trial.state]
