@@ -2,7 +2,7 @@
 
 import sys
 
-from nas_attn.cli.commands import main
+from nas_attn.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main(["search", *sys.argv[1:]]))

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 MOST_NAMES, MOST_NEAR = 40, 8
 """Greatest number of known names in a message, and number of nearest names if there are more."""
+
+MOST_LETTERS = 400
+"""Greatest length of a reason in the ledger, the tables and on the page; the log has the whole message."""
+
+MOST_SHOWN = 2000
+"""Greatest length of a message in the terminal."""
+
+_TURNING = frozenset(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+"""Characters that turn the direction of text, and with it the order of what stands beside them."""
 
 
 class NasAttnError(Exception):
@@ -67,6 +77,35 @@ def first_line(error: BaseException) -> str:
 def in_one_line(error: BaseException) -> str:
     """Return an error's whole message in one line, or its name, for use at the end of a sentence."""
     return " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+
+
+def in_plain_words(message: object, most: int = MOST_LETTERS) -> str:
+    """Return foreign text in one line, without what cannot be written or shown, cut to `most` letters.
+
+    Lone surrogates, control characters (escape sequences of terminals too) and those that turn the direction of text
+    become question marks.
+
+    >>> in_plain_words("first line\\nsecond \\ud800 \\x1b[31m")
+    'first line second ? ?[31m'
+    """
+    try:
+        text = str(message)
+    except Exception:  # `__str__` is code of the user and may raise anything
+        text = "its message cannot be shown"
+    words = " ".join(text[: 8 * most].split())
+    shown = "".join("?" if one in _TURNING or unicodedata.category(one) in ("Cs", "Cc") else one for one in words)
+    is_whole = len(shown) <= most and len(text) <= 8 * most
+    return shown if is_whole else f"{shown[: most - 2].rstrip()} \N{HORIZONTAL ELLIPSIS}"
+
+
+def of_system(error: OSError) -> str:
+    """Return an error of the operating system as a sentence that names the file.
+
+    >>> of_system(FileNotFoundError(2, "No such file or directory", "a.csv"))
+    'No such file or directory: a.csv.'
+    """
+    names = [in_plain_words(name) for name in (error.filename, error.filename2) if name is not None]
+    return f"{error.strerror or in_plain_words(error)}{': ' if names else ''}{' and '.join(names)}."
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -11,8 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from nas_attn.cli.ending import interruptible, print_error, warn, working_folder
 from nas_attn.cli.options import settings_signature, switch, text, whole
-from nas_attn.errors import Interrupted, NasAttnError, nearest
+from nas_attn.cli.streams import PIPE_CLOSED, OutputLost, Stream, standard_streams
+from nas_attn.errors import NasAttnError
 
 app = typer.Typer(
     name="nas-attn",
@@ -22,6 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     invoke_without_command=True,
 )
+
+MAKES_FILES = frozenset({"search", "retrain", "report", "init", "export", "explain", "dashboard", "finish", "clean"})
+"""Commands that make more than what they print: they go on without a terminal."""
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/densenet_attn.")]
 Model = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or the JSON file of a model.")]
@@ -63,7 +68,7 @@ def search(context: typer.Context, **settings: Any) -> int:
         return run_command(stated)
     from nas_attn.cli.dashboard import beside
 
-    return run_command(stated, beside=lambda run: beside(run, announce=_warn))
+    return run_command(stated, beside=lambda run: beside(run, announce=warn))
 
 
 @app.command(short_help="Retrain a placement on other data or longer; resumes.")
@@ -81,7 +86,7 @@ def retrain(context: typer.Context, **settings: Any) -> int:
         return retrain_command(stated)
     from nas_attn.cli.dashboard import beside
 
-    return retrain_command(stated, beside=lambda run: beside(run, announce=_warn))
+    return retrain_command(stated, beside=lambda run: beside(run, announce=warn))
 
 
 for _command in (search, retrain):
@@ -149,7 +154,7 @@ def predict(
     from nas_attn.cli.networks import print_predictions
 
     _import_from_here()
-    return print_predictions(run, images, arm=arm, backbone=backbone, max_pixels=max_pixels, warn=_warn)
+    return print_predictions(run, images, arm=arm, backbone=backbone, max_pixels=max_pixels, warn=warn)
 
 
 @app.command(short_help="Write a network as ONNX, torch.export, TorchScript or Python.")
@@ -314,18 +319,41 @@ def command_line(*, with_settings: bool = True) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 (failed), 2 (refused) or 130 (interrupted)."""
+    """Run one command and return its exit code: 0, 1 (failed), 2 (refused), 130 (interrupted) or 141 (pipe closed)."""
     stated = list(sys.argv[1:] if arguments is None else arguments)
-    command = command_line(with_settings=bool({"search", "retrain"} & {*stated}) or "_NAS_ATTN_COMPLETE" in os.environ)
+    is_result = bool({"--help", "--dry-run"} & {*stated}) or not MAKES_FILES & {*stated[:1]}
+    with interruptible(), standard_streams(is_result=is_result) as output:
+        code = _run(stated)
+        output.end()
+        if output.failure is not None:
+            return _without_output(output, code, is_result=is_result)
+    return code
+
+
+def _run(stated: list[str]) -> int:
+    """Run one command; print what it raises, and return its exit code."""
     try:
-        return int(command(stated, prog_name="nas-attn", standalone_mode=False) or 0)
-    except (NasAttnError, typer.TyperException, typer.Abort) as error:
-        return _print_error(error, debug="--debug" in stated)
-    except Exception as error:
-        if "--debug" in stated:
-            raise
-        typer.echo(f"Error: {type(error).__name__}: {_flat(str(error))} (--debug shows the traceback.)", err=True)
+        with_settings = bool({"search", "retrain"} & {*stated}) or "_NAS_ATTN_COMPLETE" in os.environ
+        return int(command_line(with_settings=with_settings)(stated, prog_name="nas-attn", standalone_mode=False) or 0)
+    except OutputLost:
         return 1
+    except KeyboardInterrupt as error:
+        return print_error(error, debug="--debug" in stated)
+    except Exception as error:
+        if "--debug" in stated and not isinstance(error, NasAttnError | typer.TyperException | typer.Abort):
+            raise
+        return print_error(error, debug="--debug" in stated)
+
+
+def _without_output(output: Stream, code: int, *, is_result: bool) -> int:
+    """Say that the standard output was lost, and return the exit code: unchanged where files hold the result."""
+    if not is_result:
+        warn(f"What this command shows could not be written ({output.reason}); its result is not affected.")
+        return code
+    if output.is_pipe_closed:
+        return PIPE_CLOSED
+    warn(f"Error: The standard output must be writable, but is not: {output.reason}.")
+    return 1
 
 
 def _stated(context: typer.Context) -> dict[str, Any]:
@@ -340,41 +368,6 @@ def _stated(context: typer.Context) -> dict[str, Any]:
 
 def _import_from_here() -> None:
     """Add the working folder to the import path, as `python -m` does."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-
-
-def _print_error(error: Exception, *, debug: bool) -> int:
-    """Print the sentence of `error`, and return its exit code."""
-    if debug:
-        import traceback
-
-        traceback.print_exception(error)
-    if isinstance(error, Interrupted):
-        typer.echo(_flat(str(error)), err=True)
-    else:
-        typer.echo(f"Error: {_sentence(error)}", err=True)
-    return int(getattr(error, "exit_code", 130))
-
-
-def _sentence(error: Exception) -> str:
-    """Return the sentence of an error; for an unknown option, with the nearest one."""
-    possible = getattr(error, "possibilities", None)
-    option = getattr(error, "option_name", None)
-    if isinstance(option, str) and possible:
-        longer = [name for name in sorted(possible) if name.startswith(option)]
-        close = longer[0] if longer else nearest(option, possible)
-        return f"Unknown option '{option}': did you mean '{close}'?" if close else f"Unknown option '{option}'."
-    if isinstance(error, typer.TyperException):
-        return _flat(error.format_message())
-    return _flat(str(error))
-
-
-def _warn(sentence: str) -> None:
-    """Print a sentence beside the output."""
-    typer.echo(_flat(sentence), err=True)
-
-
-def _flat(message: str) -> str:
-    """Return `message` on one line."""
-    return " ".join(message.split())
+    folder = working_folder()
+    if folder not in sys.path:
+        sys.path.append(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -14,12 +15,13 @@ from nas_attn.data.entry import Progress
 from nas_attn.data.memory import data_source_of
 from nas_attn.data.sources import stated_reading
 from nas_attn.errors import Interrupted
-from nas_attn.executors.base import Executor
+from nas_attn.executors.base import RESUMABLE, Executor
 from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import Allocation
 from nas_attn.process_state import left_as_it_was
 from nas_attn.records import Attempt, RunRecord
 from nas_attn.run.folder import RunFolder, load_run
+from nas_attn.run.guarded import GuardedDisplay, reason_of
 from nas_attn.run.identity import CONTENTS, notes_on_begun, used_since
 from nas_attn.run.log import logged_to
 from nas_attn.run.opened import OpenLedger
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from nas_attn.study.stages import Stages
 
 log = logging.getLogger(__name__)
+
+_NO_REPORT = "The report of "
 
 
 def search(
@@ -96,7 +100,7 @@ def carry_out(settings: Mapping[str, Any], request_of: Callable[[Progress], Requ
         settings: Those of the command line; `dry_run` and `quiet` are read here.
         request_of: Returns the checked request, and reports the files that it has read.
     """
-    display = terminal_display(quiet=bool(settings.get("quiet")))
+    display = GuardedDisplay(terminal_display(quiet=bool(settings.get("quiet"))))
     with display:
         request = request_of(display.reading)
         if settings.get("dry_run"):
@@ -107,6 +111,8 @@ def carry_out(settings: Mapping[str, Any], request_of: Callable[[Progress], Requ
         with beside(request.settings.out):
             record = run(request, display)
     display.result(record)
+    for note in display.notes:
+        print(note, file=sys.stderr)
     return 0
 
 
@@ -114,6 +120,7 @@ def run(request: Request, display: Display) -> RunRecord:
     """Run the unfinished part of a checked request, and return the content of the run folder."""
     from nas_attn.executors.interrupts import Interrupts
 
+    display = display if isinstance(display, GuardedDisplay) else GuardedDisplay(display)
     folder = RunFolder(request.settings.out)
     request = as_begun(request, folder)
     call, begun = request.settings.call, folder.begun()
@@ -122,7 +129,8 @@ def run(request: Request, display: Display) -> RunRecord:
     request = replace(request, notes=(*request.notes, *notes_on_begun(begun, request.contents)))
     executor = EXECUTORS[request.settings.resources.executor].make(request.settings.resources)
     executor.check()
-    with folder.locked(), logged_to(folder.log), Interrupts() as interrupts:
+    with folder.locked(), logged_to(folder.log) as without_log, Interrupts() as interrupts:
+        display.notes += [without_log] if without_log else []
         folder.write_config({**config, "created": (begun or {}).get("created") or _now()})
         for note in request.notes:
             log.info("%s", note)
@@ -131,6 +139,8 @@ def run(request: Request, display: Display) -> RunRecord:
             _finish(request, folder, executor, display, interrupts)
         finally:
             _record_state(request, folder)
+        if interrupts.pending:
+            raise Interrupted(f"Interrupted, after the result was written: {folder.best} and its report are complete.")
     return load_run(folder.path)
 
 
@@ -157,7 +167,9 @@ def as_begun(request: Request, folder: RunFolder) -> Request:
     return replace(request, settings=settings)
 
 
-def _finish(request: Request, folder: RunFolder, executor: Executor, display: Display, interrupts: Interrupts) -> None:
+def _finish(
+    request: Request, folder: RunFolder, executor: Executor, display: GuardedDisplay, interrupts: Interrupts
+) -> None:
     """Run the unfinished trials, write the result, measure the arms, and complete the result."""
     with OpenLedger(request, folder, display) as ledger:
         # A finished run shows its result without starting the executor, so its ledger is opened first.
@@ -169,24 +181,40 @@ def _finish(request: Request, folder: RunFolder, executor: Executor, display: Di
             _report(folder, display)
             raise stages.error
         known = folder.read_measured().newest()
-        _write_result(request, stages, folder, display, known)
+        _write_result(request, stages, folder, display, known, interrupts)
         display.stage("measure")
         measured = _measured(request, stages, folder, allocation, interrupts)
         if measured != known:
-            _write_result(request, stages, folder, display, measured)
+            _write_result(request, stages, folder, display, measured, interrupts)
 
 
 def _write_result(
-    request: Request, stages: Stages, folder: RunFolder, display: Display, measured: Mapping[str, Attempt]
+    request: Request,
+    stages: Stages,
+    folder: RunFolder,
+    display: GuardedDisplay,
+    measured: Mapping[str, Attempt],
+    interrupts: Interrupts,
 ) -> None:
-    """Export the arms and write the report: once before their costs are measured, and again with them."""
-    display.stage("export")
+    """Export the arms and write the report: once before their costs are measured, and again with them.
+
+    Every file is written as a whole, so that an interrupt may come at any moment.
+    """
     from nas_attn.run.export import export
 
+    display.stage("export")
     try:
-        export(request, stages, folder, measured)
-    finally:
-        _report(folder, display)
+        with interrupts.abruptly():
+            try:
+                export(request, stages, folder, measured)
+            except Exception:
+                _report(folder, display)
+                raise
+            _report(folder, display)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Interrupted while the result was written to {folder.path}: the same command completes it."
+        ) from None
 
 
 def _train(
@@ -195,12 +223,15 @@ def _train(
     """Run all trials by the executor; return the resources of the trials."""
     display.stage("start")
     try:
-        executor.open(request.facts.n_bytes if request.facts is not None and request.settings.train is None else 0)
+        with interrupts.abruptly():
+            executor.open(request.facts.n_bytes if request.facts is not None and request.settings.train is None else 0)
         interrupts.hold()  # again, because an executor may have installed its own handlers
         stages = ledger.stages
         display.resources(executor.capacity)
         executor.run(stages, _context(request, executor.capacity), interrupts)
         return executor.capacity
+    except (KeyboardInterrupt, SystemExit):  # the latter is Ray's answer to SIGTERM while it starts
+        raise Interrupted(RESUMABLE) from None
     finally:
         executor.close()
 
@@ -233,6 +264,9 @@ def _context(request: Request, allocation: Allocation) -> TrialContext:
         registered=registered_here(),
         class_names=request.facts.class_names if request.facts else (),
         fingerprint=request.facts.fingerprint if request.facts else None,
+        timeout=request.settings.engine.timeout_seconds,
+        checkpoint_seconds=request.settings.engine.checkpoint_seconds,
+        show_output=request.settings.resources.show_output,
     )
 
 
@@ -246,12 +280,20 @@ def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
     return best.get("answer") == answer.to_dict() and best.get("arms") == stages.retrained()
 
 
-def _report(folder: RunFolder, display: Display) -> None:
-    """Write the report with its figures and tables."""
+def _report(folder: RunFolder, display: GuardedDisplay) -> None:
+    """Write the report with its figures and tables; where that fails, the result stands without it."""
     display.stage("report")
-    from nas_attn.report.page import write_report
+    try:
+        from nas_attn.report.page import write_report
 
-    write_report(load_run(folder.path), folder.path)
+        write_report(load_run(folder.path), folder.path)
+        display.notes[:] = [note for note in display.notes if not note.startswith(_NO_REPORT)]
+    except Exception as error:
+        log.warning("the report could not be written", exc_info=error)
+        display.notes.append(
+            f"{_NO_REPORT}{folder.path} could not be written ({reason_of(error)}); the result stands, and "
+            f"`nas-attn report {folder.path}` writes it once that is mended."
+        )
 
 
 def _now() -> str:
