@@ -47,6 +47,15 @@ OF_CONTROL = "of the random search"
 LABEL_AUC = "test_roc_auc:"
 """Prefix of the keys that hold the test ROC AUC of one label."""
 
+CONTINUED = "continued_from_epoch"
+"""Key of the fact: the epoch of the checkpoint from which a training was continued."""
+
+AGAIN = "epochs_again"
+"""Key of the fact: the number of epochs that an interrupted attempt had trained and this one trained again."""
+
+SETTLED = ("oom", "nan", "timeout")
+"""Causes of a failure that would come again: such a placement is not proposed again, and counts in the budget."""
+
 
 def labelling(n_dims: int) -> Labelling:
     """Return the kind of labels with `n_dims` dimensions: (N,) is one class per image, (N, K) is K labels per image."""
@@ -63,6 +72,7 @@ class Task:
         epochs: Length of the schedule.
         arm: The arm that a retraining belongs to; None in the search.
         artifacts: Files that its outcome must contain.
+        checkpoint: The state from which an interrupted training continues; None begins it.
     """
 
     number: int
@@ -72,6 +82,7 @@ class Task:
     epochs: int
     arm: str | None = None
     artifacts: tuple[Artifact, ...] = ()
+    checkpoint: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,10 @@ class Outcome:
     Args:
         value: Accuracy or mean ROC AUC between 0 and 1, or the value that a custom training returned; None
             unless complete.
-        cause: Kind of failure: "oom", "nan", "error", "crashed" or "interrupted".
+        cause: Kind of failure: "oom", "nan", "timeout", "error", "crashed" or "interrupted".
         reason: The failure in one sentence.
         facts: Further measured values by name, e.g. `{"train_loss": 0.1, "seconds_per_epoch": 0.4}`.
+        values: The objectives after the first one, by name, in their order; empty with a single objective.
         artifacts: Content of the files that the task requested.
         trace: The whole traceback of an error, for the log.
     """
@@ -94,6 +106,7 @@ class Outcome:
     reason: str | None = None
     seconds: float = 0.0
     facts: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
     artifacts: Mapping[Artifact, bytes] = field(default_factory=dict, repr=False)
     trace: str | None = field(default=None, repr=False)
 
@@ -109,6 +122,8 @@ class TrialRecord:
         answered_from: Number of the trial whose value this one repeats; such a trial was not trained.
         label: Name of a prior or an arm, e.g. `none`, `se everywhere`, `found #1`.
         seconds: Wall time of the training.
+        values: The objectives after the first one, by name, in their order; those of the network itself are known from
+            the beginning, the others of a complete trial. Empty with a single objective.
     """
 
     number: int
@@ -129,6 +144,7 @@ class TrialRecord:
     answered_from: int | None = None
     seconds: float = 0.0
     facts: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def identity(self) -> tuple[Stage, str, int, int]:
@@ -150,6 +166,7 @@ class TrialRecord:
             reason=outcome.reason,
             seconds=outcome.seconds,
             facts=dict(outcome.facts),
+            values=dict(outcome.values or self.values),
         )
 
 
