@@ -8,7 +8,7 @@ its command line can read them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from sqlalchemy import Connection, func, select
 
+from nas_attn.comparison.objectives import Objective
 from nas_attn.placement import NONE, Placement, Value
 from nas_attn.records import Outcome, Stage, TrialRecord
 from nas_attn.space.fit import Cost
@@ -30,6 +31,8 @@ from nas_attn.study.writing import index_of, insert_trial, put_end, put_note, pu
 SEARCH = "search"
 CONTROL = "random search"
 FINAL = "confirm and retrain"
+
+DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 Result = TypeVar("Result")
 
@@ -55,12 +58,20 @@ class Ledger:
         name: `SEARCH`, `CONTROL` or `FINAL`.
         create: Whether to create a missing study; otherwise it reads as empty.
         patience: What happens when the database does not answer; None tries once.
+        objectives: Those of the run; empty for the usual value, which is made large.
     """
 
     def __init__(
-        self, storage: RDBStorage, name: str, *, create: bool = True, patience: Patience | None = None
+        self,
+        storage: RDBStorage,
+        name: str,
+        *,
+        create: bool = True,
+        patience: Patience | None = None,
+        objectives: Sequence[Objective] = (),
     ) -> None:
         self._storage, self._name, self._engine = storage, name, storage.engine
+        self._directions = [DIRECTIONS[goal.direction] for goal in objectives] or [StudyDirection.MAXIMIZE]
         self._patience = patience or once(str(storage.engine.url.database or "ledger"))
         self._study_id = self._patience.keep(lambda: self._find(create))
         self._next = 0 if self._study_id is None else self._read(self._next_number)
@@ -87,11 +98,13 @@ class Ledger:
         label: str | None = None,
         params: Mapping[str, Value] | None = None,
         choices: Mapping[str, tuple[Value, ...]] | None = None,
+        values: Mapping[str, float] | None = None,
     ) -> TrialRecord:
         """Write the row of a trial that begins, and return it.
 
         Args:
             params, choices: The sampler's parameters and their possible values; a planned run has none.
+            values: The objectives that are known before the training, by name.
         """
         record = TrialRecord(
             number=-1,
@@ -105,6 +118,7 @@ class Ledger:
             n_parameters=cost.n_parameters,
             n_macs=cost.n_macs,
             label=label,
+            values=values or {},
         )
         record = self.add(record, choices or {})
         self._running[record.number] = record
@@ -172,7 +186,7 @@ class Ledger:
         with self._engine.connect() as connection:
             found = connection.execute(query).scalar()
         if found is None and create:
-            found = self._storage.create_new_study([StudyDirection.MAXIMIZE], self._name)
+            found = self._storage.create_new_study(self._directions, self._name)
         return found
 
     def _next_number(self, connection: Connection) -> int:

@@ -31,6 +31,7 @@ def attributes_of(record: TrialRecord) -> dict[str, Any]:
         "answered_from": record.answered_from,
         "n_parameters": record.n_parameters,
         "n_macs": record.n_macs,
+        "values": dict(record.values) or None,
     }
     return {
         "placement": str(record.placement),
@@ -48,14 +49,18 @@ def ending_attributes(record: TrialRecord) -> dict[str, Any]:
     stored: dict[str, Any] = {"seconds": round(record.seconds, 3)}
     if record.facts:
         stored["facts"] = dict(record.facts)
+    if record.values:
+        stored["values"] = dict(record.values)
     if record.reason is not None:
         stored |= {"cause": record.cause, "reason": record.reason}
     return stored
 
 
 def values_of(record: TrialRecord) -> list[float]:
-    """Return the values of a row, one per objective; empty without a value."""
-    return [] if record.value is None else [record.value]
+    """Return the values of a row, one per objective; empty without a value, and of a stopped one with several."""
+    if record.value is None or (record.values and record.state != "complete"):
+        return []
+    return [record.value, *record.values.values()]
 
 
 def records_of(trials: Iterable[StoredTrial], study: str) -> Iterator[TrialRecord]:
@@ -100,4 +105,5 @@ def record_of(trial: StoredTrial) -> TrialRecord:
         answered_from=attributes.get("answered_from"),
         seconds=attributes.get("seconds", 0.0),
         facts=attributes.get("facts", {}),
+        values=attributes.get("values", {}),
     )
