@@ -20,7 +20,7 @@ from nas_attn.data.duplicates import handled_duplicates, with_origins
 from nas_attn.data.entry import Progress
 from nas_attn.data.mapped import Announce, AnyPixels, MappedPixels, blocks, converted
 from nas_attn.data.pixel_range import EIGHT_BITS, in_words, table_of
-from nas_attn.data.placing import mapped_notes, placed
+from nas_attn.data.placing import mapped_notes, placed, tensor_of
 from nas_attn.data.rendering import AS_BEFORE, Rendering
 from nas_attn.data.sources import read_source, reading_of
 from nas_attn.data.splits import label_notes, split_dataset
@@ -167,11 +167,27 @@ class Data:
         targets = torch.cat([train.targets, val.targets])
         if train.rows is not None and val.rows is not None and train.pixels is val.pixels:
             return replace(train, targets=targets, rows=torch.cat([train.rows, val.rows]))
-        pixels = torch.cat([part.pixels.permute(0, 2, 3, 1) for part in (train, val)]).permute(0, 3, 1, 2)
+        pixels = _joined(train.pixels, val.pixels)
         if train.rows is None or val.rows is None:
             return replace(train, pixels=pixels, targets=targets)
         rows = torch.cat([train.rows, val.rows + len(train.pixels)])
         return replace(train, pixels=pixels, targets=targets, rows=rows, announce=None)
+
+
+def _joined(first: Tensor, second: Tensor) -> Tensor:
+    """Return two tensors one after the other: without a copy if they follow each other in one piece of memory.
+
+    Shape: (N, C, H, W) and (M, C, H, W), channels last in memory -> (N + M, C, H, W).
+    """
+    import torch
+
+    one, other = first.permute(0, 2, 3, 1), second.permute(0, 2, 3, 1)
+    follows = one.is_contiguous() and other.is_contiguous() and one.shape[1:] == other.shape[1:]
+    same = one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    if follows and same and other.storage_offset() == one.storage_offset() + one.numel():
+        shape = (len(one) + len(other), *one.shape[1:])
+        return torch.as_strided(one, shape, one.stride(), one.storage_offset()).permute(0, 3, 1, 2)
+    return torch.cat([one, other]).permute(0, 3, 1, 2)
 
 
 def describe(config: DataConfig, *, progress: Progress | None = None) -> DataFacts:
@@ -182,7 +198,9 @@ def describe(config: DataConfig, *, progress: Progress | None = None) -> DataFac
 
     Raises: DataError, in one sentence, for data that is missing, damaged, or too small for the split.
     """
-    return _prepare(config, progress)[1]
+    parts, facts = _prepare(config, progress)
+    _described["last"] = (config, parts, facts)
+    return facts
 
 
 def load_data(config: DataConfig, *, device: str | torch.device = "cpu", progress: Progress | None = None) -> Data:
@@ -190,19 +208,39 @@ def load_data(config: DataConfig, *, device: str | torch.device = "cpu", progres
 
     Raises: DataError, as `describe` does.
     """
+    return as_tensors(*_prepare(config, progress), device)
+
+
+def as_tensors(parts: Mapping[str, LabelledImages], facts: DataFacts, device: str | torch.device) -> Data:
+    """Return prepared parts as uint8 tensors on `device`, or beside it if they are too large; see `placed`."""
     import torch
 
-    parts, facts = _prepare(config, progress)
     places = placed(parts, torch.device(device))
 
     def images(name: str) -> Images:
-        targets = torch.from_numpy(parts[name].labels)
+        targets = tensor_of(parts[name].labels)
         targets = targets.float() if facts.task == "multi-label" else targets
         place = places[name]
         return Images(place.pixels, targets.to(device), facts.mean, facts.std, place.rows, place.announce)
 
     train, val, test = map(images, PARTS)
     return Data(train, val, test, facts)
+
+
+def take_prepared(config: DataConfig, fingerprint: str | None) -> tuple[dict[str, LabelledImages], DataFacts]:
+    """Return the parts and facts of images that `describe` read last, or read them again; they are kept no longer.
+
+    Args:
+        fingerprint: Digest of the images that are wanted: others are read again.
+    """
+    last = _described.pop("last", None)
+    if last is not None and last[0] == config and last[2].fingerprint == fingerprint:
+        return last[1], last[2]
+    return _prepare(config, None)
+
+
+_described: dict[str, tuple[DataConfig, dict[str, LabelledImages], DataFacts]] = {}
+"""The images that were described last: a search reads them once, and hands them to its workers."""
 
 
 def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, LabelledImages], DataFacts]:

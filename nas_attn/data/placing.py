@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas_attn.data.arrays import LabelledImages
 from nas_attn.data.mapped import MEMORY_SHARE, Announce, AnyPixels, MappedPixels, fits_in_memory
@@ -48,12 +50,21 @@ def placed(parts: Mapping[str, LabelledImages], device: torch.device) -> dict[st
     def place(pixels: AnyPixels) -> Place:
         if isinstance(pixels, MappedPixels) and not (whole and device.type != "cpu"):
             assert pixels.channels in (None, pixels.base.shape[-1]), "a cache file has the run's channels"
-            base = bases.setdefault(id(pixels.base), torch.from_numpy(pixels.base).permute(0, 3, 1, 2))
-            return Place(base, torch.from_numpy(pixels.rows), pixels.announce)
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+            base = bases.setdefault(id(pixels.base), tensor_of(pixels.base).permute(0, 3, 1, 2))
+            return Place(base, tensor_of(pixels.rows), pixels.announce)
+        tensor = tensor_of(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
         return Place(tensor.to(device)) if whole else Place(tensor, torch.arange(len(tensor)))
 
     return {name: place(part.pixels) for name, part in parts.items()}
+
+
+def tensor_of(array: NDArray[Any]) -> Tensor:
+    """Return an array as a tensor over the same memory, which nobody writes to; an object store's is read-only."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(array)
 
 
 def mapped_notes(parts: Mapping[str, LabelledImages]) -> list[str]:
