@@ -128,8 +128,8 @@ def _refuse_unreadable_token() -> None:
     source = token_source()
     if source is None and os.environ.get("RAY_AUTH_MODE", "").lower() == "token":
         raise ConfigError(
-            "RAY_AUTH_MODE=token needs a token, but there is none: set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to that of "
-            f"the cluster ({_DOCS})."
+            "RAY_AUTH_MODE=token needs a token, but there is none: set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to that "
+            f"of the cluster ({_DOCS})."
         )
     if source in (None, "RAY_AUTH_TOKEN"):
         return
