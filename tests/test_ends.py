@@ -18,10 +18,11 @@ from torch import nn
 
 import nas_attn
 from nas_attn.config import Recipe
+from nas_attn.errors import MOST_LETTERS, in_plain_words
 from nas_attn.placement import NONE, Shape
 from nas_attn.records import Outcome, Stage, Task
 from nas_attn.training.context import TrialContext
-from nas_attn.training.ends import MOST_LETTERS, Stopped, in_plain_words
+from nas_attn.training.ends import Stopped
 from nas_attn.training.trial import Run, evaluate
 
 BACKBONE = {"name": "densenet", "growth_rate": 4, "block_config": [1], "num_init_features": 4, "stem": "small"}
@@ -113,6 +114,17 @@ def test_a_report_that_means_nothing_is_refused_where_it_is_made(report, words):
     assert (outcome.state, outcome.cause, reports) == ("fail", "error", [])
     assert words in outcome.reason
     assert "test_ends.py" in outcome.reason, "the line of the training that reported it"
+
+
+def test_an_epoch_beyond_the_schedule_is_refused_with_its_length():
+    def training(model: nn.Module, run: Run) -> float:
+        for epoch in range(1, 5):
+            run.report(epoch, 0.5)
+        return 0.5
+
+    outcome, reports = end_of(training)
+    assert [epoch for epoch, _ in reports] == [1, 2]
+    assert "at most run.epochs = 2, but got 3: train run.epochs epochs, or state --epochs" in outcome.reason
 
 
 @pytest.mark.parametrize(("error", "words"), [

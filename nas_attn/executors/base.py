@@ -28,6 +28,14 @@ class Job(Protocol):
         """Record the value of one epoch; return whether the task must stop here."""
         ...
 
+    def save(self, task: Task, content: bytes) -> None:
+        """Store the checkpoint of a running task in place of an older one."""
+        ...
+
+    def show(self, task: Task, text: str) -> None:
+        """Add to the log of a task what its training printed."""
+        ...
+
     def finish(self, task: Task, outcome: Outcome) -> None:
         """Record the outcome of a task; every task is finished exactly once."""
         ...

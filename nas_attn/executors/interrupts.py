@@ -1,13 +1,18 @@
-"""Ctrl-C and SIGTERM, deferred until the ledger is in a consistent state."""
+"""Ctrl-C, SIGTERM and SIGHUP, deferred until the ledger is in a consistent state."""
 
 from __future__ import annotations
 
-import os
+import _thread
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from os import _exit  # the function itself, which is replaced while a training runs
 from types import FrameType
+
+from nas_attn.training.time_limit import TimedOut, raise_in
+
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupts:
@@ -19,7 +24,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.pending = False
-        self._abrupt = False
+        self._abrupt = self._is_expired = False
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Interrupts:
@@ -29,7 +34,9 @@ class Interrupts:
     def hold(self) -> None:
         """Install the signal handlers; call it again after a library (Ray) has installed its own."""
         if threading.current_thread() is threading.main_thread():
-            for name in (signal.SIGINT, signal.SIGTERM):
+            for name in _SIGNALS:
+                if name is not signal.SIGINT and signal.getsignal(name) is signal.SIG_IGN:
+                    continue  # such as SIGHUP under `nohup`
                 before = signal.signal(name, self._take)
                 self._before.setdefault(name, before)
 
@@ -43,11 +50,11 @@ class Interrupts:
         """Context manager: a signal raises KeyboardInterrupt; a pending one raises it at once."""
         if self.pending:
             raise KeyboardInterrupt
-        self._abrupt = True
+        self._abrupt, self._is_expired = True, False
         try:
             yield
         finally:
-            self._abrupt = False
+            self._abrupt = self._is_expired = False
 
     @contextmanager
     def gently(self) -> Iterator[None]:
@@ -56,11 +63,36 @@ class Interrupts:
         yield
         if self.pending:
             raise KeyboardInterrupt
+        if self._is_expired:
+            self._is_expired = False
+            raise TimedOut
         self._abrupt = True
 
-    def _take(self, _: int, __: FrameType | None) -> None:
+    def expire(self, thread: int) -> None:
+        """End the computation inside `abruptly` by TimedOut; called from another thread.
+
+        In the main thread this also ends a wait in a system call, which only a signal does.
+
+        Args:
+            thread: Identifier of the thread that computes.
+        """
+        if thread != threading.main_thread().ident:
+            raise_in(thread, TimedOut)
+            return
+        self._is_expired = True
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(thread, signal.SIGINT)
+        else:
+            _thread.interrupt_main()
+
+    def _take(self, number: int, __: FrameType | None) -> None:
+        if self._is_expired and number == signal.SIGINT:
+            if self._abrupt:
+                self._is_expired = False
+                raise TimedOut
+            return
         if self.pending:
-            os._exit(130)
+            _exit(130)
         self.pending = True
         if self._abrupt:
             raise KeyboardInterrupt

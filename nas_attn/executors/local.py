@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
 
 from nas_attn.config import Resources
 from nas_attn.errors import Interrupted
 from nas_attn.executors.base import INTERRUPTED, RESUMABLE, Job
 from nas_attn.executors.interrupts import Interrupts
 from nas_attn.executors.resources import Allocation, local_allocation
-from nas_attn.records import Task
+from nas_attn.records import Outcome, Task
 from nas_attn.training.context import TrialContext
+from nas_attn.training.time_limit import TimedOut, TimeLimit, timed_out
 
 
 class LocalExecutor:
@@ -33,32 +34,87 @@ class LocalExecutor:
 
     def run(self, job: Job, context: TrialContext, interrupts: Interrupts) -> None:
         """Run tasks until the job is finished."""
-        from nas_attn.training.ends import outcome_of
-        from nas_attn.training.trial import evaluate, prepare  # loads torch
+        from nas_attn.training.trial import prepare  # loads torch
 
-        prepare(context)
+        try:
+            with interrupts.abruptly():
+                prepare(context)
+        except KeyboardInterrupt:
+            raise Interrupted(RESUMABLE) from None
         while (task := job.ask()) is not None:
-            try:
-                with interrupts.abruptly():
-                    outcome = evaluate(task, context, _reporter(job, task, interrupts))
-            except KeyboardInterrupt as error:
-                if interrupts.pending:
-                    job.finish(task, INTERRUPTED)
-                    raise Interrupted(RESUMABLE) from None
-                outcome = outcome_of(error, task.stage, 0.0)  # the training's own
-            job.finish(task, outcome)
+            _Trial(job, task, context, interrupts).run()
 
     def close(self) -> None:
         """Do nothing."""
 
 
-def _reporter(job: Job, task: Task, interrupts: Interrupts) -> Callable[[int, float], None]:
-    from nas_attn.training.ends import Stopped
+class _Trial:
+    """One training in this process: its reports, its checkpoints, what it prints, and its end."""
 
-    def report(epoch: int, value: float) -> None:
-        with interrupts.gently():
-            stop = job.report(task, epoch, value)
+    def __init__(self, job: Job, task: Task, context: TrialContext, interrupts: Interrupts) -> None:
+        from nas_attn.training.keeper import Keeper
+        from nas_attn.training.output import Output
+
+        self._job, self._task, self._context, self._interrupts = job, task, context, interrupts
+        self._output = Output(self._show if context.show_output else None)
+        self._keeper = Keeper(context.checkpoint_seconds, self._save, task.checkpoint)
+
+    def run(self) -> None:
+        """Train, and finish the task. Raises: Interrupted after a signal."""
+        try:
+            outcome = self._outcome()
+        except KeyboardInterrupt:
+            held = self._keeper.held()
+            if held is not None:
+                self._job.save(self._task, held)
+            self._finish(INTERRUPTED)
+            raise Interrupted(RESUMABLE) from None
+        self._finish(outcome)
+
+    def _outcome(self) -> Outcome:
+        """Return how the training ended. Raises: KeyboardInterrupt after a signal."""
+        from nas_attn.training.ends import outcome_of
+        from nas_attn.training.output import captured
+        from nas_attn.training.trial import evaluate
+
+        thread = threading.get_ident()
+        limit = TimeLimit(self._context.timeout)
+        try:
+            with (
+                self._interrupts.abruptly(),
+                limit.enforced(lambda: self._interrupts.expire(thread)),
+                captured(self._output, thread=thread),
+            ):
+                outcome = evaluate(self._task, self._context, self._report, self._keeper)
+        except TimedOut as error:
+            outcome = outcome_of(error, self._task.stage, self._keeper.seconds)
+        except KeyboardInterrupt as error:
+            if self._interrupts.pending:
+                raise
+            outcome = outcome_of(error, self._task.stage, self._keeper.seconds)  # the training's own
+        return timed_out(limit.seconds or 0.0, outcome.seconds) if limit.has_passed else outcome
+
+    def _finish(self, outcome: Outcome) -> None:
+        rest = self._output.rest()
+        if rest:
+            self._job.show(self._task, rest)
+        self._job.finish(self._task, outcome)
+
+    def _report(self, epoch: int, value: float) -> None:
+        from nas_attn.training.ends import Stopped
+
+        self._show()
+        with self._interrupts.gently(), self._output.paused():
+            stop = self._job.report(self._task, epoch, value)
         if stop:
             raise Stopped
 
-    return report
+    def _save(self, content: bytes) -> None:
+        with self._interrupts.gently(), self._output.paused():
+            self._job.save(self._task, content)
+
+    def _show(self) -> None:
+        text = self._output.take()
+        if text:
+            with self._interrupts.gently(), self._output.paused():
+                self._job.show(self._task, text)

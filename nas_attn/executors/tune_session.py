@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import cloudpickle, tune
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.tune.experiment import Trial
@@ -18,11 +21,17 @@ from ray.tune.search import Searcher
 
 from nas_attn.errors import Interrupted
 from nas_attn.executors.base import INTERRUPTED, RESUMABLE, Job
+from nas_attn.executors.heartbeat import Heartbeats
 from nas_attn.executors.interrupts import Interrupts
+from nas_attn.executors.messages import Message, Printed, Reported, Saved
 from nas_attn.executors.resources import Allocation
 from nas_attn.executors.worker import Worker
 from nas_attn.records import Outcome, Task
 from nas_attn.training.context import TrialContext
+from nas_attn.training.time_limit import silent
+
+_HELD_SECONDS = 5.0
+"""Time that an interrupt waits for the newest state of the running trainings."""
 
 
 def run_tune(job: Job, context: TrialContext, capacity: Allocation, interrupts: Interrupts) -> None:
@@ -33,7 +42,7 @@ def run_tune(job: Job, context: TrialContext, capacity: Allocation, interrupts: 
     if job.is_finished:
         return  # Tune would wait ten minutes for a first trial before it calls its stopper
     folder = tempfile.mkdtemp(prefix="nas_attn-tune-")
-    session = _Session(job, interrupts)
+    session = _Session(job, interrupts, Heartbeats(context.timeout))
     trainable = tune.with_resources(
         tune.with_parameters(Worker, context=context), {"cpu": capacity.cpus, "gpu": capacity.gpus}
     )
@@ -73,28 +82,87 @@ class _Session:
     Tune pickles its searcher and scheduler; nothing reads that file, so this object pickles as empty.
     """
 
-    def __init__(self, job: Job, interrupts: Interrupts) -> None:
-        self.job, self.interrupts = job, interrupts
+    def __init__(self, job: Job, interrupts: Interrupts, heartbeats: Heartbeats) -> None:
+        self.job, self.interrupts, self.heartbeats = job, interrupts, heartbeats
         self.tasks: dict[str, Task] = {}
+        self.trials: dict[str, Trial] = {}
+        self._refused: deque[Task] = deque()
+        self._has_saved = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def ask(self, trial_id: str) -> Task | None:
-        task = self.job.ask()
+        task = self._refused.popleft() if self._refused else self.job.ask()
         if task is not None:
             self.tasks[trial_id] = task
         return task
 
+    def take(self, trial: Trial, message: Message, seconds: float) -> bool:
+        """Pass a message to the job; return whether the trial has ended, after this time."""
+        task = self.tasks[trial.trial_id]
+        if isinstance(message, Reported):
+            if not self.job.report(task, message.epoch, message.value):
+                return False
+            message = Outcome(
+                "pruned", seconds=trial.last_result.get("time_total_s", 0.0) if trial.last_result else 0.0
+            )
+        if isinstance(message, Saved):
+            self.job.save(task, message.content)
+        elif isinstance(message, Printed):
+            self.job.show(task, message.text)
+        else:
+            self.finish(trial.trial_id, message)
+        return isinstance(message, Outcome)
+
     def finish(self, trial_id: str, outcome: Outcome) -> None:
         task = self.tasks.pop(trial_id, None)
+        trial = self.trials.pop(trial_id, None)
+        if trial is not None:
+            self.heartbeats.forget(trial)
         if task is not None:
             self.job.finish(task, outcome)
+
+    def refuse(self, trial: Trial) -> None:
+        """Give the task of a trial whose worker cannot run it to the next trial, and end that worker."""
+        task = self.tasks.pop(trial.trial_id, None)
+        if task is not None:
+            self._refused.append(task)
+        self.trials.pop(trial.trial_id, None)
+        self.heartbeats.forget(trial)
+        self.heartbeats.end_worker(trial)
+
+    def end_silent(self) -> None:
+        """End the workers that gave no sign of life for too long; their trials have timed out."""
+        for trial, seconds in self.heartbeats.silent(list(self.trials.values())):
+            self.finish(trial.trial_id, silent(seconds))
+            self.heartbeats.end_worker(trial)
+
+    def save_held(self) -> None:
+        """Store the newest state of the running trainings, once, before an interrupt ends their workers."""
+        if self._has_saved:
+            return
+        self._has_saved = True
+        asked: dict[Any, Task] = {
+            trial.temporary_state.ray_actor.held.remote(): self.tasks[name]
+            for name, trial in self.trials.items()
+            if name in self.tasks and trial.status == Trial.RUNNING and trial.temporary_state.ray_actor is not None
+        }
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_HELD_SECONDS) if asked else ([], [])
+        for answer in ready:
+            try:
+                content = ray.get(answer)
+            except ray.exceptions.RayError:  # its worker has died; an older checkpoint is kept
+                continue
+            if content is not None:
+                self.job.save(asked[answer], content)
 
     def abandon(self) -> None:
         """Finish the running tasks as interrupted; Tune does not report running trials when it is interrupted."""
         for trial_id in list(self.tasks):
             self.finish(trial_id, INTERRUPTED)
+        while self._refused:
+            self.job.finish(self._refused.popleft(), INTERRUPTED)
 
 
 class _Asker(Searcher):
@@ -109,7 +177,10 @@ class _Asker(Searcher):
         if self._session.job.is_finished or len(self._session.tasks) >= self._workers:
             return None
         task = self._session.ask(trial_id)
-        return None if task is None else {"task": task}
+        if task is None:
+            return None
+        content = None if task.checkpoint is None else ray.put(task.checkpoint)
+        return {"task": replace(task, checkpoint=None), "checkpoint": content}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Finish a trial without an outcome, whose worker died."""
@@ -131,21 +202,32 @@ class _Decider(FIFOScheduler):
         super().__init__()
         self._session = session
 
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Know the trial, whose worker may fall silent."""
+        super().on_trial_add(tune_controller, trial)
+        self._session.trials[trial.trial_id] = trial
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Return STOP at the end of a trial, else CONTINUE."""
-        task = self._session.tasks.get(trial.trial_id)
-        if task is None:
+        session = self._session
+        if trial.trial_id not in session.tasks:
             return str(TrialScheduler.STOP)
-        for epoch, value in result["reports"]:
-            if self._session.job.report(task, epoch, value):
-                self._session.finish(trial.trial_id, Outcome("pruned", seconds=result["time_total_s"]))
-                return str(TrialScheduler.STOP)
-        if result["outcome"] is None:
+        session.heartbeats.hear(trial, result)
+        if result["refused"]:
+            session.refuse(trial)
+            return str(TrialScheduler.CONTINUE)  # until Tune notices the death of its worker
+        messages = result.pop("messages")  # Tune stores the last result of each trial, which must stay small
+        trial.config["checkpoint"] = None
+        for message in messages:
+            if session.take(trial, message, result["time_total_s"]):
+                return self._end_of(trial, message)
+        return str(TrialScheduler.CONTINUE)
+
+    def _end_of(self, trial: Trial, message: Message) -> str:
+        """Return STOP; a worker whose training still runs is ended instead of being used again."""
+        if isinstance(message, Outcome) and message.cause == "timeout":
+            self._session.heartbeats.end_worker(trial)
             return str(TrialScheduler.CONTINUE)
-        outcome = result.pop(
-            "outcome"
-        )  # Tune stores the last result of each trial, which must not contain the artifacts
-        self._session.finish(trial.trial_id, outcome)
         return str(TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
@@ -166,8 +248,12 @@ class _Stopper(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        """Return whether the session ends now."""
-        return self._session.interrupts.pending or self._session.job.is_finished
+        """Return whether the session ends now; Tune asks several times per second."""
+        if self._session.interrupts.pending:
+            self._session.save_held()
+            return True
+        self._session.end_silent()
+        return self._session.job.is_finished
 
 
 def _short_name(trial: Trial) -> str:

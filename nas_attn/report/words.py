@@ -221,6 +221,7 @@ NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 CAUSES = {
     "oom": "out of memory",
     "nan": "diverged",
+    "timeout": "timed out",
     "error": "exception",
     "crashed": "worker crash",
     "interrupted": "interrupted",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -21,8 +21,13 @@ from nas_attn.model.stored import ARMS, BEST, RETRAINED
 from nas_attn.placement import SiteTable
 from nas_attn.records import Measurements, RunRecord, TrialRecord
 from nas_attn.run.identity import changes, in_words
+from nas_attn.run.place import place_of_run
+from nas_attn.run.running_files import CheckpointFiles
 from nas_attn.run.traces import BEGUN, has_values, refuse_lost_ledger
 from nas_attn.run.trial_files import TrialFiles
+
+if TYPE_CHECKING:
+    from nas_attn.study.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +53,8 @@ class RunFolder:
         self.log = path / "log.txt"
         self.weights = TrialFiles(path / RETRAINED, ".safetensors")
         self.predictions = TrialFiles(path / "predictions", ".npz")
+        self.checkpoints = CheckpointFiles(path / "checkpoints")
+        self.trial_logs = path / "trials"
         self.measured = path / "measured.json"
 
     @contextmanager
@@ -184,30 +191,37 @@ class RunFolder:
         return file.is_file() and file_digest(file) == stated.get("sha256")
 
 
-def load_run(folder: str | Path, *, open_ledger: Callable[[Path], Any] | None = None) -> RunRecord:
-    """Return the content of a run folder; a running driver is not disturbed.
+def load_run(folder: str | Path) -> RunRecord:
+    """Return the content of a run folder; a running driver is not disturbed, and nothing is written.
 
-    Args:
-        open_ledger: Returns Optuna's storage of a database file; None opens it as a driver does.
+    A run whose ledger lies in a shared database is read from there: the password comes from `~/.pgpass` or `PGPASSWORD`,
+    or the whole address from the environment variable `NAS_ATTN_STORAGE`; a role that may only read is enough.
 
-    Raises: RunError if the folder is not a run.
+    Raises: RunError if the folder is not a run, or its ledger cannot be read.
     """
-    from nas_attn.study.ledger import CONTROL, FINAL, SEARCH, Ledger, open_storage
+    from nas_attn.study.store import read_store
 
     files = RunFolder(Path(folder))
-    config = files.read_config()
-    if not files.database.exists():
+    place = place_of_run(files.path, files.read_config())
+    if place.address is None and not files.database.exists():
         raise RunError(
             f"{folder} must contain study.db beside config.json, but it is missing: repeat the search's command."
         )
-    storage = (open_ledger or open_storage)(files.database)
+    store = read_store(place)
     try:
-        search, control = (Ledger(storage, name, create=False).records() for name in (SEARCH, CONTROL))
-        ledger = Ledger(storage, FINAL, create=False)
-        final, arms, looks = ledger.records(), ledger.note("arms"), read_looks(ledger.note("looks"))
+        return record_of_run(files, store)
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        store.close()
+
+
+def record_of_run(files: RunFolder, store: Store) -> RunRecord:
+    """Return the content of a run folder whose ledger is open."""
+    from nas_attn.study.ledger import CONTROL, FINAL, SEARCH
+
+    config = files.read_config()
+    search, control = (store.ledger(name, create=False).records() for name in (SEARCH, CONTROL))
+    ledger = store.ledger(FINAL, create=False)
+    final, arms, looks = ledger.records(), ledger.note("arms"), read_looks(ledger.note("looks"))
     retrain = tuple(replace(row, label=arms[row.key]) for row in final if row.stage == "retrain" and row.key in arms)
     return RunRecord(
         folder=files.path,

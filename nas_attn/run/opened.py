@@ -12,6 +12,7 @@ from nas_attn.records import Artifact
 from nas_attn.run.folder import RunFolder
 from nas_attn.run.progress import Display
 from nas_attn.run.request import Request
+from nas_attn.run.running_files import TrialLogFiles
 from nas_attn.run.traces import BEGUN
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class OpenLedger:
             arms=self._request.arms,
             given=self._request.given.placement if self._request.given else None,
             control=control,
+            checkpoints=self._folder.checkpoints,
+            logs=TrialLogFiles(self._folder.trial_logs, is_shown=settings.resources.show_output),
             watch=self._watch,
         )
 

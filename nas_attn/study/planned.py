@@ -162,7 +162,7 @@ class PlannedRuns:
             for row in self._rows.values()
             if row.state == "complete"
             or row.cause in ("oom", "nan")
-            or (row.cause == "error" and row.number >= self._first_number)
+            or (row.cause in ("error", "timeout") and row.number >= self._first_number)
         }
 
 

@@ -27,6 +27,7 @@ from nas_attn.records import (
 )
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.arms import ablations, random_controls
+from nas_attn.study.checkpoints import Checkpoints, CheckpointStore, TrialLogs
 from nas_attn.study.confirm import CONFIRM_SEEDS, Candidates, Winner
 from nas_attn.study.planned import PlannedRun, PlannedRuns, TrialStore
 from nas_attn.study.sampling import SearchStudy, best_placements
@@ -55,6 +56,8 @@ class Stages:
         predictions: Stores the predictions of every confirm and retrain run.
         kept: The form in which predictions are stored.
         arms: Further placements to compare with, by label.
+        checkpoints: Stores the states of running trials; None stores none.
+        logs: Stores what the trainings print; None stores nothing.
         given: The placement to retrain as `found #1`; with it nothing is searched or confirmed.
         watch: Called after every change, for the display; must return quickly.
     """
@@ -74,6 +77,8 @@ class Stages:
         arms: Mapping[str, Placement] | None = None,
         given: Placement | None = None,
         control: SearchStudy | None = None,
+        checkpoints: CheckpointStore | None = None,
+        logs: TrialLogs | None = None,
         watch: Callable[[Stages], None] = lambda _: None,
     ) -> None:
         self.search, self.control, self.final, self._bound = search, control, final, bound
@@ -81,6 +86,8 @@ class Stages:
         self.budget, self.recipe, self._seed = budget, recipe, seed
         self._weights, self._predictions, self._kept = weights, predictions, kept
         self._watch, self._more_arms, self._given = watch, arms or {}, given
+        rows = (row for study in (*self._searches, final) for row in study.records())
+        self._checkpoints, self._logs = Checkpoints(checkpoints, rows), logs
         self.live: dict[tuple[Stage, int], tuple[Task, float]] = {}
         self.error: RunStopped | None = None
         self.winner: Winner | None = None
@@ -93,6 +100,7 @@ class Stages:
         self._causes: list[str] = []
         self.final.plan([] if given else self._arm_plans(self._seeded_arms(self.seeds)))
         self._advance()
+        self._tidy()
 
     def ask(self) -> Task | None:
         """Return the next trial of the earliest stage that has one."""
@@ -103,6 +111,7 @@ class Stages:
             self._advance()
             task = self.final.ask()
         if task is not None:
+            task = self._checkpoints.begin(task)
             self.live[task.stage, task.number] = (task, time.monotonic())
             log.info("begin %s %d: seed %d, %s", task.stage, task.number, task.seed, task.placement)
             self._watch(self)
@@ -113,24 +122,42 @@ class Stages:
 
         A value that is not finite is not recorded; the outcome of the trial reports it.
         """
+        self._checkpoints.report(task, epoch)
         if not math.isfinite(value):
             return False
         return self._study(task.stage).report(task.number, epoch, value)
+
+    def save(self, task: Task, content: bytes) -> None:
+        """Store the checkpoint of a running trial."""
+        self._checkpoints.save(task, content)
+
+    def show(self, task: Task, text: str) -> None:
+        """Add to the log of a trial what its training printed."""
+        if self._logs is not None:
+            self._logs.write(task.stage, task.number, text)
 
     def finish(self, task: Task, outcome: Outcome) -> None:
         """Store the artifacts of a trial and record its outcome; begin the next stage if this one is done."""
         for name, content in outcome.artifacts.items():
             store = self._weights if name == "weights" else self._predictions
             store.write(task.placement.key, task.seed, task.epochs, content)
+        outcome = self._checkpoints.end(task, outcome)
         record = self._study(task.stage).finish(task.number, outcome)
         self.live.pop((task.stage, task.number))
         reason = f" ({outcome.reason})" if outcome.reason else ""
         log.info("end %s %d: %s %s%s", task.stage, task.number, outcome.state, outcome.value, reason)
         if outcome.trace is not None:
             log.info("%s", outcome.trace.rstrip())
+            self.show(task, outcome.trace)
         self._count_failures(record)
         self._advance()
+        self._tidy()
         self._watch(self)
+
+    def _tidy(self) -> None:
+        """Delete the left-over checkpoints when the run has come to its end."""
+        if self.error is None and self.is_finished:
+            self._checkpoints.clear()
 
     def _study(self, stage: Stage) -> SearchStudy | PlannedRuns:
         """Return the study that the trials of a stage belong to."""

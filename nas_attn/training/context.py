@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas_attn.attention.catalog import ATTENTIONS, register_attention
 from nas_attn.attention.entry import Entry
@@ -19,6 +19,9 @@ from nas_attn.data.catalog import DATA, register_data
 from nas_attn.data.entry import DataSource
 from nas_attn.errors import ConfigError, unknown
 from nas_attn.placement import Shape
+
+if TYPE_CHECKING:
+    from nas_attn.data.shared import SharedImages
 
 Record = Entry | Backbone | DataSource
 """A record of a catalogue."""
@@ -37,7 +40,11 @@ class TrialContext:
         n_threads: Number of torch threads; None keeps torch's default.
         class_names: Names of the images' classes; empty if they are not known.
         fingerprint: Digest of the images, as the driver read them; a process loads them again when it changes.
+        timeout: Longest time of one training in seconds; None has no limit.
+        checkpoint_seconds: Time between two checkpoints of a training; None saves none.
+        show_output: Whether what a training prints is wanted at once.
         registered: Records that the driver's process registered; each worker registers them too.
+        images: The images as the driver read them; None if each process reads them itself. The executor fills it in.
     """
 
     backbone: Mapping[str, Any] | OwnNetwork
@@ -51,6 +58,10 @@ class TrialContext:
     registered: tuple[Record, ...] = ()
     class_names: tuple[str, ...] = ()
     fingerprint: str | None = None
+    images: SharedImages | None = None
+    timeout: float | None = None
+    checkpoint_seconds: float | None = None
+    show_output: bool = False
 
 
 def registered_here() -> tuple[Record, ...]:

@@ -6,18 +6,14 @@ import math
 import operator
 import sysconfig
 import traceback
-import unicodedata
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from nas_attn.errors import TrialFailed
+from nas_attn.errors import TrialFailed, in_plain_words
 from nas_attn.records import Outcome, Stage
 from nas_attn.training.loop import is_out_of_memory
-
-MOST_LETTERS = 400
-"""Greatest length of a reason in the ledger and on the page; the log has the whole message."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _OTHERS = tuple(
@@ -45,10 +41,12 @@ def as_number(value: Any, what: str) -> float:
     return float(found)
 
 
-def as_epoch(epoch: Any) -> int:
+def as_epoch(epoch: Any, n_epochs: int) -> int:
     """Return the number of an epoch of Python, numpy or torch as an int.
 
-    Raises: TypeError or ValueError, in one sentence, unless it is a whole number from 1 on.
+    Args:
+        n_epochs: Length of the schedule.
+    Raises: TypeError or ValueError, in one sentence, unless it is a whole number from 1 to `n_epochs`.
     """
     try:
         number = operator.index(epoch)
@@ -58,6 +56,11 @@ def as_epoch(epoch: Any) -> int:
         raise TypeError(f"The epoch of a report must be a whole number, but is {_described(epoch)}.")
     if number < 1:
         raise ValueError(f"The epochs of reports are counted from 1, but got {number}.")
+    if number > n_epochs:
+        raise ValueError(
+            f"The epochs of reports must be at most run.epochs = {n_epochs}, but got {number}: train run.epochs "
+            "epochs, or state --epochs."
+        )
     return number
 
 
@@ -88,20 +91,6 @@ def trace_of(error: BaseException) -> str:
         return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
 
 
-def in_plain_words(message: object) -> str:
-    """Return a message in one line without what cannot be written or shown, cut to `MOST_LETTERS`.
-
-    >>> in_plain_words("first line\\nsecond \\ud800 \\x1b[31m")
-    'first line second ? ?[31m'
-    """
-    try:
-        text = " ".join(str(message).split())
-    except Exception:  # `__str__` is code of the user and may raise anything
-        text = "its message cannot be shown"
-    shown = "".join("?" if unicodedata.category(one) in ("Cs", "Cc") else one for one in text)
-    return shown if len(shown) <= MOST_LETTERS else f"{shown[: MOST_LETTERS - 2].rstrip()} …"
-
-
 def _reason(error: BaseException) -> str:
     """Return an error in one line, with the last place in code of the user's own that it passed."""
     words, name = in_plain_words(error), type(error).__name__
@@ -118,9 +107,13 @@ def _cause(error: BaseException) -> str:
 
 
 def _own_frame(frames: Sequence[traceback.FrameSummary]) -> traceback.FrameSummary | None:
-    """Return the last frame outside of this package, of Python's library and of installed packages; else the last."""
+    """Return the last frame outside of this package, of Python's library and of installed packages; else the last.
+
+    None if this package itself raised the error: its message says what is wrong.
+    """
     own = [frame for frame in frames if not _is_of_others(Path(frame.filename))]
-    return next(reversed(own or frames), None)
+    last = next(reversed(own or frames), None)
+    return None if last is None or Path(last.filename).resolve().is_relative_to(_PACKAGE) else last
 
 
 def _is_of_others(file: Path) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,7 +22,10 @@ from nas_attn.errors import TrialFailed
 from nas_attn.model.tasks import LABEL_KINDS, OneLabel
 from nas_attn.training.auxiliary import auxiliary_loss
 from nas_attn.training.batches import epoch_batches, n_batches, normalised
+from nas_attn.training.keeper import Keeper
+from nas_attn.training.loop_state import LoopState
 from nas_attn.training.onednn import subsampled_inputs
+from nas_attn.training.state import other_generators_kept
 
 Report = Callable[[int, float], None]
 
@@ -40,11 +45,12 @@ def train(
     device: str | torch.device,
     report: Report,
     num_classes: int,
+    keeper: Keeper | None = None,
 ) -> dict[str, float]:
     """Train `model` in place, and return measured values of the training by name.
 
-    On one thread of one machine, the same model and seed result in bit-equal weights. The state of the global random
-    generators has no influence, and is restored.
+    On one thread of one machine, the same model and seed result in bit-equal weights, also if the training is continued
+    from a checkpoint. The state of the global random generators has no influence, and is restored.
 
     Args:
         images: Their task determines the loss and the value; see `LABEL_KINDS`.
@@ -54,6 +60,7 @@ def train(
         epochs: Length of the schedule; each stage of a run chooses it from the recipe.
         report: Called after each epoch with (epoch counted from 1, value); may raise to stop.
         num_classes: Number of logits of the network: one per class, or one for two classes.
+        keeper: Saves checkpoints, and holds the one to continue from, whose curve is reported again; None does neither.
 
     Returns: `train_loss`; `seconds_per_epoch` and `images_per_second`, medians over the epochs, without evaluation;
     `seconds_per_validation`, the median time of an evaluation.
@@ -62,7 +69,9 @@ def train(
     device = torch.device(device)
     try:
         with _seeded(seed, device), subsampled_inputs(model) if device.type == "cpu" else nullcontext():
-            return _train(model, images, validation, recipe, seed, epochs, device, report, num_classes)
+            return _train(
+                model, images, validation, recipe, seed, epochs, device, report, num_classes, keeper or Keeper()
+            )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -228,6 +237,7 @@ def _train(
     device: torch.device,
     report: Report,
     num_classes: int,
+    keeper: Keeper,
 ) -> dict[str, float]:
     model.to(device).to(memory_format=torch.channels_last)
     images = images.to(device)
@@ -236,28 +246,42 @@ def _train(
     labels = LABEL_KINDS[images.task]
     criterion = labels.criterion(images.targets, recipe, num_classes)
     generator = torch.Generator().manual_seed(seed)
-    n_steps = epochs * n_batches(len(images), recipe.batch_size)
-    rates = (learning_rate(step, n_steps, recipe.lr) for step in range(n_steps))
-    seconds, seconds_evaluating = [], []
-    loss = math.nan
-    for epoch in range(1, epochs + 1):
+    state = LoopState(model, optimizer, generator, device)
+    _continue(state, keeper, report)
+    steps = n_batches(len(images), recipe.batch_size)
+    rates = (learning_rate(step, epochs * steps, recipe.lr) for step in range(state.epoch * steps, epochs * steps))
+    for epoch in range(state.epoch + 1, epochs + 1):
         start = time.perf_counter()
         batches = epoch_batches(images, batch_size=recipe.batch_size, augment=recipe.augment, generator=generator)
         with frozen(model, num_classes) if epoch <= recipe.freeze_epochs else nullcontext():
-            loss, seen = _train_epoch(model, batches, criterion, optimizer, rates, keep=validation is None)
-        _require_finite("loss", loss, epoch, epochs)
-        seconds.append(time.perf_counter() - start)
+            state.loss, seen = _train_epoch(model, batches, criterion, optimizer, rates, keep=validation is None)
+        _require_finite("loss", state.loss, epoch, epochs)
+        state.seconds.append(time.perf_counter() - start)
         if validation is not None:
             seen = _evaluated(model, validation, epoch, epochs)
         value = labels.value(*seen)
-        seconds_evaluating.append(time.perf_counter() - start - seconds[-1])
+        state.seconds_evaluating.append(time.perf_counter() - start - state.seconds[-1])
+        state.epoch = epoch
         report(epoch, value)
+        keeper.offer(state.take)
+    return _facts(state, len(images), is_evaluated=validation is not None)
+
+
+def _continue(state: LoopState, keeper: Keeper, report: Report) -> None:
+    """Continue from the keeper's checkpoint, if it has one, and report its curve again."""
+    if keeper.restored is not None:
+        state.restore(keeper.restored["state"])
+        for epoch, value in keeper.restored["curve"].items():
+            report(epoch, value)
+
+
+def _facts(state: LoopState, n_images: int, *, is_evaluated: bool) -> dict[str, float]:
     facts = {
-        "train_loss": loss,
-        "seconds_per_epoch": median(seconds),
-        "images_per_second": len(images) / median(seconds),
+        "train_loss": state.loss,
+        "seconds_per_epoch": median(state.seconds),
+        "images_per_second": n_images / median(state.seconds),
     }
-    return facts | ({"seconds_per_validation": median(seconds_evaluating)} if validation is not None else {})
+    return facts | ({"seconds_per_validation": median(state.seconds_evaluating)} if is_evaluated else {})
 
 
 def _train_epoch(
@@ -306,7 +330,9 @@ def _require_finite(quantity: str, value: float, epoch: int, epochs: int) -> Non
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Context manager: seed the global random generators that a network may use, and restore their state."""
     gpus = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
+    with torch.random.fork_rng(devices=gpus), other_generators_kept():
+        random.seed(seed)
+        np.random.seed(seed)  # the global one, which a network of a user's may use
         torch.default_generator.manual_seed(seed)
         for gpu in gpus:
             torch.cuda.default_generators[gpu].manual_seed(seed)

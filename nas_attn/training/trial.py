@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -15,12 +15,17 @@ from torch import Tensor, nn
 from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
+from nas_attn.data.shared import SharedImages, refuse_changed
 from nas_attn.model.build import build
 from nas_attn.model.tasks import LABEL_KINDS, label_aucs
-from nas_attn.records import LABEL_AUC, Artifact, Outcome, Stage, Task
+from nas_attn.records import CONTINUED, LABEL_AUC, Artifact, Outcome, Stage, Task
 from nas_attn.training.context import TrialContext, load_train, register_all
-from nas_attn.training.ends import as_epoch, as_number, finite, outcome_of
+from nas_attn.training.ends import Stopped, as_number, finite, outcome_of
+from nas_attn.training.keeper import CannotContinue, Keeper
 from nas_attn.training.loop import Report, predict, train
+from nas_attn.training.own_process import shared_process
+from nas_attn.training.reports import Reports
+from nas_attn.training.state import plain_copy
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,10 @@ class Run:
         stage: In `search` and `confirm` the function returns the validation value, in `retrain` the test value.
         report: `report(epoch, value)` with epochs counted from 1; numbers of numpy and torch are converted, anything
             else is refused. It raises an exception to stop the trial: do not catch it.
+        restored: The state of the last `checkpoint` of the same training, which was interrupted; None at a beginning.
+            Its tensors are on the CPU, and its curve has been reported again.
         kept: The predictions that the training recorded by `record_predictions`; the last ones are stored.
+        keep: Takes the states of `checkpoint`.
     """
 
     seed: int
@@ -45,7 +53,22 @@ class Run:
     device: str
     stage: Stage
     report: Report
+    restored: Any = field(default=None, repr=False, compare=False)
     kept: list[Predictions] = field(default_factory=list, repr=False, compare=False)
+    keep: Callable[[Callable[[], Any]], None] = field(default=lambda take: None, repr=False, compare=False)
+
+    def checkpoint(self, state: Any) -> None:
+        """Offer the state of the training after an epoch, so that an interrupted training continues there; optional.
+
+        Call it after each epoch's `report`: the state is stored at most every `--checkpoint-every` minutes, and at an
+        interrupt. After one, the same training is called again with the stored state as `restored`.
+
+        Args:
+            state: Everything that the training needs to continue: numbers, text, None, tensors, arrays, and lists,
+                tuples and dicts of these, such as the state dicts of the model and the optimiser.
+        Raises: TypeError, in one sentence, if the state holds anything else.
+        """
+        self.keep(lambda: state)
 
     def record_predictions(self, probabilities: Any, targets: Any) -> None:
         """Record what the trained network predicts, for intervals and figures that need each image; optional.
@@ -61,24 +84,45 @@ class Run:
         self.kept.append(Predictions.of(_as_array(probabilities), _as_array(targets)))
 
 
-def evaluate(task: Task, context: TrialContext, report: Report) -> Outcome:
+def evaluate(task: Task, context: TrialContext, report: Report, keeper: Keeper | None = None) -> Outcome:
     """Train one placement and return the outcome; whatever the training raises becomes a failed outcome.
 
     The model and its weights are seeded by `task.seed` alone: the same task gives the same value on one device with
     one thread.
+
+    Args:
+        keeper: Saves checkpoints, and holds the one to continue from; None does neither.
     """
-    start = time.monotonic()
+    keeper = Keeper() if keeper is None else keeper
+    reports = Reports(task, report, keeper)
+    with shared_process():
+        try:
+            outcome = _ended(task, _continued(task, context, reports, keeper), keeper)
+        except BaseException as error:  # no end of one trial, SystemExit among them, may end the search
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # perhaps Ctrl-C: only the executor knows
+            outcome = outcome_of(error, task.stage, keeper.seconds)
+        finally:
+            reports.end()
+            if context.device == "cuda":
+                torch.cuda.empty_cache()
+    return outcome_of(Stopped(), task.stage, keeper.seconds) if reports.is_stopped else outcome
+
+
+def _ended(task: Task, trained: _Trained, keeper: Keeper) -> Outcome:
+    """Return the outcome of a training that came to its end."""
+    value, artifacts = finite(trained.value), _artifacts(task, trained)
+    facts = trained.facts | ({CONTINUED: float(keeper.epoch)} if keeper.restored is not None else {})
+    return Outcome("complete", value, seconds=keeper.seconds, facts=facts, artifacts=artifacts)
+
+
+def _continued(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
+    """Train from the checkpoint, if there is one that can be used, else from the beginning."""
     try:
-        trained = _trained(task, context, report)
-        value, artifacts = finite(trained.value), _artifacts(task, trained)
-        return Outcome("complete", value, seconds=time.monotonic() - start, facts=trained.facts, artifacts=artifacts)
-    except BaseException as error:  # no end of one trial, SystemExit among them, may end the search
-        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            raise  # perhaps Ctrl-C: only the executor knows
-        return outcome_of(error, task.stage, time.monotonic() - start)
-    finally:
-        if context.device == "cuda":
-            torch.cuda.empty_cache()
+        return _trained(task, context, reports, keeper)
+    except CannotContinue as error:
+        keeper.forget(str(error))
+    return _trained(task, context, reports, keeper)
 
 
 def prepare(context: TrialContext) -> None:
@@ -102,32 +146,43 @@ class _Trained:
     predictions: Predictions | None
 
 
-def _trained(task: Task, context: TrialContext, report: Report) -> _Trained:
+def _trained(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
     """Build and train the network of a task."""
     if context.n_threads is not None:
         torch.set_num_threads(context.n_threads)
     model = build(context.backbone, task.placement, context.shape, seed=task.seed, class_names=context.class_names)
     if context.train is None:
-        return _built_in_training(task, context, model, report)
+        return _built_in_training(task, context, model, reports, keeper)
     function = load_train(context.train) if isinstance(context.train, str) else context.train
-
-    def checked(epoch: int, value: float) -> None:
-        report(as_epoch(epoch), as_number(value, f"The value reported for epoch {epoch}"))
-
-    run = Run(task.seed, task.epochs, context.device, task.stage, checked)
+    run = Run(task.seed, task.epochs, context.device, task.stage, reports, _own_state(keeper), keep=_checked(keeper))
+    reports.replay()
     value = as_number(function(model, run), "The value that the training returned")
     return _Trained(model, value, {}, run.kept[-1] if run.kept else None)
 
 
-def _built_in_training(task: Task, context: TrialContext, model: nn.Module, report: Report) -> _Trained:
+def _checked(keeper: Keeper) -> Callable[[Callable[[], Any]], None]:
+    """Return the function that takes the states of a custom training; a bad one is refused also when none is due."""
+    is_known = False
+
+    def keep(take: Callable[[], Any]) -> None:
+        nonlocal is_known
+        if not is_known:
+            plain_copy(take())
+            is_known = True
+        keeper.offer(take)
+
+    return keep
+
+
+def _own_state(keeper: Keeper) -> Any:
+    return None if keeper.restored is None else keeper.restored["state"]
+
+
+def _built_in_training(
+    task: Task, context: TrialContext, model: nn.Module, reports: Reports, keeper: Keeper
+) -> _Trained:
     data = _data(context)
     final = task.stage == "retrain"
-    reported: list[float] = []
-
-    def store_and_report(epoch: int, value: float) -> None:
-        reported.append(value)
-        report(epoch, value)
-
     facts = train(
         model,
         data.train_val if final else data.train,
@@ -136,17 +191,18 @@ def _built_in_training(task: Task, context: TrialContext, model: nn.Module, repo
         seed=task.seed,
         epochs=task.epochs,
         device=context.device,
-        report=store_and_report,
+        report=reports,
         num_classes=context.shape.num_classes,
+        keeper=keeper,
     )
     if task.stage in ("search", "control"):
-        return _Trained(model, reported[-1], facts, None)
+        return _Trained(model, keeper.curve[task.epochs], facts, None)
     part = data.test if final else data.val
     logits = predict(model, part)
     kind = LABEL_KINDS[data.facts.task]
     predictions = Predictions.of(_as_array(kind.probabilities(logits.double())), _as_array(part.targets))
     if not final:
-        return _Trained(model, reported[-1], facts, predictions)
+        return _Trained(model, keeper.curve[task.epochs], facts, predictions)
     return _Trained(model, kind.value(logits, part.targets), facts | _by_label(logits, data), predictions)
 
 
@@ -175,13 +231,23 @@ def _by_label(logits: Tensor, data: Data) -> dict[str, float]:
 
 def _data(context: TrialContext) -> Data:
     assert context.data is not None, "the built-in training needs data"
+    if context.images is not None:
+        return _shared_data(context.images, context.device)
     return _cached_data(context.data, context.device, context.fingerprint)
+
+
+@lru_cache(maxsize=1)
+def _shared_data(images: SharedImages, device: str) -> Data:
+    """Lay the driver's images on the device once per process."""
+    return images.load(device)
 
 
 @lru_cache(maxsize=1)
 def _cached_data(config: DataConfig, device: str, fingerprint: str | None) -> Data:
     """Load the data once per process and content: every trial of a run reads the same images."""
-    return load_data(config, device=device)
+    data = load_data(config, device=device)
+    refuse_changed(data.facts, fingerprint, " on this machine")
+    return data
 
 
 def _weights(model: nn.Module) -> bytes:
