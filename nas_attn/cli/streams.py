@@ -107,7 +107,7 @@ def writable(text: str, stream: TextIO) -> str:
     """Return text as a stream can write it.
 
     >>> import io
-    >>> writable("8×8 … é", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    >>> writable("8\\u00d78 \\u2026 \\u00e9", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     '8x8 ... e'
     """
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -154,7 +154,8 @@ def standard_streams(*, is_result: bool) -> Iterator[Stream]:
     # Typed as possibly None, which they are where a descriptor was closed before Python began.
     found = [stream if stream is not None else open(os.devnull, "w") for stream in before]  # noqa: SIM115
     out, err = Stream(found[0], is_result=is_result), Stream(found[1], is_result=False)
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]  # the methods that are used
+    replaced: tuple[Any, Any] = out, err  # with the methods that are used
+    sys.stdout, sys.stderr = replaced
     try:
         yield out
     finally:

@@ -275,7 +275,9 @@ def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
     best, answer = folder.read_best(), stages.answer
     if not {placement.key for _, placement in stages.arms()} <= folder.read_measured().newest().keys():
         return False
-    if best is None or answer is None or not folder.report.exists() or not folder.has_weights(best):
+    if best is None or answer is None or not folder.has_weights(best):
+        return False
+    if not folder.report.exists() or folder.report.stat().st_mtime < folder.best.stat().st_mtime:  # it failed
         return False
     return best.get("answer") == answer.to_dict() and best.get("arms") == stages.retrained()
 
