@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nas_attn.errors import SpaceError, unknown
+from nas_attn.errors import SpaceError, in_one_line, unknown
 from nas_attn.placement import NONE, Attention, Placement, SiteTable, Value
 from nas_attn.space.decision import Decision
 from nas_attn.space.file import Limits
@@ -87,9 +87,32 @@ class BoundSpace:
             params |= decision.params(decision.distinct[placed])
         return None if rest else params
 
-    def suggest(self, trial: Suggests) -> Placement:
-        """Return the placement that a trial suggests; every call suggests every parameter."""
-        return self.placement({name: trial.suggest_categorical(name, values) for name, values in self.choices.items()})
+    def suggest(self, trial: Suggests, *, prefix: str = "") -> Placement:
+        """Return the placement that a trial suggests; every call suggests every parameter.
+
+        Args:
+            prefix: What the parameters' names begin with.
+        Raises: SpaceError if the trial's study has other values for a parameter.
+        """
+        suggested = {name: self._suggested(trial, prefix + name, values) for name, values in self.choices.items()}
+        return self.placement(suggested)
+
+    def _suggested(self, trial: Suggests, name: str, values: tuple[Value, ...]) -> Value:
+        try:
+            value: Value = trial.suggest_categorical(name, values)
+        except (ValueError, KeyError) as error:  # what Optuna's trials raise for other choices, and finished ones
+            raise SpaceError(
+                f"A trial must have the choices of the space, but this one does not have those of {name!r} in "
+                f"{self.space.where} ({in_one_line(error)[:200]}): it is of another space or an earlier form of this "
+                "one. Use a new study, or a prefix of its own for each space in a trial."
+            ) from error
+        if value not in values:
+            raise SpaceError(
+                f"A trial must have the choices of the space, but this one has {value!r} for {name!r} in "
+                f"{self.space.where}, which allows {', '.join(map(repr, values))}: it is of another space or an "
+                "earlier form of this one. Use a new study, or a prefix of its own for each space in a trial."
+            )
+        return value
 
     def everywhere(self, name: str) -> Placement:
         """Return the placement with one attention in every decision that includes it.

@@ -163,19 +163,34 @@ class SearchSpace:
         table = site_table(self.backbone, num_classes=self.n_logits, in_channels=self.in_channels, image_size=size)
         return self.bind(table)
 
-    def suggest(self, trial: Suggests) -> Placement:
-        """Return the placement that an Optuna trial suggests; it only calls `trial.suggest_categorical`."""
-        return self.bound.suggest(trial)
+    def suggest(self, trial: Suggests, *, prefix: str = "") -> Placement:
+        """Return the placement that an Optuna trial suggests; it only calls `trial.suggest_categorical`.
 
-    def tune_space(self) -> dict[str, Any]:
-        """Return the parameters as `ray.tune.choice` objects, for `param_space` of a `tune.Tuner`."""
+        Args:
+            prefix: What the parameters' names begin with, so that two spaces fit into one trial.
+        Raises: SpaceError if the trial has values of another space, or of an earlier form of this one.
+        """
+        return self.bound.suggest(trial, prefix=prefix)
+
+    def tune_space(self, *, prefix: str = "") -> dict[str, Any]:
+        """Return the parameters as `ray.tune.choice` objects, for `param_space` of a `tune.Tuner`.
+
+        Args:
+            prefix: What the parameters' names begin with, as for `placement`.
+        """
         from ray import tune
 
-        return {name: tune.choice(list(values)) for name, values in self.bound.choices.items()}
+        return {f"{prefix}{name}": tune.choice(list(values)) for name, values in self.bound.choices.items()}
 
-    def placement(self, config: Mapping[str, Any]) -> Placement:
-        """Return the placement of a sampled configuration; other keys are ignored."""
-        return self.bound.placement(config)
+    def placement(self, config: Mapping[str, Any], *, prefix: str = "") -> Placement:
+        """Return the placement of a sampled configuration; other keys are ignored.
+
+        Args:
+            prefix: What the parameters' names begin with, as in `tune_space`.
+        Raises: SpaceError that names a parameter that is missing or has an unknown value.
+        """
+        own = {name.removeprefix(prefix): value for name, value in config.items() if name.startswith(prefix)}
+        return self.bound.placement(own)
 
     def check(self, placement: Placement) -> str | None:
         """Return the sentence for the limit that the placement exceeds, or None."""
