@@ -86,6 +86,14 @@ class Resources(Strict):
         Rule(min_length=1, description="Address of a running Ray cluster."),
         Setting(RESOURCES, metavar="HOST:PORT", unset="starts Ray on this machine"),
     ] = None
+    data_on_nodes: Annotated[
+        bool,
+        Rule(
+            description="Read the images on every node of the cluster, where they lie under the same path; otherwise "
+            "this machine reads them once and sends them."
+        ),
+        Setting(RESOURCES),
+    ] = False
     show_output: Annotated[
         bool,
         Rule(description="Also print what the trainings print; each trial's log in the run folder has it in any case."),

@@ -36,6 +36,10 @@ class Job(Protocol):
         """Add to the log of a task what its training printed."""
         ...
 
+    def note(self, sentence: str) -> None:
+        """Record something that the user should know about the run, such as a node that is left out."""
+        ...
+
     def finish(self, task: Task, outcome: Outcome) -> None:
         """Record the outcome of a task; every task is finished exactly once."""
         ...

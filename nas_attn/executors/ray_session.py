@@ -14,7 +14,9 @@ from nas_attn.config import Resources, n_cores
 from nas_attn.errors import ConfigError, first_line
 from nas_attn.executors.access import on_loopback, own_token, users_token
 from nas_attn.executors.address import refuse_without_token, wrong_token
+from nas_attn.executors.loss import reported_start
 from nas_attn.executors.resources import Allocation, allocate
+from nas_attn.executors.temporary import temporary_folder
 from nas_attn.executors.watchdog import watchdog
 
 _SETTINGS = {
@@ -59,8 +61,9 @@ def ray_session(resources: Resources, n_bytes: int = 0) -> Iterator[Allocation]:
         if not ray.is_initialized():
             watch = stack.enter_context(watchdog())
             stack.enter_context(users_token() if resources.address else own_token())
+            folder = None if resources.address else stack.enter_context(temporary_folder("ray"))
             stack.callback(ray.shutdown)
-            _start(resources, n_bytes)
+            _start(resources, n_bytes, folder)
             watch()
         _hush()
         found = ray.cluster_resources()
@@ -68,6 +71,14 @@ def ray_session(resources: Resources, n_bytes: int = 0) -> Iterator[Allocation]:
         allocation = allocate(resources, n_cores=cores, n_gpus=int(found.get("GPU", 0)))
         imports.join()
         yield allocation
+
+
+def is_running() -> bool:
+    """Return whether this process has joined a Ray cluster already."""
+    _set_up()
+    import ray
+
+    return bool(ray.is_initialized())
 
 
 def refuse_closed_cluster(address: str) -> None:
@@ -85,7 +96,8 @@ def _set_up() -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
 
 
-def _start(resources: Resources, n_bytes: int) -> None:
+def _start(resources: Resources, n_bytes: int, folder: Path | None) -> None:
+    """Join the cluster at an address, or start a session of our own in a folder."""
     import ray
     from ray.exceptions import AuthenticationError
 
@@ -101,9 +113,10 @@ def _start(resources: Resources, n_bytes: int) -> None:
             ) from error
         return
     needed = (resources.workers or 1) * (resources.cpus_per_trial or 1)
-    with _importable(), on_loopback():
+    with _importable(), on_loopback(), reported_start():
         ray.init(
             address="local",
+            _temp_dir=str(folder),
             num_cpus=max(n_cores(), needed),
             object_store_memory=_OBJECT_STORE_BYTES + n_bytes + n_bytes // 8,
             include_dashboard=False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from nas_attn.config import Resources, n_cores
+from nas_attn.data.mapped import fits_in_memory
 from nas_attn.executors.address import refuse_other_address
 from nas_attn.executors.base import Job
 from nas_attn.executors.interrupts import Interrupts
@@ -22,6 +23,7 @@ class TuneExecutor:
         self._resources = resources
         self._session = ExitStack()
         self._capacity: Allocation | None = None
+        self._one_machine = True
 
     def check(self) -> None:
         """Refuse an address without a cluster or that asks for another token, or more resources than this machine has.
@@ -41,9 +43,11 @@ class TuneExecutor:
 
     def open(self, n_bytes: int = 0) -> None:
         """Start Ray, with room for what every worker reads, or connect to its cluster."""
-        from nas_attn.executors.ray_session import ray_session
+        from nas_attn.executors.ray_session import is_running, ray_session
 
-        self._capacity = self._session.enter_context(ray_session(self._resources, n_bytes))
+        self._one_machine = self._resources.address is None and not is_running()
+        room = n_bytes if fits_in_memory(n_bytes) and not self._resources.data_on_nodes else 0
+        self._capacity = self._session.enter_context(ray_session(self._resources, room))
 
     @property
     def capacity(self) -> Allocation:
@@ -53,9 +57,15 @@ class TuneExecutor:
 
     def run(self, job: Job, context: TrialContext, interrupts: Interrupts) -> None:
         """Run tasks until the job is finished."""
+        from nas_attn.executors.nodes import Nodes
+        from nas_attn.executors.shipping import ship
         from nas_attn.executors.tune_session import run_tune
 
-        run_tune(job, context, self.capacity, interrupts)
+        if job.is_finished:
+            return  # Tune would wait ten minutes for a first trial before it calls its stopper
+        shipped = ship(context, one_machine=self._one_machine, data_on_nodes=self._resources.data_on_nodes)
+        is_elastic = self._resources.address is not None and self._resources.workers is None
+        run_tune(job, shipped, context.timeout, Nodes(self.capacity, is_elastic=is_elastic), interrupts)
 
     def close(self) -> None:
         """Shut Ray down if `open` started it."""

@@ -5,8 +5,6 @@ Import this only inside `ray_session`: Ray and Tune read their environment varia
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -19,61 +17,73 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas_attn.errors import Interrupted
+from nas_attn.errors import Interrupted, RunStopped
 from nas_attn.executors.base import INTERRUPTED, RESUMABLE, Job
 from nas_attn.executors.heartbeat import Heartbeats
 from nas_attn.executors.interrupts import Interrupts
+from nas_attn.executors.loss import Loss
 from nas_attn.executors.messages import Message, Printed, Reported, Saved
-from nas_attn.executors.resources import Allocation
+from nas_attn.executors.nodes import Nodes
+from nas_attn.executors.shipping import Shipped
+from nas_attn.executors.temporary import temporary_folder
 from nas_attn.executors.worker import Worker
 from nas_attn.records import Outcome, Task
-from nas_attn.training.context import TrialContext
 from nas_attn.training.time_limit import silent
 
 _HELD_SECONDS = 5.0
 """Time that an interrupt waits for the newest state of the running trainings."""
 
 
-def run_tune(job: Job, context: TrialContext, capacity: Allocation, interrupts: Interrupts) -> None:
+def run_tune(job: Job, shipped: Shipped, timeout: float | None, nodes: Nodes, interrupts: Interrupts) -> None:
     """Run tasks until the job is finished; a Ray session must be open.
 
+    Args:
+        shipped: What every worker gets.
+        timeout: Longest time of one training in seconds; None has no limit.
     Raises: Interrupted after a signal, once every running task is finished as interrupted.
     """
     if job.is_finished:
         return  # Tune would wait ten minutes for a first trial before it calls its stopper
-    folder = tempfile.mkdtemp(prefix="nas_attn-tune-")
-    session = _Session(job, interrupts, Heartbeats(context.timeout))
-    trainable = tune.with_resources(
-        tune.with_parameters(Worker, context=context), {"cpu": capacity.cpus, "gpu": capacity.gpus}
-    )
-    tuner = tune.Tuner(
-        trainable,
+    session = _Session(job, interrupts, Heartbeats(timeout), nodes)
+    try:
+        with temporary_folder("tune") as folder:
+            _tuner(session, shipped, folder).fit()
+    except Exception as error:  # of Tune and Ray, whose processes may have ended
+        if not session.loss.look():
+            raise
+        raise RunStopped(session.loss.in_words) from error
+    finally:
+        session.abandon()
+    if interrupts.pending:
+        raise Interrupted(RESUMABLE)
+    if session.loss.reason is not None:
+        raise RunStopped(session.loss.in_words)
+
+
+def _tuner(session: _Session, shipped: Shipped, folder: Path) -> tune.Tuner:
+    """Return Tune's session over the tasks of a job."""
+    nodes = session.nodes
+    return tune.Tuner(
+        tune.with_resources(tune.with_parameters(Worker, shipped=shipped), nodes.request),
         tune_config=tune.TuneConfig(
             metric="n_reports",
             mode="max",
-            search_alg=_Asker(session, capacity.workers),
+            search_alg=_Asker(session),
             scheduler=_Decider(session),
             num_samples=-1,
-            max_concurrent_trials=capacity.workers,
+            max_concurrent_trials=nodes.most,
             reuse_actors=True,
             trial_dirname_creator=_short_name,
             trial_name_creator=_short_name,
         ),
         run_config=tune.RunConfig(
-            storage_path=folder,
+            storage_path=str(folder),
             name="session",
             verbose=0,
             stop=_Stopper(session),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-    try:
-        tuner.fit()
-    finally:
-        session.abandon()
-        shutil.rmtree(folder, ignore_errors=True)
-    if interrupts.pending:
-        raise Interrupted(RESUMABLE)
 
 
 class _Session:
@@ -82,8 +92,10 @@ class _Session:
     Tune pickles its searcher and scheduler; nothing reads that file, so this object pickles as empty.
     """
 
-    def __init__(self, job: Job, interrupts: Interrupts, heartbeats: Heartbeats) -> None:
-        self.job, self.interrupts, self.heartbeats = job, interrupts, heartbeats
+    def __init__(self, job: Job, interrupts: Interrupts, heartbeats: Heartbeats, nodes: Nodes) -> None:
+        self.job, self.interrupts, self.heartbeats, self.nodes = job, interrupts, heartbeats, nodes
+        self.loss = Loss()
+        self._node_of: dict[str, str] = {}
         self.tasks: dict[str, Task] = {}
         self.trials: dict[str, Trial] = {}
         self._refused: deque[Task] = deque()
@@ -109,11 +121,44 @@ class _Session:
             )
         if isinstance(message, Saved):
             self.job.save(task, message.content)
+            if self.nodes.are_several:  # another node may have to continue there
+                self.tasks[trial.trial_id] = replace(task, checkpoint=message.content)
         elif isinstance(message, Printed):
             self.job.show(task, message.text)
+        elif self.nodes.excuses(self._node_of.get(trial.trial_id), message):
+            self.refuse(trial)
         else:
-            self.finish(trial.trial_id, message)
+            self._end(trial.trial_id, message)
+        self.tell()
         return isinstance(message, Outcome)
+
+    def _end(self, trial_id: str, outcome: Outcome) -> None:
+        """Finish a task, after its node has been given credit for the end."""
+        node = self._node_of.pop(trial_id, None)
+        if outcome.state != "fail":
+            self.nodes.succeed(node)
+        self.finish(trial_id, outcome)
+
+    def hear(self, trial: Trial, result: dict[str, Any]) -> None:
+        """Take a result as a sign of life of a worker on a node."""
+        self.heartbeats.hear(trial, result)
+        self._node_of[trial.trial_id] = result["node"]
+
+    def bury(self, trial_id: str, outcome: Outcome) -> None:
+        """Finish the task of a worker that died; if it may be its node's fault, another node runs the task."""
+        node = self._node_of.pop(trial_id, None)
+        task = self.tasks.get(trial_id)
+        if task is not None and (self.nodes.is_lost(node) or self.nodes.excuses(node, outcome)):
+            self._refused.append(self.tasks.pop(trial_id))
+            self.trials.pop(trial_id, None)
+        else:
+            self.finish(trial_id, outcome)
+        self.tell()
+
+    def tell(self) -> None:
+        """Pass on what the user should know about the nodes."""
+        for sentence in self.nodes.news():
+            self.job.note(sentence)
 
     def finish(self, trial_id: str, outcome: Outcome) -> None:
         task = self.tasks.pop(trial_id, None)
@@ -121,7 +166,8 @@ class _Session:
         if trial is not None:
             self.heartbeats.forget(trial)
         if task is not None:
-            self.job.finish(task, outcome)
+            is_lost = outcome.cause in ("crashed", "error") and self.loss.look()
+            self.job.finish(task, INTERRUPTED if is_lost else outcome)
 
     def refuse(self, trial: Trial) -> None:
         """Give the task of a trial whose worker cannot run it to the next trial, and end that worker."""
@@ -129,6 +175,7 @@ class _Session:
         if task is not None:
             self._refused.append(task)
         self.trials.pop(trial.trial_id, None)
+        self._node_of.pop(trial.trial_id, None)
         self.heartbeats.forget(trial)
         self.heartbeats.end_worker(trial)
 
@@ -168,25 +215,30 @@ class _Session:
 class _Asker(Searcher):
     """Tune's searcher: suggests the job's tasks one by one."""
 
-    def __init__(self, session: _Session, workers: int) -> None:
+    def __init__(self, session: _Session) -> None:
         super().__init__(metric="n_reports", mode="max")
-        self._session, self._workers = session, workers
+        self._session = session
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return the next task as a config, or None to wait; the stopper ends the session, not the searcher."""
-        if self._session.job.is_finished or len(self._session.tasks) >= self._workers:
+        if (
+            self._session.loss
+            or self._session.job.is_finished
+            or len(self._session.tasks) >= self._session.nodes.n_places
+        ):
             return None
         task = self._session.ask(trial_id)
         if task is None:
             return None
         content = None if task.checkpoint is None else ray.put(task.checkpoint)
-        return {"task": replace(task, checkpoint=None), "checkpoint": content}
+        avoided = self._session.nodes.avoided
+        return {"task": replace(task, checkpoint=None), "checkpoint": content, "avoided": avoided}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Finish a trial without an outcome, whose worker died."""
         if error:
             reason = "The worker process died (killed from outside, out of memory, or a crash in native code)."
-            self._session.finish(trial_id, Outcome("fail", cause="crashed", reason=reason))
+            self._session.bury(trial_id, Outcome("fail", cause="crashed", reason=reason))
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the ledger is the only state."""
@@ -212,7 +264,7 @@ class _Decider(FIFOScheduler):
         session = self._session
         if trial.trial_id not in session.tasks:
             return str(TrialScheduler.STOP)
-        session.heartbeats.hear(trial, result)
+        session.hear(trial, result)
         if result["refused"]:
             session.refuse(trial)
             return str(TrialScheduler.CONTINUE)  # until Tune notices the death of its worker
@@ -253,7 +305,7 @@ class _Stopper(tune.Stopper):
             self._session.save_held()
             return True
         self._session.end_silent()
-        return self._session.job.is_finished
+        return bool(self._session.loss) or self._session.job.is_finished
 
 
 def _short_name(trial: Trial) -> str:
