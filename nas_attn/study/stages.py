@@ -93,6 +93,7 @@ class Stages:
         self.winner: Winner | None = None
         self.answer: Answer | None = None
         self.looks = read_looks(final.note("looks"))
+        self.remarks: tuple[str, ...] = tuple(final.note("remarks").get("remarks", ()))
         self._controls: dict[str, tuple[Placement, ...]] = {}
         self._n_judged = 0
         self._restored: set[tuple[str, int, int]] = set()
@@ -135,6 +136,14 @@ class Stages:
         """Add to the log of a trial what its training printed."""
         if self._logs is not None:
             self._logs.write(task.stage, task.number, text)
+
+    def note(self, sentence: str) -> None:
+        """Record something that the user should know about the run, for the terminal, the log and the report."""
+        if sentence not in self.remarks:
+            log.warning("%s", sentence)
+            self.remarks = (*self.remarks, sentence)
+            self.final.set_note("remarks", {"remarks": list(self.remarks)})
+            self._watch(self)
 
     def finish(self, task: Task, outcome: Outcome) -> None:
         """Store the artifacts of a trial and record its outcome; begin the next stage if this one is done."""
