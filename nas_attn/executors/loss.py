@@ -5,13 +5,20 @@ It is noticed here, before Ray ends this process without a word.
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
+import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from nas_attn.errors import RunStopped, in_plain_words
+
+log = logging.getLogger(__name__)
 
 NEEDED = {"gcs_server": "GCS", "raylet": "raylet"}
 """Processes of a session without which no trial can begin or end, with Ray's names for them."""
@@ -57,16 +64,61 @@ class Loss:
         )
 
 
-@contextmanager
-def reported_start() -> Iterator[None]:
-    """Context manager: what Ray raises while its processes start becomes one sentence. Raises: RunStopped."""
-    try:
-        yield
-    except Exception as error:  # Ray raises plain ones too
-        raise RunStopped(
-            f"Ray must start its processes on this machine, but could not: {in_plain_words(error).rstrip('.')}. The "
-            "same command tries again; --executor local runs without Ray."
-        ) from error
+class StartWatch:
+    """Context manager around the start of Ray's processes: what goes wrong there becomes one sentence.
+
+    Ray waits half a minute for a raylet that has died, and over a minute for a GCS, inside of native code that then ends
+    this process without a word. A thread notices it earlier; if this process is still waiting `PATIENCE` later, it says
+    so and ends the process with code 1. Nothing has been trained then.
+
+    Raises: RunStopped in place of what Ray raises.
+    """
+
+    PATIENCE = 3.0
+
+    def __enter__(self) -> None:
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if isinstance(error, Exception):  # Ray raises plain ones too
+            raise RunStopped(_not_started(in_plain_words(error).rstrip("."))) from error
+
+    def _watch(self) -> None:
+        found: dict[int, str] = {}
+        while not self._ended.wait(_SECONDS):
+            running = _children()
+            lost = [name for pid, name in found.items() if pid not in running]
+            if lost and not self._ended.wait(self.PATIENCE):
+                sentence = _not_started(f"its {NEEDED[lost[0]]} ended")
+                log.error("%s", sentence)
+                with suppress(Exception):
+                    print(f"Error: {sentence}", file=sys.stderr, flush=True)
+                os._exit(1)
+            found |= running
+
+
+def _children() -> dict[int, str]:
+    """Return the processes among `NEEDED` that this process has started, by their numbers."""
+    import psutil
+
+    found = {}
+    for child in psutil.Process().children():
+        with suppress(psutil.Error, IndexError):
+            name = Path(child.cmdline()[0]).name
+            if name in NEEDED and child.status() != psutil.STATUS_ZOMBIE:
+                found[child.pid] = name
+    return found
+
+
+def _not_started(reason: str) -> str:
+    return (
+        f"Ray must start its processes on this machine, but could not: {reason}. The same command tries again; "
+        "--executor local runs without Ray."
+    )
 
 
 def _end_in_words(code: int) -> str:
