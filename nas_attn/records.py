@@ -98,6 +98,7 @@ class Outcome:
         values: The objectives after the first one, by name, in their order; empty with a single objective.
         artifacts: Content of the files that the task requested.
         trace: The whole traceback of an error, for the log.
+        remark: What the user should know about the trained network, in a sentence.
     """
 
     state: State
@@ -109,6 +110,7 @@ class Outcome:
     values: Mapping[str, float] = field(default_factory=dict)
     artifacts: Mapping[Artifact, bytes] = field(default_factory=dict, repr=False)
     trace: str | None = field(default=None, repr=False)
+    remark: str | None = None
 
 
 @dataclass(frozen=True)

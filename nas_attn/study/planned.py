@@ -23,6 +23,10 @@ class TrialStore(Protocol):
         """Return whether the file is stored."""
         ...
 
+    def is_lost(self, key: str, seed: int, epochs: int) -> bool:
+        """Return whether the file was stored once, and is missing or damaged now."""
+        ...
+
     def write(self, key: str, seed: int, epochs: int, content: bytes) -> None:
         """Store the file."""
         ...

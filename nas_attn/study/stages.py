@@ -60,6 +60,7 @@ class Stages:
         logs: Stores what the trainings print; None stores nothing.
         given: The placement to retrain as `found #1`; with it nothing is searched or confirmed.
         watch: Called after every change, for the display; must return quickly.
+        ended: Called with the row of every trial that ended.
     """
 
     def __init__(
@@ -80,12 +81,13 @@ class Stages:
         checkpoints: CheckpointStore | None = None,
         logs: TrialLogs | None = None,
         watch: Callable[[Stages], None] = lambda _: None,
+        ended: Callable[[TrialRecord], None] = lambda _: None,
     ) -> None:
         self.search, self.control, self.final, self._bound = search, control, final, bound
         self._searches = (search,) if control is None else (search, control)
         self.budget, self.recipe, self._seed = budget, recipe, seed
         self._weights, self._predictions, self._kept = weights, predictions, kept
-        self._watch, self._more_arms, self._given = watch, arms or {}, given
+        self._watch, self._ended, self._more_arms, self._given = watch, ended, arms or {}, given
         rows = (row for study in (*self._searches, final) for row in study.records())
         self._checkpoints, self._logs = Checkpoints(checkpoints, rows), logs
         self.live: dict[tuple[Stage, int], tuple[Task, float]] = {}
@@ -94,6 +96,8 @@ class Stages:
         self.answer: Answer | None = None
         self.looks = read_looks(final.note("looks"))
         self.remarks: tuple[str, ...] = tuple(final.note("remarks").get("remarks", ()))
+        self.unexported: dict[str, str] = dict(final.note("unexported"))
+        self.is_remarked = False
         self._controls: dict[str, tuple[Placement, ...]] = {}
         self._n_judged = 0
         self._restored: set[tuple[str, int, int]] = set()
@@ -158,10 +162,25 @@ class Stages:
         if outcome.trace is not None:
             log.info("%s", outcome.trace.rstrip())
             self.show(task, outcome.trace)
+        self._look_at_weights(task, outcome)
+        self._ended(record)
         self._count_failures(record)
         self._advance()
         self._tidy()
         self._watch(self)
+
+    def _look_at_weights(self, task: Task, outcome: Outcome) -> None:
+        """Say once what a training does to its network, and record the arms whose weights it cannot return."""
+        if outcome.remark is not None and not self.is_remarked:
+            self.is_remarked = True
+            self.note(outcome.remark)
+        if "weights" in task.artifacts and outcome.state == "complete":
+            unexported = {key: why for key, why in self.unexported.items() if key != task.placement.key}
+            if "weights" not in outcome.artifacts:
+                unexported[task.placement.key] = outcome.remark or "its training returned no weights"
+            if unexported != self.unexported:
+                self.unexported = unexported
+                self.final.set_note("unexported", unexported)
 
     def _tidy(self) -> None:
         """Delete the left-over checkpoints when the run has come to its end."""
@@ -255,7 +274,7 @@ class Stages:
             self.winner = self._decide()
             plans = self._arm_plans(self._seeded_arms(self.seeds))
             self.final.plan(plans, first=True)
-            self.final.plan(self._lost_weights(plans), again=True)
+            self.final.plan(self._lost_files(plans), again=True)
         if self.winner is not None:
             self.final.plan(self._begun_plans())
             if not self.final.n_waiting("retrain"):
@@ -368,14 +387,15 @@ class Stages:
         """Return the artifacts of a retraining: its predictions, and the weights of each arm's first seed."""
         return (self._kept, "weights") if seed == self.seeds[0] and label != RANDOM else (self._kept,)
 
-    def _lost_weights(self, plans: list[PlannedRun]) -> list[PlannedRun]:
-        """Return the finished runs whose weights are missing, because the export of their arm needs them."""
-        return [
-            plan
-            for plan in plans
-            if "weights" in plan.artifacts and self.final.is_done(plan)
-            if not self._weights.has(plan.placement.key, plan.seed, plan.epochs)
-        ]
+    def _lost_files(self, plans: list[PlannedRun]) -> list[PlannedRun]:
+        """Return the finished runs whose weights are missing, or whose stored files were lost or damaged since."""
+        return [plan for plan in plans if self.final.is_done(plan) and self._has_lost(plan)]
+
+    def _has_lost(self, plan: PlannedRun) -> bool:
+        place = (plan.placement.key, plan.seed, plan.epochs)
+        if "weights" in plan.artifacts and plan.placement.key not in self.unexported and not self._weights.has(*place):
+            return True
+        return self._predictions.is_lost(*place)
 
     def weights_seed(self, placement: Placement) -> int | None:
         """Return the first seed whose retraining of this placement has a value, whose weights are exported, or None."""
@@ -387,7 +407,8 @@ class Stages:
         for label, placement in self.arms():
             seed = self.weights_seed(placement)
             place = (placement.key, seed or 0, self.retrain_epochs)
-            if seed in (None, self.seeds[0]) or place in self._restored or self._weights.has(*place):
+            known = placement.key in self.unexported or place in self._restored
+            if seed in (None, self.seeds[0]) or known or self._weights.has(*place):
                 continue
             self._restored.add(place)
             artifacts: tuple[Artifact, ...] = (self._kept, "weights")

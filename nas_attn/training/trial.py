@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -18,9 +18,12 @@ from nas_attn.data.dataset import Data, load_data
 from nas_attn.data.shared import SharedImages, refuse_changed
 from nas_attn.model.build import build
 from nas_attn.model.tasks import LABEL_KINDS, label_aucs
+from nas_attn.placement import NONE, Placement
+from nas_attn.process_state import training_left_as_it_was
 from nas_attn.records import CONTINUED, LABEL_AUC, Artifact, Outcome, Stage, Task
 from nas_attn.training.context import TrialContext, load_train, register_all
 from nas_attn.training.ends import Stopped, as_number, finite, outcome_of
+from nas_attn.training.exportable import Exported, exported, plain_of
 from nas_attn.training.keeper import CannotContinue, Keeper
 from nas_attn.training.loop import Report, predict, train
 from nas_attn.training.own_process import shared_process
@@ -44,6 +47,9 @@ class Run:
             else is refused. It raises an exception to stop the trial: do not catch it.
         restored: The state of the last `checkpoint` of the same training, which was interrupted; None at a beginning.
             Its tensors are on the CPU, and its curve has been reported again.
+        number: Of the trial in its study of the ledger.
+        label: Of the arm that a retraining belongs to; None in the search.
+        placement: The attentions of the model by site.
         kept: The predictions that the training recorded by `record_predictions`; the last ones are stored.
         keep: Takes the states of `checkpoint`.
     """
@@ -54,6 +60,9 @@ class Run:
     stage: Stage
     report: Report
     restored: Any = field(default=None, repr=False, compare=False)
+    number: int = 0
+    label: str | None = None
+    placement: Placement = NONE
     kept: list[Predictions] = field(default_factory=list, repr=False, compare=False)
     keep: Callable[[Callable[[], Any]], None] = field(default=lambda take: None, repr=False, compare=False)
 
@@ -112,8 +121,9 @@ def evaluate(task: Task, context: TrialContext, report: Report, keeper: Keeper |
 def _ended(task: Task, trained: _Trained, keeper: Keeper) -> Outcome:
     """Return the outcome of a training that came to its end."""
     value, artifacts = finite(trained.value), _artifacts(task, trained)
+    remark = None if trained.exported is None else trained.exported.remark
     facts = trained.facts | ({CONTINUED: float(keeper.epoch)} if keeper.restored is not None else {})
-    return Outcome("complete", value, seconds=keeper.seconds, facts=facts, artifacts=artifacts)
+    return Outcome("complete", value, seconds=keeper.seconds, facts=facts, artifacts=artifacts, remark=remark)
 
 
 def _continued(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
@@ -138,12 +148,18 @@ def prepare(context: TrialContext) -> None:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A trained network with what was measured on it; `predictions` is None if a custom training recorded none."""
+    """A trained network with what was measured on it.
+
+    Args:
+        predictions: None if a custom training recorded none.
+        exported: What can be exported of the network of a custom training; None if it is as it was built.
+    """
 
     model: nn.Module
     value: float
     facts: dict[str, float]
     predictions: Predictions | None
+    exported: Exported | None = None
 
 
 def _trained(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
@@ -154,10 +170,21 @@ def _trained(task: Task, context: TrialContext, reports: Reports, keeper: Keeper
     if context.train is None:
         return _built_in_training(task, context, model, reports, keeper)
     function = load_train(context.train) if isinstance(context.train, str) else context.train
-    run = Run(task.seed, task.epochs, context.device, task.stage, reports, _own_state(keeper), keep=_checked(keeper))
+    run = Run(
+        *(task.seed, task.epochs, context.device, task.stage, reports, _own_state(keeper)),
+        *(task.number, task.arm, task.placement),
+        keep=_checked(keeper),
+    )
     reports.replay()
-    value = as_number(function(model, run), "The value that the training returned")
-    return _Trained(model, value, {}, run.kept[-1] if run.kept else None)
+    plain = plain_of(model)
+    with training_left_as_it_was():
+        value = as_number(function(model, run), "The value that the training returned")
+
+    def fresh() -> nn.Module:
+        return build(context.backbone, task.placement, context.shape, seed=task.seed, class_names=context.class_names)
+
+    found = exported(model, plain, fresh, (context.shape.in_channels, context.shape.image_size))
+    return _Trained(model, value, {}, run.kept[-1] if run.kept else None, found)
 
 
 def _checked(keeper: Keeper) -> Callable[[Callable[[], Any]], None]:
@@ -208,7 +235,10 @@ def _built_in_training(
 
 def _artifacts(task: Task, trained: _Trained) -> dict[Artifact, bytes]:
     """Return the files that the task asks for; a custom training without predictions returns none."""
-    found: dict[Artifact, bytes] = {"weights": _weights(trained.model)} if "weights" in task.artifacts else {}
+    found: dict[Artifact, bytes] = {}
+    state = trained.model.state_dict() if trained.exported is None else trained.exported.state
+    if "weights" in task.artifacts and state is not None:
+        found["weights"] = _weights(state)
     if trained.predictions is not None and "predictions" in task.artifacts:
         found["predictions"] = trained.predictions.to_bytes()
     if trained.predictions is not None and "short predictions" in task.artifacts:
@@ -250,8 +280,8 @@ def _cached_data(config: DataConfig, device: str, fingerprint: str | None) -> Da
     return data
 
 
-def _weights(model: nn.Module) -> bytes:
-    """Return the state dict in safetensors format."""
+def _weights(state: Mapping[str, Tensor]) -> bytes:
+    """Return a state dict in safetensors format."""
     from safetensors.torch import save
 
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
