@@ -157,6 +157,18 @@ def by_site_name(table: SiteTable, placement: Placement) -> Placement:
     return Placement({own: placement[name] for own, name in names.items()})
 
 
+def _without_doubles(table: SiteTable, placement: Placement) -> Placement:
+    """Return the placement with each double named as the site that has the same tensor.
+
+    Raises: SpaceError if both are in the placement.
+    """
+    for name in placement:
+        site = table.doubles.get(name)
+        if site in placement:
+            raise SpaceError(f"Sites '{site}' and '{name}' are one place: leave one of them out.")
+    return Placement({table.doubles.get(name, name): placement[name] for name in placement})
+
+
 def merge_of(table: SiteTable, site: Site) -> Site | None:
     """Return the site of the addition of a site's block, if there is one."""
     return next((other for other in table.sites if (other.kind, other.module) == ("merge", site.module)), None)
@@ -197,11 +209,12 @@ def in_its_block(table: SiteTable, site: Site, resolved: Mapping[str, Attention]
 def resolve_placement(table: SiteTable, placement: Placement) -> Placement:
     """Return the placement with every attention resolved at its site, so that equal models have equal keys.
 
-    A neutral attention (`daf` at a merge) is left out.
+    A neutral attention (`daf` at a merge) is left out. A module of a user's network that has the same tensor as the
+    site around it is named as this site.
 
     Raises: SpaceError if a site is unknown or named twice, or an attention does not fit.
     """
-    named = by_site_name(table, placement).attentions
+    named = _without_doubles(table, by_site_name(table, placement)).attentions
     resolved = {name: resolve_at(table.site(name), attention) for name, attention in named.items()}
     for name, attention in resolved.items():
         in_its_block(table, table.site(name), resolved)
