@@ -35,6 +35,9 @@ BARE = "none"
 FOUND = "found #1"
 """Label of the arm with the best placement that has attention."""
 
+FRONT = "front"
+"""Label, with a number from 2 on, of a further arm of the front of several objectives."""
+
 RANDOM = "random"
 """Label of the arm of random placements with as many sites as `found #1`."""
 

@@ -13,6 +13,7 @@ from nas_attn.placement import Placement
 from nas_attn.records import FOUND, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import Ledger
+from nas_attn.study.objectives import USUAL, Goals
 from nas_attn.study.sampling import MAX_CRASHES
 
 
@@ -63,14 +64,16 @@ class PlannedRuns:
     Args:
         ledger: Its rows; rows left running by a dead driver must have been swept.
         bound: The space, for the cost of a placement.
+        goals: The objectives of the run.
     """
 
-    def __init__(self, ledger: Ledger, bound: BoundSpace) -> None:
-        self._ledger, self._bound = ledger, bound
+    def __init__(self, ledger: Ledger, bound: BoundSpace, goals: Goals = USUAL) -> None:
+        self._ledger, self._bound, self.goals = ledger, bound, goals
         self._rows = {record.number: record for record in ledger.records()}
         self._first_number = len(self._rows)
         self._queue: deque[PlannedRun] = deque()
         self._live: dict[int, PlannedRun] = {}
+        self._begun: dict[int, TrialRecord] = {}
         self._crashes: Counter[tuple[Stage, str, int, int]] = Counter()
         self._labels: dict[str, str] = {}
 
@@ -112,8 +115,11 @@ class PlannedRuns:
             return None
         plan = self._queue.popleft()
         cost = self._bound.cost(plan.placement)
-        record = self._ledger.begin(plan.stage, plan.placement, plan.seed, plan.epochs, cost, label=plan.label)
-        self._live[record.number] = plan
+        record = self._ledger.begin(
+            plan.stage, plan.placement, plan.seed, plan.epochs, cost, label=plan.label,
+            values=self.goals.known(plan.placement, cost),
+        )  # fmt: skip
+        self._live[record.number], self._begun[record.number] = plan, record
         return Task(record.number, plan.stage, plan.placement, plan.seed, plan.epochs, plan.label, plan.artifacts)
 
     def report(self, number: int, epoch: int, value: float) -> bool:
@@ -123,6 +129,7 @@ class PlannedRuns:
 
     def finish(self, number: int, outcome: Outcome) -> TrialRecord:
         """Record how a run ended, and return its row; one whose worker died is queued again."""
+        outcome = self.goals.completed(self._begun.pop(number), outcome)
         record = self._ledger.finish(number, outcome)
         plan = self._live.pop(number)
         self._rows[number] = record

@@ -11,7 +11,7 @@ import random
 import statistics
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -20,9 +20,10 @@ from optuna.trial import TrialState
 from nas_attn.config import Engine
 from nas_attn.errors import RunError
 from nas_attn.placement import Placement, Value
-from nas_attn.records import Outcome, Stage, Task, TrialRecord
+from nas_attn.records import SETTLED, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
-from nas_attn.study.ledger import Ledger
+from nas_attn.study.ledger import DIRECTIONS, Ledger
+from nas_attn.study.objectives import USUAL, Goals
 from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
 
 MAX_RUNS = 3
@@ -40,16 +41,20 @@ _HISTORY = 2_000
 _PROPOSALS = 30
 """Number of proposals in a row without a new trial before an untried placement is drawn at random."""
 
+_MEASURED = 200
+"""Number of untried placements over the limit of a measured value after which a space counts as exhausted."""
+
 _DRAWS = 10_000
 """Number of random draws after which a space counts as exhausted."""
 
 
 @dataclass
 class _Live:
-    """A running trial: its ledger row and its Optuna trial."""
+    """A running trial: its ledger row, its Optuna trial, and the epochs that this one knows."""
 
     record: TrialRecord
     trial: optuna.Trial
+    epochs: set[int] = field(default_factory=set)
 
 
 class SearchStudy:
@@ -64,6 +69,7 @@ class SearchStudy:
         top: Number of best placements that are trained with a new seed when they are proposed again.
         stage: The stage of its trials.
         priors: Placements to train before the sampler proposes any, with their labels; None takes those of the space.
+        goals: The objectives, and the limit on what is measured before a training.
     """
 
     def __init__(
@@ -77,7 +83,9 @@ class SearchStudy:
         top: int,
         stage: Stage = "search",
         priors: Iterable[tuple[str, Placement]] | None = None,
+        goals: Goals = USUAL,
     ) -> None:
+        self.goals = goals
         self._ledger, self._bound, self._engine, self._stage = ledger, bound, engine, stage
         self._budget, self._epochs, self._top = budget, epochs, top
         self._choices = dict(bound.choices)
@@ -98,7 +106,7 @@ class SearchStudy:
         seed = (engine.seed * 1_000_003 + len(self._rows)) % 2**32
         self._random = random.Random(seed)
         self._sampler_study = optuna.create_study(
-            direction="maximize",
+            directions=[DIRECTIONS[goal.direction] for goal in goals.objectives] or [DIRECTIONS["max"]],
             sampler=SAMPLERS[engine.sampler].make(seed),
             pruner=SCHEDULERS[engine.scheduler].make(epochs),
         )
@@ -112,7 +120,7 @@ class SearchStudy:
         """Begin the next trial, or return None if the budget allows no further trial now."""
         while self._queue and self.n_open:
             label, placement = self._queue.popleft()
-            if self._bound.check(placement) is None and not self._is_known(placement.key):
+            if not self._is_known(placement.key) and self._is_allowed(placement):
                 params = self._bound.params(placement)
                 if params is not None:  # an interrupted one of an older version may lie outside
                     return self._begin(placement, self._trial(params), label=label)
@@ -121,17 +129,27 @@ class SearchStudy:
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Record the validation value of one epoch; return whether the scheduler stops the trial here."""
         self._ledger.report(number, epoch, value)
-        trial = self._live[number].trial
-        trial.report(value, epoch)
+        live = self._live[number]
+        trial = live.trial
+        if self.goals.are_several:
+            return False  # Optuna stops trials of one objective only
+        if epoch not in live.epochs:  # Optuna takes the first value of an epoch, and warns of another
+            live.epochs.add(epoch)
+            trial.report(value, epoch)
         return epoch < self._epochs and trial.should_prune()
+
+    def _is_allowed(self, placement: Placement) -> bool:
+        """Return whether a placement is within the limits; only then it is measured, if its objectives ask for it."""
+        return self._bound.check(placement) is None and not self.goals.refuses(placement)
 
     def finish(self, number: int, outcome: Outcome) -> TrialRecord:
         """Record how a trial ended, and return its row; a crashed one is queued again."""
+        outcome = self.goals.completed(self._live[number].record, outcome)
         record = self._ledger.finish(number, outcome)
         trial = self._live.pop(number).trial
         self._keep(record)
         if outcome.state == "complete":
-            self._sampler_study.tell(trial, outcome.value)
+            self._sampler_study.tell(trial, self.goals.values_of(record))
         else:
             self._reject(trial)
         if outcome.cause == "crashed":
@@ -179,6 +197,7 @@ class SearchStudy:
             label=label,
             params=trial.params,
             choices=self._choices,
+            values=self.goals.known(placement, self._bound.cost(placement)),
         )
         self._live[record.number] = _Live(record, trial)
         return Task(record.number, self._stage, placement, record.seed, self._epochs)
@@ -188,7 +207,7 @@ class SearchStudy:
         for _ in range(_PROPOSALS):
             trial = self._trial()
             placement = self._bound.placement(trial.params)
-            if self._bound.check(placement) is None:
+            if self._is_known(placement.key) or self._is_allowed(placement):
                 task = self._answer(placement, trial)
                 if task is not None:
                     return task
@@ -224,7 +243,7 @@ class SearchStudy:
         )
         self._keep(self._ledger.add(record, self._choices))
         if known.state == "complete":
-            self._sampler_study.tell(trial, known.value)
+            self._sampler_study.tell(trial, self.goals.values_of(known))
         else:
             self._reject(trial)  # the value of a pruned trial belongs to fewer epochs
 
@@ -245,11 +264,11 @@ class SearchStudy:
         )
         self._sampler_study.add_trial(running)
         trial = optuna.Trial(self._sampler_study, self._sampler_study.get_trials(deepcopy=False)[-1]._trial_id)
-        for epoch, value in record.curve.items():
+        for epoch, value in () if self.goals.are_several else record.curve.items():
             trial.report(value, epoch)
             trial.should_prune()
         if record.state == "complete":
-            self._sampler_study.tell(trial, record.value)
+            self._sampler_study.tell(trial, self.goals.values_of(record))
         else:
             self._reject(trial)
 
@@ -272,12 +291,18 @@ class SearchStudy:
             return None
         if self._bound.n_placements <= _DRAWS:
             untried = [found for found in self._bound.enumerate() if self._is_candidate(found)]
-            return self._random.choice(untried) if untried else None
+            drawn = self._random.sample(untried, min(len(untried), _MEASURED))
+            return next((found for found in drawn if not self.goals.refuses(found)), None)
+        n_refused = 0
         for _ in range(_DRAWS):
             params = {name: self._random.choice(values) for name, values in self._choices.items()}
             placement = self._bound.placement(params)
             if self._is_candidate(placement):
-                return placement
+                if not self.goals.refuses(placement):
+                    return placement
+                n_refused += 1
+                if n_refused >= _MEASURED:
+                    break
         return None
 
     def _interrupted(self) -> list[tuple[str | None, Placement]]:
@@ -285,7 +310,7 @@ class SearchStudy:
         return [
             (row.label, row.placement)
             for rows in self._by_key.values()
-            if not any(row.state in ("complete", "pruned") or row.cause in ("oom", "nan") for row in rows)
+            if not any(row.state in ("complete", "pruned") or row.cause in SETTLED for row in rows)
             for row in rows[-1:]
         ]
 
@@ -305,6 +330,8 @@ class SearchStudy:
         return any(live.record.key == key for live in self._live.values())
 
     def _best_keys(self) -> list[str]:
+        if self.goals.are_several:
+            return self.goals.front(self.records())
         return [key for key, _ in ranking(self.records())[: self._top]]
 
     def _keep(self, record: TrialRecord) -> None:
@@ -319,7 +346,15 @@ class SearchStudy:
 
 
 def control_search(
-    ledger: Ledger, bound: BoundSpace, engine: Engine, sampler: str, *, budget: int, epochs: int, top: int
+    ledger: Ledger,
+    bound: BoundSpace,
+    engine: Engine,
+    sampler: str,
+    *,
+    budget: int,
+    epochs: int,
+    top: int,
+    goals: Goals = USUAL,
 ) -> SearchStudy:
     """Return the search beside a search that shows what its sampler is worth: it has seeds of its own and no priors.
 
@@ -329,7 +364,9 @@ def control_search(
         budget: As for the search, so that both cost the same; so do the others.
     """
     other = engine.model_copy(update={"sampler": sampler, "seed": engine.seed + CONTROL_OFFSET})
-    return SearchStudy(ledger, bound, other, budget=budget, epochs=epochs, top=top, stage="control", priors=())
+    return SearchStudy(
+        ledger, bound, other, budget=budget, epochs=epochs, top=top, stage="control", priors=(), goals=goals
+    )
 
 
 def ranking(records: tuple[TrialRecord, ...]) -> list[tuple[str, float]]:
@@ -342,12 +379,5 @@ def ranking(records: tuple[TrialRecord, ...]) -> list[tuple[str, float]]:
     return sorted(means, key=lambda pair: -pair[1])
 
 
-def best_placements(records: tuple[TrialRecord, ...], number: int) -> list[Placement]:
-    """Return the best placements that have attention, at most `number`, the best first."""
-    placements = {row.key: row.placement for row in records}
-    ranked = [placements[key] for key, _ in ranking(records)]
-    return [placement for placement in ranked if len(placement)][:number]
-
-
 def _counts(row: TrialRecord) -> bool:
-    return row.state in ("complete", "pruned") or row.cause in ("oom", "nan")
+    return row.state in ("complete", "pruned") or row.cause in SETTLED

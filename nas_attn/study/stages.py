@@ -17,6 +17,7 @@ from nas_attn.placement import NONE, Placement
 from nas_attn.records import (
     BARE,
     FOUND,
+    FRONT,
     RANDOM,
     RANDOM_SEARCH,
     Artifact,
@@ -30,7 +31,7 @@ from nas_attn.study.arms import ablations, random_controls
 from nas_attn.study.checkpoints import Checkpoints, CheckpointStore, TrialLogs
 from nas_attn.study.confirm import CONFIRM_SEEDS, Candidates, Winner
 from nas_attn.study.planned import PlannedRun, PlannedRuns, TrialStore
-from nas_attn.study.sampling import SearchStudy, best_placements
+from nas_attn.study.sampling import SearchStudy
 
 FAILURES_IN_A_ROW = 5
 """Number of failures in a row with the same cause after which the run stops."""
@@ -225,7 +226,10 @@ class Stages:
     def arms(self) -> list[tuple[str, Placement]]:
         """Return all arms of one placement; equal placements appear once, with their labels joined by " = "."""
         found, control = (self.winner.placement, self.winner.control) if self.winner else (None, None)
-        arms = [*([(FOUND, found)] if found is not None else []), *self.fixed_arms()]
+        others = self.winner.others if self.winner else ()
+        arms = [*([(FOUND, found)] if found is not None else [])]
+        arms += [(f"{FRONT} #{rank}", placement) for rank, placement in enumerate(others, 2)]
+        arms += self.fixed_arms()
         arms += [(RANDOM_SEARCH, control)] if control is not None else []
         labels: dict[str, list[str]] = {}
         for label, placement in arms:
@@ -354,7 +358,12 @@ class Stages:
                 content = self._predictions.read(placement.key, seed, epochs)
                 if content is not None:
                     predictions[seed] = Predictions.from_bytes(content, f"The predictions of '{label}', seed {seed},")
-        return sample_of(label, values, predictions, barred=any(self._bound.check(p) for p in placements))
+        return sample_of(
+            label,
+            values,
+            predictions,
+            barred=any(self._bound.check(p) or self.search.goals.check(p) for p in placements),
+        )
 
     def _decide(self) -> Winner:
         """Rank the candidates by the mean over their new seeds; a given placement has won from the start."""
@@ -364,7 +373,7 @@ class Stages:
 
     def _candidates(self) -> Candidates:
         """Return the best placements of the search, and of the random search beside it."""
-        found, *control = (best_placements(search.records(), self.budget.top) for search in self._searches)
+        found, *control = (search.goals.best(search.records(), self.budget.top) for search in self._searches)
         return Candidates(found, control[0] if control else [])
 
     def _seeded_arms(self, seeds: Iterable[int]) -> dict[int, list[tuple[str, Placement]]]:
@@ -400,6 +409,11 @@ class Stages:
     def weights_seed(self, placement: Placement) -> int | None:
         """Return the first seed whose retraining of this placement has a value, whose weights are exported, or None."""
         return min(self.final.values("retrain", placement, self.retrain_epochs), default=None)
+
+    def weights_place(self, placement: Placement) -> tuple[str, int, int]:
+        """Return key, seed and epochs of the training whose weights are exported for a placement."""
+        seed = self.weights_seed(placement)
+        return placement.key, self.seeds[0] if seed is None else seed, self.retrain_epochs
 
     def _first_weights(self) -> list[PlannedRun]:
         """Return, once, the runs that store the weights of arms whose first seed failed for good."""
