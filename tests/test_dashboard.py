@@ -27,7 +27,7 @@ from synthetic_run import failed, make_run
 from nas_attn.cli import dashboard, dashboard_app
 from nas_attn.cli.dashboard import beside, make_dashboard
 from nas_attn.cli.dashboard_notes import drawing, plain
-from nas_attn.cli.dashboard_studies import active, open_read_only
+from nas_attn.cli.dashboard_studies import active
 from nas_attn.errors import ConfigError, RunError
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import Outcome, RunRecord
@@ -36,6 +36,7 @@ from nas_attn.report.words import placement_words
 from nas_attn.run.folder import load_run
 from nas_attn.space.fit import Cost
 from nas_attn.study.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
+from nas_attn.study.storage import open_read_only
 
 CHOICES = {"b.attention": ("none", "se", "cbam"), "b.se.reduction": (4, 8), "b.cbam.kernel_size": (3, 7)}
 MARKUP = "<img src=x onerror=alert(1)> *bold* [a](javascript:b)"

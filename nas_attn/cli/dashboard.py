@@ -157,12 +157,14 @@ def _server(run: Path, listening: socket.socket) -> WSGIServer:
 
 def _check_ledger(run: Path) -> None:
     """Check that a folder contains a ledger. Raises: RunError that names the nearest run."""
-    from nas_attn.cli.dashboard_studies import open_read_only
+    from nas_attn.run.folder import RunFolder
+    from nas_attn.run.place import place_of_run
+    from nas_attn.study.store import read_store
 
-    ledger = run / LEDGER
-    if not ledger.is_file():
+    config = RunFolder(run).begun()
+    if not (run / LEDGER).is_file() and not (config or {}).get("storage"):
         raise RunError(f"A run must contain {LEDGER}, but '{run}' has none{_nearest_run(run)}.")
-    open_read_only(ledger)
+    read_store(place_of_run(run, config or {})).close()
 
 
 def _nearest_run(run: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_attn.cli.dashboard_notes import REPORT
-from nas_attn.cli.dashboard_studies import Studies, copy_run, no_studies
+from nas_attn.cli.dashboard_studies import Studies, copy_run, no_studies, shared_state
 from nas_attn.errors import RunError
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ class ReadOnlyDashboard:
 
     def _look(self) -> None:
         """Copy the ledger if it has changed; while it cannot be read, what was shown stays."""
-        state = _state_of(self._run)
-        if state == self._seen:
-            return
         try:
+            state = _state_of(self._run)
+            if state == self._seen:
+                return
             studies = copy_run(self._run)
         except RunError as error:
             log.info("%s", error)
@@ -114,9 +114,12 @@ def _optuna(studies: Studies) -> WSGIApplication:
     return application
 
 
-def _state_of(run: Path) -> tuple[tuple[int, int], ...]:
-    """Return what changes when something is written to a run: time and size of its files."""
-    found = []
+def _state_of(run: Path) -> tuple[object, ...]:
+    """Return what changes when something is written to a run: time and size of its files, rows of a shared database.
+
+    Raises: RunError if a shared database does not answer.
+    """
+    found: list[object] = [shared_state(run)]
     for name in (LEDGER, f"{LEDGER}-wal", "report.html"):
         try:
             status = (run / name).stat()

@@ -8,20 +8,18 @@ options of attentions that it does not have.
 from __future__ import annotations
 
 import copy
-import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import SQLAlchemyError
 
 from nas_attn.cli.dashboard_notes import (
     TITLES,
@@ -32,12 +30,14 @@ from nas_attn.cli.dashboard_notes import (
     trial_note,
     variance_shares,
 )
-from nas_attn.errors import RunError
+from nas_attn.errors import RunError, first_line
 from nas_attn.records import RunRecord, Stage, TrialRecord
 from nas_attn.report.importance import searched_sites
 from nas_attn.report.words import placement_words
-from nas_attn.run.folder import load_run
+from nas_attn.run.folder import RunFolder, record_of_run
+from nas_attn.run.place import place_of_run
 from nas_attn.study.ledger import CONTROL, FINAL, SEARCH
+from nas_attn.study.store import read_store
 
 LEDGERS: Mapping[Stage, str] = {"search": SEARCH, "control": CONTROL}
 """Study of the ledger that holds the trials of a stage; `FINAL` holds those of the others."""
@@ -73,30 +73,6 @@ class _Noted:
     _trial_id: int
 
 
-def open_read_only(ledger: Path) -> RDBStorage:
-    """Return Optuna's storage of a SQLite file that is opened read-only.
-
-    Raises: RunError if it is not a ledger.
-    """
-    address = f"{ledger.resolve().as_uri()}?mode=ro"
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(address, uri=True, timeout=10.0, check_same_thread=False)
-
-    try:
-        with closing(connect()) as connection:
-            connection.execute("SELECT study_name FROM studies").fetchall()
-    except sqlite3.Error as error:
-        raise RunError(f"'{ledger}' must be a ledger that a search wrote, but it cannot be read: {error}.") from error
-    return RDBStorage(
-        "sqlite://",
-        # Each query opens the file again: no connection outlives the file or blocks the driver's checkpoints.
-        engine_kwargs={"creator": connect, "poolclass": NullPool},
-        skip_compatibility_check=True,
-        skip_table_creation=True,
-    )
-
-
 def no_studies() -> Studies:
     """Return the copy of a run that has no row yet."""
     return Studies(InMemoryStorage(), {})
@@ -107,13 +83,33 @@ def copy_run(folder: Path) -> Studies:
 
     Raises: RunError if the folder is not a run.
     """
-    storage = open_read_only(folder / "study.db")
-    try:  # the trials first: the rows of `run` are then as new or newer
-        trials = {study.study_name: storage.get_all_trials(study._study_id) for study in storage.get_all_studies()}
+    files = RunFolder(folder)
+    store = read_store(place_of_run(folder, files.read_config()))
+    try:  # the trials first: the rows of the run are then as new or newer
+        trials = {name: store.trials(name) for name in (SEARCH, CONTROL, FINAL)}
+        return make_studies(record_of_run(files, store), trials)
+    except SQLAlchemyError as error:
+        raise RunError(f"The ledger {store.place.in_words} must answer, but: {first_line(error)}.") from error
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
-    return make_studies(load_run(folder, open_ledger=open_read_only), trials)
+        store.close()
+
+
+def shared_state(folder: Path) -> object:
+    """Return what changes in a shared database when a trial is written to it; None without one.
+
+    Raises: RunError if it does not answer.
+    """
+    files = RunFolder(folder)
+    place = place_of_run(folder, files.begun() or {})
+    if place.address is None:
+        return None
+    store = read_store(place)
+    try:
+        return store.state()
+    except SQLAlchemyError as error:
+        raise RunError(f"The ledger {place.in_words} must answer, but: {first_line(error)}.") from error
+    finally:
+        store.close()
 
 
 def make_studies(run: RunRecord, trials: Mapping[str, Sequence[FrozenTrial]]) -> Studies:

@@ -82,6 +82,15 @@ class Target(Strict):
         Rule(min_length=1, description="Folder of the run; the same command on it resumes it."),
         Setting(RUN, metavar="FOLDER", unset="runs/SPACE, or runs/SPACE-DATA"),
     ] = None
+    storage: Annotated[
+        str | None,
+        Rule(
+            min_length=1,
+            description="PostgreSQL database of the ledger, which many runs may share; its password is better put into "
+            "~/.pgpass or PGPASSWORD, and is never stored.",
+        ),
+        Setting(RUN, metavar="postgresql+psycopg://USER@HOST/DATABASE", unset="study.db in the run folder"),
+    ] = None
 
 
 class Budget(Strict):

@@ -17,6 +17,7 @@ from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import Recipe, before_settings
 from nas_attn.errors import RunError
 from nas_attn.files import file_digest, is_part, is_proved, with_digest, write_json
+from nas_attn.model.description import read_model_file
 from nas_attn.model.stored import ARMS, BEST, RETRAINED
 from nas_attn.placement import SiteTable
 from nas_attn.records import Measurements, RunRecord, TrialRecord
@@ -187,14 +188,30 @@ class RunFolder:
         If the process is killed between the two writes, the two files do not match.
         """
         stated = best.get("weights", {})
+        if stated is None:  # they could not be exported
+            return True
         file = self.path / str(stated.get("name"))
         return file.is_file() and file_digest(file) == stated.get("sha256")
+
+    def whole_arms(self) -> set[str]:
+        """Return the labels of the arms whose model and weights are stored whole.
+
+        Raises: FileError if the file of a model is truncated or altered.
+        """
+        whole = set()
+        for file in sorted(self.arms.glob("*.json")):
+            described = read_model_file(file)
+            stated = described.weights
+            weights = file.with_name(stated.name) if stated else None
+            if weights is None or (weights.is_file() and stated and file_digest(weights) == stated.sha256):
+                whole.add(str(described.arm))
+        return whole
 
 
 def load_run(folder: str | Path) -> RunRecord:
     """Return the content of a run folder; a running driver is not disturbed, and nothing is written.
 
-    A run whose ledger lies in a shared database is read from there: the password comes from `~/.pgpass` or `PGPASSWORD`,
+    The ledger in a shared database is read from there: the password comes from `~/.pgpass` or `PGPASSWORD`,
     or the whole address from the environment variable `NAS_ATTN_STORAGE`; a role that may only read is enough.
 
     Raises: RunError if the folder is not a run, or its ledger cannot be read.

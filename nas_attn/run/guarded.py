@@ -64,6 +64,10 @@ class GuardedDisplay:
         """Show a change of the stages."""
         self._try(self._display.update, stages)
 
+    def say(self, sentence: str) -> None:
+        """Show a sentence at once."""
+        self._try(self._display.say, sentence)
+
     def result(self, record: RunRecord) -> None:
         """Show the result; this is tried also where the progress could not be shown."""
         self._has_failed = False

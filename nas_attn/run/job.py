@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 from nas_attn.data.entry import Progress
 from nas_attn.data.memory import data_source_of
 from nas_attn.data.sources import stated_reading
-from nas_attn.errors import Interrupted
+from nas_attn.errors import FileError, Interrupted, RunError
 from nas_attn.executors.base import RESUMABLE, Executor
 from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import Allocation
 from nas_attn.process_state import left_as_it_was
 from nas_attn.records import Attempt, RunRecord
-from nas_attn.run.folder import RunFolder, load_run
+from nas_attn.run.folder import RunFolder
 from nas_attn.run.guarded import GuardedDisplay, reason_of
 from nas_attn.run.identity import CONTENTS, notes_on_begun, used_since
+from nas_attn.run.ledger_job import LedgerJob
 from nas_attn.run.log import logged_to
 from nas_attn.run.opened import OpenLedger
+from nas_attn.run.place import chosen_place
 from nas_attn.run.progress import Display, SilentDisplay, terminal_display
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request, bind, contents_now, read_settings
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from nas_attn.executors.interrupts import Interrupts
     from nas_attn.study.stages import Stages
+    from nas_attn.study.store import Place
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +127,8 @@ def run(request: Request, display: Display) -> RunRecord:
     folder = RunFolder(request.settings.out)
     request = as_begun(request, folder)
     call, begun = request.settings.call, folder.begun()
-    config = describe_run(request, begun)
+    place = chosen_place(folder.path, request.settings.storage, begun)
+    config = describe_run(request, begun) | ({"storage": place.to_dict()} if place.address is not None else {})
     folder.refuse_foreign(config, same_training=call.same_training)
     request = replace(request, notes=(*request.notes, *notes_on_begun(begun, request.contents)))
     executor = EXECUTORS[request.settings.resources.executor].make(request.settings.resources)
@@ -136,12 +140,12 @@ def run(request: Request, display: Display) -> RunRecord:
             log.info("%s", note)
         display.begin(request)
         try:
-            _finish(request, folder, executor, display, interrupts)
+            record = _finish(request, folder, executor, display, interrupts, place)
         finally:
             _record_state(request, folder)
         if interrupts.pending:
             raise Interrupted(f"Interrupted, after the result was written: {folder.best} and its report are complete.")
-    return load_run(folder.path)
+    return record
 
 
 def _record_state(request: Request, folder: RunFolder) -> None:
@@ -168,29 +172,35 @@ def as_begun(request: Request, folder: RunFolder) -> Request:
 
 
 def _finish(
-    request: Request, folder: RunFolder, executor: Executor, display: GuardedDisplay, interrupts: Interrupts
-) -> None:
-    """Run the unfinished trials, write the result, measure the arms, and complete the result."""
-    with OpenLedger(request, folder, display) as ledger:
+    request: Request,
+    folder: RunFolder,
+    executor: Executor,
+    display: GuardedDisplay,
+    interrupts: Interrupts,
+    place: Place,
+) -> RunRecord:
+    """Run the unfinished trials, write the result, measure the arms, and complete the result; return the run."""
+    with OpenLedger(request, folder, display, place, lambda: interrupts.pending) as ledger:
         # A finished run shows its result without starting the executor, so its ledger is opened first.
         if folder.best.exists() and ledger.stages.is_finished and _outputs_current(ledger.stages, folder):
-            return
+            return ledger.record()
         allocation = _train(request, ledger, executor, display, interrupts)
         stages = ledger.stages
         if stages.error is not None:
-            _report(folder, display)
+            _report(ledger, folder, display)
             raise stages.error
         known = folder.read_measured().newest()
-        _write_result(request, stages, folder, display, known, interrupts)
+        _write_result(request, ledger, folder, display, known, interrupts)
         display.stage("measure")
         measured = _measured(request, stages, folder, allocation, interrupts)
         if measured != known:
-            _write_result(request, stages, folder, display, measured, interrupts)
+            _write_result(request, ledger, folder, display, measured, interrupts)
+        return ledger.record()
 
 
 def _write_result(
     request: Request,
-    stages: Stages,
+    ledger: OpenLedger,
     folder: RunFolder,
     display: GuardedDisplay,
     measured: Mapping[str, Attempt],
@@ -206,11 +216,11 @@ def _write_result(
     try:
         with interrupts.abruptly():
             try:
-                export(request, stages, folder, measured)
+                export(request, ledger.stages, folder, measured)
             except Exception:
-                _report(folder, display)
+                _report(ledger, folder, display)
                 raise
-            _report(folder, display)
+            _report(ledger, folder, display)
     except KeyboardInterrupt:
         raise Interrupted(
             f"Interrupted while the result was written to {folder.path}: the same command completes it."
@@ -226,9 +236,10 @@ def _train(
         with interrupts.abruptly():
             executor.open(request.facts.n_bytes if request.facts is not None and request.settings.train is None else 0)
         interrupts.hold()  # again, because an executor may have installed its own handlers
-        stages = ledger.stages
+        job = LedgerJob(ledger.stages)
         display.resources(executor.capacity)
-        executor.run(stages, _context(request, executor.capacity), interrupts)
+        executor.run(job, _context(request, executor.capacity), interrupts)
+        job.raise_error()
         return executor.capacity
     except (KeyboardInterrupt, SystemExit):  # the latter is Ray's answer to SIGTERM while it starts
         raise Interrupted(RESUMABLE) from None
@@ -271,8 +282,18 @@ def _context(request: Request, allocation: Allocation) -> TrialContext:
 
 
 def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
-    """Return whether all output files are up to date with the ledger."""
-    best, answer = folder.read_best(), stages.answer
+    """Return whether all output files are whole, and up to date with the ledger."""
+    answer = stages.answer
+    try:
+        best = folder.read_best()
+        missing = {label for label, _ in stages.arms()} - folder.whole_arms()
+    except (RunError, FileError) as error:
+        log.warning("%s It is written again now.", error)
+        return False
+    if missing and any(
+        folder.weights.has(*stages.weights_place(arm)) for label, arm in stages.arms() if label in missing
+    ):
+        return False
     if not {placement.key for _, placement in stages.arms()} <= folder.read_measured().newest().keys():
         return False
     if best is None or answer is None or not folder.has_weights(best):
@@ -282,13 +303,13 @@ def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
     return best.get("answer") == answer.to_dict() and best.get("arms") == stages.retrained()
 
 
-def _report(folder: RunFolder, display: GuardedDisplay) -> None:
+def _report(ledger: OpenLedger, folder: RunFolder, display: GuardedDisplay) -> None:
     """Write the report with its figures and tables; where that fails, the result stands without it."""
     display.stage("report")
     try:
         from nas_attn.report.page import write_report
 
-        write_report(load_run(folder.path), folder.path)
+        write_report(ledger.record(), folder.path)
         display.notes[:] = [note for note in display.notes if not note.startswith(_NO_REPORT)]
     except Exception as error:
         log.warning("the report could not be written", exc_info=error)

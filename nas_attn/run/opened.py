@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas_attn.comparison.predictions import fits_whole
 from nas_attn.files import write_json
-from nas_attn.records import Artifact
-from nas_attn.run.folder import RunFolder
+from nas_attn.records import Artifact, RunRecord
+from nas_attn.run.folder import RunFolder, record_of_run
+from nas_attn.run.place import OF_RUN, refuse_other_space, space_digest
 from nas_attn.run.progress import Display
 from nas_attn.run.request import Request
 from nas_attn.run.running_files import TrialLogFiles
@@ -19,35 +21,59 @@ if TYPE_CHECKING:
     from nas_attn.study.ledger import Ledger
     from nas_attn.study.sampling import SearchStudy
     from nas_attn.study.stages import Stages
+    from nas_attn.study.store import Place, Store
 
 log = logging.getLogger(__name__)
 
 
 class OpenLedger:
-    """Context manager: the stages of a run over its ledger, which is opened on first use."""
+    """Context manager: the stages of a run over its ledger, which is opened on first use.
 
-    def __init__(self, request: Request, folder: RunFolder, display: Display) -> None:
+    Args:
+        place: Where the ledger lies; None is the folder itself.
+        is_ended: Returns whether the user has asked to end the run; waiting for the database then ends.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        folder: RunFolder,
+        display: Display,
+        place: Place | None = None,
+        is_ended: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._request, self._folder, self._display = request, folder, display
-        self._storage: Any = None
+        self._place, self._is_ended = place, is_ended
+        self._store: Store | None = None
 
     def __enter__(self) -> OpenLedger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._storage is not None:
-            from nas_attn.study.ledger import close_storage
+        if self._store is not None:
+            self._store.close()
 
-            close_storage(self._storage)
+    @cached_property
+    def _opened(self) -> Store:
+        """The open database."""
+        from nas_attn.study.store import Place, open_store
+
+        place = self._place or Place(self._folder.path)
+        self._store = open_store(place, note=self._display.say, is_ended=self._is_ended)
+        return self._store
+
+    def record(self) -> RunRecord:
+        """Return the content of the run as it is now."""
+        return record_of_run(self._folder, self._opened)
 
     @cached_property
     def stages(self) -> Stages:
         """The stages of the run, restored from the ledger."""
-        from nas_attn.study.ledger import FINAL, open_storage
+        from nas_attn.study.ledger import FINAL
         from nas_attn.study.planned import PlannedRuns
         from nas_attn.study.stages import Stages
 
         settings, bound = self._request.settings, self._request.bound
-        self._storage = open_storage(self._folder.database)
         search, control = self._searches()
         final = PlannedRuns(self._ledger(FINAL), bound)
         begun = self._folder.begun()
@@ -73,9 +99,7 @@ class OpenLedger:
 
     def _ledger(self, name: str) -> Ledger:
         """Return a ledger of the run, without trials that a dead driver left running."""
-        from nas_attn.study.ledger import Ledger
-
-        ledger = Ledger(self._storage, name)
+        ledger = self._opened.ledger(name)
         n_dead = ledger.sweep()
         if n_dead:
             log.info("%d interrupted trials of an earlier session are run again", n_dead)
@@ -89,12 +113,24 @@ class OpenLedger:
         settings, bound = self._request.settings, self._request.bound
         engine, budget, epochs = settings.engine, settings.budget, settings.recipe.epochs
         trials = 0 if self._request.given else budget.trials
+        self._claim()
         search = SearchStudy(self._ledger(SEARCH), bound, engine, budget=trials, epochs=epochs, top=budget.top)
         if budget.control_search is None or self._request.given:
             return search, None
         ledger, sampler = self._ledger(CONTROL), budget.control_search
         control = control_search(ledger, bound, engine, sampler, budget=trials, epochs=epochs, top=budget.top)
         return search, control
+
+    def _claim(self) -> None:
+        """Check that the ledger belongs to the searched space, and mark it as this driver's."""
+        from nas_attn.study.ledger import SEARCH
+
+        store, config = self._opened, self._folder.begun() or {}
+        ledger = store.ledger(SEARCH)
+        refuse_other_space(store.place, ledger.note(OF_RUN), config)
+        if not ledger.note(OF_RUN):
+            ledger.set_note(OF_RUN, {"space": space_digest(config)})
+        store.claim(ledger)
 
     def _watch(self, stages: Stages) -> None:
         """Update the display and `best-so-far.json`."""

@@ -66,6 +66,10 @@ class Display(Protocol):
         """Show a change of the stages."""
         ...
 
+    def say(self, sentence: str) -> None:
+        """Show a sentence at once, such as that the run waits for its database."""
+        ...
+
     def result(self, record: RunRecord) -> None:
         """Show the result of the finished run."""
         ...
@@ -205,6 +209,11 @@ class SilentDisplay:
 
     def update(self, stages: Stages) -> None:
         """Show nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Print the sentence, if there is a console."""
+        if self._console is not None:
+            self._console.print(Text(sentence), soft_wrap=True)
 
     def result(self, record: RunRecord) -> None:
         """Print the verdict and the paths of the output."""

@@ -46,6 +46,7 @@ class Settings:
         data: The images; None if a custom training reads its own.
         shape: Stated by the caller if there is no data; its `num_classes` is the number of classes.
         train: Custom training, as a callable or as `module:function`; None for the built-in one.
+        storage: Address of the database of the ledger, possibly with a password; None for the file in the folder.
         arms: What makes the arms to compare with in addition to the usual ones.
         call: What belongs to this call alone.
     """
@@ -59,6 +60,7 @@ class Settings:
     resources: Resources
     out: Path
     train: Callable[..., float] | str | None = None
+    storage: str | None = field(default=None, repr=False)
     arms: tuple[MakeArms, ...] = ()
     call: Call = field(default_factory=Call)
 
@@ -175,9 +177,19 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
         resources=resources,
         out=Path(stated.get("out") or Path("runs") / _run_name(space, data, train)).expanduser().absolute(),
         train=train,
+        storage=_storage(stated.get("storage")),
         arms=read_arms(stated.get("arm", ()), space),
         call=_validated(Call, stated),
     )
+
+
+def _storage(stated: str | None) -> str | None:
+    """Return the address of the ledger's database. Raises: ConfigError if it is none, or its driver is missing."""
+    if stated is not None:
+        from nas_attn.study.postgresql import read_address  # loads Optuna
+
+        read_address(stated)
+    return stated
 
 
 def _refuse_unsendable(choice: Choice, train: Any, executor: str) -> None:

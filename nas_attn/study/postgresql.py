@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from nas_attn.errors import ConfigError, RunError, RunStopped
+from nas_attn.study.addresses import without_password
 from nas_attn.study.patience import LockTaken, fault_in_words
 from nas_attn.study.storage import quiet_optuna
 from nas_attn.study.tables import SCHEMA
@@ -81,16 +81,6 @@ def read_address(stated: str) -> URL:
 def shown(address: URL) -> str:
     """Return an address without any password, as it is stored and shown."""
     return address.set(password=None).difference_update_query(_SECRET).render_as_string(hide_password=False)
-
-
-def without_password(text: str) -> str:
-    """Return a text in which no address holds a password.
-
-    >>> without_password("search --storage postgresql+psycopg://me:secret@host/db?password=x --trials 3")
-    'search --storage postgresql+psycopg://me@host/db?password=*** --trials 3'
-    """
-    text = re.sub(r"(postgres[a-z0-9+]*://[^\s:/@]*):[^\s/]*@", r"\1@", text)
-    return re.sub(r"((?:ssl)?password=)[^\s&']+", r"\1***", text)
 
 
 def new_name(folder: str) -> str:

@@ -62,34 +62,43 @@ def _read_params(connection: Connection, of_study: ColumnElement[bool], trials: 
     columns = (PARAMS.c.trial_id, PARAMS.c.param_name, PARAMS.c.param_value, PARAMS.c.distribution_json)
     query = select(*columns).join(TRIALS, TRIALS.c.trial_id == PARAMS.c.trial_id).where(of_study)
     for trial_id, name, index, text in connection.execute(query.order_by(PARAMS.c.param_id)):
+        trial = trials.get(trial_id)
+        if trial is None:  # a driver has begun it meanwhile
+            continue
         try:
             if text not in choices:
                 choices[text] = json.loads(text)["attributes"]["choices"]
-            trials[trial_id].params[name] = choices[text][int(index)]
+            trial.params[name] = choices[text][int(index)]
         except _FAULTS as error:
-            trials[trial_id].damaged(f"parameter '{name}'", error)
+            trial.damaged(f"parameter '{name}'", error)
 
 
 def _read_attributes(connection: Connection, of_study: ColumnElement[bool], trials: dict[int, StoredTrial]) -> None:
     query = select(ATTRIBUTES.c.trial_id, ATTRIBUTES.c.key, ATTRIBUTES.c.value_json)
     query = query.join(TRIALS, TRIALS.c.trial_id == ATTRIBUTES.c.trial_id).where(of_study)
     for trial_id, key, text in connection.execute(query):
+        trial = trials.get(trial_id)
+        if trial is None:  # a driver has begun it meanwhile
+            continue
         try:
-            trials[trial_id].user_attrs[key] = json.loads(text)
+            trial.user_attrs[key] = json.loads(text)
         except _FAULTS as error:
-            trials[trial_id].damaged(f"attribute '{key}'", error)
+            trial.damaged(f"attribute '{key}'", error)
 
 
 def _read_curves(connection: Connection, of_study: ColumnElement[bool], trials: dict[int, StoredTrial]) -> None:
     columns = (CURVES.c.trial_id, CURVES.c.step, CURVES.c.intermediate_value, CURVES.c.intermediate_value_type)
     query = select(*columns).join(TRIALS, TRIALS.c.trial_id == CURVES.c.trial_id).where(of_study)
     for trial_id, step, value, kind in connection.execute(query):
+        trial = trials.get(trial_id)
+        if trial is None:  # a driver has begun it meanwhile
+            continue
         try:
             if not isinstance(step, int):
                 raise ValueError(f"the epoch of a value must be a whole number, but is {step!r}")
-            trials[trial_id].intermediate_values[step] = read_value(value, kind)
+            trial.intermediate_values[step] = read_value(value, kind)
         except _FAULTS as error:
-            trials[trial_id].damaged("its curve", error)
+            trial.damaged("its curve", error)
 
 
 def _read_values(connection: Connection, of_study: ColumnElement[bool], trials: dict[int, StoredTrial]) -> None:
@@ -97,9 +106,12 @@ def _read_values(connection: Connection, of_study: ColumnElement[bool], trials: 
     query = select(*columns).join(TRIALS, TRIALS.c.trial_id == VALUES.c.trial_id).where(of_study)
     found: dict[int, dict[int, float]] = defaultdict(dict)
     for trial_id, objective, value, kind in connection.execute(query):
+        trial = trials.get(trial_id)
+        if trial is None:  # a driver has begun it meanwhile
+            continue
         try:
             found[trial_id][objective] = read_value(value, kind)
         except _FAULTS as error:
-            trials[trial_id].damaged("its value", error)
+            trial.damaged("its value", error)
     for trial_id, values in found.items():
         trials[trial_id].values = [values[objective] for objective in sorted(values)]

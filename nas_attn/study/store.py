@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
+from nas_attn.comparison.objectives import Objective
 from nas_attn.study.ledger import SEARCH, Ledger
 from nas_attn.study.patience import Patience, once
 from nas_attn.study.storage import close_storage, open_read_only, open_storage
+from nas_attn.study.tables import STUDIES, TRIALS
+
+if TYPE_CHECKING:
+    from nas_attn.study.postgresql import Lock
 
 DATABASE = "study.db"
 """Name of the SQLite file in a run folder."""
@@ -63,21 +72,60 @@ class Store:
 
     Args:
         patience: What happens when it does not answer.
+        is_read_only: Whether it was opened for reading.
+        lock: The driver's lock in a shared database.
     """
 
-    def __init__(self, place: Place, storage: RDBStorage, patience: Patience) -> None:
+    def __init__(
+        self,
+        place: Place,
+        storage: RDBStorage,
+        patience: Patience,
+        *,
+        is_read_only: bool = False,
+        lock: Lock | None = None,
+    ) -> None:
         self.place, self.storage, self.patience = place, storage, patience
+        self._is_read_only, self._lock = is_read_only, lock
 
-    def ledger(self, name: str, *, create: bool = True) -> Ledger:
+    def trials(self, name: str) -> list[FrozenTrial]:
+        """Return the trials of a ledger as Optuna reads them; empty if it does not exist."""
+        known = {study.study_name: study._study_id for study in self.storage.get_all_studies()}
+        study_id = known.get(self.place.study(name))
+        return [] if study_id is None else self.storage.get_all_trials(study_id, deepcopy=False)
+
+    def state(self) -> object:
+        """Return what changes when a trial is written; not for a SQLite file, whose files show it."""
+        prefix = f"{self.place.name}/"
+        query = select(func.count(), func.max(TRIALS.c.trial_id), func.max(TRIALS.c.datetime_complete))
+        query = query.join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
+        query = query.where(STUDIES.c.study_name.startswith(prefix, autoescape=True))
+        with self.storage.engine.connect() as connection:
+            return tuple(connection.execute(query).one())
+
+    def claim(self, ledger: Ledger) -> None:
+        """Mark the run as this driver's: after a lost connection it goes on only if no other driver has done so.
+
+        Args:
+            ledger: That of the search, which has the mark.
+        """
+        if self._lock is not None:
+            mark = secrets.token_hex(8)
+            ledger.set_note("driver", {"mark": mark})
+            self._lock.mark(self.place.study(SEARCH), mark)
+
+    def ledger(self, name: str, *, create: bool = True, objectives: Sequence[Objective] = ()) -> Ledger:
         """Return a ledger of the run; one that does not exist reads as empty unless it is created."""
-        return Ledger(self.storage, self.place.study(name), create=create, patience=self.patience)
+        study = self.place.study(name)
+        return Ledger(self.storage, study, create=create, patience=self.patience, objectives=objectives)
 
     def close(self) -> None:
-        """Close the database, or what is left of it: an open run ends also when the database does not answer."""
-        try:
-            close_storage(self.storage)
-        except Exception:  # rows are committed one by one: closing only tidies up
-            self.storage.engine.dispose()
+        """Close the database; a run ends also when it does not answer: rows are committed one by one."""
+        with suppress(SQLAlchemyError):
+            if not self._is_read_only:
+                close_storage(self.storage)
+        self.storage.remove_session()
+        self.storage.engine.dispose()
 
 
 def open_store(
@@ -95,13 +143,10 @@ def open_store(
     patience = Patience(place.in_words, note=note, is_ended=is_ended)
     if place.address is None:
         return Store(place, open_storage(place.database), patience)
-    from nas_attn.study.postgresql import MARK, open_for_driver, read_address
+    from nas_attn.study.postgresql import open_for_driver, read_address
 
     storage, lock = open_for_driver(read_address(place.address), place.name)
-    store, mark = Store(place, storage, patience), secrets.token_hex(8)
-    store.ledger(SEARCH).set_note(MARK, {"mark": mark})
-    lock.mark(place.study(SEARCH), mark)
-    return store
+    return Store(place, storage, patience, lock=lock)
 
 
 def read_store(place: Place) -> Store:
@@ -111,10 +156,10 @@ def read_store(place: Place) -> Store:
     """
     patience = once(place.in_words)
     if place.address is None:
-        return Store(place, open_read_only(place.database), patience)
+        return Store(place, open_read_only(place.database), patience, is_read_only=True)
     from nas_attn.study.postgresql import open_for_reading, read_address
 
-    return Store(place, open_for_reading(read_address(place.address)), patience)
+    return Store(place, open_for_reading(read_address(place.address)), patience, is_read_only=True)
 
 
 def stored_place(folder: Path, config: Any, environment: dict[str, str]) -> Place:
