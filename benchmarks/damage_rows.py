@@ -1,0 +1,221 @@
+"""Rows of the kill matrix without a signal: damaged files, a full disk, a database in trouble, a clock moved.
+
+They use the executor `local`: what they test is the driver's. Every row begins with a copy of one finished run, or of
+one that was interrupted, and repeats its command.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from processes import ROOT
+from run_log import events
+from tiny_run import (
+    BEST,
+    SENTENCE,
+    SPACE,
+    Wrong,
+    arguments,
+    code_of,
+    completed,
+    finish,
+    last_line,
+    left_by,
+    look_at,
+    spoken,
+    start,
+)
+
+REFUSED = 2
+WAYS = ("truncated", "emptied", "altered", "deleted")
+_PASSED_OVER = ("driver.lock",)
+
+
+def copy_of(template: Path, folder: Path) -> None:
+    """Copy the run of a template into a row's folder."""
+    shutil.copytree(template / "run", folder / "run")
+
+
+def damaged_files(run: Path) -> list[str]:
+    """Return the files of a run, for each of which and each of `WAYS` there is a row."""
+    files = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    return [name for name in files if name not in _PASSED_OVER]
+
+
+def damage(path: Path, way: str, draw: random.Random) -> None:
+    """Damage a file in one of `WAYS`."""
+    content = path.read_bytes()
+    if way == "deleted":
+        path.unlink()
+    elif way == "emptied":
+        path.write_bytes(b"")
+    elif way == "truncated":
+        path.write_bytes(content[: draw.randrange(1, max(2, len(content)))])
+    else:
+        changed = bytearray(content)
+        for _ in range(min(8, len(content))):
+            changed[draw.randrange(len(content))] ^= 0xFF
+        path.write_bytes(bytes(changed))
+
+
+def with_damage(folder: Path, name: str, way: str, draw: random.Random) -> Wrong:
+    """Damage a file and repeat the command: it must mend the run, or refuse in one sentence that names the file."""
+    before = completed(events(folder / "run" / "log.txt"))
+    damage(folder / "run" / name, way, draw)
+    code, wrong = finish(folder, "local", (0, REFUSED))
+    if code == REFUSED:
+        named = name.split("/")[-1].split(".")[0]
+        if named not in last_line(folder) and "ledger" not in last_line(folder):
+            wrong.setdefault(SENTENCE, f"the refusal does not name {name}: {last_line(folder)}")
+        return wrong
+    return {**look_at(folder / "run", before), **wrong}
+
+
+def with_database(folder: Path, trouble: str, draw: random.Random) -> Wrong:
+    """Bring the database in trouble and repeat the command."""
+    database = folder / "run" / "study.db"
+    before = completed(events(folder / "run" / "log.txt"))
+    allowed: tuple[int, ...] = (0, REFUSED)
+    if trouble == "locked":
+        return _while_locked(folder, database)
+    if trouble == "newer schema":
+        _alter(database, "UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+        allowed = (REFUSED,)
+    elif trouble == "without its tables":
+        _alter(database, "DROP TABLE trials")
+        allowed = (REFUSED,)
+    else:  # scribbled
+        content = bytearray(database.read_bytes())
+        for _ in range(64):
+            content[draw.randrange(100, len(content))] = draw.randrange(256)
+        database.write_bytes(bytes(content))
+    code, wrong = finish(folder, "local", allowed)
+    return wrong if code == REFUSED else {**look_at(folder / "run", before), **wrong}
+
+
+def _alter(database: Path, statement: str) -> None:
+    connection = sqlite3.connect(database)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def _while_locked(folder: Path, database: Path) -> Wrong:
+    """Repeat the command while another program has locked the database for some seconds: it waits."""
+    other = sqlite3.connect(database, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    command = start(folder, "local")
+    time.sleep(6)
+    other.execute("ROLLBACK")
+    other.close()
+    code = code_of(command)
+    wrong = left_by(command) | spoken(folder)
+    if code:
+        wrong[SENTENCE] = f"ended with {code}: {last_line(folder)}"
+    return {**look_at(folder / "run", []), **wrong}
+
+
+def with_clock_moved(folder: Path, days: float) -> Wrong:
+    """Repeat the command with the clock moved."""
+    before = completed(events(folder / "run" / "log.txt"))
+    code = f"import time\nnow = time.time\ntime.time = lambda: now() + {days * 86_400}\n"
+    command = start(folder, "local", before=code)
+    wrong = left_by(command) if code_of(command) == 0 else {SENTENCE: last_line(folder)}
+    return {**look_at(folder / "run", before), **wrong, **spoken(folder)}
+
+
+def can_mount() -> bool:
+    """Return whether this machine lets a process mount a file system of its own."""
+    words = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(words, capture_output=True).returncode == 0
+
+
+def on_full_disk(folder: Path, kilobytes: int) -> Wrong:
+    """Run on a disk of this size, then repeat the command with room enough."""
+    return _mounted(
+        folder, f"mount -t tmpfs -o size={kilobytes}k none run", "mount -o remount,size=256m run", (0, 1, 2)
+    )
+
+
+def on_read_only_folder(folder: Path) -> Wrong:
+    """Repeat the command on a run that cannot be written, then on one that can."""
+    read_only = "mount --bind run run && mount -o remount,ro,bind run"
+    return _mounted(folder, read_only, "mount -o remount,rw,bind run", (0, REFUSED))
+
+
+def _mounted(folder: Path, mount: str, mend: str, allowed: tuple[int, ...]) -> Wrong:
+    """Run the command twice in a mount name space: after `mount`, and after `mend`."""
+    (folder / "run").mkdir(exist_ok=True)
+    (folder / "tiny.toml").write_text(SPACE)
+    command = " ".join([sys.executable, "-m", "nas_attn", *arguments("local")])
+    script = f"""
+        {mount} || exit 9
+        {command} > first.txt 2>&1; echo $? > first.code
+        {mend}
+        {command} > output.txt 2>&1; echo $? > output.code
+        cp -a run kept
+    """
+    words = ["unshare", "-rm", "sh", "-c", script]
+    subprocess.run(words, cwd=folder, env={**_environment(), "PYTHONPATH": str(ROOT)}, timeout=400)
+    first = (folder / "first.txt").read_text(errors="replace")
+    code = int((folder / "first.code").read_text())
+    wrong: Wrong = {}
+    if code not in allowed or "Traceback" in first or "(--debug" in first:
+        wrong[SENTENCE] = f"ended with {code}: {first.strip().splitlines()[-1:]}"
+    if int((folder / "output.code").read_text()):
+        return {BEST: f"the repeated command: {last_line(folder)}", **wrong}
+    before = completed(events(folder / "kept" / "log.txt"))
+    return {**look_at(folder / "kept", before), **wrong}
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return dict(os.environ)
+
+
+TROUBLES: tuple[str, ...] = ("locked", "scribbled", "newer schema", "without its tables")
+Row = Callable[[Path], Wrong]
+
+
+def rows(template: Path, interrupted: Path, draw: random.Random) -> list[tuple[str, str, Row]]:
+    """Return the rows: group, name, and what to do in an empty folder.
+
+    Args:
+        template, interrupted: Folders with a finished run, and with one that was interrupted.
+    """
+
+    def of(source: Path | None, act: Callable[[Path], Wrong]) -> Row:
+        def row(folder: Path) -> Wrong:
+            if source is not None:
+                copy_of(source, folder)
+            return act(folder)
+
+        return row
+
+    found: list[tuple[str, str, Row]] = []
+    for state, source in (("finished", template), ("interrupted", interrupted)):
+        for name in damaged_files(source / "run"):
+            for way in WAYS:
+                seed = draw.random()
+                act = lambda folder, n=name, w=way, s=seed: with_damage(folder, n, w, random.Random(s))  # noqa: E731
+                found.append((f"a file {way}, {state} run", name, of(source, act)))
+        for trouble in TROUBLES:
+            act = lambda folder, t=trouble: with_database(folder, t, random.Random(1))  # noqa: E731
+            found.append((f"database {trouble}, {state} run", trouble, of(source, act)))
+    for days in (-1.0, 1.0):
+        act = lambda folder, d=days: with_clock_moved(folder, d)  # noqa: E731
+        found.append(("clock moved by a day, interrupted run", f"{days:+.0f}", of(interrupted, act)))
+    if can_mount():
+        for size in sorted(draw.sample(range(40, 1600, 20), 12)):
+            found.append(("disk full, new run", f"{size} kB", of(None, lambda folder, k=size: on_full_disk(folder, k))))
+        found += [("folder read-only", "finished", of(template, on_read_only_folder))]
+        found += [("folder read-only", "interrupted", of(interrupted, on_read_only_folder))]
+    return found

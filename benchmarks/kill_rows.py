@@ -1,0 +1,208 @@
+"""Rows of the kill matrix: a process of the run gets a signal at a seeded moment, and the command is repeated."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import psutil
+from processes import Command
+from run_log import events
+from tiny_run import (
+    BUDGET,
+    LOST,
+    RUNNING,
+    SENTENCE,
+    Moment,
+    Wrong,
+    code_of,
+    completed,
+    finish,
+    last_line,
+    left_by,
+    look_at,
+    n_epochs_again,
+    spoken,
+    start,
+)
+
+Victims = Callable[[Command], list[psutil.Process]]
+STOCK_TRIALS = 8
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A signal for some processes of a run.
+
+    Args:
+        codes: Exit codes of a command that is ended by it; the run may also have ended before (0).
+        stopped: Seconds of a SIGSTOP, after which SIGCONT follows; None for other signals.
+    """
+
+    name: str
+    victims: Victims
+    signals: tuple[signal.Signals, ...]
+    codes: tuple[int, ...]
+    stopped: float | None = None
+
+    def strike(self, command: Command) -> bool:
+        """Send the signals; return whether there was anybody."""
+        found = self.victims(command)
+        for process in found:
+            with suppress(psutil.Error):
+                process.send_signal(self.signals[0])
+        if self.stopped is not None:
+            time.sleep(self.stopped)
+            for process in found:
+                with suppress(psutil.Error):
+                    process.send_signal(signal.SIGCONT)
+        return bool(found)
+
+
+def driver(command: Command) -> list[psutil.Process]:
+    """Return the driver."""
+    with suppress(psutil.Error):
+        return [psutil.Process(command.process.pid)]
+    return []
+
+
+def named(*names: str) -> Victims:
+    """Return a function that finds the processes whose command line begins with, or whose program is, one of these."""
+
+    def find(command: Command) -> list[psutil.Process]:
+        found = []
+        for process in command.alive():
+            with suppress(psutil.Error):
+                words = process.cmdline() or [""]
+                if Path(words[0]).name in names or words[0].startswith(names) or Path(words[-2:][0]).name in names:
+                    found.append(process)
+        return found
+
+    return find
+
+
+def everybody_of_ray(command: Command) -> list[psutil.Process]:
+    """Return all processes but the driver and its watchdog."""
+    spared = {command.process.pid, *(process.pid for process in named("watchdog.py")(command))}
+    return [process for process in command.alive() if process.pid not in spared]
+
+
+def watchdog_then_driver(command: Command) -> list[psutil.Process]:
+    """Return the watchdog, then the driver."""
+    return [*named("watchdog.py")(command), *driver(command)]
+
+
+def group(command: Command) -> list[psutil.Process]:
+    """Return the processes of the driver's process group."""
+    return [process for process in command.alive() if _group_of(process) == command.process.pid]
+
+
+def _group_of(process: psutil.Process) -> int | None:
+    with suppress(OSError):
+        return os.getpgid(process.pid)
+    return None
+
+
+def one_worker(command: Command) -> list[psutil.Process]:
+    """Return one worker."""
+    return named("ray::")(command)[:1]
+
+
+def of_tune(pause: float) -> list[Kill]:
+    """Return the kills of a run with Ray Tune; `pause` is the length of a SIGSTOP in seconds."""
+    kill = (signal.SIGKILL,)
+    return [
+        Kill("SIGKILL of the driver", driver, kill, (-9,)),
+        Kill("SIGKILL of a worker", one_worker, kill, (0,)),
+        Kill("SIGKILL of the raylet", named("raylet"), kill, (1,)),
+        Kill("SIGKILL of the GCS", named("gcs_server"), kill, (1,)),
+        Kill("SIGKILL of all of Ray", everybody_of_ray, kill, (1,)),
+        Kill("SIGKILL of watchdog, then driver", watchdog_then_driver, kill, (-9,)),
+        Kill("SIGINT to the process group", group, (signal.SIGINT,), (130,)),
+        Kill("SIGKILL of the process group", group, kill, (-9,)),
+        Kill("SIGTERM of the driver", driver, (signal.SIGTERM,), (130,)),
+        Kill("SIGHUP of the driver", driver, (signal.SIGHUP,), (130,)),
+        Kill("SIGSTOP of the driver", driver, (signal.SIGSTOP,), (0,), stopped=pause),
+        Kill("SIGSTOP of a worker", one_worker, (signal.SIGSTOP,), (0,), stopped=pause),
+    ]
+
+
+def of_local(pause: float) -> list[Kill]:
+    """Return the kills of a run in one process."""
+    return [
+        Kill("SIGKILL of the driver", driver, (signal.SIGKILL,), (-9,)),
+        Kill("SIGINT of the driver", driver, (signal.SIGINT,), (130,)),
+        Kill("SIGTERM of the driver", driver, (signal.SIGTERM,), (130,)),
+        Kill("SIGHUP of the driver", driver, (signal.SIGHUP,), (130,)),
+        Kill("SIGSTOP of the driver", driver, (signal.SIGSTOP,), (0,), stopped=pause),
+    ]
+
+
+def moment_of(draw: random.Random, length: float, n_events: int, *, by_log: bool) -> Moment:
+    """Return a seeded moment: uniform over the time of a run, or over the lines of its log."""
+    if by_log:
+        return Moment(draw.randint(1, n_events - 1), draw.uniform(0, 0.3))
+    return Moment(0, draw.uniform(0.3, length))
+
+
+def strike(folder: Path, executor: str, kill: Kill, moment: Moment) -> tuple[Wrong, int]:
+    """Start the run, send the signal, repeat the command; return what is wrong, and the epochs trained again."""
+    command = start(folder, executor)
+    moment.wait(command, folder)
+    while command.process.poll() is None and not kill.strike(command):
+        time.sleep(0.05)  # there is no such process yet
+    code = code_of(command)
+    wrong = left_by(command)
+    before = completed(events(folder / "run" / "log.txt"))
+    if code not in (*kill.codes, 0):
+        wrong[SENTENCE] = f"ended with {code} instead of {kill.codes[0]}: {last_line(folder)}"
+    elif code != -9:
+        wrong |= spoken(folder)
+    _, again = finish(folder, executor)
+    return {**look_at(folder / "run", before), **again, **wrong}, n_epochs_again(folder / "run")
+
+
+def strike_stock(folder: Path, kill: Kill, seconds: float) -> Wrong:
+    """Do the same to stock Ray Tune with OptunaSearch, continued by `Tuner.restore`; return what is wrong."""
+    script = str(Path(__file__).with_name("stock.py"))
+    words = [sys.executable, script, str(folder), "--trials", str(STOCK_TRIALS), "--seconds", "1"]
+    command = Command(words, folder, folder / "output.txt")
+    deadline = time.monotonic() + 60
+    while command.process.poll() is None and time.monotonic() < deadline and not _stock_states(folder)["COMPLETE"]:
+        time.sleep(0.1)
+    time.sleep(seconds)
+    before = _stock_states(folder)["COMPLETE"]
+    kill.strike(command)
+    code = code_of(command)
+    wrong = left_by(command)
+    if code not in (*kill.codes, 0):
+        wrong[SENTENCE] = f"ended with {code}"
+    elif code != -9:
+        wrong |= spoken(folder)
+    again = Command([*words, "--restore"], folder, folder / "output.txt")
+    if (code := code_of(again)) != 0:
+        wrong[LOST] = f"restore ended with {code}"
+    wrong |= left_by(again)
+    after = _stock_states(folder)
+    wrong |= {RUNNING: f"{after['RUNNING']} rows RUNNING"} if after["RUNNING"] else {}
+    wrong |= {BUDGET: f"{after['COMPLETE']} trials"} if after["COMPLETE"] != STOCK_TRIALS else {}
+    return wrong | ({LOST: "rows are gone"} if after["COMPLETE"] < before else {})
+
+
+def _stock_states(folder: Path) -> Counter[str]:
+    path = folder / "stock.db"
+    if not path.exists():
+        return Counter()
+    with suppress(Exception):  # the peer may be creating its tables just now
+        study = optuna.load_study(study_name="stock", storage=f"sqlite:///{path}")
+        return Counter(trial.state.name for trial in study.trials)
+    return Counter()
