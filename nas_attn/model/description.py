@@ -72,6 +72,8 @@ class ModelFile(Strict):
         recommended: Label of the arm that the run recommends: of this model in `best.json`.
         answer: What the recommendation follows from: its state, its rule, and the comparison with no attention.
         arms: The seeds of the finished retrainings, by the label of the arm.
+        weights: None if they could not be exported.
+        without_weights: Why there are no weights; None where there are.
         digest: SHA-256 of the rest of this file's content.
     """
 
@@ -94,7 +96,8 @@ class ModelFile(Strict):
     recommended: str | None = None
     answer: Record = Field(default_factory=dict)
     arms: dict[str, list[int]] = Field(default_factory=dict)
-    weights: WeightsFile
+    weights: WeightsFile | None
+    without_weights: str | None = None
     digest: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
     @property

@@ -32,7 +32,12 @@ log = logging.getLogger(__name__)
 
 
 def save_model(
-    model: AttentionModel, json_path: str | Path, *, record: Mapping[str, Any], weights: str | Path | None = None
+    model: AttentionModel,
+    json_path: str | Path,
+    *,
+    record: Mapping[str, Any],
+    weights: str | Path | None = None,
+    without_weights: str | None = None,
 ) -> None:
     """Write the model's JSON file, and its weights beside it under the same name with `.safetensors`.
 
@@ -43,17 +48,31 @@ def save_model(
             `provenance`, `arm` and `recommended`. See `ModelFile`.
         weights: A file of weights for this network, to write in place of the model's own: it is linked, or copied
             where the disk has no links.
+        without_weights: Why there are no weights to write; the file then describes the network alone.
     Raises: FileError if the record has an unknown key or an invalid value, the file of weights does not fit, or the
     folder cannot be written.
     """
     path = Path(json_path)
     weights_path = path.with_suffix(".safetensors")
+    if without_weights is not None:
+        _replace(path, _described(model, path, {**record, "weights": None, "without_weights": without_weights}))
+        return
     if weights is None:
         state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
         stored = safetensors.torch.save(state)
         digest = hashlib.sha256(stored).hexdigest()
     else:
         digest = _fitting_digest(model, Path(weights))
+    content = _described(model, path, {**record, "weights": {"name": weights_path.name, "sha256": digest}})
+    if weights is None:
+        _replace(weights_path, stored)
+    else:
+        _link(Path(weights), weights_path)
+    _replace(path, content)
+
+
+def _described(model: AttentionModel, path: Path, record: Mapping[str, Any]) -> bytes:
+    """Return the checked content of a model's JSON file. Raises: FileError as `save_model`."""
     content: Record = {
         "schema_version": SCHEMA_VERSION,
         "backbone": model.spec,
@@ -62,17 +81,11 @@ def save_model(
         "in_channels": model.in_channels,
         "image_size": model.image_size,
         **record,
-        "weights": {"name": weights_path.name, "sha256": digest},
     }
     content = plain_content(content, path)
     content["digest"] = content_digest(content)
     check_content(content, path)
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if weights is None:
-        _replace(weights_path, stored)
-    else:
-        _link(Path(weights), weights_path)
-    _replace(path, text.encode())
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def load_model(
@@ -140,6 +153,11 @@ def load_stored(
 def _read_weights(stored: StoredModel) -> dict[str, Tensor]:
     """Return the tensors of a model's weights, after a check of their SHA-256."""
     file = stored.weights
+    if stored.described.weights is None:
+        raise FileError(
+            f"{stored.file} describes a network without weights: pass weights=False for an untrained one. "
+            f"{stored.described.without_weights or ''}".rstrip()
+        )
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -31,7 +31,7 @@ class StoredModel:
 
     Args:
         file: The JSON file that describes it.
-        weights: Its weights.
+        weights: Its weights; see `described.without_weights` if they could not be exported.
         sha256: Of the weights; None for an arm of a run of version 0.1.0, which stored none.
         about: What it is, in one sentence.
     """
@@ -133,8 +133,9 @@ def _old_arms(run: Path) -> Iterator[tuple[str, Placement, Path]]:
 
 def _beside(file: Path, described: ModelFile) -> StoredModel:
     """Return a model whose weights lie beside its JSON file."""
-    weights = file.with_name(described.weights.name)
-    return StoredModel(file, described, weights, described.weights.sha256, _about(file, described))
+    stated = described.weights
+    weights = file.with_suffix(".safetensors") if stated is None else file.with_name(stated.name)
+    return StoredModel(file, described, weights, stated.sha256 if stated else None, _about(file, described))
 
 
 def _about(file: Path, described: ModelFile) -> str:

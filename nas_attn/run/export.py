@@ -84,12 +84,17 @@ def _save(
     request: Request, stages: Stages, folder: RunFolder, placement: Placement, path: Path, record: Mapping[str, Any]
 ) -> bool:
     """Write a model with the weights of its first retraining; return whether these exist."""
-    seed = stages.weights_seed(placement)
-    weights = folder.weights.path(placement.key, stages.seeds[0] if seed is None else seed, stages.retrain_epochs)
-    if not weights.is_file():
+    place = stages.weights_place(placement)
+    reason = stages.unexported.get(placement.key)
+    if reason is None and not folder.weights.has(*place):
         return False
     model = build(request.backbone, placement, request.shape, seed=stages.seeds[0])
-    save_model(model, path, record=record, weights=weights)
+    if reason is not None:
+        log.warning("%s has no weights: %s", path, reason)
+        path.with_suffix(".safetensors").unlink(missing_ok=True)  # of an earlier training
+        save_model(model, path, record=record, without_weights=reason)
+        return True
+    save_model(model, path, record=record, weights=folder.weights.path(*place))
     return True
 
 
