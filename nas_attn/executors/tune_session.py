@@ -5,6 +5,7 @@ Import this only inside `ray_session`: Ray and Tune read their environment varia
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from nas_attn.executors.temporary import temporary_folder
 from nas_attn.executors.worker import Worker
 from nas_attn.records import Outcome, Task
 from nas_attn.training.time_limit import silent
+
+log = logging.getLogger(__name__)
 
 _HELD_SECONDS = 5.0
 """Time that an interrupt waits for the newest state of the running trainings."""
@@ -142,6 +145,9 @@ class _Session:
     def hear(self, trial: Trial, result: dict[str, Any]) -> None:
         """Take a result as a sign of life of a worker on a node."""
         self.heartbeats.hear(trial, result)
+        if trial.trial_id not in self._node_of and self.nodes.are_several:
+            task = self.tasks[trial.trial_id]
+            log.info("%s %d runs on node %s", task.stage, task.number, self.nodes.name(result["node"]))
         self._node_of[trial.trial_id] = result["node"]
 
     def bury(self, trial_id: str, outcome: Outcome) -> None:
