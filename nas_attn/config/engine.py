@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator
 from pydantic import Field as Rule
 
 from nas_attn.config.durations import Duration, seconds_of
@@ -22,11 +24,39 @@ MaxMacs = Annotated[
 ]
 
 
+def split_names(stated: Any) -> Any:
+    """Return names that are stated with commas, once or repeatedly, one by one; anything else as it is.
+
+    >>> split_names(["accuracy,latency", "params"])
+    ('accuracy', 'latency', 'params')
+    """
+    parts = (stated,) if isinstance(stated, str) else stated
+    if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
+        return stated
+    return tuple(name.strip() for part in parts for name in part.split(","))
+
+
 class Engine(Strict):
     """The proposal and the early stopping of placements."""
 
     max_params: MaxParams = None
     max_macs: MaxMacs = None
+    max_latency: Annotated[
+        float | None,
+        Rule(gt=0.0, le=1e9, description="Greatest latency of the network for one image, in milliseconds."),
+        Setting(SPACE, unset="none"),
+    ] = None
+    objective: Annotated[
+        tuple[str, ...],
+        BeforeValidator(split_names),
+        Rule(
+            strict=False,
+            description="What the search improves, by names with commas: accuracy, auc or f1 first, which the arms are "
+            "compared by, then any of loss, latency, params, macs, memory, or a value of a training of your own with "
+            "its direction, such as energy:min. With several, their front is searched.",
+        ),
+        Setting(ENGINE, metavar="NAME[,NAME...]", unset="accuracy; the mean ROC AUC of several labels"),
+    ] = ()
     sampler: Annotated[str, Rule(description="Sampler that proposes placements."), Setting(ENGINE)] = "tpe"
     scheduler: Annotated[str, Rule(description="Early-stopping rule for search trials."), Setting(ENGINE)] = "none"
     seed: Annotated[int, Rule(ge=0, le=2**31 - 1, description="Seed of all random numbers."), Setting(ENGINE)] = 0

@@ -74,8 +74,11 @@ class Goals:
         if self.max_latency is not None and "latency" not in outcome.values:
             latency = self.measure(record.placement)["latency"]
             outcome = replace(outcome, facts={**outcome.facts, "latency": latency})
+        names = {goal.name for goal in further(self.objectives)}
+        others = {name: value for name, value in outcome.values.items() if name not in names}
+        outcome = replace(outcome, facts={**outcome.facts, **others})
         if outcome.state != "complete" or not self.are_several:
-            return outcome
+            return replace(outcome, values={})
         values = {**outcome.values, **record.values}
         missing = [goal.name for goal in further(self.objectives) if goal.name not in values]
         if missing:

@@ -43,6 +43,7 @@ class TrialContext:
         timeout: Longest time of one training in seconds; None has no limit.
         checkpoint_seconds: Time between two checkpoints of a training; None saves none.
         show_output: Whether what a training prints is wanted at once.
+        objectives: Names of the objectives that the training gives, the first one first; empty for the usual value.
         registered: Records that the driver's process registered; each worker registers them too.
         images: The images as the driver read them; None if each process reads them itself. The executor fills it in.
     """
@@ -62,6 +63,7 @@ class TrialContext:
     timeout: float | None = None
     checkpoint_seconds: float | None = None
     show_output: bool = False
+    objectives: tuple[str, ...] = ()
 
 
 def registered_here() -> tuple[Record, ...]:

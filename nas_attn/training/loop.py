@@ -26,6 +26,7 @@ from nas_attn.training.keeper import Keeper
 from nas_attn.training.loop_state import LoopState
 from nas_attn.training.onednn import subsampled_inputs
 from nas_attn.training.state import other_generators_kept
+from nas_attn.training.values import value_of
 
 Report = Callable[[int, float], None]
 
@@ -45,6 +46,7 @@ def train(
     device: str | torch.device,
     report: Report,
     num_classes: int,
+    metric: str | None = None,
     keeper: Keeper | None = None,
 ) -> dict[str, float]:
     """Train `model` in place, and return measured values of the training by name.
@@ -60,6 +62,7 @@ def train(
         epochs: Length of the schedule; each stage of a run chooses it from the recipe.
         report: Called after each epoch with (epoch counted from 1, value); may raise to stop.
         num_classes: Number of logits of the network: one per class, or one for two classes.
+        metric: Name of the value after each epoch, see `nas_attn.training.values`; None is the usual one.
         keeper: Saves checkpoints, and holds the one to continue from, whose curve is reported again; None does neither.
 
     Returns: `train_loss`; `seconds_per_epoch` and `images_per_second`, medians over the epochs, without evaluation;
@@ -70,7 +73,7 @@ def train(
     try:
         with _seeded(seed, device), subsampled_inputs(model) if device.type == "cpu" else nullcontext():
             return _train(
-                model, images, validation, recipe, seed, epochs, device, report, num_classes, keeper or Keeper()
+                model, images, validation, recipe, seed, epochs, device, report, num_classes, metric, keeper or Keeper()
             )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -237,6 +240,7 @@ def _train(
     device: torch.device,
     report: Report,
     num_classes: int,
+    metric: str | None,
     keeper: Keeper,
 ) -> dict[str, float]:
     model.to(device).to(memory_format=torch.channels_last)
@@ -259,7 +263,7 @@ def _train(
         state.seconds.append(time.perf_counter() - start)
         if validation is not None:
             seen = _evaluated(model, validation, epoch, epochs)
-        value = labels.value(*seen)
+        value = value_of(metric, *seen)
         state.seconds_evaluating.append(time.perf_counter() - start - state.seconds[-1])
         state.epoch = epoch
         report(epoch, value)

@@ -22,13 +22,15 @@ from nas_attn.placement import NONE, Placement
 from nas_attn.process_state import training_left_as_it_was
 from nas_attn.records import CONTINUED, LABEL_AUC, Artifact, Outcome, Stage, Task
 from nas_attn.training.context import TrialContext, load_train, register_all
-from nas_attn.training.ends import Stopped, as_number, finite, outcome_of
+from nas_attn.training.ends import Stopped, finite, outcome_of
 from nas_attn.training.exportable import Exported, exported, plain_of
 from nas_attn.training.keeper import CannotContinue, Keeper
 from nas_attn.training.loop import Report, predict, train
 from nas_attn.training.own_process import shared_process
+from nas_attn.training.own_values import own_values
 from nas_attn.training.reports import Reports
 from nas_attn.training.state import plain_copy
+from nas_attn.training.values import value_of, values_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Run:
         placement: The attentions of the model by site.
         kept: The predictions that the training recorded by `record_predictions`; the last ones are stored.
         keep: Takes the states of `checkpoint`.
+        recorded: The last recorded predictions as they are, for objectives that the training does not return.
     """
 
     seed: int
@@ -65,6 +68,7 @@ class Run:
     placement: Placement = NONE
     kept: list[Predictions] = field(default_factory=list, repr=False, compare=False)
     keep: Callable[[Callable[[], Any]], None] = field(default=lambda take: None, repr=False, compare=False)
+    recorded: list[tuple[Any, Any]] = field(default_factory=list, repr=False, compare=False)
 
     def checkpoint(self, state: Any) -> None:
         """Offer the state of the training after an epoch, so that an interrupted training continues there; optional.
@@ -90,7 +94,8 @@ class Run:
             targets: The true class of each image, (N,), or its labels as 0 and 1, (N, K).
         Raises: ValueError if the shapes do not match.
         """
-        self.kept.append(Predictions.of(_as_array(probabilities), _as_array(targets)))
+        self.recorded[:] = [(_as_array(probabilities), _as_array(targets))]
+        self.kept.append(Predictions.of(*self.recorded[-1]))
 
 
 def evaluate(task: Task, context: TrialContext, report: Report, keeper: Keeper | None = None) -> Outcome:
@@ -123,7 +128,15 @@ def _ended(task: Task, trained: _Trained, keeper: Keeper) -> Outcome:
     value, artifacts = finite(trained.value), _artifacts(task, trained)
     remark = None if trained.exported is None else trained.exported.remark
     facts = trained.facts | ({CONTINUED: float(keeper.epoch)} if keeper.restored is not None else {})
-    return Outcome("complete", value, seconds=keeper.seconds, facts=facts, artifacts=artifacts, remark=remark)
+    return Outcome(
+        "complete",
+        value,
+        seconds=keeper.seconds,
+        facts=facts,
+        values=trained.values,
+        artifacts=artifacts,
+        remark=remark,
+    )
 
 
 def _continued(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
@@ -153,6 +166,7 @@ class _Trained:
     Args:
         predictions: None if a custom training recorded none.
         exported: What can be exported of the network of a custom training; None if it is as it was built.
+        values: The objectives after the first one that the training gives, by name.
     """
 
     model: nn.Module
@@ -160,6 +174,7 @@ class _Trained:
     facts: dict[str, float]
     predictions: Predictions | None
     exported: Exported | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 def _trained(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
@@ -178,13 +193,21 @@ def _trained(task: Task, context: TrialContext, reports: Reports, keeper: Keeper
     reports.replay()
     plain = plain_of(model)
     with training_left_as_it_was():
-        value = as_number(function(model, run), "The value that the training returned")
+        returned = function(model, run)
+    value, further = own_values(
+        returned, context.objectives, _usual(context), run.recorded[-1] if run.recorded else None
+    )
 
     def fresh() -> nn.Module:
         return build(context.backbone, task.placement, context.shape, seed=task.seed, class_names=context.class_names)
 
     found = exported(model, plain, fresh, (context.shape.in_channels, context.shape.image_size))
-    return _Trained(model, value, {}, run.kept[-1] if run.kept else None, found)
+    return _Trained(model, value, {}, run.kept[-1] if run.kept else None, found, further)
+
+
+def _usual(context: TrialContext) -> str:
+    """Return the name of the usual value of a custom training that returns values by name."""
+    return "accuracy" if context.shape.num_classes else "value"
 
 
 def _checked(keeper: Keeper) -> Callable[[Callable[[], Any]], None]:
@@ -210,6 +233,7 @@ def _built_in_training(
 ) -> _Trained:
     data = _data(context)
     final = task.stage == "retrain"
+    metric, *further = context.objectives or (None,)
     facts = train(
         model,
         data.train_val if final else data.train,
@@ -220,17 +244,19 @@ def _built_in_training(
         device=context.device,
         report=reports,
         num_classes=context.shape.num_classes,
+        metric=metric,
         keeper=keeper,
     )
-    if task.stage in ("search", "control"):
+    if task.stage in ("search", "control") and not further:
         return _Trained(model, keeper.curve[task.epochs], facts, None)
     part = data.test if final else data.val
     logits = predict(model, part)
-    kind = LABEL_KINDS[data.facts.task]
+    kind, values = LABEL_KINDS[data.facts.task], values_of(filter(None, further), logits, part.targets)
     predictions = Predictions.of(_as_array(kind.probabilities(logits.double())), _as_array(part.targets))
     if not final:
-        return _Trained(model, keeper.curve[task.epochs], facts, predictions)
-    return _Trained(model, kind.value(logits, part.targets), facts | _by_label(logits, data), predictions)
+        return _Trained(model, keeper.curve[task.epochs], facts, predictions, values=values)
+    value = value_of(metric, logits, part.targets)
+    return _Trained(model, value, facts | _by_label(logits, data), predictions, values=values)
 
 
 def _artifacts(task: Task, trained: _Trained) -> dict[Artifact, bytes]:
