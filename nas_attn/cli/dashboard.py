@@ -16,6 +16,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from nas_attn.cli.dashboard_guard import is_loopback
 from nas_attn.errors import ConfigError, RunError, first_line, nearest
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def serve(run: Path, *, host: str, port: int, announce: Callable[[str], Any]) ->
 
     Raises: RunError if the folder contains no ledger; ConfigError if the address is not available.
     """
+    if not is_loopback(host):
+        announce(f"Whoever reaches {host} can read this run: only --host {LOCAL} keeps it to this machine.")
     with make_dashboard(run, host=host, port=port) as server:
         shown = f"[{host}]" if ":" in host else host
         announce(f"Dashboard of {run} (read-only): http://{shown}:{server.server_port}/  Press Ctrl-C to stop it.")
@@ -70,7 +73,7 @@ def make_dashboard(run: Path, *, host: str, port: int) -> WSGIServer:
     Raises: RunError if the folder contains no ledger; ConfigError if the address is not available.
     """
     _check_ledger(run)
-    return _server(run, _listen(host, port))
+    return _server(run, _listen(host, port), (host,))
 
 
 @contextmanager
@@ -141,8 +144,8 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _server(run: Path, listening: socket.socket) -> WSGIServer:
-    """Return a server of a run on a socket that listens."""
+def _server(run: Path, listening: socket.socket, names: tuple[str, ...] = ()) -> WSGIServer:
+    """Return a server of a run on a socket that listens; `names` are further ones by which it may be asked."""
     from nas_attn.cli.dashboard_app import ReadOnlyDashboard
 
     host, port = listening.getsockname()[:2]
@@ -151,7 +154,7 @@ def _server(run: Path, listening: socket.socket) -> WSGIServer:
     server.socket = listening
     server.server_name, server.server_port = host, port
     server.setup_environ()
-    server.set_app(ReadOnlyDashboard(run))
+    server.set_app(ReadOnlyDashboard(run, names))
     return server
 
 

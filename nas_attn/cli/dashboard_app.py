@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_attn.cli.dashboard_guard import refusal
 from nas_attn.cli.dashboard_notes import REPORT
 from nas_attn.cli.dashboard_studies import Studies, copy_run, no_studies, shared_state
 from nas_attn.errors import RunError
@@ -48,10 +49,11 @@ class ReadOnlyDashboard:
 
     Args:
         run: The folder of a run. Before it has a ledger, the dashboard shows no study.
+        names: Further names by which it may be asked; see `nas_attn.cli.dashboard_guard`.
     """
 
-    def __init__(self, run: Path) -> None:
-        self._run = run
+    def __init__(self, run: Path, names: tuple[str, ...] = ()) -> None:
+        self._run, self._names = run, names
         self._lock = threading.Lock()
         self._seen: object = None
         self._next_look = 0.0
@@ -60,6 +62,9 @@ class ReadOnlyDashboard:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
+        stranger = refusal(environ, self._names)
+        if stranger is not None:
+            return _json(start_response, {"reason": stranger}, "403 Forbidden")
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "").rstrip("/")
         if method not in ("GET", "HEAD", "OPTIONS"):
             reason = f"This dashboard is read-only, because a search may be writing to the run: {method} is refused."
