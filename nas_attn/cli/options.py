@@ -109,8 +109,10 @@ def _metavar(field: Field, choices: Sequence[Any]) -> str:
 def _parser(field: Field, choices: Sequence[Any]) -> Callable[[str], Any]:
     """Return the parser of a setting's value on the command line; it refuses a bad value in one sentence."""
 
+    from nas_attn.run.tables import OPEN
+
     def parse(stated: str) -> Any:
-        if choices:
+        if choices and not (field.name in OPEN and ":" in stated):
             return _one_of(field.option, choices, stated)
         if field.name == "split":
             from nas_attn.config import read_shares

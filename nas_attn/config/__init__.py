@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field as Rule
 from pydantic import create_model
 
+from nas_attn.config.durations import Duration, seconds_of
 from nas_attn.config.engine import Engine as Engine  # records of this package
 from nas_attn.config.engine import MaxMacs as MaxMacs
 from nas_attn.config.engine import MaxParams as MaxParams
@@ -145,6 +146,20 @@ class Budget(Strict):
         Rule(description="Also retrain found #1 without each of its attentions, and with each of them alone."),
         Setting(BUDGET),
     ] = False
+
+    time_budget: Annotated[
+        Duration | None,
+        Rule(
+            description="Time of this command until its result is there, such as 30s, 90m, 2h or 1h30m: the search "
+            "ends early enough for the retraining."
+        ),
+        Setting(BUDGET, metavar="DURATION", unset="none"),
+    ] = None
+
+    @property
+    def time_seconds(self) -> float | None:
+        """The time budget in seconds; None has no limit."""
+        return None if self.time_budget is None else seconds_of(self.time_budget)
 
     @property
     def n_controls(self) -> int:

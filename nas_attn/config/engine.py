@@ -57,8 +57,35 @@ class Engine(Strict):
         ),
         Setting(ENGINE, metavar="NAME[,NAME...]", unset="accuracy; the mean ROC AUC of several labels"),
     ] = ()
-    sampler: Annotated[str, Rule(description="Sampler that proposes placements."), Setting(ENGINE)] = "tpe"
+    sampler: Annotated[
+        str,
+        Rule(
+            min_length=1,
+            description="Sampler that proposes placements: one of these, your own class of an Optuna sampler as "
+            "MODULE:CLASS, or hub:PACKAGE of OptunaHub.",
+        ),
+        Setting(ENGINE),
+    ] = "tpe"
     scheduler: Annotated[str, Rule(description="Early-stopping rule for search trials."), Setting(ENGINE)] = "none"
+    sampler_option: Annotated[
+        tuple[str, ...],
+        Rule(strict=False, description="Option of the sampler, such as n_startup_trials=20; repeatable."),
+        Setting(ENGINE, metavar="KEY=VALUE", unset="the sampler's defaults"),
+    ] = ()
+    scheduler_option: Annotated[
+        tuple[str, ...],
+        Rule(strict=False, description="Option of the scheduler, such as reduction_factor=3; repeatable."),
+        Setting(ENGINE, metavar="KEY=VALUE", unset="the scheduler's defaults"),
+    ] = ()
+    priors: Annotated[
+        tuple[str, ...],
+        Rule(
+            strict=False,
+            description="Placements of earlier runs to try first: a best.json, an arms.json, a file of arms/, or a "
+            "run folder; repeatable.",
+        ),
+        Setting(ENGINE, metavar="FILE|RUN", unset="none"),
+    ] = ()
     seed: Annotated[int, Rule(ge=0, le=2**31 - 1, description="Seed of all random numbers."), Setting(ENGINE)] = 0
     trial_timeout: Annotated[
         Duration | None,

@@ -12,3 +12,6 @@ RECORDS: Mapping[str, Mapping[str, Sampler] | Mapping[str, Scheduler] | Mapping[
     "scheduler": SCHEDULERS,
     "executor": EXECUTORS,
 }
+
+OPEN = ("sampler",)
+"""Settings whose value may also name code: it then has a colon."""

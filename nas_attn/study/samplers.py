@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -18,12 +18,18 @@ class Sampler:
 
     Args:
         about: One sentence for the help text.
-        make: Returns Optuna's sampler for a seed.
+        make: Returns Optuna's sampler for a seed, and for options by keyword.
+        source: Returns the class or function whose parameters are the options; None has no options.
+        is_for_several: Whether it can improve several objectives.
+        enumerates: Whether it proposes every placement once, in a fixed order; `make` then draws nothing.
     """
 
     name: str
     about: str
-    make: Callable[[int], BaseSampler]
+    make: Callable[..., BaseSampler]
+    source: Callable[[], Callable[..., Any]] | None = None
+    is_for_several: bool = True
+    enumerates: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,19 +38,45 @@ class Scheduler:
 
     Args:
         about: One sentence for the help text.
-        make: Returns Optuna's pruner for the number of epochs of a full trial.
+        make: Returns Optuna's pruner for the number of epochs of a full trial, and for options by keyword.
+        source: Returns the class whose parameters are the options; None has no options.
     """
 
     name: str
     about: str
-    make: Callable[[int], BasePruner]
+    make: Callable[..., BasePruner]
+    source: Callable[[], Callable[..., Any]] | None = None
 
 
-def _tpe(seed: int) -> BaseSampler:
-    """Return the multivariate TPE: a space has many categorical parameters of few values each."""
+def _tpe_class() -> type[BaseSampler]:
     from optuna.samplers import TPESampler
 
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    return TPESampler
+
+
+def _tpe(seed: int, **options: Any) -> BaseSampler:
+    """Return the multivariate TPE: a space has many categorical parameters of few values each."""
+    return _tpe_class()(**{"multivariate": True, "constant_liar": True, **options}, seed=seed)  # type: ignore[call-arg]
+
+
+def _nsga2_class() -> type[BaseSampler]:
+    from optuna.samplers import NSGAIISampler
+
+    return NSGAIISampler
+
+
+def _nsga2(seed: int, **options: Any) -> BaseSampler:
+    return _nsga2_class()(**options, seed=seed)  # type: ignore[call-arg]
+
+
+def _gp_class() -> type[BaseSampler]:
+    from optuna.samplers import GPSampler
+
+    return GPSampler
+
+
+def _gp(seed: int, **options: Any) -> BaseSampler:
+    return _gp_class()(**options, seed=seed)  # type: ignore[call-arg]
 
 
 def _random(seed: int) -> BaseSampler:
@@ -53,10 +85,24 @@ def _random(seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-def _nsga2(seed: int) -> BaseSampler:
-    from optuna.samplers import NSGAIISampler
+def _qmc_class() -> type[BaseSampler]:
+    from nas_attn.study.quasi_random import QuasiRandomSampler
 
-    return NSGAIISampler(seed=seed)
+    return QuasiRandomSampler
+
+
+def _qmc(seed: int, **options: Any) -> BaseSampler:
+    return _qmc_class()(**options, seed=seed)  # type: ignore[call-arg]
+
+
+def _evolution_class() -> type[BaseSampler]:
+    from nas_attn.study.evolution import EvolutionSampler
+
+    return EvolutionSampler
+
+
+def _evolution(seed: int, **options: Any) -> BaseSampler:
+    return _evolution_class()(**options, seed=seed)  # type: ignore[call-arg]
 
 
 def _never(epochs: int) -> BasePruner:
@@ -65,19 +111,49 @@ def _never(epochs: int) -> BasePruner:
     return NopPruner()
 
 
-def _halving(epochs: int) -> BasePruner:
-    """Return successive halving at a quarter and at half of the epochs; the better half continues."""
+def _halving_class() -> type[BasePruner]:
     from optuna.pruners import SuccessiveHalvingPruner
 
-    return SuccessiveHalvingPruner(min_resource=max(1, math.ceil(epochs / 4)), reduction_factor=2)
+    return SuccessiveHalvingPruner
+
+
+def _halving(epochs: int, **options: Any) -> BasePruner:
+    """Return successive halving at a quarter and at half of the epochs; the better half continues."""
+    return _halving_class()(**{"min_resource": max(1, math.ceil(epochs / 4)), "reduction_factor": 2, **options})
+
+
+def _hyperband_class() -> type[BasePruner]:
+    from optuna.pruners import HyperbandPruner
+
+    return HyperbandPruner
+
+
+def _hyperband(epochs: int, **options: Any) -> BasePruner:
+    """Return Hyperband from a ninth of the epochs to all of them: brackets judge early to never."""
+    return _hyperband_class()(**{"min_resource": max(1, math.ceil(epochs / 9)), "max_resource": epochs, **options})
+
+
+def _median_class() -> type[BasePruner]:
+    from optuna.pruners import MedianPruner
+
+    return MedianPruner
+
+
+def _median(epochs: int, **options: Any) -> BasePruner:
+    """Return the median rule from a quarter of the epochs on."""
+    return _median_class()(**{"n_warmup_steps": epochs // 4, **options})
 
 
 SAMPLERS: Mapping[str, Sampler] = {
     sampler.name: sampler
     for sampler in (
-        Sampler("tpe", "tree-structured Parzen estimator, multivariate.", _tpe),
+        Sampler("tpe", "tree-structured Parzen estimator, multivariate.", _tpe, _tpe_class),
+        Sampler("nsga2", "genetic algorithm NSGA-II.", _nsga2, _nsga2_class),
+        Sampler("gp", "Gaussian process.", _gp, _gp_class),
         Sampler("random", "independent random placements.", _random),
-        Sampler("nsga2", "genetic algorithm NSGA-II.", _nsga2),
+        Sampler("qmc", "quasi-random placements.", _qmc, _qmc_class),
+        Sampler("evolution", "regularised evolution: mutations of good placements.", _evolution, _evolution_class),
+        Sampler("brute", "every placement once.", _random, enumerates=True),
     )
 }
 
@@ -85,6 +161,8 @@ SCHEDULERS: Mapping[str, Scheduler] = {
     scheduler.name: scheduler
     for scheduler in (
         Scheduler("none", "every trial runs to its last epoch.", _never),
-        Scheduler("asha", "successive halving at a quarter and at half of the epochs.", _halving),
+        Scheduler("asha", "successive halving at a quarter and at half of the epochs.", _halving, _halving_class),
+        Scheduler("hyperband", "Hyperband from a ninth of the epochs on.", _hyperband, _hyperband_class),
+        Scheduler("median", "stops below the median, from a quarter of the epochs on.", _median, _median_class),
     )
 }
