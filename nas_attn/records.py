@@ -189,6 +189,7 @@ class RunRecord:
         predictions: What the retrained networks predict for the test images, by placement key, seed and epochs; empty
             in runs of an older version, and where a custom training records none.
         looks: The looks at the test values, the oldest first, by the key of the placement that was `found #1`.
+        remarks: What happened while it ran that a reader should know, such as a node that was left out.
         control: The trials of the random search beside the search; empty without one.
     """
 
@@ -202,6 +203,7 @@ class RunRecord:
     measured: Mapping[str, Attempt] = field(default_factory=dict)
     predictions: Mapping[tuple[str, int, int], Predictions] = field(default_factory=dict, repr=False)
     looks: Mapping[str, tuple[Look, ...]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     control: tuple[TrialRecord, ...] = ()
 
 

@@ -36,6 +36,7 @@ def guards(run: RunRecord, arms: Sequence[Arm]) -> tuple[str, ...]:
                 *_not_converged(run, arms),
                 _diverged(arms),
                 _rising(run),
+                *run.remarks,
             ],
         )
     )

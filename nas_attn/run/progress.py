@@ -223,6 +223,8 @@ class SilentDisplay:
 
         self._console.print()
         self._console.print(Text(verdict(record)), soft_wrap=not self._console.is_terminal)
+        for remark in record.remarks:
+            self._console.print(Text(remark), soft_wrap=not self._console.is_terminal)
         self._console.print()
         for name, about in (("report.html", "the report"), ("best.json", "the model: nas_attn.load_model(...)")):
             if (record.folder / name).exists():
