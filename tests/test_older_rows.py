@@ -49,7 +49,7 @@ def test_a_row_that_means_another_placement_now_does_not_teach_the_sampler(tmp_p
     with ledger_in(tmp_path) as ledger:
         ledger.add(replace(ledger.records()[0], placement=other, key=other.key), dict(small_space().choices))
     with search_in(tmp_path) as search:
-        assert len(search._sampler_study.get_trials()) == 1
+        assert len(search._proposals._study.get_trials()) == 1
         assert search.n_done == 2
 
 

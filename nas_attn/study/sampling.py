@@ -10,21 +10,21 @@ import math
 import random
 import statistics
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import TrialState
 
 from nas_attn.config import Engine
 from nas_attn.errors import RunError
-from nas_attn.placement import Placement, Value
+from nas_attn.placement import Placement
 from nas_attn.records import SETTLED, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import DIRECTIONS, Ledger
+from nas_attn.study.named import find_sampler
 from nas_attn.study.objectives import USUAL, Goals
-from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
+from nas_attn.study.proposals import Proposals
 
 MAX_RUNS = 3
 """Number of seeds that a placement among the best gets in the search when the sampler proposes it again."""
@@ -105,16 +105,21 @@ class SearchStudy:
         self._first_number = len(self._rows)
         seed = (engine.seed * 1_000_003 + len(self._rows)) % 2**32
         self._random = random.Random(seed)
-        self._sampler_study = optuna.create_study(
+        self._proposals = Proposals(
+            engine,
+            seed=seed,
+            epochs=epochs,
             directions=[DIRECTIONS[goal.direction] for goal in goals.objectives] or [DIRECTIONS["max"]],
-            sampler=SAMPLERS[engine.sampler].make(seed),
-            pruner=SCHEDULERS[engine.scheduler].make(epochs),
+            distributions=self._distributions,
+            name=stage,
         )
         for record in [row for row in self._rows.values() if row.value is not None][-_HISTORY:]:
             self._refuse_other_parameters(record)
             if bound.placement(record.params).key == record.key:  # older versions read some values in another way
                 self._remember(record)
         self._queue = deque([*self._interrupted(), *(bound.priors() if priors is None else priors)])
+        if find_sampler(engine.sampler).enumerates:
+            self._enumerate()
 
     def ask(self) -> Task | None:
         """Begin the next trial, or return None if the budget allows no further trial now."""
@@ -123,7 +128,7 @@ class SearchStudy:
             if not self._is_known(placement.key) and self._is_allowed(placement):
                 params = self._bound.params(placement)
                 if params is not None:  # an interrupted one of an older version may lie outside
-                    return self._begin(placement, self._trial(params), label=label)
+                    return self._begin(placement, self._proposals.ask(params), label=label)
         return self._propose() if self.n_open and not self._exhausted else None
 
     def report(self, number: int, epoch: int, value: float) -> bool:
@@ -136,7 +141,7 @@ class SearchStudy:
         if epoch not in live.epochs:  # Optuna takes the first value of an epoch, and warns of another
             live.epochs.add(epoch)
             trial.report(value, epoch)
-        return epoch < self._epochs and trial.should_prune()
+        return epoch < self._epochs and self._proposals.is_poor(trial)
 
     def _is_allowed(self, placement: Placement) -> bool:
         """Return whether a placement is within the limits; only then it is measured, if its objectives ask for it."""
@@ -148,10 +153,7 @@ class SearchStudy:
         record = self._ledger.finish(number, outcome)
         trial = self._live.pop(number).trial
         self._keep(record)
-        if outcome.state == "complete":
-            self._sampler_study.tell(trial, self.goals.values_of(record))
-        else:
-            self._reject(trial)
+        self._proposals.tell(trial, self._values_of(record))
         if outcome.cause == "crashed":
             self._crashes[record.key] += 1
             if self._crashes[record.key] < MAX_CRASHES:
@@ -171,7 +173,8 @@ class SearchStudy:
     @property
     def n_open(self) -> int:
         """Number of placements that may still begin."""
-        return max(0, self._budget - self.n_done - self.n_fresh)
+        n_open = max(0, self._budget - self.n_done - self.n_fresh)
+        return min(n_open, len(self._queue)) if self._exhausted else n_open
 
     @property
     def n_fresh(self) -> int:
@@ -181,7 +184,7 @@ class SearchStudy:
     @property
     def is_finished(self) -> bool:
         """Whether nothing runs and nothing more will begin."""
-        return not self._live and (self.n_open == 0 or (self._exhausted and not self._queue))
+        return not self._live and self.n_open == 0
 
     def records(self) -> tuple[TrialRecord, ...]:
         """Return all rows, in the order of their numbers."""
@@ -205,21 +208,21 @@ class SearchStudy:
     def _propose(self) -> Task | None:
         """Ask the sampler until it proposes a placement that must be trained."""
         for _ in range(_PROPOSALS):
-            trial = self._trial()
+            trial = self._proposals.ask()
             placement = self._bound.placement(trial.params)
             if self._is_known(placement.key) or self._is_allowed(placement):
                 task = self._answer(placement, trial)
                 if task is not None:
                     return task
             else:
-                self._reject(trial)
+                self._proposals.tell(trial, None)
         drawn = self._draw()
         if drawn is None:
             self._exhausted = True
             return None
         params = self._bound.params(drawn)
         assert params is not None, f"a drawn placement must lie in the space, but got {drawn}"
-        return self._begin(drawn, self._trial(params), label=None)
+        return self._begin(drawn, self._proposals.ask(params), label=None)
 
     def _answer(self, placement: Placement, trial: optuna.Trial) -> Task | None:
         """Begin a trial if the placement is new or among the best; otherwise answer from the ledger and return None."""
@@ -233,7 +236,7 @@ class SearchStudy:
         if answered and not self._is_running(key):
             self._repeat(answered[-1], trial)
         else:
-            self._reject(trial)
+            self._proposals.tell(trial, None)
         return None
 
     def _repeat(self, known: TrialRecord, trial: optuna.Trial) -> None:
@@ -242,35 +245,22 @@ class SearchStudy:
             known, params=trial.params, answered_from=known.number, label=None, curve={}, seconds=0.0, facts={}
         )
         self._keep(self._ledger.add(record, self._choices))
-        if known.state == "complete":
-            self._sampler_study.tell(trial, self.goals.values_of(known))
-        else:
-            self._reject(trial)  # the value of a pruned trial belongs to fewer epochs
+        self._proposals.tell(trial, self._values_of(known))
 
-    def _trial(self, params: Mapping[str, Value] | None = None) -> optuna.Trial:
-        """Return an Optuna trial with every parameter suggested; `params` fixes them."""
-        if params is not None:
-            self._sampler_study.enqueue_trial(dict(params))
-        return self._sampler_study.ask(self._distributions)
+    def _values_of(self, record: TrialRecord) -> list[float] | None:
+        """Return the values of a complete trial for the sampler; None for others: those of a pruned one come early."""
+        return self.goals.values_of(record) if record.state == "complete" else None
 
-    def _reject(self, trial: optuna.Trial) -> None:
-        """Report a trial as pruned: the sampler ranks it last unless it has intermediate values."""
-        self._sampler_study.tell(trial, state=TrialState.PRUNED)
+    def _enumerate(self) -> None:
+        """Queue every placement without a result; the sampler proposes none."""
+        placements = (placement for placement in self._bound.enumerate() if self._is_candidate(placement))
+        self._queue += [(None, placement) for placement in placements]
+        self._exhausted = True
 
     def _remember(self, record: TrialRecord) -> None:
         """Add a trial of an earlier session to the in-memory study; its curve is reported to the scheduler again."""
-        running = optuna.trial.create_trial(
-            state=TrialState.RUNNING, params=dict(record.params), distributions=self._distributions
-        )
-        self._sampler_study.add_trial(running)
-        trial = optuna.Trial(self._sampler_study, self._sampler_study.get_trials(deepcopy=False)[-1]._trial_id)
-        for epoch, value in () if self.goals.are_several else record.curve.items():
-            trial.report(value, epoch)
-            trial.should_prune()
-        if record.state == "complete":
-            self._sampler_study.tell(trial, self.goals.values_of(record))
-        else:
-            self._reject(trial)
+        curve = {} if self.goals.are_several else record.curve
+        self._proposals.remember(record.params, curve, self._values_of(record))
 
     def _refuse_other_parameters(self, record: TrialRecord) -> None:
         """Refuse a trial whose parameters are not those of the space. Raises: RunError."""
@@ -363,7 +353,7 @@ def control_search(
         sampler: The sampler to compare with.
         budget: As for the search, so that both cost the same; so do the others.
     """
-    other = engine.model_copy(update={"sampler": sampler, "seed": engine.seed + CONTROL_OFFSET})
+    other = engine.model_copy(update={"sampler": sampler, "sampler_option": (), "seed": engine.seed + CONTROL_OFFSET})
     return SearchStudy(
         ledger, bound, other, budget=budget, epochs=epochs, top=top, stage="control", priors=(), goals=goals
     )
