@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_attn.callbacks.base import Callback, Callbacks
 from nas_attn.data.entry import Progress
 from nas_attn.data.memory import data_source_of
 from nas_attn.data.sources import stated_reading
@@ -19,7 +20,7 @@ from nas_attn.executors.base import RESUMABLE, Executor
 from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import Allocation
 from nas_attn.process_state import left_as_it_was
-from nas_attn.records import Attempt, RunRecord
+from nas_attn.records import Attempt, RunRecord, TrialRecord
 from nas_attn.run.folder import RunFolder
 from nas_attn.run.guarded import GuardedDisplay, reason_of
 from nas_attn.run.identity import CONTENTS, notes_on_begun, used_since
@@ -53,6 +54,7 @@ def search(
     network: Callable[..., nn.Module] | nn.Module | None = None,
     data: Any = None,
     display: Display | None = None,
+    callbacks: Sequence[Callback | Callable[[TrialRecord], object]] = (),
     **settings: Any,
 ) -> RunRecord:
     """Search a space, confirm the best placements, retrain the arms, and write the report; resume an unfinished run.
@@ -71,6 +73,8 @@ def search(
             torch data set or loader whose images are PIL images, or tensors (C, H, W) of uint8 or of float from 0 to
             1; None in place of `val` or `test` splits it off.
         display: Shows the progress; None shows nothing.
+        callbacks: Are told of the end of each trial and of the run: objects such as `nas_attn.callbacks.TensorBoard()`,
+            or functions of a trial's row. One that raises is noted, and the search goes on.
         settings: The settings of the command line by name (`trials`, `epochs`, `seeds`, ...). A custom training that
             reads its own data needs `num_classes`, `in_channels` and `image_size` instead of `data`.
 
@@ -78,7 +82,8 @@ def search(
     Ctrl-C. The same call resumes the run.
     """
     with left_as_it_was(), data_source_of(data, settings.get("image_size"), stated_reading(settings)) as source:
-        stated = {"space": space, "train": train, "out": out, "network": network, "data": source, **settings}
+        stated = {"space": space, "train": train, "out": out, "network": network, "data": source}
+        stated |= {"callbacks": callbacks, **settings}
         return run(bind(read_settings(stated)), display or SilentDisplay())
 
 
@@ -139,9 +144,13 @@ def run(request: Request, display: Display) -> RunRecord:
         for note in request.notes:
             log.info("%s", note)
         display.begin(request)
+        callbacks = Callbacks(request.settings.callbacks, display.say)
         try:
-            record = _finish(request, folder, executor, display, interrupts, place)
+            callbacks.call("on_run_begin", folder.path, config)
+            record = _finish(request, folder, executor, display, interrupts, place, callbacks)
+            callbacks.call("on_run_end", record)
         finally:
+            callbacks.call("close")
             _record_state(request, folder)
         if interrupts.pending:
             raise Interrupted(f"Interrupted, after the result was written: {folder.best} and its report are complete.")
@@ -178,9 +187,10 @@ def _finish(
     display: GuardedDisplay,
     interrupts: Interrupts,
     place: Place,
+    callbacks: Callbacks,
 ) -> RunRecord:
     """Run the unfinished trials, write the result, measure the arms, and complete the result; return the run."""
-    with OpenLedger(request, folder, display, place, lambda: interrupts.pending) as ledger:
+    with OpenLedger(request, folder, display, place, lambda: interrupts.pending, callbacks) as ledger:
         # A finished run shows its result without starting the executor, so its ledger is opened first.
         if folder.best.exists() and ledger.stages.is_finished and _outputs_current(ledger.stages, folder):
             return ledger.record()
@@ -234,6 +244,7 @@ def _train(
     display.stage("start")
     try:
         with interrupts.abruptly():
+            ledger.measure_bare()
             executor.open(request.facts.n_bytes if request.facts is not None and request.settings.train is None else 0)
         interrupts.hold()  # again, because an executor may have installed its own handlers
         job = LedgerJob(ledger.stages)
@@ -275,6 +286,7 @@ def _context(request: Request, allocation: Allocation) -> TrialContext:
         registered=registered_here(),
         class_names=request.facts.class_names if request.facts else (),
         fingerprint=request.facts.fingerprint if request.facts else None,
+        objectives=tuple(goal.name for goal in request.objectives if goal.source == "training"),
         timeout=request.settings.engine.timeout_seconds,
         checkpoint_seconds=request.settings.engine.checkpoint_seconds,
         show_output=request.settings.resources.show_output,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from nas_attn.comparison.predictions import fits_whole
+from nas_attn.config import Resources
+from nas_attn.executors.resources import local_allocation
 from nas_attn.files import write_json
-from nas_attn.records import Artifact, RunRecord
+from nas_attn.records import Artifact, RunRecord, TrialRecord
 from nas_attn.run.folder import RunFolder, record_of_run
+from nas_attn.run.network_values import LATENCY_NOTE, NetworkValues
 from nas_attn.run.place import OF_RUN, refuse_other_space, space_digest
 from nas_attn.run.progress import Display
 from nas_attn.run.request import Request
@@ -18,7 +22,9 @@ from nas_attn.run.running_files import TrialLogFiles
 from nas_attn.run.traces import BEGUN
 
 if TYPE_CHECKING:
+    from nas_attn.callbacks.base import Callbacks
     from nas_attn.study.ledger import Ledger
+    from nas_attn.study.objectives import Goals
     from nas_attn.study.sampling import SearchStudy
     from nas_attn.study.stages import Stages
     from nas_attn.study.store import Place, Store
@@ -32,6 +38,7 @@ class OpenLedger:
     Args:
         place: Where the ledger lies; None is the folder itself.
         is_ended: Returns whether the user has asked to end the run; waiting for the database then ends.
+        callbacks: Are told of each trial that ends.
     """
 
     def __init__(
@@ -41,9 +48,10 @@ class OpenLedger:
         display: Display,
         place: Place | None = None,
         is_ended: Callable[[], bool] = lambda: False,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self._request, self._folder, self._display = request, folder, display
-        self._place, self._is_ended = place, is_ended
+        self._place, self._is_ended, self._callbacks = place, is_ended, callbacks
         self._store: Store | None = None
 
     def __enter__(self) -> OpenLedger:
@@ -75,7 +83,7 @@ class OpenLedger:
 
         settings, bound = self._request.settings, self._request.bound
         search, control = self._searches()
-        final = PlannedRuns(self._ledger(FINAL), bound)
+        final = PlannedRuns(self._ledger(FINAL), bound, self._goals)
         begun = self._folder.begun()
         if begun is not None and BEGUN not in begun:
             self._folder.write_config(begun)  # from now on, a missing ledger is a lost one
@@ -95,11 +103,12 @@ class OpenLedger:
             checkpoints=self._folder.checkpoints,
             logs=TrialLogFiles(self._folder.trial_logs, is_shown=settings.resources.show_output),
             watch=self._watch,
+            ended=self._ended,
         )
 
     def _ledger(self, name: str) -> Ledger:
         """Return a ledger of the run, without trials that a dead driver left running."""
-        ledger = self._opened.ledger(name)
+        ledger = self._opened.ledger(name, objectives=self._request.objectives)
         n_dead = ledger.sweep()
         if n_dead:
             log.info("%d interrupted trials of an earlier session are run again", n_dead)
@@ -114,12 +123,46 @@ class OpenLedger:
         engine, budget, epochs = settings.engine, settings.budget, settings.recipe.epochs
         trials = 0 if self._request.given else budget.trials
         self._claim()
-        search = SearchStudy(self._ledger(SEARCH), bound, engine, budget=trials, epochs=epochs, top=budget.top)
+        found = self._ledger(SEARCH)
+        search = SearchStudy(found, bound, engine, budget=trials, epochs=epochs, top=budget.top, goals=self._goals)
         if budget.control_search is None or self._request.given:
             return search, None
         ledger, sampler = self._ledger(CONTROL), budget.control_search
-        control = control_search(ledger, bound, engine, sampler, budget=trials, epochs=epochs, top=budget.top)
+        control = control_search(
+            ledger, bound, engine, sampler, budget=trials, epochs=epochs, top=budget.top, goals=self._goals
+        )
         return search, control
+
+    @cached_property
+    def _values(self) -> NetworkValues:
+        """Measures latency and memory of the networks."""
+        from nas_attn.study.ledger import CONTROL, FINAL, SEARCH
+
+        search, *others = (self._opened.ledger(name, create=False) for name in (SEARCH, CONTROL, FINAL))
+        rows = [row for ledger in (search, *others) for row in ledger.records()]
+        return NetworkValues(
+            self._request,
+            rows,
+            search.note(LATENCY_NOTE),
+            lambda note: self._opened.ledger(SEARCH).set_note(LATENCY_NOTE, note),
+        )
+
+    @cached_property
+    def _goals(self) -> Goals:
+        """The objectives and the measured limit of the run."""
+        from nas_attn.study.objectives import USUAL, Goals
+
+        objectives, limit = self._request.objectives, self._request.settings.engine.max_latency
+        if not objectives and limit is None:
+            return USUAL
+        goals = Goals(objectives, limit)
+        return replace(goals, measure=self._values) if goals.is_measured else goals
+
+    def measure_bare(self) -> None:
+        """Measure the network without attention, if latencies are needed; nothing else may run meanwhile."""
+        if not self.stages.is_finished and self._goals.is_measured:
+            resources = self._request.settings.resources
+            self._values.begin(local_allocation(resources if resources.address is None else Resources()))
 
     def _claim(self) -> None:
         """Check that the ledger belongs to the searched space, and mark it as this driver's."""
@@ -131,6 +174,10 @@ class OpenLedger:
         if not ledger.note(OF_RUN):
             ledger.set_note(OF_RUN, {"space": space_digest(config)})
         store.claim(ledger)
+
+    def _ended(self, record: TrialRecord) -> None:
+        if self._callbacks is not None:
+            self._callbacks.call("on_trial_end", record)
 
     def _watch(self, stages: Stages) -> None:
         """Update the display and `best-so-far.json`."""

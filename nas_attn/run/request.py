@@ -13,6 +13,8 @@ from nas_attn.backbones.own_network import OwnNetwork
 from nas_attn.backbones.site_table import site_table
 from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.weights_file import find_weights
+from nas_attn.callbacks.base import check_callback, load_callback
+from nas_attn.comparison.objectives import Objective
 from nas_attn.config import Budget, Call, DataConfig, Engine, Recipe, Resources, Target, read_shares, settings
 from nas_attn.content import Content
 from nas_attn.data.catalog import data_label, data_source
@@ -24,6 +26,7 @@ from nas_attn.placement import Placement, Shape, SiteTable
 from nas_attn.records import LogitsOf
 from nas_attn.run.arms import MakeArms, read_arms
 from nas_attn.run.given import Given
+from nas_attn.run.goals import chosen_objectives
 from nas_attn.run.identity import contents_of, notes_on_unread
 from nas_attn.run.own_network import Choice, choose
 from nas_attn.run.sendable import refuse_unsendable
@@ -49,6 +52,7 @@ class Settings:
         storage: Address of the database of the ledger, possibly with a password; None for the file in the folder.
         arms: What makes the arms to compare with in addition to the usual ones.
         call: What belongs to this call alone.
+        callbacks: Are told of the course of the run.
     """
 
     choice: Choice
@@ -63,6 +67,7 @@ class Settings:
     storage: str | None = field(default=None, repr=False)
     arms: tuple[MakeArms, ...] = ()
     call: Call = field(default_factory=Call)
+    callbacks: tuple[Any, ...] = ()
 
     @property
     def space(self) -> SearchSpace:
@@ -79,6 +84,7 @@ class Request:
         arms: The additional arms: resolved placements by label.
         weights: File and SHA-256 of the backbone's initial weights; None if they are random.
         given: The placement to retrain, without any search; None for a search.
+        objectives: What is searched for, the first one is the value of a trial; empty for the usual value.
     """
 
     settings: Settings
@@ -89,6 +95,7 @@ class Request:
     arms: Mapping[str, Placement] = field(default_factory=dict)
     weights: Mapping[str, str] | None = None
     given: Given | None = None
+    objectives: tuple[Objective, ...] = ()
 
     @property
     def backbone(self) -> dict[str, Any] | OwnNetwork:
@@ -106,6 +113,8 @@ class Request:
     @property
     def metric(self) -> str:
         """Name of a trial's value in the files of the run."""
+        if self.objectives:
+            return {"auc": "roc_auc"}.get(self.objectives[0].name, self.objectives[0].name)
         if self.facts is None and not self.shape.num_classes:
             return "value"
         if self.facts is None or self.facts.task == "single-label":
@@ -179,7 +188,8 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
         train=train,
         storage=_storage(stated.get("storage")),
         arms=read_arms(stated.get("arm", ()), space),
-        call=_validated(Call, stated),
+        call=(call := _validated(Call, stated)),
+        callbacks=(*map(check_callback, stated.get("callbacks", ())), *map(load_callback, call.callback)),
     )
 
 
@@ -236,7 +246,8 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     notes += [table.squashed] if table.squashed and settings.train is None else []
     notes += notes_on_values(bound)
     weights = _weights(settings, shape, facts, notes)
-    request = Request(settings, bound, shape, facts, tuple(notes), arms, weights)
+    objectives = chosen_objectives(settings.engine, facts, settings.train)
+    request = Request(settings, bound, shape, facts, tuple(notes), arms, weights, objectives=objectives)
     return replace(request, notes=(*notes, *notes_on_unread(request.contents)))
 
 
@@ -370,7 +381,7 @@ def _validated(model: type[Model], stated: Mapping[str, Any], space: SearchSpace
 
 
 def _refuse_unknown(stated: Mapping[str, Any]) -> None:
-    known = [*(setting.name for setting in settings()), "network"]
+    known = [*(setting.name for setting in settings()), "network", "callbacks"]
     for name in stated:
         if name not in known:
             raise ConfigError(unknown("setting", name, known))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_attn.backbones.written import read_network
+from nas_attn.callbacks.base import Callback
 from nas_attn.comparison.answer import names_in
 from nas_attn.config.images import OF_READING
 from nas_attn.data.entry import Progress
@@ -18,7 +19,7 @@ from nas_attn.model.description import ModelFile
 from nas_attn.model.stored import ARMS, StoredModel, find_model
 from nas_attn.placement import Placement
 from nas_attn.process_state import left_as_it_was
-from nas_attn.records import BARE, FOUND, RANDOM, RunRecord
+from nas_attn.records import BARE, FOUND, RANDOM, RunRecord, TrialRecord
 from nas_attn.run.arms import LAST_STAGE
 from nas_attn.run.folder import RunFolder
 from nas_attn.run.given import OF_A_SEARCH, SEED_STEP, Given
@@ -45,6 +46,7 @@ def retrain(
     data: Any = None,
     weights: str | Path | None = None,
     display: Display | None = None,
+    callbacks: Sequence[Callback | Callable[[TrialRecord], object]] = (),
     **settings: Any,
 ) -> RunRecord:
     """Retrain a found placement beside no attention, on other data or for longer; resume an unfinished run.
@@ -65,13 +67,15 @@ def retrain(
             those of the file itself, `none` for random ones. None begins as the placement's own run did. Attention
             always begins anew.
         display: Shows the progress; None shows nothing.
+        callbacks: As for `nas_attn.search`.
         settings: The settings of a search by name (`epochs`, `seeds`, `arm`, ...) that have a meaning here.
 
     Raises: a subclass of `Refused` before anything is written; RunStopped if the run cannot continue; Interrupted after
     Ctrl-C. The same call resumes the run.
     """
     with left_as_it_was(), data_source_of(data, settings.get("image_size"), stated_reading(settings)) as source:
-        stated = {"train": train, "out": out, "network": network, "data": source, "weights": weights, **settings}
+        stated = {"train": train, "out": out, "network": network, "data": source, "weights": weights}
+        stated |= {"callbacks": callbacks, **settings}
         return run(read_request(Path(file), stated), display or SilentDisplay())
 
 
