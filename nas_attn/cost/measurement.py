@@ -14,6 +14,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -70,8 +71,7 @@ def measure(
     Raises: any error of the network, such as torch's if memory is exhausted.
     """
     device = torch.device(device)
-    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = _images(shape, device)
     bench = bench_of(shape, device, optimizer=recipe.optimizer if recipe else None)
     own = _copied(model, device)
     forward = partial(_forward, own, images)
@@ -87,6 +87,56 @@ def measure(
         bench, *_middle(batch), ratio if beside is not None else None, len(batch), *_middle(single), forward_bytes,
         training_bytes,
     )  # fmt: skip
+
+
+def image_latency(
+    model: nn.Module,
+    shape: tuple[int, int, int, int],
+    device: str | torch.device = "cpu",
+    *,
+    beside: nn.Module | None = None,
+    seconds: float = 0.2,
+) -> tuple[float, float]:
+    """Return the time of a forward pass in evaluation mode, and its ratio to that of a second network.
+
+    Both networks are measured in alternating turns, so that what else runs on the machine changes their ratio little.
+
+    Args:
+        shape: Shape of the batch, (N, C, H, W).
+        beside: The network to compare with; None gives a ratio of 1.
+        seconds: As for `measure`.
+    Units: milliseconds.
+    """
+    device = torch.device(device)
+    rivals = [_copied(network, device) for network in (model, beside) if network is not None]
+    times, ratio = _time(rivals, _images(shape, device), seconds)
+    return 1e3 * statistics.median(times), ratio
+
+
+def image_memory(model: nn.Module, shape: tuple[int, int, int, int], device: str | torch.device = "cpu") -> int:
+    """Return the peak memory of a forward pass in evaluation mode: weights, images and maps. Units: bytes."""
+    device = torch.device(device)
+    own, images = _copied(model, device), _images(shape, device)
+    forward = partial(_forward, own, images)
+    with torch.inference_mode(), precision(device):
+        forward()  # allocates what is made once, such as handles of libraries
+        return peak_bytes(forward, lambda: [images, *_tensors(own)], device)
+
+
+@contextmanager
+def turned_to(threads: int) -> Iterator[None]:
+    """Context manager: set the number of torch threads to at most the present one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(threads, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _images(shape: tuple[int, int, int, int], device: torch.device) -> Tensor:
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def bench_of(shape: tuple[int, int, int, int], device: torch.device, *, optimizer: str | None) -> Bench:

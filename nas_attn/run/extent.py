@@ -15,8 +15,9 @@ def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
     if request.given is not None:
         n_arms = len({placement.key for placement in (NONE, request.given.placement, *request.arms.values())})
         return {"retrain": (n_arms * first_seeds(budget), long)}
+    further = budget.top - 1 if len(request.objectives) > 1 else 0
     has_control = budget.control_search is not None
-    n_arms = 2 + len(request.bound.attentions) + len(request.arms) + (budget.n_controls > 0) + has_control
+    n_arms = 2 + further + len(request.bound.attentions) + len(request.arms) + (budget.n_controls > 0) + has_control
     trials = (min(budget.trials, request.bound.n_placements), recipe.epochs)
     return {
         "search": trials,

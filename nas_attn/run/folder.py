@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-IDENTITY = ("space", "weights", "data", "train", "recipe", "seed", "retrained")
+IDENTITY = ("space", "weights", "data", "train", "recipe", "objectives", "seed", "retrained")
 """Keys of `config.json` that change a result: a run is resumed only if all of them are unchanged."""
 
 
@@ -239,6 +239,7 @@ def record_of_run(files: RunFolder, store: Store) -> RunRecord:
     search, control = (store.ledger(name, create=False).records() for name in (SEARCH, CONTROL))
     ledger = store.ledger(FINAL, create=False)
     final, arms, looks = ledger.records(), ledger.note("arms"), read_looks(ledger.note("looks"))
+    remarks = tuple(ledger.note("remarks").get("remarks", ()))
     retrain = tuple(replace(row, label=arms[row.key]) for row in final if row.stage == "retrain" and row.key in arms)
     return RunRecord(
         folder=files.path,
@@ -252,6 +253,7 @@ def record_of_run(files: RunFolder, store: Store) -> RunRecord:
         measured=files.read_measured().newest(),
         predictions=files.read_predictions(retrain),
         looks=looks,
+        remarks=remarks,
     )
 
 

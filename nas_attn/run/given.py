@@ -21,6 +21,8 @@ OF_A_SEARCH = {
     "priors": "nothing is searched",
     "max_params": "nothing is searched",
     "max_macs": "nothing is searched",
+    "max_latency": "nothing is searched",
+    "objective": "nothing is searched",
     "controls": "there is no space to draw them from",
     "ablate": "there is no space to take decisions from",
     "retrain_epochs": "every training is a retraining, and epochs is its length",

@@ -43,6 +43,7 @@ def describe_run(request: Request, begun: Mapping[str, Any] | None = None) -> di
         "train": request.train_name,
         CONTENTS: with_state(begun or {}, request.contents),
         "recipe": settings.recipe.model_dump(),
+        "objectives": [objective.to_dict() for objective in request.objectives] or None,
         "seed": settings.engine.seed,
         "engine": settings.engine.model_dump(exclude=left_out),
         "budget": settings.budget.model_dump(exclude=left_out),

@@ -42,6 +42,11 @@ class Goals:
         """Whether there is more than one objective."""
         return len(self.objectives) > 1
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether networks are measured before their training."""
+        return self.max_latency is not None or any(goal.name in ("latency", "memory") for goal in self.objectives)
+
     def known(self, placement: Placement, cost: Cost) -> dict[str, float]:
         """Return the objectives that are known before the training, by name."""
         costs = further(self.objectives, source="cost")
