@@ -6,6 +6,7 @@ one that was interrupted, and repeats its command.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sqlite3
@@ -163,7 +164,7 @@ def _mounted(folder: Path, mount: str, mend: str, allowed: tuple[int, ...]) -> W
         cp -a run kept
     """
     words = ["unshare", "-rm", "sh", "-c", script]
-    subprocess.run(words, cwd=folder, env={**_environment(), "PYTHONPATH": str(ROOT)}, timeout=400)
+    subprocess.run(words, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=400)
     first = (folder / "first.txt").read_text(errors="replace")
     code = int((folder / "first.code").read_text())
     wrong: Wrong = {}
@@ -173,12 +174,6 @@ def _mounted(folder: Path, mount: str, mend: str, allowed: tuple[int, ...]) -> W
         return {BEST: f"the repeated command: {last_line(folder)}", **wrong}
     before = completed(events(folder / "kept" / "log.txt"))
     return {**look_at(folder / "kept", before), **wrong}
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 TROUBLES: tuple[str, ...] = ("locked", "scribbled", "newer schema", "without its tables")

@@ -8,8 +8,8 @@ a tiny run's time is its start. Ten seconds after a kill no process of the run m
 finishes the run, and `tiny_run.py` looks at it. `kill_rows.py` has the signals, `damage_rows.py` the rest.
 
 The results are added to `--file` one by one, so that the matrix can be made in several sittings: rows that are there
-are not made again. `--table` prints the table of the file and does nothing else. `--quick` makes the rows that the tests
-run. The peer is stock Ray Tune with OptunaSearch on a SQLite storage (`stock.py`), continued by `Tuner.restore`. The
+are not made again. `--table` prints the table of the file and does nothing else. `--quick` makes the rows of the tests.
+The peer is stock Ray Tune with OptunaSearch on a SQLite storage (`stock.py`), continued by `Tuner.restore`. The
 script exits with code 1 if one of our rows breaks a rule.
 """
 
