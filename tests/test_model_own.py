@@ -17,6 +17,7 @@ from nas_attn.cost import count_macs, count_parameters
 from nas_attn.errors import SpaceError
 from nas_attn.model.build import build_model
 from nas_attn.placement import Placement, Shape
+from nas_attn.space.fit import resolve_placement
 from nas_attn.training.auxiliary import auxiliary_loss
 
 SHAPE = {"num_classes": 5, "in_channels": 1, "image_size": 8}
@@ -105,6 +106,18 @@ def test_a_sequential_and_its_last_child_are_one_place():
     assert count_parameters(first) == count_parameters(last)
     with pytest.raises(SpaceError, match=r"Sites 'features' and 'features.2' are one place: leave one of them out"):
         build_model(own.PlainCNN(), _at("features", "features.2"), **SHAPE)
+
+
+def test_each_name_of_a_place_has_one_key():
+    table = own_table(own.PlainCNN(), **SHAPE)
+    by_names = {resolve_placement(table, _at(name)).key for name in ("features", "features.2", "features.2.2")}
+    assert by_names == {resolve_placement(table, _at("features")).key}
+    both = Placement.from_dict({"features": {"name": "se"}, "features.2": {"name": "eca"}})
+    with pytest.raises(SpaceError, match=r"Sites 'features' and 'features\.2' are one place: leave one of them out"):
+        resolve_placement(table, both)
+    twice = Placement.from_dict({"features.2": {"name": "se"}, "features.2.2": {"name": "eca"}})
+    with pytest.raises(SpaceError, match=r"Sites 'features\.2' and 'features\.2\.2' are one place"):
+        resolve_placement(table, twice)
 
 
 def test_the_residual_blocks_open_where_they_can():

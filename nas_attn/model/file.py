@@ -23,6 +23,7 @@ from nas_attn.files import content_digest, file_digest, link_whole, write_whole
 from nas_attn.model.build import AttentionModel, Maker, build_model
 from nas_attn.model.core import core_shape, cores
 from nas_attn.model.description import SCHEMA_VERSION, ModelFile, Record, check_content, plain_content
+from nas_attn.model.earlier_defaults import with_stored_options
 from nas_attn.model.preprocess import Preprocess
 from nas_attn.model.stored import StoredModel, find_model
 from nas_attn.model.tasks import LABEL_KINDS
@@ -123,12 +124,11 @@ def load_stored(
     passed = _passed_backbone(described, stored.file, backbone)
     try:
         own = None if passed is None else _own_network(passed, described)
-        model = build_model(
-            described.backbone if own is None else own,
-            Placement.from_dict(described.placement),
-            **vars(described.shape),
-            seed=0,
-        )
+        built = described.backbone if own is None else own
+        model = build_model(built, Placement.from_dict(described.placement), **vars(described.shape), seed=0)
+        meant = model.placement if state is None else with_stored_options(model, state)
+        if meant != model.placement:
+            model = build_model(built, meant, **vars(described.shape), seed=0)
     except SpaceError as error:
         raise FileError(f"The model of {stored.file} cannot be built: {error}") from error
     if state is not None:

@@ -160,13 +160,14 @@ def by_site_name(table: SiteTable, placement: Placement) -> Placement:
 def _without_doubles(table: SiteTable, placement: Placement) -> Placement:
     """Return the placement with each double named as the site that has the same tensor.
 
-    Raises: SpaceError if both are in the placement.
+    Raises: SpaceError if the placement has two names of one site.
     """
-    for name in placement:
-        site = table.doubles.get(name)
-        if site in placement:
-            raise SpaceError(f"Sites '{site}' and '{name}' are one place: leave one of them out.")
-    return Placement({table.doubles.get(name, name): placement[name] for name in placement})
+    names: dict[str, str] = {}
+    for name in sorted(placement, key=lambda name: name in table.doubles):
+        first = names.setdefault(table.doubles.get(name, name), name)
+        if first != name:
+            raise SpaceError(f"Sites '{first}' and '{name}' are one place: leave one of them out.")
+    return Placement({site: placement[name] for site, name in names.items()})
 
 
 def merge_of(table: SiteTable, site: Site) -> Site | None:
