@@ -70,6 +70,7 @@ class TrialLogFiles:
     def __init__(self, folder: Path, *, is_shown: bool = False) -> None:
         self._folder, self._is_shown = folder, is_shown
         self._shown: tuple[Stage, int] | None = None
+        self._is_at_start = True
         self._has_warned = False
 
     def path(self, stage: Stage, number: int) -> Path:
@@ -91,8 +92,9 @@ class TrialLogFiles:
 
     def _show(self, stage: Stage, number: int, text: str) -> None:
         """Print text under the name of its trial; an output that fails never ends the search."""
-        title = "" if self._shown == (stage, number) else f"[{stage} {number}]\n"
-        self._shown = (stage, number)
+        gap = "" if self._is_at_start else "\n"
+        title = "" if self._shown == (stage, number) else f"{gap}[{stage} {number}]\n"
+        self._shown, self._is_at_start = (stage, number), text.endswith("\n")
         with suppress(OSError, ValueError, AttributeError):
             encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
             sys.stdout.write((title + text).encode(encoding, "backslashreplace").decode(encoding))

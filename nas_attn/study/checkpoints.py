@@ -68,7 +68,10 @@ class Checkpoints:
         """Return a task with the checkpoint of the same training, if there is one."""
         found = self._store.read(_identity(task)) if self._store is not None else None
         self._begun_at[_identity(task)] = found[0] if found else 0
-        return task if found is None else replace(task, checkpoint=found[1])
+        if found is None:
+            return task
+        log.info("%s %d continues after epoch %d of an interrupted training", task.stage, task.number, found[0])
+        return replace(task, checkpoint=found[1])
 
     def report(self, task: Task, epoch: int) -> None:
         """Remember the last epoch of a running trial."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 from optuna.trial import TrialState
 
@@ -67,14 +68,32 @@ def records_of(trials: Iterable[StoredTrial], study: str) -> Iterator[TrialRecor
     """Yield the trials that can be read as rows; the others are named in the log."""
     for trial in trials:
         try:
-            record = None if trial.fault else record_of(trial)
+            record = None if trial.fault else _sound(record_of(trial))
         except (AttributeError, KeyError, TypeError, ValueError, SpaceError) as error:
-            trial.damaged("its placement", error)
+            trial.damaged("its content", error)
             record = None
         if record is None:
             log.warning("Trial %d of '%s' is damaged and left out: %s.", trial.number, study, trial.fault)
         else:
             yield record
+
+
+def _sound(record: TrialRecord) -> TrialRecord:
+    """Return a row whose values have the types and ranges that its readers rely on. Raises: TypeError or ValueError."""
+    numbers = [record.seconds, *record.curve.values(), *record.facts.values(), *record.values.values()]
+    numbers += [record.value] if record.value is not None else []
+    counts = [record.seed, record.epochs]
+    counts += [count for count in (record.n_parameters, record.n_macs, record.answered_from) if count is not None]
+    words = [record.key, *(word for word in (record.label, record.cause, record.reason) if word is not None)]
+    if not all(isinstance(word, str) for word in words) or record.stage not in get_args(Stage):
+        raise TypeError(f"its key, stage, label, cause and reason must be words, but are {[record.stage, *words]}")
+    if not all(type(count) is int for count in counts):
+        raise TypeError(f"its seed, epochs and counts must be whole numbers, but are {counts}")
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+        raise ValueError(f"its values must be finite numbers, but are {numbers[:5]}")
+    if record.state == "complete" and record.value is None:
+        raise ValueError("a finished trial must have a value")
+    return record
 
 
 def record_of(trial: StoredTrial) -> TrialRecord:
@@ -90,8 +109,8 @@ def record_of(trial: StoredTrial) -> TrialRecord:
         number=trial.number,
         stage=stage,
         state=state,
-        placement=Placement.from_dict(attributes.get("attentions", {})),
-        key=attributes.get("key", ""),
+        placement=Placement.from_dict(attributes["attentions"]),
+        key=attributes["key"],
         seed=attributes.get("seed", 0),
         epochs=attributes.get("epochs", 0),
         value=value if state in ("complete", "pruned") else None,
