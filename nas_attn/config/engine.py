@@ -81,8 +81,8 @@ class Engine(Strict):
         tuple[str, ...],
         Rule(
             strict=False,
-            description="Placements of earlier runs to try first: a best.json, an arms.json, a file of arms/, or a "
-            "run folder; repeatable.",
+            description="Placements of earlier runs to try first: a best.json, a file of arms/, or a run folder with "
+            "all its arms; repeatable.",
         ),
         Setting(ENGINE, metavar="FILE|RUN", unset="none"),
     ] = ()

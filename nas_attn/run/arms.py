@@ -71,18 +71,25 @@ def _published(request: str, space: SearchSpace) -> MakeArms:
 
 
 def _from_file(path: Path) -> MakeArms:
-    placement = _read_placement(path)
+    placement = read_placement(path, "--arm")
     return lambda bound: {path.stem: bound.resolve(placement)}
 
 
-def _read_placement(path: Path) -> Placement:
-    """Return the placement of a JSON file. Raises: ConfigError if there is none."""
+def read_placement(path: Path, option: str) -> Placement:
+    """Return the placement of a JSON file.
+
+    Args:
+        option: The setting that names the file, for messages.
+    Raises: ConfigError if there is none.
+    """
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"'--arm' names the file {path}, but there is none.") from None
+        raise ConfigError(f"'{option}' names the file {path}, but there is none.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"'--arm' names {path}, which must be a JSON file with a placement, but: {error}.") from None
+        raise ConfigError(
+            f"'{option}' names {path}, which must be a JSON file with a placement, but: {error}."
+        ) from None
     placement = content.get("placement", content) if isinstance(content, Mapping) else None
     try:
         if not isinstance(placement, Mapping):

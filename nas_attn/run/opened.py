@@ -124,7 +124,17 @@ class OpenLedger:
         trials = 0 if self._request.given else budget.trials
         self._claim()
         found = self._ledger(SEARCH)
-        search = SearchStudy(found, bound, engine, budget=trials, epochs=epochs, top=budget.top, goals=self._goals)
+        priors = None if not self._request.priors else [*self._request.priors, *bound.priors()]
+        search = SearchStudy(
+            found,
+            bound,
+            engine,
+            budget=trials,
+            epochs=epochs,
+            top=budget.top,
+            priors=priors,
+            goals=self._goals,
+        )
         if budget.control_search is None or self._request.given:
             return search, None
         ledger, sampler = self._ledger(CONTROL), budget.control_search

@@ -29,8 +29,9 @@ from nas_attn.run.given import Given
 from nas_attn.run.goals import chosen_objectives
 from nas_attn.run.identity import contents_of, notes_on_unread
 from nas_attn.run.own_network import Choice, choose
+from nas_attn.run.proposing import with_proposals
 from nas_attn.run.sendable import refuse_unsendable
-from nas_attn.run.tables import RECORDS
+from nas_attn.run.tables import OPEN, RECORDS
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.rewritten import notes_on_values
 from nas_attn.space.search_space import SearchSpace
@@ -85,6 +86,7 @@ class Request:
         weights: File and SHA-256 of the backbone's initial weights; None if they are random.
         given: The placement to retrain, without any search; None for a search.
         objectives: What is searched for, the first one is the value of a trial; empty for the usual value.
+        priors: Placements to try first, before those of the space, with their labels.
     """
 
     settings: Settings
@@ -96,6 +98,7 @@ class Request:
     weights: Mapping[str, str] | None = None
     given: Given | None = None
     objectives: tuple[Objective, ...] = ()
+    priors: tuple[tuple[str, Placement], ...] = ()
 
     @property
     def backbone(self) -> dict[str, Any] | OwnNetwork:
@@ -248,7 +251,7 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     weights = _weights(settings, shape, facts, notes)
     objectives = chosen_objectives(settings.engine, facts, settings.train)
     request = Request(settings, bound, shape, facts, tuple(notes), arms, weights, objectives=objectives)
-    return replace(request, notes=(*notes, *notes_on_unread(request.contents)))
+    return with_proposals(replace(request, notes=(*notes, *notes_on_unread(request.contents))))
 
 
 def _with_sites(settings: Settings, shape: Shape, notes: list[str]) -> tuple[SiteTable, Settings]:
@@ -375,9 +378,18 @@ def _validated(model: type[Model], stated: Mapping[str, Any], space: SearchSpace
         values["split"] = read_shares(values["split"], "--split")
     record = validate(model, values, "the settings")
     for name, records in RECORDS.items():
-        if name in model.model_fields and getattr(record, name) not in records:
+        if (
+            name in model.model_fields
+            and getattr(record, name) not in records
+            and not _is_code(name, getattr(record, name))
+        ):
             raise ConfigError(unknown(name, getattr(record, name), records))
     return record
+
+
+def _is_code(name: str, value: str) -> bool:
+    """Return whether a setting names code instead of a record; it is checked with the space."""
+    return name in OPEN and ":" in value
 
 
 def _refuse_unknown(stated: Mapping[str, Any]) -> None:

@@ -162,7 +162,7 @@ def has_effect(name: str, values: Mapping[str, Any]) -> bool:
     chooser, attention = _choosers(tuple(values)).get(name, (None, None))
     if chooser is None:
         return True
-    return values[chooser] != "none" if attention is None else values[chooser] == attention
+    return bool(values[chooser] != "none" if attention is None else values[chooser] == attention)
 
 
 def _fits(row: FrozenTrial, name: str, distribution: BaseDistribution) -> bool:
