@@ -88,6 +88,7 @@ class Server:
 
     def start(self) -> None:
         """Start the server, and wait until it answers; after a kill it may need several attempts."""
+        self.stop()
         for _ in range(100):
             self._process = self._popen()
             while self._process.poll() is None:

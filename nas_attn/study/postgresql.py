@@ -80,7 +80,7 @@ def read_address(stated: str) -> URL:
 
 def shown(address: URL) -> str:
     """Return an address without any password, as it is stored and shown."""
-    return address.set(password=None).difference_update_query(_SECRET).render_as_string(hide_password=False)
+    return address._replace(password=None).difference_update_query(_SECRET).render_as_string(hide_password=False)
 
 
 def new_name(folder: str) -> str:
