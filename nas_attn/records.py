@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -191,6 +192,7 @@ class RunRecord:
         looks: The looks at the test values, the oldest first, by the key of the placement that was `found #1`.
         remarks: What happened while it ran that a reader should know, such as a node that was left out.
         control: The trials of the random search beside the search; empty without one.
+        screens: Returns the run in one screen, as text and as HTML; None shows its folder alone.
     """
 
     folder: Path
@@ -205,6 +207,23 @@ class RunRecord:
     looks: Mapping[str, tuple[Look, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     control: tuple[TrialRecord, ...] = ()
+    screens: Callable[[RunRecord], tuple[str, str]] | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return self._screens()[0]
+
+    def _repr_html_(self) -> str:
+        """Show the run in a notebook."""
+        return self._screens()[1]
+
+    def _screens(self) -> tuple[str, str]:
+        """Return the run as text and as HTML; one that cannot be shown is named by its folder."""
+        plain = f"RunRecord(folder={str(self.folder)!r})"
+        try:
+            return (plain, escape(plain)) if self.screens is None else self.screens(self)
+        except Exception as error:  # to show a run must never fail
+            plain = f"{plain} that cannot be shown ({type(error).__name__})"
+            return plain, escape(plain)
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ class Callbacks:
             try:
                 method(*arguments)
             except Exception as error:  # code of the user, which may raise anything
-                log.info("The callback %s raised", _name(callback), exc_info=error)
                 if (index, hook) not in self._noted:
+                    log.info("The callback %s raised", _name(callback), exc_info=error)
                     self._noted.add((index, hook))
                     reason = f"{type(error).__name__}: {in_one_line(error)[:200]}"
                     self._note(f"The callback {_name(callback)} raised in {hook} ({reason}); the search goes on.")

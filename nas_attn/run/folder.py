@@ -49,6 +49,7 @@ class RunFolder:
         self.config = path / "config.json"
         self.best = path / BEST
         self.arms = path / ARMS
+        self.front = path / "front.json"
         self.best_so_far = path / "best-so-far.json"
         self.report = path / "report.html"
         self.log = path / "log.txt"
@@ -254,7 +255,15 @@ def record_of_run(files: RunFolder, store: Store) -> RunRecord:
         predictions=files.read_predictions(retrain),
         looks=looks,
         remarks=remarks,
+        screens=_screens,
     )
+
+
+def _screens(run: RunRecord) -> tuple[str, str]:
+    """Return a run in one screen, as text and as HTML."""
+    from nas_attn.report.one_screen import as_html, as_text  # loads the report's tables
+
+    return as_text(run), as_html(run)
 
 
 def _read_json(path: Path, kind: str, fix: str = "restore it, or move the folder away.") -> dict[str, Any]:
