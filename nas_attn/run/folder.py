@@ -24,7 +24,7 @@ from nas_attn.records import Measurements, RunRecord, TrialRecord
 from nas_attn.run.identity import changes, in_words
 from nas_attn.run.place import place_of_run
 from nas_attn.run.running_files import CheckpointFiles
-from nas_attn.run.traces import BEGUN, has_values, refuse_lost_ledger
+from nas_attn.run.traces import BEGUN, has_values, refuse_lost_ledger, refuse_unwritable
 from nas_attn.run.trial_files import TrialFiles
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class RunFolder:
             for path in self.path.rglob(".*"):
                 if is_part(path):  # of a driver that was killed while it wrote
                     path.unlink()
+            for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir())):
+                refuse_unwritable(folder)
             yield
         finally:
             lock.release()

@@ -25,6 +25,7 @@ from nas_attn.files import file_digest
 from nas_attn.placement import Placement, Shape, SiteTable
 from nas_attn.records import LogitsOf
 from nas_attn.run.arms import MakeArms, read_arms
+from nas_attn.run.class_names import refuse_unwritten_names, two_classes
 from nas_attn.run.given import Given
 from nas_attn.run.goals import chosen_objectives
 from nas_attn.run.identity import contents_of, notes_on_unread
@@ -233,11 +234,12 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
             settings = replace(settings, data=settings.data.model_copy(update={"image_size": size}))
             assert settings.data is not None, "the size of the images does not remove the data"
             facts = describe(settings.data, progress=progress)
+        refuse_unwritten_names(facts)
         notes.extend(facts.notes)
         shape = Shape(facts.num_classes, facts.in_channels, facts.image_size)
     assert shape is not None, "without data the settings state the shape"
     if settings.recipe.one_logit:
-        names = _two_classes(shape, facts)
+        names = two_classes(shape, facts)
         notes.append(f"The network returns one logit: above 0 it means {names[1]!r}, otherwise {names[0]!r}.")
         shape = replace(shape, num_classes=1)
     table, settings = _with_sites(settings, shape, notes)
@@ -282,18 +284,6 @@ def _size_notes(choice: Choice, shape: Shape, facts: DataFacts | None) -> list[s
             "or more are better."
         )
     return notes
-
-
-def _two_classes(shape: Shape, facts: DataFacts | None) -> tuple[str, ...]:
-    """Return the names of the two classes of one logit. Raises: ConfigError if there are not two classes."""
-    several = facts is not None and facts.task == "multi-label"
-    if shape.num_classes != 2 or several:
-        whose = f"{facts.name} has" if facts is not None else "--num-classes states"
-        what = f"{shape.num_classes} {'independent labels' if several else 'classes'}"
-        raise ConfigError(
-            f"One logit needs two classes, but {whose} {what}: use --no-one-logit, or data with two classes."
-        )
-    return facts.class_names if facts is not None else ("0", "1")
 
 
 def _weights(settings: Settings, shape: Shape, facts: DataFacts | None, notes: list[str]) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_attn.errors import RunError
+from nas_attn.files import write_whole
 
 BEGUN = "ledger"
 """Key of `config.json` with the name of the ledger, once that exists."""
@@ -49,6 +50,19 @@ def _has_log(database: Path) -> bool:
     """Return whether a write-ahead log holds what the database does not yet."""
     log = database.with_name(f"{database.name}-wal")
     return log.exists() and log.stat().st_size > 0
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder in which no file can be written, before a result is lost there. Raises: RunError."""
+    probe = folder / ".probe"
+    try:
+        write_whole(probe, lambda file: file.write(b"\0"))
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"A run writes its results to {folder}, which must be writable, but: {error.strerror or error}. Make room "
+            "or change its permissions, or choose another --out."
+        ) from error
 
 
 def has_values(folder: Path, config: Mapping[str, Any]) -> bool:
