@@ -362,6 +362,23 @@ def test_a_stated_range_is_that_of_tensors_and_pil_images_in_memory() -> None:
     assert of_images.notes == ("Pixel range: 0:8000 for all images, as stated by pixel_range.",)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16"])
+def test_images_outside_of_the_stated_range_are_counted_in_every_form(tmp_path: Path, kind: str) -> None:
+    images = [np.full((8, 8), value, kind) for value in (20, 60, 90, 250)]
+    images = [np.where(np.arange(8) < 4, image, image - 20).astype(kind) for image in images]
+    reading, note = Reading(pixel_range=(10, 100)), "Images with values outside of 10:100, which are cut off: 2."
+    arrays = [(image, number % 2) for number, image in enumerate(images)]
+    pictures = [(Image.fromarray(image), number % 2) for number, image in enumerate(images)]
+    assert note in read_memory(arrays, None, reading).notes
+    assert note in read_memory(pictures, None, reading).notes
+    np.savez(tmp_path / "x.npz", train_images=np.stack(images * 10), train_labels=np.arange(40) % 2)
+    facts = load_data(DataConfig(name=f"npz:{tmp_path / 'x.npz'}", pixel_range="10:100", allow_blank=True)).facts
+    assert note.replace("2.", "20.") in facts.notes
+    root = fill(tmp_path / "f", lambda path, _, n: Image.fromarray(images[n % 4]).save(f"{path}.png"))
+    notes = loaded(root, pixel_range="10:100", allow_blank=True).facts.notes
+    assert any(one.startswith("Images with values outside of 10:100, which are cut off: ") for one in notes)
+
+
 def test_nan_in_memory_is_refused_also_under_a_stated_range() -> None:
     pairs = [(torch.full((1, 4, 4), float("nan")), 0)]
     with pytest.raises(DataError, match="must be of finite numbers"):

@@ -185,7 +185,7 @@ def run(net: nn.Module, images: Tensor, *, gradients: bool = False) -> object:
         ) from error
 
 
-def check_logits(name: str, output: object, num_classes: int, *, training: bool) -> None:
+def check_output(name: str, output: object, num_classes: int, *, training: bool) -> None:
     """Check the output for the random images.
 
     Args:

@@ -14,6 +14,7 @@ import typer
 from nas_attn.cli.ending import interruptible, print_error, warn, working_folder
 from nas_attn.cli.options import settings_signature, switch, text, whole
 from nas_attn.cli.streams import PIPE_CLOSED, OutputLost, Stream, standard_streams
+from nas_attn.config.images import MOST_PIXELS
 from nas_attn.errors import NasAttnError
 
 app = typer.Typer(
@@ -144,7 +145,7 @@ def predict(
     backbone: OwnNetwork = None,
     max_pixels: Annotated[
         int, whole("--max-pixels", 1, 10**12, help="Largest number of pixels of an image; a larger one is not read.")
-    ] = 178_956_970,
+    ] = MOST_PIXELS,
     debug: Debug = False,
 ) -> int:
     """Predict the classes of images, as CSV: path, predicted class, its probability, the probability of each class.

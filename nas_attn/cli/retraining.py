@@ -13,6 +13,7 @@ import typer
 from nas_attn.cli.options import settings_signature, text
 from nas_attn.config import settings
 from nas_attn.config.groups import BUDGET, SPACE, TRAINING
+from nas_attn.config.images import MOST_PIXELS
 from nas_attn.run.given import OF_A_SEARCH, SEED_STEP
 from nas_attn.validation import Field
 
@@ -54,7 +55,7 @@ _CHANGED = {
     "pixel_range": _Changed(f"{AS_BEFORE}, or as in a search"),
     "background": _Changed(f"{AS_BEFORE}, or white"),
     "frames": _Changed(f"{AS_BEFORE}, or first"),
-    "max_pixels": _Changed(f"{AS_BEFORE}, or 178956970"),
+    "max_pixels": _Changed(f"{AS_BEFORE}, or {MOST_PIXELS}"),
     "image_size": _Changed(f"{AS_BEFORE}, or the data's own"),
     "epochs": _Changed(f"{AS_BEFORE}, of a retraining", "Number of epochs per training."),
     "seeds": _Changed(

@@ -12,6 +12,9 @@ from nas_attn.validation import Setting, Strict
 OF_READING = ("pixel_range", "background", "frames", "max_pixels", "allow_blank", "drop_duplicates")
 """Keys of the settings of how files are read, and which are accepted."""
 
+MOST_PIXELS = 178_956_970
+"""Largest number of pixels of an image file by default: Pillow's limit before it refuses one."""
+
 Fraction = Annotated[float, Rule(ge=0.0, le=1.0)]
 
 
@@ -76,7 +79,7 @@ class DataConfig(Strict):
         int,
         Rule(ge=1, le=10**12, description="Largest number of pixels of an image file; a larger one is not read."),
         Setting(DATA),
-    ] = 178_956_970
+    ] = MOST_PIXELS
     allow_blank: Annotated[
         bool,
         Rule(description="Accept sets, parts and classes whose images are all alike, or nearly without contrast."),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nas_attn.data.deep import NotUnderstood, Values, deep_values
 from nas_attn.data.entry import Reading
-from nas_attn.data.pixel_range import Bounds, Range, bounds_of, table_of
+from nas_attn.data.pixel_range import Bounds, Range, bounds_of, outside, table_of
 from nas_attn.errors import DataError
 
 if TYPE_CHECKING:
@@ -78,11 +78,13 @@ class Picture:
         content: An image of mode L or RGB, or one of more than 8 bits.
         turned: Whether its file stores it on its side, upside down or mirrored.
         transparent: Whether the background can be seen through it.
+        cut: Whether an image of 8 bits had values outside of the stated range.
     """
 
     content: Image | Deep
     turned: bool = False
     transparent: bool = False
+    cut: bool = False
 
 
 def picture_of(image: Image, reading: Reading, again: Callable[[], Image] | None = None) -> Picture:
@@ -102,7 +104,7 @@ def picture_of(image: Image, reading: Reading, again: Callable[[], Image] | None
         deep = _deep(*found, mode=image.mode, inverted=tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
         return Picture(deep.turned(orientation), is_turned, deep.coverage is not None)
     plain, is_transparent = _plain(image, reading)
-    return Picture(_turned(plain, orientation), is_turned, is_transparent)
+    return Picture(_turned(plain, orientation), is_turned, is_transparent, _is_cut(image, reading))
 
 
 def _of_loaded(image: Image, again: Callable[[], Image] | None) -> Values | None:
@@ -211,6 +213,16 @@ def _plain(image: Image, reading: Reading) -> tuple[Image, bool]:
     if grey and is_grey(reading.background):
         return pillow.composite(plain, pillow.new("L", image.size, reading.background[0]), alpha), True
     return pillow.composite(plain.convert("RGB"), pillow.new("RGB", image.size, reading.background), alpha), True
+
+
+def _is_cut(image: Image, reading: Reading) -> bool:
+    """Return whether an image of 8 bits has values outside of the stated range; where it is transparent, none count."""
+    if reading.pixel_range is None:
+        return False
+    grey = image.mode in _GREY_MODES
+    colours = np.asarray(image.convert("LA" if grey else "RGBA"))
+    seen = colours[..., :-1][colours[..., -1] > 0]
+    return bool(outside(seen, reading.pixel_range).any())
 
 
 def _turned(image: Image, orientation: int) -> Image:

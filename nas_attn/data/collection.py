@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nas_attn.data.appearance import Colour, Deep, Picture, colour_in_words
 from nas_attn.data.entry import Reading
 from nas_attn.data.mapped import room_for
-from nas_attn.data.pixel_range import EIGHT_BITS, FoundRange, find_range, in_words
+from nas_attn.data.pixel_range import EIGHT_BITS, FoundRange, cut_note, find_range, in_words
 from nas_attn.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Collection:
         content, size = picture.content, self.pixels.shape[1]
         self._n_frames[place] = n_frames
         self._is_turned[place], self._is_transparent[place] = picture.turned, picture.transparent
+        if picture.cut:
+            self._cut.add(place)
         if isinstance(content, Deep):
             self._is_deep[place] = True
             self.digests[place] = digest_of(content)
@@ -134,7 +136,7 @@ class Collection:
                 "--pixel-range changes it."
             ]
         if n_cut:
-            notes.append(f"Images with values outside of {in_words(found.pair)}, which are cut off: {n_cut}.")
+            notes.append(cut_note(found.pair, n_cut))
         return notes
 
     def _refuse_mixture(self, names: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from nas_attn.data.contrast import checked_contrast
 from nas_attn.data.duplicates import handled_duplicates, with_origins
 from nas_attn.data.entry import Progress
 from nas_attn.data.mapped import Announce, AnyPixels, MappedPixels, blocks, converted
-from nas_attn.data.pixel_range import EIGHT_BITS, in_words, table_of
+from nas_attn.data.pixel_range import EIGHT_BITS, cut_note, in_words, n_outside, table_of
 from nas_attn.data.placing import mapped_notes, placed, tensor_of
 from nas_attn.data.rendering import AS_BEFORE, Rendering
 from nas_attn.data.sources import read_source, reading_of
@@ -305,8 +305,10 @@ def _in_stated_range(dataset: ImageDataset, config: DataConfig) -> ImageDataset:
         return dataset
     table = np.array(table_of(pixel_range), np.uint8)
     parts = {part: replace(images, pixels=table[np.asarray(images.pixels)]) for part, images in dataset.parts.items()}
-    note = f"Pixel range: {in_words(pixel_range)}, as stated by --pixel-range."
-    return replace(dataset, parts=parts, pixel_range=pixel_range, notes=(*dataset.notes, note))
+    notes = (*dataset.notes, f"Pixel range: {in_words(pixel_range)}, as stated by --pixel-range.")
+    n_cut = sum(n_outside(images.pixels, pixel_range) for images in dataset.parts.values())
+    notes += (cut_note(pixel_range, n_cut),) if n_cut else ()
+    return replace(dataset, parts=parts, pixel_range=pixel_range, notes=notes)
 
 
 def _rendering(dataset: ImageDataset, config: DataConfig) -> Rendering:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_attn.data.pixel_range import Range, bounds_of, find_range, in_words, scaled
+from nas_attn.data.pixel_range import Range, bounds_of, cut_note, find_range, in_words, n_outside, scaled
 from nas_attn.errors import DataError
 
 _BLOCK = 256
@@ -44,7 +44,9 @@ def eight_bit_arrays(
     chosen = find_range([bounds["train"]], others, where=where)
     ends, basis = (chosen.pair, chosen.basis) if stated is None else (stated, "as stated by --pixel-range")
     note = f"Pixel range: {in_words(ends)} for images of {types['train']} ({basis}); --pixel-range changes it."
-    return {part: _scaled(images, ends) for part, images in arrays.items()}, ends, (note,)
+    n_cut = sum(n_outside(images, ends) for images in arrays.values())
+    notes = (note, cut_note(ends, n_cut)) if n_cut else (note,)
+    return {part: _scaled(images, ends) for part, images in arrays.items()}, ends, notes
 
 
 def _scaled(images: NDArray[Any], ends: Range) -> NDArray[np.uint8]:

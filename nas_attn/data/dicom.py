@@ -95,8 +95,23 @@ def _picture(values: NDArray[Any], header: Any, reading: Reading) -> Picture:
     if values.dtype == np.uint8:
         pixels = values if reading.pixel_range is None else scaled(values, *reading.pixel_range)
         return Picture(pillow.fromarray(255 - pixels if inverted else pixels))
-    whole = values.dtype.kind in "iu" or np.array_equal(values, np.rint(values))
-    return deep_picture(values, whole=whole, what=f"DICOM {meaning}", inverted=inverted)
+    return deep_picture(values, whole=_has_whole_numbers(values, header), what=f"DICOM {meaning}", inverted=inverted)
+
+
+def _has_whole_numbers(values: NDArray[Any], header: Any) -> bool:
+    """Return whether the header means whole numbers, whatever the values of this one image are.
+
+    Images of positron emission have a slope for each slice, so that a blank one may have a whole slope among fractional
+    ones: they are floating.
+    """
+    if values.dtype.kind in "iu":
+        return True
+    rescaling = [float(header.get(name) or 0) for name in ("RescaleSlope", "RescaleIntercept")]
+    return (
+        header.get("RescaleSlope") is not None
+        and header.get("Modality") != "PT"
+        and all(map(float.is_integer, rescaling))
+    )
 
 
 def _head(source: Path | IO[bytes]) -> bytes:

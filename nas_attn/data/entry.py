@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from nas_attn.config.images import MOST_PIXELS
 from nas_attn.errors import DataError, in_one_line
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Reading:
     pixel_range: tuple[float, float] | None = None
     background: tuple[int, int, int] = (255, 255, 255)
     frames: Literal["first", "all"] = "first"
-    max_pixels: int = 178_956_970
+    max_pixels: int = MOST_PIXELS
 
 
 AS_USUAL = Reading()

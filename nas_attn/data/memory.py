@@ -16,7 +16,7 @@ from nas_attn.data.catalog import DATA, register_data
 from nas_attn.data.collection import notes_on_looks
 from nas_attn.data.deep import NotUnderstood
 from nas_attn.data.entry import AS_USUAL, DataRequest, DataSource, Reading
-from nas_attn.data.pixel_range import Range, find_range, in_words, scaled
+from nas_attn.data.pixel_range import Range, cut_note, find_range, in_words, outside, scaled
 from nas_attn.errors import DataError, in_one_line
 
 NAME = "memory"
@@ -32,6 +32,7 @@ class _Seen:
     content: Pixels | Deep
     turned: bool = False
     transparent: bool = False
+    cut: bool = False
 
 
 Found = tuple[_Seen, Any]
@@ -136,12 +137,22 @@ def _scaled(
 
     seen = [image for several in read.values() for image, _ in several]
     n_turned, n_transparent = sum(image.turned for image in seen), sum(image.transparent for image in seen)
+    n_cut = sum(image.cut or _lies_outside(image.content, pixel_range) for image in seen)
+    if n_cut and pixel_range is not None:
+        notes += (cut_note(pixel_range, n_cut),)
     notes += tuple(notes_on_looks(n_turned, n_transparent, reading.background))
     return (
         {part: [(pixels(image.content), label) for image, label in several] for part, several in read.items()},
         pixel_range,
         notes,
     )
+
+
+def _lies_outside(content: Pixels | Deep, ends: Range | None) -> bool:
+    """Return whether an image of more than 8 bits has values outside of the range."""
+    if ends is None or not isinstance(content, Deep):
+        return False
+    return content.bounds.low < ends[0] or content.bounds.high > ends[1]
 
 
 def _read(source: Any, part: str, reading: Reading) -> list[Found]:
@@ -202,7 +213,10 @@ def _seen(image: Any, part: str, reading: Reading) -> _Seen:
     """Return an image with what is known about it. Raises: DataError for another shape, type or range."""
     if hasattr(image, "convert") and hasattr(image, "mode"):
         return _of_pil(image, part, reading)
-    return _Seen(_pixels(image, part, reading.pixel_range))
+    stated = reading.pixel_range
+    values = _as_array(image)
+    is_cut = stated is not None and values.dtype.kind in "iuf" and bool(outside(values, stated).any())
+    return _Seen(_pixels(image, part, stated), cut=is_cut)
 
 
 def _pixels(image: Any, part: str, stated: Range | None) -> Pixels:
@@ -247,7 +261,7 @@ def _of_pil(image: Any, part: str, reading: Reading) -> _Seen:
     else:
         plain = np.asarray(picture.content)
         content = plain[..., None] if plain.ndim == 2 else plain
-    return _Seen(content, picture.turned, picture.transparent)
+    return _Seen(content, picture.turned, picture.transparent, picture.cut)
 
 
 def _digest(example: Found) -> bytes:

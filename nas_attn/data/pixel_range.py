@@ -20,6 +20,9 @@ BITS = (8, 10, 12, 14, 16)
 """Depths of cameras and scanners whose values lie in files of 16 bits."""
 
 _USUAL: tuple[Range, ...] = ((0, 1), (-1, 1), (0, 255))
+_BLOCK = 256
+"""Images that are compared at once."""
+
 _LEAST_SHARE = 0.125
 """Values that fill less of a depth are no picture of this depth: a thermal camera's lie around 30,000."""
 
@@ -121,6 +124,25 @@ def scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Return values as pixels: `low` becomes 0 and `high` 255; what lies outside is cut off."""
     shares = (values.astype(np.float64) - low) * (255 / (high - low))
     return np.rint(np.clip(shares, 0, 255)).astype(np.uint8)
+
+
+def outside(values: NDArray[Any], ends: Range) -> NDArray[np.bool_]:
+    """Return where values lie outside of a range."""
+    return (values < ends[0]) | (values > ends[1])
+
+
+def n_outside(images: Any, ends: Range) -> int:
+    """Return the number of images of an array, in memory or mapped, with a value outside of a range.
+
+    Shape: (N, ...).
+    """
+    blocks = (np.asarray(images[start : start + _BLOCK]) for start in range(0, len(images), _BLOCK))
+    return sum(int(outside(block, ends).reshape(len(block), -1).any(1).sum()) for block in blocks)
+
+
+def cut_note(ends: Range, n_images: int) -> str:
+    """Return the note on images with values outside of a range."""
+    return f"Images with values outside of {in_words(ends)}, which are cut off: {n_images:,}."
 
 
 def table_of(pixel_range: Range) -> list[int]:

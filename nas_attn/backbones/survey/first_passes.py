@@ -13,7 +13,7 @@ from nas_attn.backbones.passes import Passage
 from nas_attn.backbones.survey.additions import adding_modules
 from nas_attn.backbones.survey.effects import unlearned
 from nas_attn.backbones.survey.swaps import Sighting, sight
-from nas_attn.backbones.user_network import as_before, check_logits, run
+from nas_attn.backbones.user_network import as_before, check_output, run
 from nas_attn.errors import SpaceError
 
 _SAME = ("ViewBackward0", "ReshapeAliasBackward0", "UnsafeViewBackward0", "SqueezeBackward1", "UnsqueezeBackward0")
@@ -54,7 +54,7 @@ def first_passes(net: nn.Module, images: Tensor, paths: Sequence[str], num_class
     names = set(net.state_dict())
     with as_before(net), adding_modules(net, paths) as adding:
         evaluated, passages = sight(net.eval(), images, paths)
-    check_logits(name, evaluated.output, num_classes, training=False)
+    check_output(name, evaluated.output, num_classes, training=False)
     late = sorted(set(net.state_dict()) - names)
     if late:
         raise SpaceError(
@@ -64,7 +64,7 @@ def first_passes(net: nn.Module, images: Tensor, paths: Sequence[str], num_class
     try:
         with as_before(net):
             trained, in_training = sight(net.train(), images, paths)
-        check_logits(name, trained.output, num_classes, training=True)
+        check_output(name, trained.output, num_classes, training=True)
         lost, function = _backward(net, images)
     except SpaceError as error:
         return FirstPasses([evaluated], passages, {}, frozenset(adding), {}, str(error), "")
