@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -88,7 +89,7 @@ class Server:
 
     def start(self) -> None:
         """Start the server, and wait until it answers; after a kill it may need several attempts."""
-        self.stop()
+        self.kill()
         for _ in range(100):
             self._process = self._popen()
             while self._process.poll() is None:
@@ -100,15 +101,9 @@ class Server:
         raise AssertionError("the server must start")
 
     def kill(self) -> None:
-        """Kill the server as a crash of its machine would."""
-        assert self._process is not None, "it must have been started"
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self) -> None:
-        """End the server."""
+        """End the server at once with all its processes, as a crash would: it has to recover when it starts."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(3)  # at once
+            self._process.send_signal(signal.SIGQUIT)
             self._process.wait()
 
     def _popen(self) -> subprocess.Popen[bytes]:
@@ -143,4 +138,4 @@ def running_server() -> Iterator[Server]:
         try:
             yield server
         finally:
-            server.stop()
+            server.kill()

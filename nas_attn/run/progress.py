@@ -126,8 +126,8 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
         growth: Estimated time of a retraining divided by that of a search trial; used until retrainings have ended.
     """
     searches = [stages.search, *([stages.control] if stages.control is not None else [])]
-    rows = [row for search in searches for row in search.records()]
-    trained = [row.seconds for row in rows if row.state == "complete" and row.answered_from is None]
+    tallies = [search.tally for search in searches]
+    n_trained, seconds = sum(tally.n_trained for tally in tallies), sum(tally.seconds for tally in tallies)
     finals = stages.final.records()
     done = {name: sum(row.stage == name and row.state != "running" and row.cause not in ("interrupted", "crashed")
                       for row in finals) for name in ("confirm", "retrain")}  # fmt: skip
@@ -136,8 +136,8 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
     n_found = 0 if stages.winner is not None else len(stages.seeds) * (1 + (stages.budget.n_controls > 0))
     left = None
     retrained = [row.seconds for row in finals if row.stage == "retrain" and row.state == "complete"]
-    if trained or retrained:
-        mean = sum(trained or retrained) / len(trained or retrained)
+    if n_trained or retrained:
+        mean = seconds / n_trained if n_trained else sum(retrained) / len(retrained)
         long = sum(retrained) / len(retrained) if retrained else mean * growth
         n_search = sum(search.n_open for search in searches)
         n_search += sum(stage in ("search", "control") for stage, _ in stages.live)
@@ -151,9 +151,10 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
         confirm=Count(done["confirm"], done["confirm"] + n_confirm),
         retrain=Count(done["retrain"], done["retrain"] + waiting["retrain"] + n_found),
         running=len(stages.live),
-        failed=sum(row.state == "fail" and row.cause != "interrupted" for row in (*rows, *finals)),
-        pruned=sum(row.state == "pruned" for row in rows),
-        answered=sum(row.answered_from is not None for row in rows),
+        failed=sum(row.state == "fail" and row.cause != "interrupted" for row in finals)
+        + sum(tally.failed for tally in tallies),
+        pruned=sum(tally.pruned for tally in tallies),
+        answered=sum(tally.answered for tally in tallies),
         best=stages.search.best,
         seconds_left=left,
     )

@@ -7,6 +7,7 @@ its command line can read them.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -130,10 +131,12 @@ class Ledger:
         number, study_id = self._next, self._study_id
         stored = {name: self._stored(name, record.params[name], choices[name]) for name in record.params}
 
+        query = select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id, TRIALS.c.number == number)
+        attempts = itertools.count()
+
         def write(connection: Connection) -> int:
-            known = connection.execute(
-                select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id, TRIALS.c.number == number)
-            ).scalar()  # written by an attempt whose answer was lost
+            # A commit whose answer was lost may have written the row; looking for it takes a pass over all rows.
+            known = connection.execute(query).scalar() if next(attempts) else None
             return int(known) if known is not None else insert_trial(connection, study_id, number, record, stored)
 
         self._ids[number] = self._write(write)

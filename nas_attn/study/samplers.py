@@ -49,9 +49,9 @@ class Scheduler:
 
 
 def _tpe_class() -> type[BaseSampler]:
-    from optuna.samplers import TPESampler
+    from nas_attn.study.recent_tpe import RecentTPE
 
-    return TPESampler
+    return RecentTPE
 
 
 def _tpe(seed: int, **options: Any) -> BaseSampler:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-import statistics
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from nas_attn.study.ledger import DIRECTIONS, Ledger
 from nas_attn.study.named import find_sampler
 from nas_attn.study.objectives import USUAL, Goals
 from nas_attn.study.proposals import Proposals
+from nas_attn.study.tally import Tally
 
 MAX_RUNS = 3
 """Number of seeds that a placement among the best gets in the search when the sampler proposes it again."""
@@ -93,11 +93,12 @@ class SearchStudy:
             name: CategoricalDistribution(values) for name, values in self._choices.items()
         }
         self._rows: dict[int, TrialRecord] = {}
+        self.tally = Tally()
         self._by_key: dict[str, list[TrialRecord]] = defaultdict(list)
         self._live: dict[int, _Live] = {}
         self._done: set[str] = set()
         self._crashes: Counter[str] = Counter()
-        self._exhausted = False
+        self._exhausted = self._is_closed = False
         self.best: TrialRecord | None = None
         self._best_is_new = False
         for record in ledger.records():
@@ -156,9 +157,14 @@ class SearchStudy:
         self._proposals.tell(trial, self._values_of(record))
         if outcome.cause == "crashed":
             self._crashes[record.key] += 1
-            if self._crashes[record.key] < MAX_CRASHES:
+            if self._crashes[record.key] < MAX_CRASHES and not self._is_closed:
                 self._queue.append((record.label, record.placement))
         return record
+
+    def close(self) -> None:
+        """Begin no further trial; those that run go on."""
+        self._exhausted = self._is_closed = True
+        self._queue.clear()
 
     def take_new_best(self) -> TrialRecord | None:
         """Return the best trial if it is new since the last call."""
@@ -322,7 +328,7 @@ class SearchStudy:
     def _best_keys(self) -> list[str]:
         if self.goals.are_several:
             return self.goals.front(self.records())
-        return [key for key, _ in ranking(self.records())[: self._top]]
+        return [key for key, _ in self.tally.ranking(self._top)]
 
     def _keep(self, record: TrialRecord) -> None:
         """Add a row; it is the best one if no earlier trial of a full budget has as good a value."""
@@ -331,6 +337,7 @@ class SearchStudy:
             self.best, self._best_is_new = record, True
         self._rows[record.number] = record
         self._by_key[record.key].append(record)
+        self.tally.add(record)
         if _counts(record):
             self._done.add(record.key)
 
@@ -361,12 +368,10 @@ def control_search(
 
 def ranking(records: tuple[TrialRecord, ...]) -> list[tuple[str, float]]:
     """Return (key, mean value over its trained seeds) of every placement with a full budget, the best first."""
-    values: dict[str, list[float]] = defaultdict(list)
+    tally = Tally()
     for row in records:
-        if row.state == "complete" and row.answered_from is None and row.value is not None:
-            values[row.key].append(row.value)
-    means = [(key, statistics.fmean(found)) for key, found in values.items()]
-    return sorted(means, key=lambda pair: -pair[1])
+        tally.add(row)
+    return tally.ranking()
 
 
 def _counts(row: TrialRecord) -> bool:
