@@ -1,0 +1,220 @@
+"""A Gaussian process over categorical points, small enough to be fitted before every proposal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.optimize import minimize
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+INACTIVE = -1
+"""Code of a parameter that has no effect in a point."""
+
+_RANDOM_DISTANCE = 2.0
+"""Expected exponent of the kernel between two random points, before any data: they are nearly independent."""
+
+_NOISE = 0.1
+"""Expected share of the noise in the variance of the values, before any data."""
+
+_SPREADS = (0.8, 0.7, 1.0)
+"""Standard deviations of the logarithms of weights, variance and noise, before any data."""
+
+_JITTER = 1e-6
+
+
+class Encoding:
+    """Codes and features of points: the distance of two points is a weighted sum over their parameters.
+
+    Two values of a parameter differ by 1; if all its values are numbers, by the distance of their ranks, 1 from the
+    first to the last. A parameter without effect has no features.
+
+    Args:
+        choices: The values of each parameter.
+        conditions: Parameter -> the parameter that decides whether it has an effect, and the values for which it has.
+    """
+
+    def __init__(
+        self, choices: Mapping[str, Sequence[Any]], conditions: Mapping[str, tuple[str, frozenset[Any]]]
+    ) -> None:
+        self.names = tuple(choices)
+        self.sizes = np.array([len(values) for values in choices.values()])
+        self._choices = {name: list(values) for name, values in choices.items()}
+        place = {name: index for index, name in enumerate(self.names)}
+        self._conditions = [
+            (place[name], place[parent], np.array([value in allowed for value in choices[parent]]))
+            for name, (parent, allowed) in conditions.items()
+            if name in place and parent in place
+        ]
+        tables = [_features(values) for values in self._choices.values()]
+        self._starts = np.cumsum([0, *(table.shape[1] for table in tables)])
+        self._tables = tables
+
+    def codes(self, params: Mapping[str, Any]) -> tuple[int, ...]:
+        """Return the codes of a point, one per parameter; those without effect are `INACTIVE`.
+
+        Raises: ValueError or KeyError for a parameter or value that is unknown.
+        """
+        found = [self._choices[name].index(params[name]) for name in self.names]
+        return tuple(self.active(np.array([found]))[0].tolist())
+
+    def active(self, codes: Codes) -> Codes:
+        """Return the points with parameters that have no effect as `INACTIVE`. Shape: (N, P)."""
+        found = codes.copy()
+        for index, parent, allowed in self._conditions:
+            found[~allowed[codes[:, parent]], index] = INACTIVE
+        return found
+
+    def params(self, codes: Sequence[int]) -> dict[str, Any]:
+        """Return the parameters of a point; those without effect have their first value."""
+        return {name: self._choices[name][max(code, 0)] for name, code in zip(self.names, codes, strict=True)}
+
+    def random(self, number: int, rng: np.random.Generator) -> Codes:
+        """Return random points. Shape: (number, P)."""
+        return self.active(rng.integers(0, self.sizes, (number, len(self.sizes))))
+
+    def features(self, codes: Codes) -> Floats:
+        """Return the binary features of points: their weighted L1 distance is the distance. Shape: (N, F)."""
+        parts = [table[codes[:, index]] for index, table in enumerate(self._tables)]
+        return np.concatenate(parts, axis=1)
+
+    def spread(self, weights: Floats) -> Floats:
+        """Return the weight of each feature for the weights of the parameters. Shape: (F,)."""
+        halves = [1 / (2 if _is_nominal(values) else max(1, len(values) - 1)) for values in self._choices.values()]
+        return np.repeat(weights * halves, np.diff(self._starts))
+
+    def parts(self, features: Floats) -> Floats:
+        """Return the distance of all pairs of points by parameter. Shape: (P, N, N)."""
+        weights = self.spread(np.ones(len(self.names)))
+        spans = [slice(*pair) for pair in zip(self._starts, self._starts[1:], strict=False)]
+        return np.stack([_distances(features[:, span], features[:, span], weights[span]) for span in spans])
+
+
+@dataclass(frozen=True)
+class Process:
+    """A Gaussian process with the kernel `variance * exp(-distance)`, fitted to standardised values.
+
+    Args:
+        weights: One per parameter.
+        noise: Variance of a value's noise.
+    """
+
+    encoding: Encoding
+    weights: Floats
+    variance: float
+    noise: float
+
+    @classmethod
+    def prior(cls, encoding: Encoding) -> Process:
+        """Return the process before any data."""
+        rng = np.random.default_rng(0)
+        features = encoding.features(encoding.random(128, rng))
+        mean = float(encoding.parts(features).sum(axis=0).mean())
+        weights = np.full(len(encoding.names), _RANDOM_DISTANCE / max(mean, 1e-9))
+        return cls(encoding, weights, 1.0, _NOISE)
+
+    def fitted(self, codes: Codes, values: Floats, start: Process | None = None) -> Process:
+        """Return the most probable process for the points and their values, with this one as expectation.
+
+        Args:
+            start: Where the optimisation begins; None begins at this one.
+        """
+        parts = self.encoding.parts(self.encoding.features(codes))
+        mean = self._logarithms()
+        spreads = np.concatenate([np.full(len(mean) - 2, _SPREADS[0]), _SPREADS[1:]])
+        begin = mean if start is None else start._logarithms()
+        found = minimize(
+            _negative_log_posterior,
+            begin,
+            args=(parts, values, mean, spreads),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 30},
+        ).x
+        *weights, variance, noise = np.exp(found)
+        return Process(self.encoding, np.array(weights), float(variance), float(noise))
+
+    def conditioned(self, codes: Codes, values: Floats) -> Posterior:
+        """Return the process given these values. Shape: (N, P) and (N,)."""
+        features = self.encoding.features(codes)
+        kernel = self.kernel(features, features) + (self.noise + _JITTER) * np.eye(len(codes))
+        root: Floats = np.asarray(np.linalg.cholesky(kernel), dtype=np.float64)
+        solved: Floats = solve_triangular(root, values, lower=True)
+        return Posterior(self, features, root, solved)
+
+    def kernel(self, ours: Floats, theirs: Floats) -> Floats:
+        """Return the covariance of the noiseless values of points, by their features. Shape: (N, M)."""
+        covariances: Floats = self.variance * np.exp(-_distances(ours, theirs, self.encoding.spread(self.weights)))
+        return covariances
+
+    def _logarithms(self) -> Floats:
+        return np.log([*self.weights, self.variance, self.noise])
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A Gaussian process given values."""
+
+    process: Process
+    features: Floats
+    root: Floats
+    solved: Floats
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation of the noiseless values of points. Shape: (N, P) -> (N,), (N,)."""
+        kernel = self.process.kernel(self.features, self.process.encoding.features(codes))
+        half = solve_triangular(self.root, kernel, lower=True)
+        variances = np.maximum(self.process.variance - (half**2).sum(axis=0), 1e-12)
+        return half.T @ self.solved, np.sqrt(variances)
+
+
+def _negative_log_posterior(
+    logarithms: Floats, parts: Floats, values: Floats, mean: Floats, spreads: Floats
+) -> tuple[float, Floats]:
+    """Return the negative logarithm of the posterior density of weights, variance and noise, with its gradient."""
+    *weights, variance, noise = np.exp(logarithms)
+    n = len(values)
+    covariance = variance * np.exp(-np.tensordot(weights, parts, axes=1))
+    try:
+        factor = cho_factor(covariance + (noise + _JITTER) * np.eye(n), lower=True)
+    except np.linalg.LinAlgError:
+        return 1e10, np.zeros_like(logarithms)
+    solved, inverse = cho_solve(factor, values), cho_solve(factor, np.eye(n))
+    slope = 0.5 * (inverse - np.outer(solved, solved))
+    by_kernel = slope * covariance
+    gradient = np.concatenate(
+        [
+            -np.tensordot(parts, by_kernel, axes=2) * weights,
+            [by_kernel.sum(), noise * np.trace(slope)],
+        ]
+    )
+    distance = (logarithms - mean) / spreads
+    loss = 0.5 * values @ solved + np.log(np.diag(factor[0])).sum() + 0.5 * (distance**2).sum()
+    return float(loss), gradient + distance / spreads
+
+
+def _distances(ours: Floats, theirs: Floats, weights: Floats) -> Floats:
+    """Return the weighted L1 distance of binary features. Shape: (N, F), (M, F), (F,) -> (N, M)."""
+    distances: Floats = (ours @ weights)[:, None] + (theirs @ weights)[None, :] - 2 * (ours * weights) @ theirs.T
+    return np.maximum(distances, 0.0)
+
+
+def _features(values: Sequence[Any]) -> Floats:
+    """Return the features of each value of a parameter, and zeros at the end, for `INACTIVE`. Shape: (V + 1, F)."""
+    number = len(values)
+    if _is_nominal(values):
+        return np.concatenate([np.eye(number), np.zeros((1, number))])
+    ranks = np.argsort(np.argsort(np.array(values, dtype=float)))
+    steps = (ranks[:, None] > np.arange(number - 1)[None, :]).astype(float)
+    return np.concatenate([steps, np.zeros((1, steps.shape[1]))])
+
+
+def _is_nominal(values: Sequence[Any]) -> bool:
+    """Return whether the values of a parameter have no order: one of them is not a number."""
+    return any(isinstance(value, bool) or not isinstance(value, int | float) for value in values)
