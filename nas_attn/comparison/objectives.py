@@ -134,6 +134,15 @@ def objectives_in(config: Mapping[str, Any]) -> tuple[Objective, ...]:
     )
 
 
+def has_shares(objectives: Sequence[Objective], *, of_classes: bool) -> bool:
+    """Return whether the first objective is a mean over images, so that each image has its share of the value.
+
+    Args:
+        of_classes: Whether each image has one class, whose usual value is accuracy; otherwise it is the ROC AUC.
+    """
+    return not objectives or objectives[0].name == ("accuracy" if of_classes else "auc")
+
+
 def further(objectives: Sequence[Objective], *, source: Source | None = None) -> tuple[Objective, ...]:
     """Return the objectives after the first one, all or those of one source."""
     return tuple(objective for objective in objectives[1:] if source in (None, objective.source))

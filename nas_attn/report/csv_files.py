@@ -9,7 +9,9 @@ from io import StringIO
 
 from nas_attn.comparison.answer import Answer
 from nas_attn.comparison.contrasts import Contrast
+from nas_attn.comparison.objectives import further, objectives_in
 from nas_attn.records import BARE, FOUND, RANDOM, RunRecord, TrialRecord
+from nas_attn.report.front import front_values
 from nas_attn.report.tables import Arm, answer_of, arm_called, arms_of, latency_of, trials_of
 from nas_attn.statistics import Summary
 
@@ -69,7 +71,9 @@ ARM_COLUMNS = (
 
 def trials_csv(run: RunRecord) -> str:
     """Return all trials of all stages, one per row."""
-    return _csv(TRIAL_COLUMNS, (_trial_row(trial) for trial in trials_of(run)))
+    names = [goal.name for goal in further(objectives_in(run.config))]
+    rows = ([*_trial_row(trial), *map(trial.values.get, names)] for trial in trials_of(run))
+    return _csv([*TRIAL_COLUMNS, *names], rows)
 
 
 def _trial_row(trial: TrialRecord) -> list[object]:
@@ -100,7 +104,11 @@ def _trial_row(trial: TrialRecord) -> list[object]:
 def arms_csv(run: RunRecord) -> str:
     """Return the arms, one per row; the values by seed are the `retrain` rows of `trials.csv`."""
     arms, answer = arms_of(run), answer_of(run)
-    return _csv(ARM_COLUMNS, (_arm_row(arm, arms, answer) for arm in arms))
+    goals = objectives_in(run.config)
+    values = [front_values(run, arm.placement, goals) if arm.label != RANDOM else {} for arm in arms]
+    names = [goal.name for goal in further(goals)]
+    rows = ([*_arm_row(arm, arms, answer), *map(found.get, names)] for arm, found in zip(arms, values, strict=True))
+    return _csv([*ARM_COLUMNS, *names], rows)
 
 
 def _arm_row(arm: Arm, arms: Sequence[Arm], answer: Answer) -> list[object]:

@@ -18,6 +18,8 @@ from nas_attn.report.chart import COLUMN, Chart, style
 from nas_attn.report.drawing import network_chart
 from nas_attn.report.evidence import drawn_of, learning_curves
 from nas_attn.report.evidence_figures import evidence_charts
+from nas_attn.report.front import front_of
+from nas_attn.report.front_figure import front_chart
 from nas_attn.report.importance import Heat, effects_of, heat_map, searched_sites
 from nas_attn.report.marks import ENDED, SHAPES, Colours, Mark, arm_marks, history_marks, trial_marks
 from nas_attn.report.palette import LIGHT, VERDICTS
@@ -55,6 +57,9 @@ def _charts(run: RunRecord) -> Iterator[Chart]:
         yield differences_chart(differences, scale)
     if measured_arms:
         yield arms_chart(measured_arms, colours, scale)
+    found = front_of(run)
+    if found is not None and (found.arms or found.trials):
+        yield front_chart(found, colours)
     panels = {("arms", cost): arm_marks(arms, cost, colours, scale) for cost in COSTS} | {
         ("trials", cost): trial_marks(run.search, cost, colours, scale) for cost in COSTS
     }

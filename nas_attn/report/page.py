@@ -29,6 +29,7 @@ from nas_attn.report.csv_files import arms_csv, trials_csv
 from nas_attn.report.documents import documents
 from nas_attn.report.evidence import evidence_of, learning_curves
 from nas_attn.report.figures import draw_charts
+from nas_attn.report.front import front_of
 from nas_attn.report.guards import guards, is_retrained
 from nas_attn.report.importance import effects_of, heat_map, option_marginals, rows_of, searched_sites
 from nas_attn.report.legend import families_of, symbols_of
@@ -134,6 +135,7 @@ def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
         "counts": counts_of(run.search),
         "n_control": counts_of(run.control).ended,
         "confirmed": _confirmed(run),
+        "front": front_of(run),
         "evidence": evidence_of(run),
         "curves": learning_curves(run),
         **_importance(run),

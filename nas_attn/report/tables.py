@@ -14,6 +14,7 @@ from nas_attn.comparison.answer import Answer, Sample, judge, named, names_in, s
 from nas_attn.comparison.contrasts import FEW_SEEDS, arm_summary
 from nas_attn.comparison.crossed import FEWEST_SEEDS, probability_best
 from nas_attn.comparison.looks import Look, at_once, next_look
+from nas_attn.comparison.objectives import has_shares, objectives_in
 from nas_attn.placement import Placement, SiteTable
 from nas_attn.records import BARE, FOUND, OF_CONTROL, RANDOM, Attempt, Measured, RunRecord, Stage, TrialRecord
 from nas_attn.statistics import SEEDS_ONLY, Summary, summarize
@@ -206,8 +207,13 @@ def _arm(run: RunRecord, label: str, rows: Sequence[TrialRecord], limits: Mappin
     values = {seed: float(row.value) for seed, row in finished.items() if row.value is not None}
     known = {seed: run.predictions.get((row.key, seed, row.epochs)) for seed, row in finished.items()}
     costs = {"max_params": _first(row.n_parameters for row in rows), "max_macs": _first(row.n_macs for row in rows)}
-    over = over_limit(costs, limits)
-    predictions = {seed: found for seed, found in known.items() if found is not None}
+    over = over_limit(costs, limits) or over_latency(rows, run.config)
+    goals = objectives_in(run.config)
+    predictions = {
+        seed: found
+        for seed, found in known.items()
+        if found is not None and has_shares(goals, of_classes=found.predicted is not None)
+    }
     sample = sample_of(label, values, predictions, barred=bool(over))
     return Arm(
         label=label,
@@ -261,6 +267,16 @@ def over_limit(costs: Mapping[str, int | None], limits: Mapping[str, int]) -> st
         if cost is not None and cost > limit:
             return f"over {name}: {cost:,} > {limit:,}"
     return ""
+
+
+def over_latency(rows: Iterable[TrialRecord], config: Mapping[str, Any]) -> str:
+    """Return the measured latency that exceeds `max_latency`, with the numbers, or an empty string."""
+    limit = section(config, "engine").get("max_latency")
+    known = [row.values.get("latency", row.facts.get("latency")) for row in rows]
+    latency = next((value for value in known if value is not None), None)
+    if limit is None or latency is None or latency <= limit:
+        return ""
+    return f"over max_latency: {latency:.4g} ms > {limit:g} ms"
 
 
 def arm_called(arms: Iterable[Arm], name: str) -> Arm | None:

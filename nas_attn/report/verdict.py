@@ -13,6 +13,7 @@ from nas_attn.comparison.contrasts import Contrast
 from nas_attn.comparison.power import images_to_tell, seeds_to_tell
 from nas_attn.placement import NONE
 from nas_attn.records import BARE, FOUND, RunRecord
+from nas_attn.report.front import front_of, front_sentence
 from nas_attn.report.guards import is_retrained, nothing_learned
 from nas_attn.report.importance import searched_sites
 from nas_attn.report.tables import (
@@ -132,6 +133,10 @@ def _state(answer: Answer, deciding: Contrast) -> str:
 
 
 def _title(run: RunRecord, arms: Sequence[Arm], answer: Answer, deciding: Contrast) -> str:
+    found = front_of(run)
+    if found is not None and found.knee is not None:
+        knee = found.knee
+        return f"Knee of the front: {short_place(knee.placement, names_in(knee.label), run.table, searched_sites(run))}"
     if answer.state == "arm":
         arm = arm_called(arms, names_in(answer.recommended)[0])
         assert arm is not None, "the recommended arm is one of the arms"
@@ -231,6 +236,8 @@ def _advice(run: RunRecord, answer: Answer) -> tuple[str, ...]:
     """Return what `best.json` holds, once it is written."""
     if run.best is None:
         return ()
+    if front_sentence(run):
+        return (front_sentence(run),)
     if answer.state == "arm":
         return (f"best.json holds the network of '{answer.recommended}'.",)
     simpler = "the simpler choice: " if answer.state == "undecided" else ""

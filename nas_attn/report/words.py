@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from nas_attn.comparison.objectives import objectives_in
 from nas_attn.placement import Attention, Placement, SiteTable
 from nas_attn.records import RunRecord
 from nas_attn.report.tables import in_flow_order, only_shares, section
@@ -80,6 +81,9 @@ def scale_of(run: RunRecord) -> Scale:
     For multi-label data the built-in training measures ROC AUC; the metric of a custom training is unknown there, and
     for a network that returns no logits.
     """
+    goals = objectives_in(run.config)
+    if goals and goals[0].name != "accuracy":
+        return ROC_AUC if goals[0].name == "auc" else replace(AS_IS, noun=goals[0].noun)
     if section(run.config, "data").get("num_classes") == 0:
         return AS_IS
     if run.config.get("task") == "multi-label":
@@ -223,6 +227,7 @@ CAUSES = {
     "nan": "diverged",
     "timeout": "timed out",
     "error": "exception",
+    "objective": "objective missing",
     "crashed": "worker crash",
     "interrupted": "interrupted",
 }

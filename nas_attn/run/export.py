@@ -17,6 +17,7 @@ from nas_attn.model.file import save_model
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import LABEL_AUC, Attempt
 from nas_attn.run.folder import RunFolder
+from nas_attn.run.front import objectives_of, write_front
 from nas_attn.run.identity import CONTENTS
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request
@@ -51,6 +52,7 @@ def export(request: Request, stages: Stages, folder: RunFolder, measured: Mappin
     for file in folder.arms.glob("*"):
         if file.suffix in (".json", ".safetensors") and file.stem not in kept:  # of an earlier `found #1`
             file.unlink()
+    write_front(request, stages, folder, names)
     label, placement = recommended_arm(stages)
     record = common | _of_arm(request, stages, label, placement, measured.get(placement.key))
     if not _save(request, stages, folder, placement, folder.best, record):
@@ -63,6 +65,9 @@ def export(request: Request, stages: Stages, folder: RunFolder, measured: Mappin
 def recommended_arm(stages: Stages) -> tuple[str, Placement]:
     """Return label and placement of the arm that a finished run recommends."""
     assert stages.answer is not None, "the export needs an answer"
+    knee = stages.winner.knee if stages.winner else None
+    if knee is not None:  # of several objectives
+        return next((label, placed) for label, placed in stages.arms() if placed.key == knee.key)
     wanted = stages.answer.recommended
     return next((label, placed) for label, placed in stages.arms() if wanted in (label, *names_in(label)))
 
@@ -139,6 +144,7 @@ def _of_arm(
             "test": test[placement.key],
             "test_without_attention": test[NONE.key],
             "validation": _metric(metric, stages.final.values("confirm", placement, searched), searched),
+            **objectives_of(request, stages, placement),
         },
         "cost": {"n_parameters": cost.n_parameters, "n_macs": cost.n_macs, **_figures(attempt)},
     }

@@ -179,7 +179,7 @@ class OpenLedger:
         from nas_attn.study.ledger import SEARCH
 
         store, config = self._opened, self._folder.begun() or {}
-        ledger = store.ledger(SEARCH)
+        ledger = store.ledger(SEARCH, objectives=self._request.objectives)
         refuse_other_space(store.place, ledger.note(OF_RUN), config)
         if not ledger.note(OF_RUN):
             ledger.set_note(OF_RUN, {"space": space_digest(config)})

@@ -53,7 +53,7 @@ class Goals:
         counted = {"params": float(cost.n_parameters), "macs": float(cost.n_macs)}
         is_measured = any(goal.name not in counted for goal in costs)
         found = {**counted, **(self.measure(placement) if is_measured else {})}
-        return {goal.name: found[goal.name] for goal in costs}
+        return {goal.name: found[goal.name] for goal in costs if math.isfinite(found[goal.name])}
 
     def check(self, placement: Placement) -> str | None:
         """Return the sentence for the limit that a network exceeds by measurement, or None; measured if need be."""
@@ -87,7 +87,7 @@ class Goals:
         values = {**outcome.values, **record.values}
         missing = [goal.name for goal in further(self.objectives) if goal.name not in values]
         if missing:
-            reason = f"The training must give a value for the objective '{missing[0]}', but gave none."
+            reason = f"A trial needs a value of the objective '{missing[0]}', but it could not be measured."
             return replace(outcome, state="fail", value=None, values={}, cause="error", reason=reason)
         return replace(outcome, values=in_order(self.objectives, values))
 

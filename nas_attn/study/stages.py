@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 
 from nas_attn.comparison.answer import Answer, Sample, judge, named, read_looks, sample_of, take_look
 from nas_attn.comparison.looks import Look
+from nas_attn.comparison.objectives import has_shares
 from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import Budget, Recipe
 from nas_attn.errors import RunStopped
@@ -30,7 +31,10 @@ from nas_attn.space.bound import BoundSpace
 from nas_attn.study.arms import ablations, random_controls
 from nas_attn.study.checkpoints import Checkpoints, CheckpointStore, TrialLogs
 from nas_attn.study.confirm import CONFIRM_SEEDS, Candidates, Winner
+from nas_attn.study.early_end import ENDED, EarlyEnd, look_at_rest, look_at_time
+from nas_attn.study.pace import FINISH, TIME_BUDGET, Pace
 from nas_attn.study.planned import PlannedRun, PlannedRuns, TrialStore
+from nas_attn.study.proposals import SamplerFailed
 from nas_attn.study.sampling import SearchStudy
 
 FAILURES_IN_A_ROW = 5
@@ -60,6 +64,7 @@ class Stages:
         checkpoints: Stores the states of running trials; None stores none.
         logs: Stores what the trainings print; None stores nothing.
         given: The placement to retrain as `found #1`; with it nothing is searched or confirmed.
+        pace: Measures the trainings, and knows the time budget; None has none.
         watch: Called after every change, for the display; must return quickly.
         ended: Called with the row of every trial that ended.
     """
@@ -81,16 +86,25 @@ class Stages:
         control: SearchStudy | None = None,
         checkpoints: CheckpointStore | None = None,
         logs: TrialLogs | None = None,
+        pace: Pace | None = None,
         watch: Callable[[Stages], None] = lambda _: None,
         ended: Callable[[TrialRecord], None] = lambda _: None,
     ) -> None:
         self.search, self.control, self.final, self._bound = search, control, final, bound
-        self._searches = (search,) if control is None else (search, control)
+        self.searches = (search,) if control is None else (search, control)
         self.budget, self.recipe, self._seed = budget, recipe, seed
         self._weights, self._predictions, self._kept = weights, predictions, kept
         self._watch, self._ended, self._more_arms, self._given = watch, ended, arms or {}, given
-        rows = (row for study in (*self._searches, final) for row in study.records())
+        rows = [row for study in (*self.searches, final) for row in study.records()]
+        self.pace = pace or Pace()
+        self.pace.learn(rows)
         self._checkpoints, self._logs = Checkpoints(checkpoints, rows), logs
+        early = EarlyEnd.read(final.note(ENDED), budget)
+        if early is not None:
+            self.budget = early.limited(budget)
+            for each in self.searches:
+                each.close()
+        self._asked_seeds = budget.seeds
         self.live: dict[tuple[Stage, int], tuple[Task, float]] = {}
         self.error: RunStopped | None = None
         self.winner: Winner | None = None
@@ -112,13 +126,20 @@ class Stages:
         """Return the next trial of the earliest stage that has one."""
         if self.error is not None:
             return None
-        task = next((task for search in self._searches if (task := search.ask()) is not None), None)
+        look_at_time(self)
+        try:
+            task = next((task for search in self.searches if (task := search.ask()) is not None), None)
+        except SamplerFailed as error:
+            self.error = error
+        if self.error is not None:
+            return None
         if task is None:
             self._advance()
             task = self.final.ask()
         if task is not None:
             task = self._checkpoints.begin(task)
-            self.live[task.stage, task.number] = (task, time.monotonic())
+            self.pace.begins()
+            self.live[task.stage, task.number] = (task, self.pace.clock())
             log.info("begin %s %d: seed %d, %s", task.stage, task.number, task.seed, task.placement)
             self._watch(self)
         return task
@@ -156,8 +177,8 @@ class Stages:
             store = self._weights if name == "weights" else self._predictions
             store.write(task.placement.key, task.seed, task.epochs, content)
         outcome = self._checkpoints.end(task, outcome)
-        record = self._study(task.stage).finish(task.number, outcome)
-        self.live.pop((task.stage, task.number))
+        record = self._finished(task, outcome)
+        self.pace.ends(record, self.pace.clock() - self.live.pop((task.stage, task.number))[1])
         reason = f" ({outcome.reason})" if outcome.reason else ""
         log.info("end %s %d: %s %s%s", task.stage, task.number, outcome.state, outcome.value, reason)
         if outcome.trace is not None:
@@ -166,9 +187,41 @@ class Stages:
         self._look_at_weights(task, outcome)
         self._ended(record)
         self._count_failures(record)
+        look_at_rest(self)
         self._advance()
         self._tidy()
         self._watch(self)
+
+    def end_search(self, by: str) -> None:
+        """Begin no further trial of the search, and note how it was ended: `finish` or `time budget`."""
+        n_done, asked = self.search.n_done + self.search.n_fresh, self.budget.trials
+        for search in self.searches:
+            search.close()
+        self._note_end(EarlyEnd(by, asked, self.budget.time_seconds, self._asked_seeds))
+        what = "`nas-attn finish`" if by == FINISH else f"The time budget of {self.budget.time_budget}"
+        self.note(f"{what} ended the search after {n_done} of {asked} placements.")
+
+    def take_seeds(self, number: int) -> None:
+        """Retrain every arm with so many seeds at most; retrainings that have begun stay."""
+        before = self.n_seeds_planned
+        self.budget = self.budget.model_copy(update={"seeds": number})
+        kept = set(self.seeds)
+        self.final.keep(lambda plan: plan.stage != "retrain" or plan.seed in kept)
+        by = EarlyEnd.read(self.final.note(ENDED), self.budget)
+        end = EarlyEnd(by.by if by else TIME_BUDGET, self.budget.trials, self.budget.time_seconds, self._asked_seeds)
+        self._note_end(replace(end, seeds=number))
+        self.note(f"The time budget of {self.budget.time_budget} left {number} of {before} seeds per arm.")
+
+    def _note_end(self, end: EarlyEnd) -> None:
+        self.final.set_note(ENDED, end.to_note())
+
+    def _finished(self, task: Task, outcome: Outcome) -> TrialRecord:
+        """Record how a trial ended; a sampler that fails at it ends the run."""
+        try:
+            return self._study(task.stage).finish(task.number, outcome)
+        except SamplerFailed as error:  # the row was written before the sampler was told
+            self.error = error
+            return next(row for row in self._study(task.stage).records() if row.number == task.number)
 
     def _look_at_weights(self, task: Task, outcome: Outcome) -> None:
         """Say once what a training does to its network, and record the arms whose weights it cannot return."""
@@ -197,7 +250,7 @@ class Stages:
     @property
     def is_searched(self) -> bool:
         """Whether the search, and the random search beside it, are done."""
-        return all(search.is_finished for search in self._searches)
+        return all(search.is_finished for search in self.searches)
 
     @property
     def is_finished(self) -> bool:
@@ -250,10 +303,29 @@ class Stages:
             self._controls[found.key] = random_controls(self._bound, found, taken, self.budget.n_controls, self._seed)
         return self._controls[found.key]
 
+    def first_seeds(self, number: int) -> tuple[int, ...]:
+        """Return the first seeds of the retraining."""
+        return self._seeds(number)
+
+    @property
+    def n_seeds_planned(self) -> int:
+        """Number of seeds per arm that are planned now; `--seeds auto` may add more."""
+        planned = {plan.seed for plan in self.final.waiting() if plan.stage == "retrain"}
+        last = max(planned, default=self._seed + RETRAIN_OFFSET - 1) - self._seed - RETRAIN_OFFSET + 1
+        return max(first_seeds(self.budget), last)
+
+    @property
+    def n_unknown_arms(self) -> int:
+        """Number of arms that are known only after the confirm stage."""
+        if self.winner is not None:
+            return 0
+        n_found = self.budget.top if self.search.goals.are_several else 1
+        return n_found * len(self.searches) + (self.budget.n_controls > 0)
+
     @property
     def n_confirm(self) -> int:
         """Number of runs of the confirm stage."""
-        return 0 if self._given else CONFIRM_SEEDS * (1 + self.budget.top * len(self._searches))
+        return 0 if self._given else CONFIRM_SEEDS * (1 + self.budget.top * len(self.searches))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -358,12 +430,14 @@ class Stages:
                 content = self._predictions.read(placement.key, seed, epochs)
                 if content is not None:
                     predictions[seed] = Predictions.from_bytes(content, f"The predictions of '{label}', seed {seed},")
-        return sample_of(
-            label,
-            values,
-            predictions,
-            barred=any(self._bound.check(p) or self.search.goals.check(p) for p in placements),
-        )
+        goals = self.search.goals
+        shares = {
+            seed: found
+            for seed, found in predictions.items()
+            if has_shares(goals.objectives, of_classes=found.predicted is not None)
+        }
+        barred = any(self._bound.check(placement) or goals.check(placement) for placement in placements)
+        return sample_of(label, values, shares, barred=barred)
 
     def _decide(self) -> Winner:
         """Rank the candidates by the mean over their new seeds; a given placement has won from the start."""
@@ -373,7 +447,7 @@ class Stages:
 
     def _candidates(self) -> Candidates:
         """Return the best placements of the search, and of the random search beside it."""
-        found, *control = (search.goals.best(search.records(), self.budget.top) for search in self._searches)
+        found, *control = (search.goals.best(search.records(), self.budget.top) for search in self.searches)
         return Candidates(found, control[0] if control else [])
 
     def _seeded_arms(self, seeds: Iterable[int]) -> dict[int, list[tuple[str, Placement]]]:
@@ -435,6 +509,8 @@ class Stages:
             self._causes.clear()
         elif record.cause != "interrupted":
             self._causes = [cause for cause in self._causes if cause == record.cause] + [str(record.cause)]
+        if record.cause == "objective" and self.error is None:
+            self.error = RunStopped(f"{record.reason} The training gives no such value, so the run stops.")
         if len(self._causes) >= FAILURES_IN_A_ROW and self.error is None:
             reason = str(record.reason).rstrip(".")
             self.error = RunStopped(
