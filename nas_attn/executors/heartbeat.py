@@ -16,8 +16,8 @@ from ray.tune.experiment import Trial
 SILENT_SECONDS = 300.0
 """Time without a sign of life after which a worker is ended; a living one gives a sign each second."""
 
-_FEWEST_SECONDS = 15.0
-"""The same where `--trial-timeout` is shorter."""
+_FEWEST_SECONDS, _FIRST_SECONDS = 15.0, 60.0
+"""The least such time where `--trial-timeout` is shorter, and before a new worker's first sign: it loads torch."""
 
 _PAUSE_SECONDS = 5.0
 """Time between two looks after which the driver itself must have been stopped, so that nobody was silent."""
@@ -33,21 +33,16 @@ class Heartbeats:
     def __init__(self, timeout: float | None) -> None:
         self._limit = SILENT_SECONDS if timeout is None else min(SILENT_SECONDS, max(_FEWEST_SECONDS, timeout + 10))
         self._heard: dict[str, float] = {}
-        self._begun: set[str] = set()
         self._processes: dict[Any, tuple[int, str]] = {}
         self._looked = time.monotonic()
 
     def hear(self, trial: Trial, result: dict[str, Any]) -> None:
         """Take a result as a sign of life."""
         self._heard[trial.trial_id] = time.monotonic()
-        self._begun.add(trial.trial_id)
         self._processes[_actor(trial)] = (int(result["pid"]), str(result["hostname"]))
 
     def silent(self, trials: Iterable[Trial]) -> list[tuple[Trial, float]]:
-        """Return the running trials whose workers have been silent for too long, with the seconds.
-
-        Before its first sign a worker loads torch and the images, so that a short time limit does not hold.
-        """
+        """Return the running trials whose workers have been silent for too long, with the seconds."""
         now = time.monotonic()
         was_stopped, self._looked = now - self._looked > _PAUSE_SECONDS, now
         found = []
@@ -55,7 +50,7 @@ class Heartbeats:
             if was_stopped or trial.status != Trial.RUNNING or trial.trial_id not in self._heard:
                 self._heard[trial.trial_id] = now
             seconds = now - self._heard[trial.trial_id]
-            if seconds > (self._limit if trial.trial_id in self._begun else SILENT_SECONDS):
+            if seconds > (self._limit if _actor(trial) in self._processes else max(self._limit, _FIRST_SECONDS)):
                 found.append((trial, seconds))
         return found
 
@@ -73,7 +68,6 @@ class Heartbeats:
     def forget(self, trial: Trial) -> None:
         """Forget a trial that has ended; its worker may run another one."""
         self._heard.pop(trial.trial_id, None)
-        self._begun.discard(trial.trial_id)
 
 
 def _actor(trial: Trial) -> Any:
