@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,9 @@ from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
 from optuna.trial import TrialState
 
+from nas_attn import SearchSpace
+from nas_attn.backbones.site_table import site_table
+from nas_attn.space.bound import BoundSpace
 from nas_attn.study.placement_sampler import PlacementSampler
 from nas_attn.study.process import INACTIVE, Encoding, Process
 
@@ -24,6 +28,11 @@ class TestSuite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSam
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: PlacementSampler(seed=0, n_startup=2)
+
+
+def densenet_space() -> BoundSpace:
+    space = SearchSpace.load("densenet_attn")
+    return space.bind(site_table(space.backbone, num_classes=10, in_channels=1, image_size=8))
 
 
 def value_of(params: dict[str, str], rng: np.random.Generator) -> float:
@@ -147,3 +156,32 @@ def test_several_objectives_find_the_front():
 def test_wrong_arguments_are_refused(n_startup):
     with pytest.raises(ValueError, match=rf"n_startup >= 1 must hold, but got {n_startup}\."):
         PlacementSampler(n_startup=n_startup)
+
+
+def test_conditions_of_a_space_name_every_parameter_without_effect():
+    """Changing a parameter whose condition fails never changes the placement; changing another one may."""
+    bound = densenet_space()
+    rng = random.Random(0)
+    draw = {name: rng.choice(values) for name, values in bound.choices.items()}
+    n_checked = 0
+    for _ in range(200):
+        name = rng.choice(list(bound.conditions))
+        parent, allowed = bound.conditions[name]
+        other = {**draw, name: rng.choice(bound.choices[name])}
+        if draw[parent] not in allowed:
+            n_checked += 1
+            assert bound.placement(other).key == bound.placement(draw).key
+        draw = {name: rng.choice(values) for name, values in bound.choices.items()}
+    assert n_checked > 50
+    assert {name for name in bound.choices if not name.endswith(".attention")} == set(bound.conditions)
+
+
+def test_points_of_a_space_are_one_per_placement():
+    bound = densenet_space()
+    encoding = Encoding(bound.choices, bound.conditions)
+    rng = random.Random(1)
+    for _ in range(100):
+        params = {name: rng.choice(values) for name, values in bound.choices.items()}
+        same = encoding.params(encoding.codes(params))
+        assert bound.placement(same).key == bound.placement(params).key
+        assert encoding.codes(same) == encoding.codes(params)

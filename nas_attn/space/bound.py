@@ -50,6 +50,11 @@ class BoundSpace:
         """
         return {name: values for decision in self.decisions for name, values in decision.choices.items()}
 
+    @cached_property
+    def conditions(self) -> dict[str, tuple[str, frozenset[Value]]]:
+        """Parameter -> the parameter that decides whether it has an effect, and the values for which it has."""
+        return {name: found for decision in self.decisions for name, found in decision.conditions.items()}
+
     @property
     def attentions(self) -> tuple[str, ...]:
         """The attentions of the space, in the order of the file."""

@@ -83,6 +83,15 @@ class Decision:
             keys[name] = (*position, *wiring, *(f"{self.name}.{name}.{option}" for option in options))
         return keys
 
+    @cached_property
+    def conditions(self) -> dict[str, tuple[str, frozenset[Value]]]:
+        """Parameter -> the parameter that decides whether it has an effect, and the values for which it has."""
+        needed: dict[str, set[Value]] = {}
+        for attention, keys in self._keys.items():
+            for key in keys:
+                needed.setdefault(key, set()).add(attention)
+        return {key: (f"{self.name}.attention", frozenset(attentions)) for key, attentions in needed.items()}
+
     def placed(self, params: Mapping[str, Value]) -> PlacedChoice:
         """Return the placed choice of flat parameters; other parameters are ignored.
 
