@@ -1,0 +1,209 @@
+"""A search leaves the process of its caller as it was, however it ends; callbacks and notebooks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import optuna
+import pytest
+import torch
+from own_runs import no_report, run
+
+from nas_attn import load_run
+from nas_attn.callbacks import Callback, TensorBoard
+from nas_attn.errors import ConfigError, Interrupted, RunStopped
+
+pytestmark = pytest.mark.usefixtures("no_report")
+__all__ = ["no_report"]
+
+
+def fit(model: object, run: object) -> float:
+    run.report(1, 0.25)
+    return 0.5
+
+
+def failing(model: object, run: object) -> float:
+    raise ValueError("no")
+
+
+def interrupting(model: object, run: object) -> float:
+    signal.raise_signal(signal.SIGINT)
+    return 0.5
+
+
+def careless(model: object, run: object) -> float:
+    os.chdir("/")
+    os.environ["OF_A_TRAINING"] = "1"
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("error", FutureWarning)
+    sys.path.insert(0, "/of-a-training")
+    random.seed(0)
+    np.random.seed(0)
+    matplotlib.rcParams["lines.linewidth"] = 9
+    return 0.5
+
+
+def state() -> dict[str, Any]:
+    """Return what the rest of a process relies on."""
+    loggers = {name: logging.getLogger(name) for name in ("", "ray", "optuna", "nas_attn", "alembic")}
+    return {
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+        "path": [*sys.path],
+        "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "hooks": (sys.excepthook, threading.excepthook, sys.getrecursionlimit()),
+        "loggers": {name: (one.level, [*one.handlers], one.propagate) for name, one in loggers.items()},
+        "disabled": logging.root.manager.disable,
+        "filters": [*warnings.filters],
+        "optuna": optuna.logging.get_verbosity(),
+        "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": np.random.get_state()[1].tolist(),
+        "random": random.getstate(),
+        "modes": (torch.get_default_dtype(), torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()),
+        "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+        "matplotlib": dict.copy(matplotlib.rcParams),
+    }
+
+
+@pytest.mark.parametrize(
+    ("training", "error"), [(fit, None), (careless, None), (failing, RunStopped), (interrupting, Interrupted)]
+)
+def test_a_search_leaves_the_process_as_it_was(tmp_path: Path, training: object, error: type[Exception] | None) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    before = state()
+    if error is None:
+        assert run(training, tmp_path / "run", trials=5).best is not None
+    else:
+        with pytest.raises(error):
+            run(training, tmp_path / "run", trials=9)
+    after = state()
+    assert {name for name in before if before[name] != after[name]} == set()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("training", "error"), [(fit, None), (failing, RunStopped)])
+def test_a_search_by_ray_leaves_it_too(tmp_path: Path, training: object, error: type[Exception] | None) -> None:
+    import ray
+
+    run(fit, tmp_path / "first", executor="tune", workers=1)
+    before = state()
+    if error is None:
+        run(training, tmp_path / "run", executor="tune", workers=1)
+    else:
+        with pytest.raises(error):
+            run(training, tmp_path / "run", trials=9, executor="tune", workers=1)
+    after = state()
+    assert {name for name in before if before[name] != after[name]} == set()
+    assert not ray.is_initialized()
+
+
+def test_a_relative_folder_is_that_of_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(careless, Path("here")).folder == tmp_path / "here"
+    assert (tmp_path / "here" / "best.json").is_file()
+
+
+def test_a_search_works_in_a_thread_and_in_an_event_loop(tmp_path: Path) -> None:
+    async def searched() -> object:
+        return run(fit, tmp_path / "loop").best
+
+    assert asyncio.run(searched()) is not None
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(run(fit, tmp_path / "thread").best))
+    thread.start()
+    thread.join()
+    assert found != [None]
+
+
+def _search(out: str) -> None:
+    run(fit, Path(out))
+
+
+@pytest.mark.nightly
+def test_a_search_works_in_a_daemonic_child(tmp_path: Path) -> None:
+    child = multiprocessing.get_context("spawn").Process(target=_search, args=(str(tmp_path / "run"),), daemon=True)
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
+    assert load_run(tmp_path / "run").best is not None
+
+
+class Recorder(Callback):
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def on_run_begin(self, folder: Path, config: object) -> None:
+        self.calls.append("begin")
+
+    def on_trial_end(self, record: object) -> None:
+        self.calls.append(record.stage)
+        raise RuntimeError("of the callback")
+
+    def on_run_end(self, run: object) -> None:
+        self.calls.append("end")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def test_a_callback_is_told_of_everything_and_cannot_end_the_search(tmp_path: Path) -> None:
+    recorder, rows = Recorder(), []
+    record = run(fit, tmp_path / "run", callbacks=[recorder, rows.append])
+    trained = [*record.search, *record.confirm, *record.retrain]
+    assert recorder.calls[0] == "begin"
+    assert recorder.calls[-2:] == ["end", "close"]
+    assert len(rows) == len(recorder.calls) - 3 == len(trained)
+    assert "RuntimeError: of the callback" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_callback_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"A callback is a function .* but got int"):
+        run(fit, tmp_path / "run", callbacks=[3])
+    with pytest.raises(ConfigError, match=r"Unknown factory 'TensorBord' in module 'nas_attn.callbacks': did you mean"):
+        run(fit, tmp_path / "run", callback=["nas_attn.callbacks:TensorBord"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_reads_what_is_written(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        record = run(fit, tmp_path / "run", callbacks=[TensorBoard()])
+        values = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "values")).Reload()
+        curve = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "search-00000")).Reload()
+    assert [event.value for event in values.Scalars("search")] == [row.value for row in record.search]
+    assert [(event.step, event.value) for event in curve.Scalars("validation")] == [(1, 0.25)]
+
+
+def test_a_run_shows_itself_in_one_screen_whatever_its_names_hold(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    record = run(fit, tmp_path / "run")
+    assert str(tmp_path / "run") in repr(record)
+    assert "found #1" in repr(record)
+    assert len(repr(record).splitlines()) < 25
+    rows = tuple(replace(row, label="<script>\x1b[31m\ud800") if row.label == "none" else row for row in record.retrain)
+    hostile = replace(record, retrain=rows)
+    for shown in (repr(hostile), hostile._repr_html_()):
+        assert "\x1b" not in shown
+        shown.encode()
+    assert "<script>" not in hostile._repr_html_()
+    assert "&lt;script&gt;" in hostile._repr_html_()
