@@ -170,7 +170,7 @@ def test_a_training_of_a_users_own_gives_values_by_name(tmp_path: Path) -> None:
         {"name": "accuracy", "direction": "max"},
         {"name": "energy", "direction": "min"},
     ]
-    with pytest.raises(RunStopped, match="'power' is missing in what it returned .accuracy, energy, seen"):
+    with pytest.raises(RunStopped, match=r"'power' is missing in what it returned .accuracy, energy, seen"):
         run_search(tiny_space(tmp_path), own, tmp_path / "other", objective="accuracy,power:min", **settings)
 
 
