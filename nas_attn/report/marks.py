@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nas_attn.comparison.answer import names_in
@@ -15,6 +16,9 @@ from nas_attn.report.trials import Step
 from nas_attn.report.words import CAUSES, Scale, minus
 
 SHAPES = {"complete": "dot", "pruned": "triangle", "fail": "cross", "running": "ring"}
+FULL_TITLES = 200
+"""Number of placements whose titles name every option."""
+
 ENDED = {"complete": "complete", "pruned": "stopped early", "fail": "failed", "running": "not finished"}
 
 
@@ -63,26 +67,32 @@ class Colours:
 
 def history_marks(steps: Sequence[Step], colours: Colours, scale: Scale) -> list[Mark]:
     """Return one mark per trial of the search: its number and its value."""
-    return [_history_mark(step, colours.placement(step.trial.placement), scale) for step in steps]
+    titled = short_placements(step.trial.placement for step in steps)
+    return [_history_mark(step, titled, colours.placement(step.trial.placement), scale) for step in steps]
 
 
-def _history_mark(step: Step, colour: str, scale: Scale) -> Mark:
+def _history_mark(step: Step, titled: Mapping[Placement, str], colour: str, scale: Scale) -> Mark:
     trial = step.trial
     answered = trial.answered_from is not None
     ending = f"answered from trial {trial.answered_from}" if answered else ENDED[trial.state]
     cause = f" ({CAUSES.get(trial.cause, trial.cause)})" if trial.cause else ""
     value = "" if step.value is None else f" {scale.value(step.value)}"
-    title = minus(f"trial {trial.number}: {trial.label or trial.placement}, {ending}{cause}{value}")
+    title = minus(f"trial {trial.number}: {trial.label or titled[trial.placement]}, {ending}{cause}{value}")
     return Mark(trial.number, step.value, title, "diamond" if answered else SHAPES[trial.state], colour)
 
 
 def trial_marks(trials: Iterable[TrialRecord], cost: str, colours: Colours, scale: Scale) -> list[Mark]:
-    """Return one mark per trained placement: its `cost` ("n_parameters" or "n_macs") and mean validation value."""
+    """Return one mark per trained placement: its `cost` ("n_parameters" or "n_macs") and mean validation value.
+
+    Of many, a title names the first trial with the placement, which the figure of the search shows in words.
+    """
     rows = [trial for trial in measured(trials) if getattr(trial, cost) is not None]
     costs = {trial.placement: float(getattr(trial, cost)) for trial in reversed(rows)}
     labels = {trial.placement: trial.label for trial in rows if trial.label}
+    first = {trial.placement: f"trial {trial.number}" for trial in reversed(rows)}
+    titled = first if len(costs) > FULL_TITLES else {placement: str(placement) for placement in costs}
     return [
-        _cost_mark(placement, labels.get(placement, ""), costs[placement], value, colours, scale)
+        _cost_mark(placement, labels.get(placement, ""), costs[placement], value, colours, scale, titled[placement])
         for placement, value in rows_of(rows)
     ]
 
@@ -98,7 +108,43 @@ def arm_marks(arms: Iterable[Arm], cost: str, colours: Colours, scale: Scale) ->
     return marks
 
 
-def _cost_mark(placement: Placement, label: str, cost: float, value: float, colours: Colours, scale: Scale) -> Mark:
+def short_placements(placements: Iterable[Placement]) -> dict[Placement, str]:
+    """Return placements in words; of many they leave out the options that are the same wherever they appear.
+
+    Such options stand in the space of the run, and would make up most of the page.
+    """
+    found = list(dict.fromkeys(placements))
+    if len(found) <= FULL_TITLES:
+        return {placement: str(placement) for placement in found}
+    values: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for placement in found:
+        for attention in placement.attentions.values():
+            for option, value in attention.options.items():
+                values[attention.name, option].add(repr(value))
+    fixed = {known for known, seen in values.items() if len(seen) == 1}
+    return {placement: str(_varied(placement, fixed)) for placement in found}
+
+
+def _varied(placement: Placement, fixed: Collection[tuple[str, str]]) -> Placement:
+    """Return a placement without the options in `fixed`, given as pairs of attention and option."""
+    return Placement(
+        {
+            site: replace(
+                attention,
+                options={
+                    option: value
+                    for option, value in attention.options.items()
+                    if (attention.name, option) not in fixed
+                },
+            )
+            for site, attention in placement.attentions.items()
+        }
+    )
+
+
+def _cost_mark(
+    placement: Placement, label: str, cost: float, value: float, colours: Colours, scale: Scale, words: str = ""
+) -> Mark:
     shape = "star" if FOUND in names_in(label) else "dot" if len(placement) else "ring"
-    title = minus(f"{label or placement}: {scale.value(value)}, {cost:,.0f}")
+    title = minus(f"{label or words or placement}: {scale.value(value)}, {cost:,.0f}")
     return Mark(cost, value, title, shape, colours.placement(placement))

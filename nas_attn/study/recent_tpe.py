@@ -20,6 +20,8 @@ NEWEST = 275
 LOOKED_AT = 2_000
 """Number of the newest trials among which the best ones are looked for."""
 
+_COMPLETE, _RUNNING = TrialState.COMPLETE, TrialState.RUNNING
+
 
 class RecentTPE(TPESampler):
     """TPE over the best trials and the newest others.
@@ -44,6 +46,7 @@ class _Thinned:
 
     def __init__(self, study: Study) -> None:
         self._study = study
+        self._seen: tuple[Container[TrialState] | None, list[FrozenTrial]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._study, name)
@@ -51,15 +54,20 @@ class _Thinned:
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        trials = self._study._get_trials(deepcopy=deepcopy, states=states, use_cache=use_cache)
-        return trials if len(trials) <= BEST + NEWEST else thinned(trials, self._study.direction)
+        if self._seen is None or self._seen[0] != states:  # asked for several times within one proposal
+            trials = self._study._get_trials(deepcopy=deepcopy, states=states, use_cache=use_cache)
+            self._seen = (states, thinned(trials, self._study.direction))
+        return self._seen[1]
 
 
 def thinned(trials: list[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    """Return the best trials, the newest others, and those that run, in their order."""
-    sign = 1 if direction == StudyDirection.MAXIMIZE else -1
-    seen = trials[-LOOKED_AT:]
-    complete = [trial for trial in seen if trial.state == TrialState.COMPLETE]
-    best = heapq.nlargest(BEST, complete, key=lambda trial: sign * (trial.value or 0.0))
-    kept = {trial.number for trial in (*best, *seen[-NEWEST:])}
-    return [trial for trial in seen if trial.number in kept or not trial.state.is_finished()]
+    """Return the best trials, the newest others, and those that run, in their order; all if they are few."""
+    if len(trials) <= BEST + NEWEST:
+        return trials
+    seen, newest = trials[-LOOKED_AT:-NEWEST], trials[-NEWEST:]
+    choose = heapq.nlargest if direction == StudyDirection.MAXIMIZE else heapq.nsmallest
+    values = [trial.values[0] if trial.state == _COMPLETE else None for trial in trials[-LOOKED_AT:]]
+    complete = [(value, index) for index, value in enumerate(values) if value is not None]
+    best = {index for _, index in choose(BEST, complete)}
+    older = [trial for index, trial in enumerate(seen) if index in best or trial.state == _RUNNING]
+    return [*older, *newest]
