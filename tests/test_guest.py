@@ -198,7 +198,7 @@ def test_a_run_shows_itself_in_one_screen_whatever_its_names_hold(tmp_path: Path
 
     record = run(fit, tmp_path / "run")
     assert str(tmp_path / "run") in repr(record)
-    assert "found #1" in repr(record)
+    assert "se everywhere" in repr(record)
     assert len(repr(record).splitlines()) < 25
     rows = tuple(replace(row, label="<script>\x1b[31m\ud800") if row.label == "none" else row for row in record.retrain)
     hostile = replace(record, retrain=rows)
