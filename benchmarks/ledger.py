@@ -7,7 +7,8 @@ finished trials of random placements are then written to its ledger by SQL, in O
 a process of its own, as CPU time where not stated otherwise, so that other work on the machine hardly matters:
 
 - `open`: from the checked request to stages that can hand out a trial.
-- `trial`: ask, one report, the end and the display, median of `--timed` trials.
+- `trial`: ask, one report, the end and the display, median of `--timed` trials; `row`: the mean per row of the ledger,
+  since proposals that are answered from the ledger are rows as well; `rows`: rows per trial.
 - `first`: from the start of the process to the begin of the first training of a resumed run (wall clock and CPU).
 - `report`: reading the run and writing its report; size of `report.html`.
 
@@ -128,6 +129,7 @@ def measure_trials(folder: Path, n_trials: int, n_timed: int) -> dict[str, float
         begun = clock()
         stages = ledger.stages
         opened = clock() - begun
+        n_before = len(stages.search.records())
         for _ in range(n_timed):
             begun = clock()
             task = stages.ask()
@@ -135,8 +137,15 @@ def measure_trials(folder: Path, n_trials: int, n_timed: int) -> dict[str, float
             stages.report(task, 1, 0.5)
             stages.finish(task, Outcome("complete", 0.5, seconds=0.1))
             trials.append(clock() - begun)
+        rows = (len(stages.search.records()) - n_before) / n_timed
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    return {"open": opened, "trial": median(trials), "slowest": max(trials), "memory": memory}
+    return {
+        "open": opened,
+        "trial": median(trials),
+        "row": sum(trials[1:]) / (n_timed - 1) / rows,
+        "rows": rows,
+        "memory": memory,
+    }
 
 
 def measure_first(folder: Path, n_trials: int) -> dict[str, float]:
@@ -169,7 +178,11 @@ def measure_report(folder: Path) -> dict[str, float]:
     record = load_run(folder)
     read = time.process_time() - begun
     write_report(record, folder)
-    return {"read": read, "report": time.process_time() - begun, "size": folder.joinpath("report.html").stat().st_size / 1e6}
+    return {
+        "read": read,
+        "report": time.process_time() - begun,
+        "size": folder.joinpath("report.html").stat().st_size / 1e6,
+    }
 
 
 def main() -> None:
@@ -182,7 +195,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.part:
         part, folder, number = options.part[0], Path(options.part[1]), int(options.part[2])
-        measures = {"trial": lambda: measure_trials(folder, number, options.timed), "report": lambda: measure_report(folder)}
+        measures = {
+            "trial": lambda: measure_trials(folder, number, options.timed),
+            "report": lambda: measure_report(folder),
+        }
         found = measures[part]() if part in measures else {"first": measure_first, "make": make}[part](folder, number)
         print(json.dumps(found))
         return
