@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -138,6 +138,14 @@ class PlannedRuns:
             if self._crashes[plan.identity] < MAX_CRASHES:
                 self._queue.append(plan)
         return record
+
+    def waiting(self) -> list[PlannedRun]:
+        """Return the planned runs that have not begun."""
+        return list(self._queue)
+
+    def keep(self, is_kept: Callable[[PlannedRun], bool]) -> None:
+        """Drop the planned runs that have not begun and are not kept."""
+        self._queue = deque(plan for plan in self._queue if is_kept(plan))
 
     def n_waiting(self, stage: Stage) -> int:
         """Return the number of planned runs of a stage that have not ended."""

@@ -1,0 +1,136 @@
+"""The early end of a search: asked for by the user, or by the time budget, which may also take seeds from the arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from nas_attn.config import Budget
+from nas_attn.errors import RunStopped
+from nas_attn.study.pace import FINISH, TIME_BUDGET, Work
+
+if TYPE_CHECKING:
+    from nas_attn.study.planned import PlannedRun
+    from nas_attn.study.stages import Stages
+
+ENDED = "ended"
+"""Name of the note in the ledger."""
+
+
+class BudgetTooShort(RunStopped):
+    """The time budget is shorter than what a run needs at least; what was trained is kept."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class EarlyEnd:
+    """How a search was ended, so that the same command goes on to the result and does not search again.
+
+    Args:
+        by: `finish` or `time budget`.
+        trials: The budget of placements that was asked for; a larger one searches on.
+        seconds: The time budget; a longer one, or none, searches on.
+        asked_seeds: The number of seeds per arm that was asked for.
+        seeds: The number that the time allowed; None for all.
+    """
+
+    by: str
+    trials: int
+    seconds: float | None = None
+    asked_seeds: int | str = ""
+    seeds: int | None = None
+
+    @classmethod
+    def read(cls, note: Mapping[str, Any], budget: Budget) -> EarlyEnd | None:
+        """Return what an earlier session noted, or None if it does not hold for this budget."""
+        if not note:
+            return None
+        found = cls(**note)
+        seconds = budget.time_seconds
+        is_longer = seconds is None or (found.seconds is not None and seconds > found.seconds)
+        if budget.trials > found.trials or (found.by == TIME_BUDGET and is_longer):
+            return None
+        return found
+
+    def limited(self, budget: Budget) -> Budget:
+        """Return the budget with the number of seeds that the time allowed, unless another number is asked for now."""
+        if self.seeds is None or self.asked_seeds != budget.seeds:
+            return budget
+        return budget.model_copy(update={"seeds": self.seeds})
+
+    def to_note(self) -> dict[str, Any]:
+        """Return the note of the ledger."""
+        return asdict(self)
+
+
+def look_at_time(stages: Stages) -> None:
+    """End the search if the user asked for it, or if the time budget does not allow another trial."""
+    pace = stages.pace
+    if not any(search.n_open for search in stages.searches):
+        return
+    if pace.is_finish_asked():
+        stages.end_search(FINISH)
+    elif pace.seconds is not None and not pace.fits(work_of(stages, n_search=1)):
+        if pace.trial is None and not stages.live:
+            stages.error = too_short(stages)
+        elif pace.trial is not None:
+            stages.end_search(TIME_BUDGET)
+
+
+def look_at_rest(stages: Stages) -> None:
+    """Refuse a time budget that the first training has shown to be too short; take seeds where time runs out."""
+    pace = stages.pace
+    if pace.seconds is None or stages.error is not None:
+        return
+    if pace.trial is None:
+        if (pace.left or 0.0) <= 0:
+            stages.error = too_short(stages)
+    elif pace.n_measured == 1 and not pace.fits(work_of(stages, n_search=0, n_seeds=1)):
+        stages.error = too_short(stages)
+    elif not any(search.n_open for search in stages.searches):
+        n_seeds = most = stages.n_seeds_planned
+        while n_seeds > 1 and not pace.fits(work_of(stages, n_search=0, n_seeds=n_seeds)):
+            n_seeds -= 1
+        if n_seeds < most:
+            stages.take_seeds(n_seeds)
+
+
+def work_of(stages: Stages, *, n_search: int | None = None, n_seeds: int | None = None) -> Work:
+    """Return what is left of a run.
+
+    Args:
+        n_search: Number of search trials to begin; None takes all that the budget allows.
+        n_seeds: Number of seeds per arm; None takes all that are planned.
+    """
+    now = stages.pace.clock()
+    n_seeds = stages.n_seeds_planned if n_seeds is None else n_seeds
+    kept = set(stages.first_seeds(n_seeds))
+    waiting: list[PlannedRun] = stages.final.waiting()
+    n_retrain = sum(plan.stage == "retrain" and plan.seed in kept for plan in waiting)
+    return Work(
+        n_search=sum(search.n_open for search in stages.searches) if n_search is None else n_search,
+        n_confirm=sum(plan.stage == "confirm" for plan in waiting) if stages.is_searched else stages.n_confirm,
+        n_retrain=n_retrain + n_seeds * stages.n_unknown_arms,
+        live=tuple((stage, now - start) for (stage, _), (_, start) in stages.live.items()),
+        n_arms=len(stages.arms()) + stages.n_unknown_arms,
+    )
+
+
+def too_short(stages: Stages) -> BudgetTooShort:
+    """Return the refusal of a time budget."""
+    stated, trial = stages.budget.time_budget, stages.pace.trial
+    rest = stages.pace.rest(work_of(stages, n_search=0, n_seeds=1))
+    if trial is None or rest is None:
+        known = f"{stated} passed before a first trial had ended"
+    else:
+        known = f"one trial takes {_words(trial)}, and confirming and retraining with one seed {_words(rest)} more"
+    return BudgetTooShort(
+        f"--time-budget must be long enough for a trial and for what follows the search, but got {stated}: {known}. "
+        "Finished trials are stored; the same command goes on with a longer one."
+    )
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

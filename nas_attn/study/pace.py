@@ -1,0 +1,162 @@
+"""The time of a run: how long its trainings take, what is left, and when the search must end for the retraining."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from nas_attn.records import Stage, TrialRecord
+
+FINISH = "finish"
+TIME_BUDGET = "time budget"
+
+_MARGIN = 1.05
+"""Factor on the estimated time of what follows the search: trainings differ in length."""
+
+_MOST_GAP = 1.0
+"""Longest time in seconds between two trainings of a worker that counts as the engine's; longer ones are waits."""
+
+_CLOSING, _CLOSING_PER_ARM = 6.0, 1.5
+"""Seconds after the last training: measuring the arms, writing their models and the report."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of a run: numbers of trainings that have not begun, and how long the running ones run already.
+
+    Args:
+        n_search: Of the search, and of the random search beside it.
+        live: Stage and age in seconds of every running training.
+        n_arms: Number of arms.
+    """
+
+    n_search: int
+    n_confirm: int
+    n_retrain: int
+    live: tuple[tuple[Stage, float], ...]
+    n_arms: int
+
+
+@dataclass
+class _Mean:
+    n: int = 0
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.n += 1
+        self.total += seconds
+
+    @property
+    def value(self) -> float | None:
+        return self.total / self.n if self.n else None
+
+
+@dataclass
+class Pace:
+    """Measures the trainings of a run and estimates the rest.
+
+    Args:
+        growth: Time of a retraining divided by that of a search trial; used until retrainings have ended.
+        seconds: The time budget from `begun` on; None has none.
+        is_finish_asked: Returns whether the user has asked to end the search.
+        clock: Returns the time in seconds.
+        begun: When the command began.
+        workers: Number of trainings that run at the same time.
+    """
+
+    growth: float = 1.0
+    seconds: float | None = None
+    is_finish_asked: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.monotonic
+    begun: float = field(default_factory=time.monotonic)
+    workers: int = 1
+    n_measured: int = 0
+    _short: _Mean = field(default_factory=_Mean)
+    _long: _Mean = field(default_factory=_Mean)
+    _extra: _Mean = field(default_factory=_Mean)
+    _gap: _Mean = field(default_factory=_Mean)
+    _freed: list[float] = field(default_factory=list)
+
+    def learn(self, records: Iterable[TrialRecord]) -> None:
+        """Take the durations of trainings of earlier sessions."""
+        for record in records:
+            self._mean(record.stage, record)
+
+    def begins(self) -> None:
+        """Note that a training begins, on the worker that was freed first."""
+        if self._freed:
+            self._gap.add(min(self.clock() - self._freed.pop(0), _MOST_GAP))
+
+    def ends(self, record: TrialRecord, seconds: float) -> None:
+        """Take the duration of a training.
+
+        Args:
+            seconds: Its time as the driver saw it, with the way to the worker and back.
+        """
+        self._freed.append(self.clock())
+        if self._mean(record.stage, record):
+            self.n_measured += 1
+            self._extra.add(max(0.0, seconds - record.seconds))
+
+    @property
+    def trial(self) -> float | None:
+        """Mean time of a search trial in seconds, with the engine's share; None before the first one."""
+        short, long = self._short.value, self._long.value
+        mean = short if short is not None else None if long is None else long / self.growth
+        return None if mean is None else mean + self._overhead
+
+    @property
+    def retraining(self) -> float | None:
+        """Mean time of a retraining in seconds, with the engine's share; None before the first training."""
+        short, long = self._short.value, self._long.value
+        mean = long if long is not None else None if short is None else short * self.growth
+        return None if mean is None else mean + self._overhead
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left of the time budget; None without one."""
+        return None if self.seconds is None else self.seconds - (self.clock() - self.begun)
+
+    def rest(self, work: Work) -> float | None:
+        """Return the seconds until the result; None before the first training has ended."""
+        short, long = self.trial, self.retraining
+        if short is None or long is None:
+            return None
+        mean: dict[Stage, float] = {"search": short, "control": short, "confirm": short, "retrain": long}
+        free = [max(0.0, mean[stage] - age) for stage, age in work.live][: self.workers]
+        free += [0.0] * (self.workers - len(free))
+        for number, seconds in ((work.n_search, short), (work.n_confirm, short), (work.n_retrain, long)):
+            free = _busy(free, number, seconds)
+        return max(free) + _CLOSING + _CLOSING_PER_ARM * work.n_arms
+
+    def fits(self, work: Work) -> bool:
+        """Return whether work fits into what is left of the time budget, as far as that is known."""
+        left, rest = self.left, self.rest(work)
+        return left is None or (rest * _MARGIN <= left if rest is not None else left > 0)
+
+    @property
+    def _overhead(self) -> float:
+        return (self._extra.value or 0.0) + (self._gap.value or 0.0)
+
+    def _mean(self, stage: Stage, record: TrialRecord) -> bool:
+        """Take a duration if a training went to its end; return whether it did."""
+        if record.state != "complete" or record.answered_from is not None:
+            return False
+        (self._long if stage == "retrain" else self._short).add(record.seconds)
+        return True
+
+
+def _busy(free: list[float], number: int, seconds: float) -> list[float]:
+    """Return when each worker is free after so many trainings of equal length, each on the first free worker.
+
+    >>> _busy([0.0, 3.0], 3, 5.0)
+    [8.0, 10.0]
+    """
+    rounds, rest = divmod(number, len(free))
+    heap = [when + rounds * seconds for when in free]  # a round of equal trainings keeps the distances of the workers
+    heapq.heapify(heap)
+    for _ in range(rest):
+        heapq.heapreplace(heap, heap[0] + seconds)
+    return list(heap)
