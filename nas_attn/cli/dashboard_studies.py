@@ -17,7 +17,6 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.storages import InMemoryStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -30,13 +29,14 @@ from nas_attn.cli.dashboard_notes import (
     trial_note,
     variance_shares,
 )
+from nas_attn.comparison.objectives import further, objectives_in
 from nas_attn.errors import RunError, first_line
 from nas_attn.records import RunRecord, Stage, TrialRecord
 from nas_attn.report.importance import searched_sites
 from nas_attn.report.words import placement_words
 from nas_attn.run.folder import RunFolder, record_of_run
 from nas_attn.run.place import place_of_run
-from nas_attn.study.ledger import CONTROL, FINAL, SEARCH
+from nas_attn.study.ledger import CONTROL, DIRECTIONS, FINAL, SEARCH
 from nas_attn.study.store import read_store
 
 LEDGERS: Mapping[Stage, str] = {"search": SEARCH, "control": CONTROL}
@@ -133,11 +133,13 @@ def make_studies(run: RunRecord, trials: Mapping[str, Sequence[FrozenTrial]]) ->
 
 def _add_study(storage: InMemoryStorage, run: RunRecord, stage: Stage, rows: Sequence[Row]) -> int:
     """Add the study of a stage; return its id."""
-    study_id = storage.create_new_study([StudyDirection.MAXIMIZE], TITLES[stage])
+    goals = objectives_in(run.config)
+    directions = [DIRECTIONS[goal.direction] for goal in goals] or [DIRECTIONS["max"]]
+    study_id = storage.create_new_study(directions, TITLES[stage])
     study = optuna.load_study(study_name=TITLES[stage], storage=storage)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([metric_name(run, stage)])
+        study.set_metric_names([metric_name(run, stage), *(goal.axis for goal in further(goals))])
     for name, text in study_facts(run, stage).items():
         study.set_user_attr(name, text)
     _note(study, study_note(run, stage))

@@ -98,7 +98,10 @@ def front_sentence(run: RunRecord) -> str:
     head = f"The search for {', '.join(firsts)} and {last} found a front of {_count(found.n_searched, 'placement')}"
     if found.knee is None:
         return f"{head}."
-    values = ", ".join(found.knee.value(index, found.goals) for index in range(len(found.goals)))
+    values = ", ".join(
+        f"{'' if goal.unit else f'{goal.noun} '}{found.knee.value(index, found.goals)}"
+        for index, goal in enumerate(found.goals)
+    )
     return f"{head}; best.json holds its knee, '{found.knee.label}' ({values} on test)."
 
 

@@ -157,6 +157,8 @@ def _lines(request: Request, allocation: Allocation, images: Images | None, prob
     if facts is not None and images is not None:
         lines.append(f"Images: {facts.n_bytes / 1e6:,.1f} MB, {images.in_words}.")
     lines += list(request.notes)
+    if request.objectives:
+        lines.append(f"Objectives: {listed(f'{goal.noun} ({goal.direction})' for goal in request.objectives)}.")
     lines += [f"{name.capitalize()}: {runs} runs of {_epochs(epochs)}." for name, (runs, epochs) in stages.items()]
     lines += _arms(request)
     lines.append(f"Workers: {allocation}.")
