@@ -6,13 +6,19 @@ import ast
 from pathlib import Path
 
 import nas_attn
+import nas_attn.callbacks
 import nas_attn.cost
 import nas_attn.explain
 import nas_attn.testing
 from generators.markdown import block
 
 EXAMPLES = Path(__file__).parents[1] / "api_examples"
-MODULES = {"cost": nas_attn.cost, "explain": nas_attn.explain, "testing": nas_attn.testing}
+MODULES = {
+    "callbacks": nas_attn.callbacks,
+    "cost": nas_attn.cost,
+    "explain": nas_attn.explain,
+    "testing": nas_attn.testing,
+}
 """Public modules beside the package itself."""
 
 GROUPS = {
@@ -29,8 +35,8 @@ def pages() -> dict[str, str]:
     """Return the page by its path."""
     parts = [
         "# Python API",
-        "Every public name of `nas_attn`, and of its public modules `nas_attn.cost`, `nas_attn.explain` and "
-        "`nas_attn.testing`. Importing the package is quick: torch, Optuna and Ray are loaded with the first name that "
+        "Every public name of `nas_attn`, and of its public modules `nas_attn.callbacks`, `nas_attn.cost`, "
+        "`nas_attn.explain` and `nas_attn.testing`. Importing the package is quick: torch, Optuna and Ray are loaded with the first name that "
         "needs them.",
     ]
     for title, names in _grouped().items():
