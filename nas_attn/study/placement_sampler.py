@@ -127,21 +127,22 @@ class PlacementSampler(BaseSampler):
         A stopped trial has no value of a full training: its point has None, which ranks last.
         """
         signs = np.array([1.0 if one == StudyDirection.MAXIMIZE else -1.0 for one in study.directions])
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        rows = [row for row in study.get_trials(deepcopy=False, states=states) if encoding.knows(row.params)]
         found: dict[Point, list[Floats]] = {}
-        stopped: set[Point] = set()
+        stopped: dict[Point, None] = {}
         running: dict[Point, None] = {}
-        for row in study.get_trials(deepcopy=False):
-            try:
-                point = encoding.codes(row.params)
-            except (KeyError, ValueError):  # another parameter or choice: the study has changed
-                continue
+        for row, codes in zip(rows, encoding.codes([row.params for row in rows]).tolist(), strict=True):
+            point = tuple(codes)
             if row.state == TrialState.COMPLETE:
-                found.setdefault(point, []).append(signs * np.array(row.values))
+                found.setdefault(point, []).append(signs * row.values)
             elif row.state == TrialState.PRUNED:
-                stopped.add(point)
-            elif row.state == TrialState.RUNNING and row.number != trial.number:
+                stopped[point] = None
+            elif row.number != trial.number:
                 running[point] = None
-        values: dict[Point, Floats | None] = {point: np.mean(several, axis=0) for point, several in found.items()}
+        values: dict[Point, Floats | None] = {
+            point: several[0] if len(several) == 1 else np.mean(several, axis=0) for point, several in found.items()
+        }
         values |= {point: None for point in stopped if point not in found and point not in running}
         return values, [point for point in running if point not in found]
 

@@ -46,6 +46,7 @@ class Encoding:
         self.names = tuple(choices)
         self.sizes = np.array([len(values) for values in choices.values()])
         self._choices = {name: list(values) for name, values in choices.items()}
+        self._codes = {name: {value: code for code, value in enumerate(v)} for name, v in choices.items()}
         place = {name: index for index, name in enumerate(self.names)}
         self._conditions = [
             (place[name], place[parent], np.array([value in allowed for value in choices[parent]]))
@@ -56,13 +57,17 @@ class Encoding:
         self._starts = np.cumsum([0, *(table.shape[1] for table in tables)])
         self._tables = tables
 
-    def codes(self, params: Mapping[str, Any]) -> tuple[int, ...]:
-        """Return the codes of a point, one per parameter; those without effect are `INACTIVE`.
+    def codes(self, points: Sequence[Mapping[str, Any]]) -> Codes:
+        """Return the codes of points; parameters without effect are `INACTIVE`. Shape: (N, P).
 
-        Raises: ValueError or KeyError for a parameter or value that is unknown.
+        Raises: KeyError for a parameter or a value that is unknown.
         """
-        found = [self._choices[name].index(params[name]) for name in self.names]
-        return tuple(self.active(np.array([found]))[0].tolist())
+        found = [[codes[point[name]] for name, codes in self._codes.items()] for point in points]
+        return self.active(np.array(found, dtype=np.int64).reshape(len(points), len(self.names)))
+
+    def knows(self, point: Mapping[str, Any]) -> bool:
+        """Return whether a point has every parameter, with a known value."""
+        return all(name in point and point[name] in codes for name, codes in self._codes.items())
 
     def active(self, codes: Codes) -> Codes:
         """Return the points with parameters that have no effect as `INACTIVE`. Shape: (N, P)."""
