@@ -36,8 +36,8 @@ def pages() -> dict[str, str]:
     parts = [
         "# Python API",
         "Every public name of `nas_attn`, and of its public modules `nas_attn.callbacks`, `nas_attn.cost`, "
-        "`nas_attn.explain` and `nas_attn.testing`. Importing the package is quick: torch, Optuna and Ray are loaded with the first name that "
-        "needs them.",
+        "`nas_attn.explain` and `nas_attn.testing`. Importing the package is quick: torch, Optuna and Ray are loaded "
+        "with the first name that needs them.",
     ]
     for title, names in _grouped().items():
         parts += [f"## {title}", *(_one(name) for name in names)]
