@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -163,10 +164,8 @@ def measure_first(folder: Path, n_trials: int) -> dict[str, float]:
     import ledger
 
     ledger.train = first
-    try:
+    with suppress(KeyboardInterrupt, Interrupted):
         search(**stated(folder, n_trials + 2))
-    except (KeyboardInterrupt, Interrupted):
-        pass
     return found
 
 

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 BEST = 25
 """Number of trials that TPE takes for the good ones, as soon as there are 250."""
 
-NEWEST = 275
+NEWEST = 225
 """Number of further trials that it compares these with."""
 
 LOOKED_AT = 2_000
@@ -31,6 +31,14 @@ class RecentTPE(TPESampler):
         one among 100; here it takes the newest of them. The good ones are the same. With several objectives it takes
         all.
     """
+
+    _space: dict[str, BaseDistribution] | None = None
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return the parameters that are sampled together: all trials of a search have the same."""
+        if not self._space:
+            self._space = super().infer_relative_search_space(study, trial)
+        return self._space
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
