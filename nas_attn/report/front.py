@@ -85,7 +85,8 @@ def front_of(run: RunRecord) -> Front | None:
 
 def front_values(run: RunRecord, placement: Placement, goals: Sequence[Objective]) -> dict[str, float]:
     """Return the mean of each objective of an arm over its retrainings, by name; empty without any."""
-    point = _point([trial for trial in measured(run.retrain) if trial.placement == placement], goals)
+    rows = [trial for trial in measured(run.retrain) if trial.placement == placement]
+    point = _point(rows, goals) if goals else None
     return {} if point is None else dict(zip((goal.name for goal in goals), point, strict=True))
 
 
