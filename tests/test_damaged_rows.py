@@ -49,7 +49,9 @@ def test_a_spoilt_row_is_left_out_and_named_and_the_others_are_read(change, valu
     connection.commit()
     connection.close()
     try:
-        assert [row.number for row in load_run(finished).search] == [0, 2]
+        run = load_run(finished)
+        assert [row.number for row in run.search] == [0, 2]
+        assert run.remarks == ("Damaged trials of 'search' are left out: number 1.",)
         assert "Trial 1 of 'search' is damaged and left out" in caplog.text
         assert words in caplog.text
     finally:

@@ -239,10 +239,11 @@ def record_of_run(files: RunFolder, store: Store) -> RunRecord:
     from nas_attn.study.ledger import CONTROL, FINAL, SEARCH
 
     config = files.read_config()
-    search, control = (store.ledger(name, create=False).records() for name in (SEARCH, CONTROL))
-    ledger = store.ledger(FINAL, create=False)
-    final, arms, looks = ledger.records(), ledger.note("arms"), read_looks(ledger.note("looks"))
-    remarks = tuple(ledger.note("remarks").get("remarks", ()))
+    ledgers = [store.ledger(name, create=False) for name in (SEARCH, CONTROL, FINAL)]
+    search, control, final = (ledger.records() for ledger in ledgers)
+    ledger = ledgers[-1]
+    arms, looks = ledger.note("arms"), read_looks(ledger.note("looks"))
+    remarks = (*ledger.note("remarks").get("remarks", ()), *(remark for found in ledgers for remark in found.remarks))
     retrain = tuple(replace(row, label=arms[row.key]) for row in final if row.stage == "retrain" and row.key in arms)
     return RunRecord(
         folder=files.path,

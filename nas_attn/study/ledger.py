@@ -76,6 +76,7 @@ class Ledger:
         self._patience = patience or once(str(storage.engine.url.database or "ledger"))
         self._study_id = self._patience.keep(lambda: self._find(create))
         self._next = 0 if self._study_id is None else self._read(self._next_number)
+        self.remarks: tuple[str, ...] = ()
         self._ids: dict[int, int] = {}
         self._running: dict[int, TrialRecord] = {}
         self._distributions: dict[str, tuple[tuple[Value, ...], str]] = {}
@@ -86,7 +87,12 @@ class Ledger:
             return ()
         trials = self._read(lambda connection: read_trials(connection, self._study_id or 0))
         self._ids = {trial.number: trial.trial_id for trial in trials}
-        return tuple(records_of(trials, self._name))
+        rows = tuple(records_of(trials, self._name))
+        damaged = [str(trial.number) for trial in trials if trial.fault]
+        self.remarks = (
+            (f"Damaged trials of '{self._name}' are left out: number {', '.join(damaged)}.",) if damaged else ()
+        )
+        return rows
 
     def begin(
         self,
