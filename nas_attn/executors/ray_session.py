@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,7 @@ from nas_attn.config import Resources, n_cores
 from nas_attn.errors import ConfigError, first_line
 from nas_attn.executors.access import on_loopback, own_token, users_token
 from nas_attn.executors.address import refuse_without_token, wrong_token
-from nas_attn.executors.loss import reported_start
+from nas_attn.executors.loss import StartWatch
 from nas_attn.executors.resources import Allocation, allocate
 from nas_attn.executors.temporary import temporary_folder
 from nas_attn.executors.watchdog import watchdog
@@ -113,7 +114,7 @@ def _start(resources: Resources, n_bytes: int, folder: Path | None) -> None:
             ) from error
         return
     needed = (resources.workers or 1) * (resources.cpus_per_trial or 1)
-    with _importable(), on_loopback(), reported_start():
+    with _importable(), on_loopback(), StartWatch():
         ray.init(
             address="local",
             _temp_dir=str(folder),
@@ -128,11 +129,11 @@ def _start(resources: Resources, n_bytes: int, folder: Path | None) -> None:
 
 @contextmanager
 def _importable() -> Iterator[None]:
-    """Context manager: processes started inside can import this package, also from a checkout."""
+    """Context manager: processes started inside import what this one does, also from a checkout or a test's folder."""
     before = os.environ.get("PYTHONPATH")
     root = Path(__file__).resolve().parents[2]
-    if root.name != "site-packages":
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *([before] if before else [])])
+    folders = [folder for folder in (str(root), *sys.path) if _is_own_folder(folder)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*dict.fromkeys(folders), *([before] if before else [])])
     try:
         yield
     finally:
@@ -140,6 +141,12 @@ def _importable() -> Iterator[None]:
             os.environ.pop("PYTHONPATH", None)
         else:
             os.environ["PYTHONPATH"] = before
+
+
+def _is_own_folder(folder: str) -> bool:
+    """Return whether a folder of the import path is neither of Python nor of installed packages."""
+    is_installed = Path(folder).name in ("site-packages", "dist-packages") or folder.startswith(sys.base_prefix)
+    return os.path.isabs(folder) and os.path.isdir(folder) and os.pathsep not in folder and not is_installed
 
 
 def _hush() -> None:
