@@ -170,8 +170,8 @@ def _reason(pattern: str, table: SiteTable, listing: str | None) -> str:
         return f": {absent}"
     if read and "before_conv" in (read["what"], read["kind"]):
         return (
-            ": the maps before its convolutions are known for networks of the catalogue only; use 'every block.pre', or "
-            "the names of its sites."
+            ": the maps before its convolutions are known for networks of the catalogue only; use 'every block.pre', "
+            "or the names of its sites."
         )
     if read and read["kind"] and kind not in KINDS:
         return f": unknown kind of site {kind!r}{suggestion(kind, KINDS)}"
