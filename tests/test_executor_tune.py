@@ -9,14 +9,13 @@ import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from nas_attn.config import Recipe
 from nas_attn.executors.interrupts import Interrupts
+from nas_attn.executors.nodes import Nodes
 from nas_attn.executors.resources import Allocation
+from nas_attn.executors.shipping import Shipped
 from nas_attn.executors.tune_session import _raised, run_tune
 from nas_attn.executors.watchdog import of_session
-from nas_attn.placement import Shape
 from nas_attn.records import Outcome, Task
-from nas_attn.training.context import TrialContext
 
 
 @dataclass
@@ -64,8 +63,7 @@ class FinishedJob:
 
 def test_finished_job_does_not_wait_for_tune(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas_attn.executors.tune_session.tune.Tuner", None)
-    context = TrialContext(backbone={"name": "densenet"}, shape=Shape(10, 1, 8), recipe=Recipe())
-    run_tune(FinishedJob(), context, Allocation(1, 1, 0.0, "cpu"), Interrupts())
+    run_tune(FinishedJob(), Shipped(b""), None, Nodes(Allocation(1, 1, 0.0, "cpu"), is_elastic=False), Interrupts())
 
 
 SESSION = "--session-dir=/tmp/ray/session_2026-11-21_11-33-09_038594_26834"

@@ -17,6 +17,7 @@ from nas_attn.config import DataConfig
 from nas_attn.data.arrays import PARTS, LabelledImages, Labels, Pixels
 from nas_attn.data.dataset import Data, DataFacts, as_tensors, take_prepared
 from nas_attn.data.mapped import Announcing, AnyPixels, MappedPixels, blocks, map_file
+from nas_attn.data.placing import tensor_of
 from nas_attn.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,8 +50,16 @@ class SharedImages:
         return found
 
     def load(self, device: str | torch.device) -> Data:
-        """Return the images as tensors; those on a CPU are not copied."""
-        return as_tensors(self.parts, self.facts, device)
+        """Return the images as tensors; those on a CPU are not copied, also not for all parts together."""
+        import torch
+
+        data = as_tensors(self.parts, self.facts, device)
+        if isinstance(self.pixels, MappedPixels) or data.train.device.type != "cpu":
+            return data
+        whole = tensor_of(self.pixels).permute(0, 3, 1, 2)
+        pieces = torch.split(whole, [len(self.labels[name]) for name in PARTS])
+        slices = {name: replace(getattr(data, name), pixels=piece) for name, piece in zip(PARTS, pieces, strict=True)}
+        return replace(data, **slices)
 
 
 @dataclass(frozen=True, eq=False)
