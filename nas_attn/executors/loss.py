@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from nas_attn.errors import RunStopped, in_plain_words
 
@@ -25,6 +25,10 @@ NEEDED = {"gcs_server": "GCS", "raylet": "raylet"}
 
 _SECONDS = 0.25
 """Time between two looks at the processes."""
+
+
+_LEAVE_SECONDS = 8.0
+"""Time that Tune has to end its session after a loss."""
 
 
 class Loss:
@@ -38,6 +42,7 @@ class Loss:
 
         self._node: Any = getattr(worker, "_global_node", None)
         self._next = 0.0
+        self._is_leaving = False
         self.reason: str | None = None
 
     def __bool__(self) -> bool:
@@ -55,6 +60,19 @@ class Loss:
                 self.reason = " and ".join(f"{NEEDED[name]} {_end_in_words(code)}" for name, code in ended)
         return self.reason is not None
 
+    def leave(self) -> None:
+        """End this process with code 1 if it does not end by itself: Tune may wait for an answer that never comes.
+
+        Ray would end it a minute later without a word. What was trained is in the ledger by now.
+        """
+        if not self._is_leaving:
+            self._is_leaving = True
+            threading.Thread(target=self._exit, daemon=True).start()
+
+    def _exit(self) -> None:
+        time.sleep(_LEAVE_SECONDS)
+        _end_process(self.in_words)
+
     @property
     def in_words(self) -> str:
         """The sentence on a loss."""
@@ -67,9 +85,9 @@ class Loss:
 class StartWatch:
     """Context manager around the start of Ray's processes: what goes wrong there becomes one sentence.
 
-    Ray waits half a minute for a raylet that has died, and over a minute for a GCS, inside of native code that then ends
-    this process without a word. A thread notices it earlier; if this process is still waiting `PATIENCE` later, it says
-    so and ends the process with code 1. Nothing has been trained then.
+    Ray waits half a minute for a raylet that has died, and over a minute for a GCS, in native code that then ends this
+    process without a word. A thread notices it earlier; if this process is still waiting `PATIENCE` seconds later, it
+    says so and ends the process with code 1. Nothing has been trained then.
 
     Raises: RunStopped in place of what Ray raises.
     """
@@ -93,12 +111,16 @@ class StartWatch:
             running = _children()
             lost = [name for pid, name in found.items() if pid not in running]
             if lost and not self._ended.wait(self.PATIENCE):
-                sentence = _not_started(f"its {NEEDED[lost[0]]} ended")
-                log.error("%s", sentence)
-                with suppress(Exception):
-                    print(f"Error: {sentence}", file=sys.stderr, flush=True)
-                os._exit(1)
+                _end_process(_not_started(f"its {NEEDED[lost[0]]} ended"))
             found |= running
+
+
+def _end_process(sentence: str) -> NoReturn:
+    """Say why, and end this process with code 1 although its main thread waits in native code."""
+    log.error("%s", sentence)
+    with suppress(Exception):
+        print(f"Error: {sentence}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _children() -> dict[int, str]:

@@ -311,7 +311,11 @@ class _Stopper(tune.Stopper):
             self._session.save_held()
             return True
         self._session.end_silent()
-        return bool(self._session.loss) or self._session.job.is_finished
+        if self._session.loss:
+            self._session.abandon()
+            self._session.loss.leave()
+            return True
+        return self._session.job.is_finished
 
 
 def _short_name(trial: Trial) -> str:
