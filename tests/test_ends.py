@@ -67,7 +67,7 @@ def test_numbers_of_python_numpy_and_torch_are_values(value):
     (True, "bool True"),
     (1j, "complex 1j"),
     ((0.5, 0.1), "a tuple"),
-    ({"accuracy": 0.5}, "a dict"),
+    ({0.5}, "a set"),
     (torch.tensor([0.5, 0.1]), "a Tensor"),
     (np.array(["0.5"]), "a ndarray"),
 ])  # fmt: skip
