@@ -1,0 +1,160 @@
+"""What only shows a run may fail: streams, display, report and log; signals and temporary folders."""
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from nas_attn.cli.commands import main
+from nas_attn.cli.ending import print_error
+from nas_attn.cli.streams import PIPE_CLOSED, OutputLost, Stream, writable
+from nas_attn.errors import ConfigError, RunStopped, in_plain_words, of_system
+from nas_attn.executors.loss import StartWatch
+from nas_attn.executors.temporary import temporary_folder
+from nas_attn.run.guarded import GuardedDisplay
+from nas_attn.run.log import logged_to
+from nas_attn.run.progress import SilentDisplay
+
+
+class Broken(io.StringIO):
+    """A terminal that has gone."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_stream_writes_what_its_encoding_has_and_spells_the_rest() -> None:
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    assert (
+        writable("3\N{MULTIPLICATION SIGN}3 \N{HORIZONTAL ELLIPSIS} na\u00efve \u5b57", ascii_only) == "3x3 ... naive ?"
+    )
+    assert writable("\ud800 \u00e9", io.TextIOWrapper(io.BytesIO(), encoding="utf-8")) == "? \u00e9"
+
+
+def test_a_full_disk_under_the_output_ends_a_listing_and_not_a_search() -> None:
+    search, listing = Stream(Broken(), is_result=False), Stream(Broken(), is_result=True)
+    assert search.write("progress") == 8
+    assert search.reason == "No space left on device"
+    with pytest.raises(OutputLost):
+        listing.write("a line")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "words"),
+    [("> /dev/full", 1, "No space left on device"), (">&-", 0, "^$"), ("2>&-", 0, "^$")],
+)
+def test_a_listing_without_an_output(redirection: str, code: int, words: str) -> None:
+    command = f"exec {sys.executable} -m nas_attn schema {redirection}"
+    found = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert found.returncode == code
+    assert re.search(words, found.stderr)
+
+
+def test_a_listing_whose_reader_has_gone_ends_as_the_signal_would() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    found = subprocess.run([sys.executable, "-m", "nas_attn", "schema"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (found.returncode, found.stderr) == (PIPE_CLOSED, b"")
+
+
+def test_ctrl_c_while_a_command_works_is_130(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, nas_attn.cli.lists as lists\n"
+        "def wait(record): print('begun', file=sys.stderr, flush=True); time.sleep(30)\n"
+        "lists.print_schema = wait\n"
+        "from nas_attn.__main__ import main\n"
+        "sys.exit(main(['schema']))"
+    )
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert process.stderr.readline() == "begun\n"
+            begun = time.monotonic()
+            process.send_signal(number)
+            assert process.wait(10) == 130
+        assert time.monotonic() - begun < 2
+
+
+def test_foreign_text_is_cleaned_and_cut() -> None:
+    assert in_plain_words("a\x1b[31m\u202eb\nc\ud800") == "a?[31m?b c?"
+    assert len(in_plain_words("word " * 100_000)) <= 400
+    assert of_system(OSError(28, "No space left on device", "a\nb")) == "No space left on device: a b."
+
+
+def test_an_unknown_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_error(ValueError("x\n" * 500_000), debug=False) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+class Failing(SilentDisplay):
+    """A display that fails at each stage."""
+
+    def stage(self, name: str) -> None:
+        raise RuntimeError("no terminal")
+
+
+def test_a_display_that_fails_is_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    display = GuardedDisplay(Failing())
+    with display:
+        display.stage("search")
+        display.stage("confirm")
+    assert [record.message for record in caplog.records] == ["the display failed; the run is not affected"]
+
+
+def test_a_log_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").mkdir()
+    with logged_to(tmp_path / "log.txt") as sentence:
+        assert re.search(r"There is no log of this session, because .*log\.txt cannot be written: ", sentence or "")
+
+
+def test_folders_of_dead_processes_are_removed_and_those_in_use_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    dead, alive = tmp_path / "nas_attn-tune-dead", tmp_path / "nas_attn-ray-alive"
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / "in-use").touch()
+    with FileLock(alive / "in-use"), temporary_folder("tune") as mine:
+        assert mine.parent == tmp_path
+        assert not dead.exists()
+        assert alive.exists()
+    assert not mine.exists()
+
+
+def test_a_temporary_folder_with_a_path_too_long_for_a_socket_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    with temporary_folder("ray") as folder:
+        assert not folder.is_relative_to(long)
+    monkeypatch.setattr("nas_attn.executors.temporary._parents", lambda: [long])
+    with pytest.raises(ConfigError, match=r"found only .*its path has \d+ letters"), temporary_folder("ray"):
+        pass
+
+
+def test_what_ray_raises_while_it_starts_is_one_sentence() -> None:
+    with pytest.raises(RunStopped, match=r"could not: no port\. The same command tries again"), StartWatch():
+        raise RuntimeError("no port.\n")
+
+
+def test_a_deleted_working_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["sites", "resnet18"]) == 2
+    assert "The working folder must exist, but " in capsys.readouterr().err
