@@ -11,8 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from nas_attn.cli import state_commands
+from nas_attn.cli.arguments import AsJson, Debug, RunFolder
 from nas_attn.cli.ending import interruptible, print_error, warn, working_folder
-from nas_attn.cli.options import settings_signature, switch, text, whole
+from nas_attn.cli.options import settings_signature, text, whole
 from nas_attn.cli.streams import PIPE_CLOSED, OutputLost, Stream, standard_streams
 from nas_attn.config.images import MOST_PIXELS
 from nas_attn.errors import NasAttnError
@@ -29,7 +31,6 @@ app = typer.Typer(
 MAKES_FILES = frozenset({"search", "retrain", "report", "init", "export", "explain", "dashboard", "finish", "clean"})
 """Commands that make more than what they print: they go on without a terminal."""
 
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/densenet_attn.")]
 Model = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or the JSON file of a model.")]
 Arm = Annotated[
     str | None, text("--arm", "NAME", help="Arm of the run, such as 'se everywhere'.", default="the recommended one")
@@ -37,8 +38,6 @@ Arm = Annotated[
 OwnNetwork = Annotated[
     str | None, text("--backbone", "MODULE:FUNCTION", help="Function that returns your own network.", default=False)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-Debug = Annotated[bool, switch("--debug", help="Print the traceback of an error.")]
 
 
 @app.callback()
@@ -105,6 +104,9 @@ def dashboard(
     from nas_attn.cli.dashboard import serve
 
     serve(run, host=host, port=port, announce=typer.echo)
+
+
+state_commands.add_to(app)
 
 
 @app.command()

@@ -62,6 +62,35 @@ def remove_left_behind() -> None:
                     _remove_if_dead(folder)
 
 
+def left_behind() -> list[Path]:
+    """Return the folders of dead processes of this user; nothing is removed."""
+    found = []
+    for parent in _parents():
+        with suppress(OSError):
+            for folder in [path for kind in KINDS for path in sorted(parent.glob(f"{PREFIX}{kind}-*"))]:
+                with suppress(OSError):
+                    if _is_ours(folder) and _is_dead(folder):
+                        found.append(folder)
+    return found
+
+
+def _is_ours(folder: Path) -> bool:
+    state = folder.lstat()
+    return folder.is_dir() and not folder.is_symlink() and not (hasattr(os, "getuid") and state.st_uid != os.getuid())
+
+
+def _is_dead(folder: Path) -> bool:
+    """Return whether nobody has the lock of a folder, or one without a lock is old."""
+    if not (folder / _LOCK).exists():
+        return time.time() - folder.lstat().st_mtime > _UNLOCKED_SECONDS
+    lock = FileLock(folder / _LOCK)
+    try:
+        with lock.acquire(timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
 def _remove_if_dead(folder: Path) -> None:
     state = folder.lstat()
     if not folder.is_dir() or folder.is_symlink() or (hasattr(os, "getuid") and state.st_uid != os.getuid()):

@@ -8,6 +8,16 @@ from nas_attn.study.confirm import CONFIRM_SEEDS
 from nas_attn.study.stages import first_seeds
 
 
+def growth_of(request: Request) -> float:
+    """Return the estimated time of a retraining divided by that of a search trial.
+
+    A search trial also evaluates its validation images, at a third of the cost of training them.
+    """
+    recipe, facts = request.settings.recipe, request.facts
+    growth = (recipe.retrain_epochs or recipe.epochs) / recipe.epochs
+    return growth if facts is None else growth * (facts.n_train + facts.n_val) / (facts.n_train + facts.n_val / 3)
+
+
 def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
     """Return the maximum (number of runs, epochs per run) of every stage; identical arms are trained once."""
     settings, recipe = request.settings, request.settings.recipe

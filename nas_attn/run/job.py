@@ -249,6 +249,7 @@ def _train(
         interrupts.hold()  # again, because an executor may have installed its own handlers
         job = LedgerJob(ledger.stages)
         display.resources(executor.capacity)
+        ledger.stages.pace.workers = executor.capacity.workers
         executor.run(job, _context(request, executor.capacity), interrupts)
         job.raise_error()
         return executor.capacity

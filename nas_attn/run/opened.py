@@ -13,6 +13,8 @@ from nas_attn.config import Resources
 from nas_attn.executors.resources import local_allocation
 from nas_attn.files import write_json
 from nas_attn.records import Artifact, RunRecord, TrialRecord
+from nas_attn.run.driver import DriverFile, is_asked_to_finish
+from nas_attn.run.extent import growth_of
 from nas_attn.run.folder import RunFolder, record_of_run
 from nas_attn.run.network_values import LATENCY_NOTE, NetworkValues
 from nas_attn.run.place import OF_RUN, refuse_other_space, space_digest
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from nas_attn.callbacks.base import Callbacks
     from nas_attn.study.ledger import Ledger
     from nas_attn.study.objectives import Goals
+    from nas_attn.study.pace import Pace
     from nas_attn.study.sampling import SearchStudy
     from nas_attn.study.stages import Stages
     from nas_attn.study.store import Place, Store
@@ -53,6 +56,8 @@ class OpenLedger:
         self._request, self._folder, self._display = request, folder, display
         self._place, self._is_ended, self._callbacks = place, is_ended, callbacks
         self._store: Store | None = None
+        self._driver = DriverFile(folder.path)
+        self._driver.update()
 
     def __enter__(self) -> OpenLedger:
         return self
@@ -60,6 +65,7 @@ class OpenLedger:
     def __exit__(self, *_: object) -> None:
         if self._store is not None:
             self._store.close()
+        self._driver.remove()
 
     @cached_property
     def _opened(self) -> Store:
@@ -102,8 +108,21 @@ class OpenLedger:
             control=control,
             checkpoints=self._folder.checkpoints,
             logs=TrialLogFiles(self._folder.trial_logs, is_shown=settings.resources.show_output),
+            pace=self._pace(),
             watch=self._watch,
             ended=self._ended,
+        )
+
+    def _pace(self) -> Pace:
+        """Return what measures the trainings; the time budget began with the command."""
+        from nas_attn.study.pace import Pace
+
+        settings, path = self._request.settings, self._folder.path
+        return Pace(
+            growth=growth_of(self._request),
+            seconds=settings.budget.time_seconds,
+            is_finish_asked=lambda: is_asked_to_finish(path),
+            begun=settings.begun,
         )
 
     def _ledger(self, name: str) -> Ledger:
@@ -190,8 +209,18 @@ class OpenLedger:
             self._callbacks.call("on_trial_end", record)
 
     def _watch(self, stages: Stages) -> None:
-        """Update the display and `best-so-far.json`."""
+        """Update the display, the driver's description and `best-so-far.json`."""
+        from nas_attn.study.early_end import work_of
+
         self._display.update(stages)
+        self._driver.update(
+            lambda: {
+                "stage": stages.stage,
+                "running": len(stages.live),
+                "workers": stages.pace.workers,
+                "seconds_left": stages.pace.rest(work_of(stages)),
+            }
+        )
         best = stages.search.take_new_best()
         if best is not None:
             content = {

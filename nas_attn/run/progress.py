@@ -118,32 +118,18 @@ class Snapshot:
         return [*(searched if self.search.total else []), ("retrain", self.retrain)]
 
 
-def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
-    """Return the progress of a run.
+def snapshot(stages: Stages) -> Snapshot:
+    """Return the progress of a run."""
+    from nas_attn.study.early_end import work_of
 
-    Args:
-        workers: Number of trials that run at the same time.
-        growth: Estimated time of a retraining divided by that of a search trial; used until retrainings have ended.
-    """
     searches = [stages.search, *([stages.control] if stages.control is not None else [])]
     tallies = [search.tally for search in searches]
-    n_trained, seconds = sum(tally.n_trained for tally in tallies), sum(tally.seconds for tally in tallies)
     finals = stages.final.records()
     done = {name: sum(row.stage == name and row.state != "running" and row.cause not in ("interrupted", "crashed")
                       for row in finals) for name in ("confirm", "retrain")}  # fmt: skip
     waiting = {name: stages.final.n_waiting(name) for name in ("confirm", "retrain")}
     n_confirm = waiting["confirm"] if stages.is_searched else stages.n_confirm
-    n_found = 0 if stages.winner is not None else len(stages.seeds) * (1 + (stages.budget.n_controls > 0))
-    left = None
-    retrained = [row.seconds for row in finals if row.stage == "retrain" and row.state == "complete"]
-    if n_trained or retrained:
-        mean = seconds / n_trained if n_trained else sum(retrained) / len(retrained)
-        long = sum(retrained) / len(retrained) if retrained else mean * growth
-        n_search = sum(search.n_open for search in searches)
-        n_search += sum(stage in ("search", "control") for stage, _ in stages.live)
-        work = mean * (n_search + n_confirm) + long * (waiting["retrain"] + n_found)
-        elapsed = sum(min(time.monotonic() - start, mean) for _, start in stages.live.values())
-        left = max(0.0, work - elapsed) / workers
+    n_found = stages.n_seeds_planned * stages.n_unknown_arms
     return Snapshot(
         stage=stages.stage,
         search=_searched(stages.search),
@@ -156,7 +142,7 @@ def snapshot(stages: Stages, workers: int, growth: float) -> Snapshot:
         pruned=sum(tally.pruned for tally in tallies),
         answered=sum(tally.answered for tally in tallies),
         best=stages.search.best,
-        seconds_left=left,
+        seconds_left=stages.pace.rest(work_of(stages)),
     )
 
 
@@ -185,7 +171,7 @@ class SilentDisplay:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console
-        self._workers, self._growth = 1, 1.0
+        self._workers = 1
         self._metric = "accuracy"
 
     def __enter__(self) -> SilentDisplay:
@@ -243,10 +229,6 @@ class _Introduced(SilentDisplay):
         """Print a summary of the run, its folder and the command of its dashboard."""
         settings, facts = request.settings, request.facts
         self._metric = request.metric
-        train = request.settings.recipe
-        self._growth = (train.retrain_epochs or train.epochs) / train.epochs
-        if facts is not None:  # a search trial also evaluates its validation images, at a third of the cost of training
-            self._growth *= (facts.n_train + facts.n_val) / (facts.n_train + facts.n_val / 3)
         lines = [f"{settings.space.title}: {_plan_in_words(request)}."]
         if facts is not None:
             lines.append(facts.in_words)
@@ -292,7 +274,7 @@ class PlainDisplay(_Introduced):
         delay = 0.0 if self._running >= self._workers else self._interval
         if has_begun and time.monotonic() >= self._next + delay:
             self._next = time.monotonic() + self._interval
-            now = snapshot(stages, self._workers, self._growth)
+            now = snapshot(stages)
             self._out.print(Text(_line(now)), soft_wrap=True)
             if now.best is not None and now.best is not self._best:
                 self._best = now.best
@@ -333,7 +315,7 @@ class LiveDisplay(_Introduced):
     def update(self, stages: Stages) -> None:
         """Store the progress of the run."""
         self._name = stages.stage
-        self._now, self._taken = snapshot(stages, self._workers, self._growth), time.monotonic()
+        self._now, self._taken = snapshot(stages), time.monotonic()
 
     def _render(self) -> RenderableType:
         title = Text(f"{_STAGES[self._name]} ...", style="bold")

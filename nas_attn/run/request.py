@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -55,6 +56,7 @@ class Settings:
         arms: What makes the arms to compare with in addition to the usual ones.
         call: What belongs to this call alone.
         callbacks: Are told of the course of the run.
+        begun: When the command began, by the monotonic clock; a time budget counts from here.
     """
 
     choice: Choice
@@ -70,6 +72,7 @@ class Settings:
     arms: tuple[MakeArms, ...] = ()
     call: Call = field(default_factory=Call)
     callbacks: tuple[Any, ...] = ()
+    begun: float = field(default_factory=time.monotonic, compare=False)
 
     @property
     def space(self) -> SearchSpace:
