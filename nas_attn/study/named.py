@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas_attn.errors import ConfigError, in_plain_words, unknown
+from nas_attn.placement import Value
 from nas_attn.study.options import known_options, read_options
 from nas_attn.study.samplers import SAMPLERS, SCHEDULERS, Sampler
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 Made = TypeVar("Made")
+
+Conditions = Mapping[str, tuple[str, frozenset[Value]]]
+"""Parameter -> the parameter that decides whether it has an effect, and the values for which it has."""
 
 HUB = "hub:"
 """Start of the name of a sampler of OptunaHub."""
@@ -45,13 +49,20 @@ def find_sampler(name: str) -> Sampler:
     return _of_class(name, _class_in(_imported(module), class_name, name))
 
 
-def make_sampler(name: str, seed: int, stated: tuple[str, ...] = ()) -> BaseSampler:
+def make_sampler(
+    name: str, seed: int, stated: tuple[str, ...] = (), conditions: Conditions | None = None
+) -> BaseSampler:
     """Return Optuna's sampler with this seed and these options, each `key=value`.
+
+    Args:
+        conditions: Those of the space, for a sampler that takes them.
 
     Raises: ConfigError in one sentence.
     """
     sampler = find_sampler(name)
     options = _options(f"sampler '{name}'", "--sampler-option", sampler.source, stated)
+    if sampler.takes_conditions:
+        options["conditions"] = conditions
     return _made(f"Sampler '{name}'", lambda: sampler.make(seed, **options))
 
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from nas_attn.config import Engine
 from nas_attn.errors import RunStopped, in_plain_words
 from nas_attn.placement import Value
-from nas_attn.study.named import make_sampler, make_scheduler
+from nas_attn.study.named import Conditions, make_sampler, make_scheduler
 
 Result = TypeVar("Result")
 
@@ -32,6 +32,7 @@ class Proposals:
         directions: Optuna's direction of each objective.
         distributions: The parameters of a trial.
         name: Name of the study: Hyperband assigns trials to its brackets by it.
+        conditions: The parameters that have no effect in some placements.
     """
 
     def __init__(
@@ -43,13 +44,14 @@ class Proposals:
         directions: Sequence[StudyDirection],
         distributions: Mapping[str, BaseDistribution],
         name: str,
+        conditions: Conditions | None = None,
     ) -> None:
         self._names = (engine.sampler, engine.scheduler)
         self._distributions = dict(distributions)
         self._study = optuna.create_study(
             study_name=name,
             directions=[*directions],
-            sampler=make_sampler(engine.sampler, seed, engine.sampler_option),
+            sampler=make_sampler(engine.sampler, seed, engine.sampler_option, conditions),
             pruner=make_scheduler(engine.scheduler, epochs, engine.scheduler_option),
         )
 

@@ -22,6 +22,7 @@ class Sampler:
         source: Returns the class or function whose parameters are the options; None has no options.
         is_for_several: Whether it can improve several objectives.
         enumerates: Whether it proposes every placement once, in a fixed order; `make` then draws nothing.
+        takes_conditions: Whether `make` also takes `conditions`, those of the space (`BoundSpace.conditions`).
     """
 
     name: str
@@ -30,6 +31,7 @@ class Sampler:
     source: Callable[[], Callable[..., Any]] | None = None
     is_for_several: bool = True
     enumerates: bool = False
+    takes_conditions: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,16 @@ def _evolution(seed: int, **options: Any) -> BaseSampler:
     return _evolution_class()(**options, seed=seed)  # type: ignore[call-arg]
 
 
+def _placement_class() -> type[BaseSampler]:
+    from nas_attn.study.placement_sampler import PlacementSampler
+
+    return PlacementSampler
+
+
+def _placement(seed: int, **options: Any) -> BaseSampler:
+    return _placement_class()(**options, seed=seed)  # type: ignore[call-arg]
+
+
 def _never(epochs: int) -> BasePruner:
     from optuna.pruners import NopPruner
 
@@ -148,6 +160,13 @@ SAMPLERS: Mapping[str, Sampler] = {
     sampler.name: sampler
     for sampler in (
         Sampler("tpe", "tree-structured Parzen estimator, multivariate.", _tpe, _tpe_class),
+        Sampler(
+            "placement",
+            "Gaussian process over placements, for few trainings.",
+            _placement,
+            _placement_class,
+            takes_conditions=True,
+        ),
         Sampler("nsga2", "genetic algorithm NSGA-II.", _nsga2, _nsga2_class),
         Sampler("gp", "Gaussian process.", _gp, _gp_class),
         Sampler("random", "independent random placements.", _random),

@@ -113,6 +113,7 @@ class SearchStudy:
             directions=[DIRECTIONS[goal.direction] for goal in goals.objectives] or [DIRECTIONS["max"]],
             distributions=self._distributions,
             name=stage,
+            conditions=bound.conditions,
         )
         for record in [row for row in self._rows.values() if row.value is not None][-_HISTORY:]:
             self._refuse_other_parameters(record)
