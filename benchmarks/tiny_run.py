@@ -160,7 +160,8 @@ def look_at(run_folder: Path, before: list[Event]) -> Wrong:
     trained = [row for row in rows if row.state == "complete" and row.answered_from is None]
     twice = [name for name, n in Counter((row.stage, row.key, row.seed) for row in trained).items() if n > 1]
     n_tried = len({row.key for row in trained if row.stage == "search"})
-    seeds = Counter(row.key for row in trained if row.stage == "retrain")
+    of_arms = [row for row in trained if row.stage == "retrain"]  # a random arm has another placement for each seed
+    seeds = Counter("random" if row.label == "random" else row.key for row in of_arms)
     if twice or n_tried != SETTINGS["trials"] or set(seeds.values()) != {SETTINGS["seeds"]}:
         wrong[BUDGET] = f"{n_tried} placements, seeds {sorted(seeds.values())}, repeated {twice}"
     known = {("search" if row.stage == "search" else "final", row.number) for row in trained}
