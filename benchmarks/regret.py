@@ -1,0 +1,141 @@
+"""Regret of samplers on a table of published trainings: how far from the best is what each would have chosen.
+
+A table is an `.npz` with `ops`, the choice at each site, (N, sites) whole numbers, and `accuracy`, (N, seeds) in
+percent with NaN where a seed is missing, as in NAS-Bench-201 (Dong & Yang, ICLR 2020). Each training reads the value
+of one random seed. A point that was proposed before is answered from memory, as in a run; the regret after n trainings
+is the mean accuracy of the best point of the table less that of the point with the best value so far.
+
+    python benchmarks/regret.py cifar100.npz --samplers placement tpe random --workers 1 --repeats 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
+
+from nas_attn.study.samplers import SAMPLERS
+
+BUDGETS = (24, 50, 100, 200)
+PROPOSALS = 30
+"""Number of proposals in a row without a new point before one is drawn at random, as in a run."""
+
+Floats = NDArray[np.float64]
+Point = tuple[int, ...]
+
+
+class Table:
+    """Accuracies of several seeds by point."""
+
+    def __init__(self, path: Path) -> None:
+        content = np.load(path)
+        self.values: dict[Point, Floats] = {
+            tuple(ops): row[~np.isnan(row)]
+            for ops, row in zip(content["ops"].tolist(), content["accuracy"], strict=True)
+        }
+        self.best = max(float(row.mean()) for row in self.values.values())
+        self.sizes = [int(size) + 1 for size in content["ops"].max(axis=0)]
+
+    def regret(self, point: Point) -> float:
+        return self.best - float(self.values[point].mean())
+
+
+class Search:
+    """A search on a table with several workers, whose trainings take between 0.8 and 1.2 units of time."""
+
+    def __init__(self, table: Table, sampler: str, seed: int) -> None:
+        self.table, self.rng = table, np.random.default_rng(seed)
+        self.study = optuna.create_study(direction="maximize", sampler=SAMPLERS[sampler].make(seed))
+        self.distributions = {
+            f"site{index}": CategoricalDistribution([str(value) for value in range(size)])
+            for index, size in enumerate(table.sizes)
+        }
+        self.begun: set[Point] = set()
+        self.seen: dict[Point, float] = {}
+        self.seconds = 0.0
+
+    def regrets(self, workers: int) -> list[float]:
+        """Return the regret after each of `BUDGETS` trainings."""
+        found, running, now = [], [], 0.0
+        while len(self.seen) < BUDGETS[-1]:
+            while len(running) < workers and len(self.begun) < BUDGETS[-1]:
+                trial, point = self._next()
+                self.begun.add(point)
+                heapq.heappush(running, (now + self.rng.uniform(0.8, 1.2), trial.number, trial, point))
+            now, _, trial, point = heapq.heappop(running)
+            self.seen[point] = float(self.rng.choice(self.table.values[point]))
+            self.study.tell(trial, self.seen[point])
+            if len(self.seen) in BUDGETS:
+                found.append(self.table.regret(max(self.seen, key=lambda one: self.seen[one])))
+        return found
+
+    def _next(self) -> tuple[optuna.Trial, Point]:
+        for _ in range(PROPOSALS):
+            trial, point = self._asked()
+            if point not in self.begun:
+                return trial, point
+            if point in self.seen:
+                self.study.tell(trial, self.seen[point])
+            else:
+                self.study.tell(trial, state=TrialState.PRUNED)
+        while (point := tuple(self.rng.integers(0, self.table.sizes).tolist())) in self.begun:
+            pass
+        self.study.enqueue_trial({f"site{index}": str(value) for index, value in enumerate(point)})
+        return self._asked()
+
+    def _asked(self) -> tuple[optuna.Trial, Point]:
+        start = time.process_time()
+        trial = self.study.ask(self.distributions)
+        self.seconds += time.process_time() - start
+        return trial, tuple(int(trial.params[name]) for name in self.distributions)
+
+
+def interval(differences: Floats) -> tuple[float, float]:
+    """Return the 95 % interval of the mean by bootstrap."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(differences, (10_000, len(differences))).mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the mean regret of each sampler, and its difference from the last one's with the same seeds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--samplers", nargs="+", default=["placement", "tpe"], choices=SAMPLERS)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=200)
+    stated = parser.parse_args(arguments)
+    if not stated.table.is_file():
+        parser.error(f"{stated.table} must be a table such as those of NAS-Bench-201, but there is none")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    table = Table(stated.table)
+    print(f"{stated.table.name}, {stated.workers} worker(s), {stated.repeats} repeats; regret in points")
+    print(f"{'':12}" + "".join(f"{f'after {budget}':>28}" for budget in BUDGETS) + f"{'CPU ms/ask':>14}")
+    reference: Floats | None = None
+    for name in reversed(stated.samplers):
+        found, seconds = [], 0.0
+        for seed in range(stated.repeats):
+            search = Search(table, name, seed)
+            found.append(search.regrets(stated.workers))
+            seconds += search.seconds
+        regrets = np.array(found)
+        cells = [f"{mean:.2f}" for mean in regrets.mean(axis=0)]
+        if reference is not None:
+            pairs = [interval(column) for column in (regrets - reference).T]
+            cells = [f"{cell} ({low:+.2f} to {high:+.2f})" for cell, (low, high) in zip(cells, pairs, strict=True)]
+        reference = regrets if reference is None else reference
+        milliseconds = 1000 * seconds / (stated.repeats * BUDGETS[-1])
+        print(f"{name:12}" + "".join(f"{cell:>28}" for cell in cells) + f"{milliseconds:>14.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
