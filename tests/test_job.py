@@ -176,8 +176,14 @@ def test_tune_trains_again_what_a_killed_worker_and_a_killed_driver_cut_off(spac
     assert crashed[0].key in {key for _, key, _ in trained(run.search)}
 
 
-@pytest.mark.parametrize("executor", at_night(["local", "tune"], but=["local"]))
-@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("name", "executor"),
+    [
+        (signal.SIGTERM, "local"),
+        pytest.param(signal.SIGINT, "local", marks=pytest.mark.nightly),
+        pytest.param(signal.SIGINT, "tune", marks=pytest.mark.nightly),
+    ],
+)
 def test_an_interrupt_closes_the_ledger_and_the_same_command_resumes(
     space: Path, tmp_path: Path, executor: str, name: signal.Signals
 ) -> None:
