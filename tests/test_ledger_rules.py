@@ -94,13 +94,15 @@ def test_a_trial_that_another_program_stopped_without_a_report_has_no_value(tmp_
     assert (stored.state, stored.value, stored.curve) == ("pruned", None, {})
 
 
-def test_a_trial_that_another_program_queued_counts_as_running(tmp_path):
+def test_a_trial_that_another_program_queued_is_left_out_and_ended(tmp_path):
     with ledger_in(tmp_path) as ledger:
-        optuna.load_study(study_name=SEARCH, storage=ledger._storage).enqueue_trial({"x": 1})
-        (row,) = ledger.records()
-    assert (row.state, row.stage, row.value, row.key, row.seed, row.epochs, row.seconds) == (
-        *("running", "search", None, "", 0, 0, 0.0),
-    )
+        study = optuna.load_study(study_name=SEARCH, storage=ledger._storage)
+        study.enqueue_trial({"x": 1})
+        assert ledger.records() == ()
+        assert ledger.sweep() == 1
+        assert study.trials[0].state == optuna.trial.TrialState.FAIL
+    with ledger_in(tmp_path) as ledger:
+        assert ledger.begin("search", NONE, 0, 4, COST).number == 1, "its number is taken"
 
 
 def test_sweeping_marks_what_a_dead_driver_left_running(tmp_path):
