@@ -82,11 +82,9 @@ class Cluster:
 
     def kill(self, number: int) -> None:
         """Kill all processes of a node at once, as a loss of power would."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.nodes[number].pid, signal.SIGKILL)
-        for child in _descendants(self.nodes[number].pid):
+        for process in [*_descendants(self.nodes[number].pid), self.nodes[number].pid]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+                os.kill(process, signal.SIGKILL)
         self.nodes[number].wait()
 
     def search(self, name: str, *words: str) -> subprocess.Popen[str]:
@@ -201,10 +199,11 @@ def _ended(nodes: Cluster, name: str, process: subprocess.Popen[str]) -> Held:
     output, _ = process.communicate(timeout=400)
     run = nodes.disk / "runs" / name
     ended = {"exit code 0": process.returncode == 0, "report and weights": (run / "best.safetensors").exists()}
+    if (run / "study.db").exists():
+        ended |= {"no row running": "RUNNING" not in _rows(run), "no row failed": "FAIL" not in _rows(run)}
     if not all(ended.values()):
-        print(output[-3000:], nodes.log(name)[-3000:], sep="\n")
-        return ended
-    return {**ended, "no row running": "RUNNING" not in _rows(run), "no row failed": "FAIL" not in _rows(run)}
+        print(output[-3000:], nodes.log(name)[-6000:], sep="\n")
+    return ended
 
 
 def images_travel(nodes: Cluster) -> Held:
