@@ -150,7 +150,7 @@ class RunFolder:
         """Return `best.json`, or None while there is none. Raises: RunError if it is truncated or altered."""
         if not self.best.exists():
             return None
-        fix = "delete it, and the search's command writes it again from the ledger."
+        fix = "the search's command writes it again from the ledger."
         content = _read_json(self.best, "a model file", fix)
         if "digest" not in content or not is_proved(content):
             raise RunError(f"{self.best} must be as the search wrote it, but was altered: {fix}")
