@@ -33,7 +33,7 @@ from nas_attn.training.trial import Run, evaluate, prepare
 BACKBONE = {"name": "densenet", "growth_rate": 4, "block_config": [1], "num_init_features": 4, "stem": "small"}
 PLACED = Placement.from_dict({"denseblock1": {"name": "cbam", "reduction": 4}})
 IDENTITY = ("search", "abc", 0, 4)
-SHORT = {"trials": 2, "epochs": 25, "seeds": 1, "controls": 0}
+SHORT = {"trials": 2, "epochs": 80, "seeds": 1, "controls": 0}
 
 
 def trained(context: TrialContext, task: Task, keeper: Keeper, last: int = 99) -> tuple[Outcome, list[object]]:
@@ -231,5 +231,7 @@ def test_a_run_killed_and_interrupted_in_mid_trial_ends_as_if_nothing_had_been(e
     for name in ("killed", "stopped"):
         out = tmp_path / name
         assert result(out) == result(tmp_path / "whole")
-        assert any(CONTINUED in row.facts for row in load_run(out).search), "it did not begin anew"
+        run = load_run(out)
+        rows = (*run.search, *run.confirm, *run.retrain)
+        assert any(CONTINUED in row.facts for row in rows), "it did not begin anew"
         assert not (out / "checkpoints").exists()
