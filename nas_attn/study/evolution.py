@@ -75,7 +75,7 @@ class EvolutionSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return a mutation of a parent, or nothing while the population is small: then parameters are random."""
+        """Return a mutation of a parent; while the population is small, random values."""
         if not search_space:
             return {}
         population = [
@@ -84,7 +84,8 @@ class EvolutionSampler(BaseSampler):
             if all(_fits(row, name, distribution) for name, distribution in search_space.items())
         ][-self._size :]
         if len(population) < self._size:
-            return {}
+            draw = self._independent.sample_independent
+            return {name: draw(study, trial, name, distribution) for name, distribution in search_space.items()}
         parent = self._parent(study, population)
         known = self._tried(study)
         values = {name: parent.params[name] for name in search_space}

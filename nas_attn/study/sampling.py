@@ -159,7 +159,7 @@ class SearchStudy:
         if outcome.cause == "crashed":
             self._crashes[record.key] += 1
             if self._crashes[record.key] < MAX_CRASHES and not self._is_closed:
-                self._queue.append((record.label, record.placement))
+                self._queue.appendleft((record.label, record.placement))
         return record
 
     def close(self) -> None:
@@ -260,8 +260,10 @@ class SearchStudy:
 
     def _enumerate(self) -> None:
         """Queue every placement without a result; the sampler proposes none."""
-        placements = (placement for placement in self._bound.enumerate() if self._is_candidate(placement))
-        self._queue += [(None, placement) for placement in placements]
+        first = {placement.key: (label, placement) for label, placement in reversed(self._queue)}
+        every = {placement.key: (None, placement) for placement in self._bound.enumerate()}
+        queued = (dict(reversed(first.items())) | every | first).values()
+        self._queue = deque(each for each in queued if self._is_candidate(each[1]))
         self._exhausted = True
 
     def _remember(self, record: TrialRecord) -> None:
