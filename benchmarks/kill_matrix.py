@@ -32,7 +32,7 @@ import kill_rows
 import optuna
 from kill_rows import Kill, moment_of, of_local, of_tune
 from run_log import events
-from tiny_run import COLUMNS, Wrong, finish, look_at, start
+from tiny_run import COLUMNS, LOST, Wrong, finish, look_at, start
 
 PAUSE_SECONDS = 60.0
 """Length of a SIGSTOP; longer than Ray's and SQLite's patience for an answer."""
@@ -119,7 +119,10 @@ def make(row: Row) -> dict[str, Any]:
     group, name, act = row
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True, prefix="kill-matrix-") as folder:
-        wrong, again = act(Path(folder))
+        try:
+            wrong, again = act(Path(folder))
+        except Exception as error:  # of reading the run: a rule that is broken, and no end of the matrix
+            wrong, again = {LOST: f"{type(error).__name__}: {error}"}, 0
     seconds = round(time.monotonic() - begun, 1)
     return {
         "group": group,
