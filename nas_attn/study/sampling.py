@@ -260,10 +260,8 @@ class SearchStudy:
 
     def _enumerate(self) -> None:
         """Queue every placement without a result; the sampler proposes none."""
-        first = {placement.key: (label, placement) for label, placement in reversed(self._queue)}
-        every = {placement.key: (None, placement) for placement in self._bound.enumerate()}
-        queued = (dict(reversed(first.items())) | every | first).values()
-        self._queue = deque(each for each in queued if self._is_candidate(each[1]))
+        placements = (placement for placement in self._bound.enumerate() if self._is_candidate(placement))
+        self._queue += [(None, placement) for placement in placements]
         self._exhausted = True
 
     def _remember(self, record: TrialRecord) -> None:
