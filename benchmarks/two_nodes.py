@@ -224,7 +224,16 @@ def training_travels(nodes: Cluster) -> Held:
 
 def blind_node(nodes: Cluster) -> Held:
     """The images are said to lie on every node, but are missing on one."""
-    words = ["--space", "space.toml", "--data", f"npz:{nodes.disk}/images.npz", "--data-on-nodes", *SHORT]
+    words = [
+        "--space",
+        "space.toml",
+        "--data",
+        f"npz:{nodes.disk}/images.npz",
+        "--data-on-nodes",
+        *SHORT,
+        "--trials=9",
+        "--epochs=40",
+    ]
     held = _ended(nodes, "blind", nodes.search("blind", *words))
     told = "is left out, because trials failed there and succeeded on others"
     report = nodes.disk / "runs" / "blind" / "report.html"
@@ -237,7 +246,7 @@ def blind_node(nodes: Cluster) -> Held:
 
 def killed_and_added(nodes: Cluster) -> Held:
     """One of two nodes is killed in mid-search, and another one joins."""
-    words = ["--space", "space.toml", "--data", "npz:images.npz", *SHORT, "--trials", "20", "--epochs", "12"]
+    words = ["--space", "space.toml", "--data", "npz:images.npz", *SHORT, "--trials=9", "--epochs=40"]
     run = nodes.search("killed", *words)
     _wait(lambda: len(nodes.used("killed")) == 2 or run.poll() is not None, 120, "the search does not begin")
     before = nodes.used("killed")

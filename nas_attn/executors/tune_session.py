@@ -99,6 +99,7 @@ class _Session:
         self.job, self.interrupts, self.heartbeats, self.nodes = job, interrupts, heartbeats, nodes
         self.loss = Loss()
         self._node_of: dict[str, str] = {}
+        self.ended_workers: list[Trial] = []
         self.tasks: dict[str, Task] = {}
         self.trials: dict[str, Trial] = {}
         self._refused: deque[Task] = deque()
@@ -130,6 +131,7 @@ class _Session:
             self.job.show(task, message.text)
         elif self.nodes.excuses(self._node_of.get(trial.trial_id), message):
             self.refuse(trial)
+            self.ended_workers.append(trial)
         else:
             self._end(trial.trial_id, message)
         self.tell()
@@ -282,7 +284,10 @@ class _Decider(FIFOScheduler):
         return str(TrialScheduler.CONTINUE)
 
     def _end_of(self, trial: Trial, message: Message) -> str:
-        """Return STOP; a worker whose training still runs is ended instead of being used again."""
+        """Return STOP; a worker whose training still runs, or whose node is at fault, is not used again."""
+        if trial in self._session.ended_workers:
+            self._session.ended_workers.remove(trial)
+            return str(TrialScheduler.CONTINUE)  # until Tune notices the death of its worker
         if isinstance(message, Outcome) and message.cause == "timeout":
             self._session.heartbeats.end_worker(trial)
             return str(TrialScheduler.CONTINUE)
