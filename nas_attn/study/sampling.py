@@ -260,8 +260,10 @@ class SearchStudy:
 
     def _enumerate(self) -> None:
         """Queue every placement without a result; the sampler proposes none."""
-        placements = (placement for placement in self._bound.enumerate() if self._is_candidate(placement))
-        self._queue += [(None, placement) for placement in placements]
+        first = {placement.key: (label, placement) for label, placement in reversed(self._queue)}
+        every = {placement.key: (None, placement) for placement in self._bound.enumerate()}
+        queued = (dict(reversed(first.items())) | every | first).values()
+        self._queue = deque(each for each in queued if self._is_candidate(each[1]))
         self._exhausted = True
 
     def _remember(self, record: TrialRecord) -> None:
