@@ -11,7 +11,8 @@ from scripted import Files, at, by_stage, constant, follow, stages_in
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import Outcome, Task
 from nas_attn.study.confirm import CONFIRM_OFFSET
-from nas_attn.study.stages import FAILURES_IN_A_ROW, RETRAIN_OFFSET, Stages
+from nas_attn.study.failures import FAILURES_IN_A_ROW
+from nas_attn.study.stages import RETRAIN_OFFSET, Stages
 
 
 def fail(stages: Stages, cause: str, reason: str = "It failed.") -> None:

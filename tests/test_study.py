@@ -15,9 +15,9 @@ from nas_attn.placement import NONE, Placement
 from nas_attn.records import Outcome, Task, TrialRecord
 from nas_attn.run.folder import TrialFiles
 from nas_attn.space.search_space import SearchSpace
+from nas_attn.study.failures import FAILURES_IN_A_ROW
 from nas_attn.study.ledger import SEARCH, Ledger, close_storage, open_storage
 from nas_attn.study.sampling import MAX_CRASHES, MAX_RUNS, ranking
-from nas_attn.study.stages import FAILURES_IN_A_ROW
 
 
 def done_keys(rows: tuple[TrialRecord, ...]) -> list[str]:

@@ -71,12 +71,12 @@ def look_at_time(stages: Stages) -> None:
     if not any(search.n_open for search in stages.searches):
         return
     if pace.is_finish_asked():
-        stages.end_search(FINISH)
+        end_search(stages, FINISH)
     elif pace.seconds is not None and not pace.fits(work_of(stages, n_search=1)):
         if pace.trial is None and not stages.live:
             stages.error = too_short(stages)
         elif pace.trial is not None:
-            stages.end_search(TIME_BUDGET)
+            end_search(stages, TIME_BUDGET)
 
 
 def look_at_rest(stages: Stages) -> None:
@@ -94,7 +94,32 @@ def look_at_rest(stages: Stages) -> None:
         while n_seeds > 1 and not pace.fits(work_of(stages, n_search=0, n_seeds=n_seeds)):
             n_seeds -= 1
         if n_seeds < most:
-            stages.take_seeds(n_seeds)
+            _take_seeds(stages, n_seeds)
+
+
+def end_search(stages: Stages, by: str) -> None:
+    """Begin no further trial of the search, and note how it was ended: `finish` or `time budget`."""
+    budget = stages.budget
+    n_done = stages.search.n_done + stages.search.n_fresh
+    for search in stages.searches:
+        search.close()
+    end = EarlyEnd(by, budget.trials, budget.time_seconds, stages.asked_seeds)
+    stages.final.set_note(ENDED, end.to_note())
+    what = "`nas-attn finish`" if by == FINISH else f"The time budget of {budget.time_budget}"
+    stages.note(f"{what} ended the search after {n_done} of {budget.trials} placements.")
+
+
+def _take_seeds(stages: Stages, number: int) -> None:
+    """Retrain every arm with so many seeds at most; retrainings that have begun stay."""
+    before = stages.n_seeds_planned
+    budget = stages.budget = stages.budget.model_copy(update={"seeds": number})
+    kept = set(stages.seeds)
+    stages.final.keep(lambda plan: plan.stage != "retrain" or plan.seed in kept)
+    ended = EarlyEnd.read(stages.final.note(ENDED), budget)
+    by = ended.by if ended else TIME_BUDGET
+    end = EarlyEnd(by, budget.trials, budget.time_seconds, stages.asked_seeds, number)
+    stages.final.set_note(ENDED, end.to_note())
+    stages.note(f"The time budget of {budget.time_budget} left {number} of {before} seeds per arm.")
 
 
 def work_of(stages: Stages, *, n_search: int | None = None, n_seeds: int | None = None) -> Work:

@@ -5,40 +5,26 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from functools import cached_property
 
-from nas_attn.comparison.answer import Answer, Sample, judge, named, read_looks, sample_of, take_look
+from nas_attn.comparison.answer import Answer, Sample
 from nas_attn.comparison.looks import Look
-from nas_attn.comparison.objectives import has_shares
-from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import Budget, Recipe
 from nas_attn.errors import RunStopped
 from nas_attn.placement import NONE, Placement
-from nas_attn.records import (
-    BARE,
-    FOUND,
-    FRONT,
-    RANDOM,
-    RANDOM_SEARCH,
-    Artifact,
-    Outcome,
-    Stage,
-    Task,
-    TrialRecord,
-)
+from nas_attn.records import BARE, FOUND, RANDOM, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
-from nas_attn.study.arms import ablations, random_controls
 from nas_attn.study.checkpoints import Checkpoints, CheckpointStore, TrialLogs
 from nas_attn.study.confirm import CONFIRM_SEEDS, Candidates, Winner
 from nas_attn.study.early_end import ENDED, EarlyEnd, look_at_rest, look_at_time
-from nas_attn.study.pace import FINISH, TIME_BUDGET, Pace
+from nas_attn.study.failures import Failures
+from nas_attn.study.judging import Looks
+from nas_attn.study.lineup import Lineup
+from nas_attn.study.pace import Pace
 from nas_attn.study.planned import PlannedRun, PlannedRuns, TrialStore
 from nas_attn.study.proposals import SamplerFailed
+from nas_attn.study.remarks import Remarks
+from nas_attn.study.samples import Samples
 from nas_attn.study.sampling import SearchStudy
-
-FAILURES_IN_A_ROW = 5
-"""Number of failures in a row with the same cause after which the run stops."""
 
 AUTO_SEEDS = 5
 """Number of seeds of the first look of `--seeds auto`, and number that each further one adds."""
@@ -94,7 +80,8 @@ class Stages:
         self.searches = (search,) if control is None else (search, control)
         self.budget, self.recipe, self._seed = budget, recipe, seed
         self._weights, self._predictions, self._kept = weights, predictions, kept
-        self._watch, self._ended, self._more_arms, self._given = watch, ended, arms or {}, given
+        self._watch, self._ended, self._given = watch, ended, given
+        self._lineup = Lineup(bound, arms or {}, budget, seed)
         rows = [row for study in (*self.searches, final) for row in study.records()]
         self.pace = pace or Pace()
         self.pace.learn(rows)
@@ -104,20 +91,17 @@ class Stages:
             self.budget = early.limited(budget)
             for each in self.searches:
                 each.close()
-        self._asked_seeds = budget.seeds
+        self.asked_seeds = budget.seeds
         self.live: dict[tuple[Stage, int], tuple[Task, float]] = {}
         self.error: RunStopped | None = None
         self.winner: Winner | None = None
         self.answer: Answer | None = None
-        self.looks = read_looks(final.note("looks"))
-        self.remarks: tuple[str, ...] = tuple(final.note("remarks").get("remarks", ()))
-        self.unexported: dict[str, str] = dict(final.note("unexported"))
-        self.is_remarked = False
-        self._controls: dict[str, tuple[Placement, ...]] = {}
+        self._looks, self._failures = Looks(final), Failures()
+        self._remarks = Remarks(final)
+        self._samples = Samples(final, predictions, search.goals, bound)
         self._n_judged = 0
         self._restored: set[tuple[str, int, int]] = set()
         self._confirming = False
-        self._causes: list[str] = []
         self.final.plan([] if given else self._arm_plans(self._seeded_arms(self.seeds)))
         self._advance()
         self._tidy()
@@ -165,11 +149,18 @@ class Stages:
 
     def note(self, sentence: str) -> None:
         """Record something that the user should know about the run, for the terminal, the log and the report."""
-        if sentence not in self.remarks:
-            log.warning("%s", sentence)
-            self.remarks = (*self.remarks, sentence)
-            self.final.set_note("remarks", {"remarks": list(self.remarks)})
+        if self._remarks.add(sentence):
             self._watch(self)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the user should know about the run, in sentences."""
+        return self._remarks.sentences
+
+    @property
+    def unexported(self) -> Mapping[str, str]:
+        """Why the weights of an arm cannot be exported, by the key of its placement."""
+        return self._remarks.unexported
 
     def finish(self, task: Task, outcome: Outcome) -> None:
         """Store the artifacts of a trial and record its outcome; begin the next stage if this one is done."""
@@ -184,36 +175,13 @@ class Stages:
         if outcome.trace is not None:
             log.info("%s", outcome.trace.rstrip())
             self.show(task, outcome.trace)
-        self._look_at_weights(task, outcome)
+        self._remarks.look_at_weights(task, outcome)
         self._ended(record)
-        self._count_failures(record)
+        self.error = self.error or self._failures.count(record)
         look_at_rest(self)
         self._advance()
         self._tidy()
         self._watch(self)
-
-    def end_search(self, by: str) -> None:
-        """Begin no further trial of the search, and note how it was ended: `finish` or `time budget`."""
-        n_done, asked = self.search.n_done + self.search.n_fresh, self.budget.trials
-        for search in self.searches:
-            search.close()
-        self._note_end(EarlyEnd(by, asked, self.budget.time_seconds, self._asked_seeds))
-        what = "`nas-attn finish`" if by == FINISH else f"The time budget of {self.budget.time_budget}"
-        self.note(f"{what} ended the search after {n_done} of {asked} placements.")
-
-    def take_seeds(self, number: int) -> None:
-        """Retrain every arm with so many seeds at most; retrainings that have begun stay."""
-        before = self.n_seeds_planned
-        self.budget = self.budget.model_copy(update={"seeds": number})
-        kept = set(self.seeds)
-        self.final.keep(lambda plan: plan.stage != "retrain" or plan.seed in kept)
-        by = EarlyEnd.read(self.final.note(ENDED), self.budget)
-        end = EarlyEnd(by.by if by else TIME_BUDGET, self.budget.trials, self.budget.time_seconds, self._asked_seeds)
-        self._note_end(replace(end, seeds=number))
-        self.note(f"The time budget of {self.budget.time_budget} left {number} of {before} seeds per arm.")
-
-    def _note_end(self, end: EarlyEnd) -> None:
-        self.final.set_note(ENDED, end.to_note())
 
     def _finished(self, task: Task, outcome: Outcome) -> TrialRecord:
         """Record how a trial ended; a sampler that fails at it ends the run."""
@@ -222,19 +190,6 @@ class Stages:
         except SamplerFailed as error:  # the row was written before the sampler was told
             self.error = error
             return next(row for row in self._study(task.stage).records() if row.number == task.number)
-
-    def _look_at_weights(self, task: Task, outcome: Outcome) -> None:
-        """Say once what a training does to its network, and record the arms whose weights it cannot return."""
-        if outcome.remark is not None and not self.is_remarked:
-            self.is_remarked = True
-            self.note(outcome.remark)
-        if "weights" in task.artifacts and outcome.state == "complete":
-            unexported = {key: why for key, why in self.unexported.items() if key != task.placement.key}
-            if "weights" not in outcome.artifacts:
-                unexported[task.placement.key] = outcome.remark or "its training returned no weights"
-            if unexported != self.unexported:
-                self.unexported = unexported
-                self.final.set_note("unexported", unexported)
 
     def _tidy(self) -> None:
         """Delete the left-over checkpoints when the run has come to its end."""
@@ -268,44 +223,15 @@ class Stages:
 
     def fixed_arms(self) -> list[tuple[str, Placement]]:
         """Return the arms that need no search: none, each attention of the space everywhere, and the requested ones."""
-        return list(self._fixed_arms)
-
-    @cached_property
-    def _fixed_arms(self) -> list[tuple[str, Placement]]:
-        names = dict.fromkeys(name for rule in self._bound.space.sites for name in rule.attentions)
-        everywhere = [(f"{name} everywhere", self._bound.everywhere(name)) for name in names]
-        return [(BARE, NONE), *everywhere, *self._more_arms.items()]
+        return list(self._lineup.fixed)
 
     def arms(self) -> list[tuple[str, Placement]]:
         """Return all arms of one placement; equal placements appear once, with their labels joined by " = "."""
-        found, control = (self.winner.placement, self.winner.control) if self.winner else (None, None)
-        others = self.winner.others if self.winner else ()
-        arms = [*([(FOUND, found)] if found is not None else [])]
-        arms += [(f"{FRONT} #{rank}", placement) for rank, placement in enumerate(others, 2)]
-        arms += self.fixed_arms()
-        arms += [(RANDOM_SEARCH, control)] if control is not None else []
-        labels: dict[str, list[str]] = {}
-        for label, placement in arms:
-            labels.setdefault(placement.key, []).append(label)
-        placements = {placement.key: placement for _, placement in arms}
-        joined = [(" = ".join(names), placements[key]) for key, names in labels.items()]
-        if found is not None and self.budget.ablate:
-            joined += [arm for arm in ablations(self._bound, found) if arm[1].key not in placements]
-        return joined
+        return self._lineup.arms(self.winner)
 
     def controls(self) -> tuple[Placement, ...]:
         """Return the placements of the arm `random`, one per seed in turn; empty before `found #1` is known."""
-        found = self.winner.placement if self.winner else None
-        if found is None:
-            return ()
-        if found.key not in self._controls:
-            taken = {placement.key for _, placement in self.arms()}
-            self._controls[found.key] = random_controls(self._bound, found, taken, self.budget.n_controls, self._seed)
-        return self._controls[found.key]
-
-    def first_seeds(self, number: int) -> tuple[int, ...]:
-        """Return the first seeds of the retraining."""
-        return self._seeds(number)
+        return self._lineup.controls(self.winner)
 
     @property
     def n_seeds_planned(self) -> int:
@@ -330,9 +256,10 @@ class Stages:
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds that every arm is retrained with, in their order; `--seeds auto` may add more to some arms."""
-        return self._seeds(first_seeds(self.budget))
+        return self.first_seeds(first_seeds(self.budget))
 
-    def _seeds(self, number: int) -> tuple[int, ...]:
+    def first_seeds(self, number: int) -> tuple[int, ...]:
+        """Return the first seeds of the retraining."""
         return tuple(self._seed + RETRAIN_OFFSET + index for index in range(number))
 
     @property
@@ -363,41 +290,26 @@ class Stages:
         self.final.name_arms(labels | dict.fromkeys((placement.key for placement in self.controls()), RANDOM))
 
     def _judge(self) -> None:
-        """Compare the arms over their finished retrainings, and plan more seeds where `--seeds auto` asks for them.
-
-        The look at the test values is recorded before anything is decided by it: it spends a part of the permitted
-        error, also if the run ends here.
-        """
-        samples = self.samples()
-        key = (self.winner.placement or NONE).key if self.winner else NONE.key
-        looks, look = self.looks.get(key, ()), self._look(key, samples)
-        taken = looks if look is None or look in looks else (*looks, look)
-        self.answer = judge(samples, taken, self.budget.margin)
-        is_told = self.answer.headline is not None and self.answer.headline.word != "not known"
-        if taken != looks and is_told:
-            self.looks = {**self.looks, key: taken}
-            self.final.set_note("looks", {key: list(map(vars, past)) for key, past in self.looks.items()})
+        """Compare the arms over their finished retrainings, and plan more seeds where `--seeds auto` asks for them."""
+        found = self.winner.placement if self.winner else None
+        self.answer = self._looks.judge(self.samples(), (found or NONE).key, self.budget)
         self.final.plan(self._more_plans(self.answer))
 
-    def _look(self, key: str, samples: tuple[Sample, ...]) -> Look | None:
-        """Return the look at the finished retrainings of found #1 and none; the last one if no seed is new."""
-        found, none = named(samples, FOUND), named(samples, BARE)
-        n_seeds = len(found.by_seed.keys() & none.by_seed.keys()) if found and none else 0
-        last = next(reversed(self.looks.get(key, ())), None)
-        if n_seeds <= (last.n_seeds if last else 0):
-            return last
-        return take_look(self.looks, key, n_seeds, self.budget.max_seeds if self.budget.seeds == "auto" else None)
+    @property
+    def looks(self) -> Mapping[str, tuple[Look, ...]]:
+        """The looks at the test values, the oldest first, by the key of the placement that was `found #1`."""
+        return self._looks.taken
 
     def _begun_plans(self) -> list[PlannedRun]:
         """Return the retrainings up to the next look that an interrupted session of `--seeds auto` had begun."""
         found = self.winner.placement if self.winner else None
         if found is None or self.budget.seeds != "auto":
             return []
-        seeds = self._seeds(self.budget.max_seeds)
+        seeds = self.first_seeds(self.budget.max_seeds)
         begun = self.final.values("retrain", found, self.retrain_epochs).keys() & set(seeds)
         most = max((seeds.index(seed) + 1 for seed in begun), default=0)
         n_seeds = min(-(-most // AUTO_SEEDS) * AUTO_SEEDS, self.budget.max_seeds)
-        return self._arm_plans({seed: [(FOUND, found), (BARE, NONE)] for seed in self._seeds(n_seeds)})
+        return self._arm_plans({seed: [(FOUND, found), (BARE, NONE)] for seed in self.first_seeds(n_seeds)})
 
     def _more_plans(self, answer: Answer) -> list[PlannedRun]:
         """Return the retrainings that `--seeds auto` adds to the undecided arms; empty if it does not go on."""
@@ -405,7 +317,7 @@ class Stages:
             return []
         n_seeds = min(len(answer.headline.by_seed) + AUTO_SEEDS, self.budget.max_seeds) if answer.headline else 0
         arms = [(label, placement) for label, placement in self.arms() if label in answer.undecided]
-        return self._arm_plans(dict.fromkeys(self._seeds(n_seeds), arms))
+        return self._arm_plans(dict.fromkeys(self.first_seeds(n_seeds), arms))
 
     def retrained(self) -> dict[str, list[int]]:
         """Return the seeds whose retraining has a value, by the label of the arm."""
@@ -413,31 +325,9 @@ class Stages:
 
     def samples(self) -> tuple[Sample, ...]:
         """Return the test values of the arms, and of each image where predictions are stored."""
-        arms = [(label, (placement,)) for label, placement in self.arms()]
-        controls = self.controls()
-        return tuple(
-            self._sample(label, placements)
-            for label, placements in [*arms, *([(RANDOM, controls)] if controls else [])]
-        )
-
-    def _sample(self, label: str, placements: tuple[Placement, ...]) -> Sample:
-        epochs = self.retrain_epochs
-        values: dict[int, float] = {}
-        predictions: dict[int, Predictions] = {}
-        for placement in placements:
-            for seed, value in self.final.values("retrain", placement, epochs).items():
-                values[seed] = value
-                content = self._predictions.read(placement.key, seed, epochs)
-                if content is not None:
-                    predictions[seed] = Predictions.from_bytes(content, f"The predictions of '{label}', seed {seed},")
-        goals = self.search.goals
-        shares = {
-            seed: found
-            for seed, found in predictions.items()
-            if has_shares(goals.objectives, of_classes=found.predicted is not None)
-        }
-        barred = any(self._bound.check(placement) or goals.check(placement) for placement in placements)
-        return sample_of(label, values, shares, barred=barred)
+        arms: dict[str, tuple[Placement, ...]] = {label: (placement,) for label, placement in self.arms()}
+        arms |= {RANDOM: self.controls()} if self.controls() else {}
+        return tuple(self._samples.of(label, placements, self.retrain_epochs) for label, placements in arms.items())
 
     def _decide(self) -> Winner:
         """Rank the candidates by the mean over their new seeds; a given placement has won from the start."""
@@ -502,21 +392,6 @@ class Stages:
             artifacts: tuple[Artifact, ...] = (self._kept, "weights")
             plans.append(PlannedRun("retrain", label, placement, place[1], self.retrain_epochs, artifacts))
         return plans
-
-    def _count_failures(self, record: TrialRecord) -> None:
-        """Stop the run after too many failures in a row with the same cause."""
-        if record.state != "fail":
-            self._causes.clear()
-        elif record.cause != "interrupted":
-            self._causes = [cause for cause in self._causes if cause == record.cause] + [str(record.cause)]
-        if record.cause == "objective" and self.error is None:
-            self.error = RunStopped(f"{record.reason} The training gives no such value, so the run stops.")
-        if len(self._causes) >= FAILURES_IN_A_ROW and self.error is None:
-            reason = str(record.reason).rstrip(".")
-            self.error = RunStopped(
-                f"{len(self._causes)} trials in a row failed with the same cause, so the run stops. The last error: "
-                f"{reason}. Finished trials are stored; fix the cause, and the same command resumes the run."
-            )
 
 
 def first_seeds(budget: Budget) -> int:

@@ -1,0 +1,32 @@
+"""The end of a run whose trials fail one after the other."""
+
+from __future__ import annotations
+
+from nas_attn.errors import RunStopped
+from nas_attn.records import TrialRecord
+
+FAILURES_IN_A_ROW = 5
+"""Number of failures in a row with the same cause after which the run stops."""
+
+
+class Failures:
+    """Counts the failures in a row with the same cause."""
+
+    def __init__(self) -> None:
+        self._causes: list[str] = []
+
+    def count(self, record: TrialRecord) -> RunStopped | None:
+        """Count a trial that ended; return the error that stops the run, or None."""
+        if record.cause == "objective":
+            return RunStopped(f"{record.reason} The training gives no such value, so the run stops.")
+        if record.state != "fail":
+            self._causes.clear()
+        elif record.cause != "interrupted":
+            self._causes = [cause for cause in self._causes if cause == record.cause] + [str(record.cause)]
+        if len(self._causes) < FAILURES_IN_A_ROW:
+            return None
+        reason = str(record.reason).rstrip(".")
+        return RunStopped(
+            f"{len(self._causes)} trials in a row failed with the same cause, so the run stops. The last error: "
+            f"{reason}. Finished trials are stored; fix the cause, and the same command resumes the run."
+        )

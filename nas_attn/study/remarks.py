@@ -1,0 +1,46 @@
+"""What the user should know about a run, noted in its ledger."""
+
+from __future__ import annotations
+
+import logging
+
+from nas_attn.records import Outcome, Task
+from nas_attn.study.planned import PlannedRuns
+
+log = logging.getLogger(__name__)
+
+
+class Remarks:
+    """Sentences on a run, and the arms whose weights cannot be exported.
+
+    Args:
+        final: The ledger of the retrainings, which has the notes.
+    """
+
+    def __init__(self, final: PlannedRuns) -> None:
+        self._final = final
+        self.sentences: tuple[str, ...] = tuple(final.note("remarks").get("remarks", ()))
+        self.unexported: dict[str, str] = dict(final.note("unexported"))
+        self._has_looked = False
+
+    def add(self, sentence: str) -> bool:
+        """Record a sentence; return whether it is new."""
+        if sentence in self.sentences:
+            return False
+        log.warning("%s", sentence)
+        self.sentences = (*self.sentences, sentence)
+        self._final.set_note("remarks", {"remarks": list(self.sentences)})
+        return True
+
+    def look_at_weights(self, task: Task, outcome: Outcome) -> None:
+        """Say once what a training does to its network, and record the arms whose weights it cannot return."""
+        if outcome.remark is not None and not self._has_looked:
+            self._has_looked = True
+            self.add(outcome.remark)
+        if "weights" in task.artifacts and outcome.state == "complete":
+            unexported = {key: why for key, why in self.unexported.items() if key != task.placement.key}
+            if "weights" not in outcome.artifacts:
+                unexported[task.placement.key] = outcome.remark or "its training returned no weights"
+            if unexported != self.unexported:
+                self.unexported = unexported
+                self._final.set_note("unexported", unexported)
