@@ -45,6 +45,7 @@ class Table:
         self.sizes = [int(size) + 1 for size in content["ops"].max(axis=0)]
 
     def regret(self, point: Point) -> float:
+        """Return the best mean accuracy less that of a point."""
         return self.best - float(self.values[point].mean())
 
 

@@ -143,7 +143,8 @@ def test_a_run_with_auto_goes_on_after_an_interruption_as_if_there_had_been_none
         tasks = work(stages, scored)
         whole = stages.looks
     files = {"weights": Files(), "predictions": Files()}
-    n_before = next(n for n, task in enumerate(tasks) if task.stage == "retrain" and task.seed == stages.first_seeds(8)[-1])
+    last = stages.first_seeds(8)[-1]
+    n_before = next(n for n, task in enumerate(tasks) if task.stage == "retrain" and task.seed == last)
     with stages_in(tmp_path / "cut", **settings, **files) as stages:
         work(stages, scored, stop_after=n_before)
     with stages_in(tmp_path / "cut", **settings, **files) as stages:
