@@ -89,7 +89,7 @@ def look_at_rest(stages: Stages) -> None:
             stages.error = too_short(stages)
     elif pace.n_measured == 1 and not pace.fits(work_of(stages, n_search=0, n_seeds=1)):
         stages.error = too_short(stages)
-    elif not any(search.n_open for search in stages.searches):
+    elif pace.n_retrained >= len(stages.arms()):  # a round over the arms, so that one slow training takes no seeds
         n_seeds = most = stages.n_seeds_planned
         while n_seeds > 1 and not pace.fits(work_of(stages, n_search=0, n_seeds=n_seeds)):
             n_seeds -= 1

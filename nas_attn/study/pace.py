@@ -12,8 +12,8 @@ from nas_attn.records import Stage, TrialRecord
 FINISH = "finish"
 TIME_BUDGET = "time budget"
 
-_MARGIN = 1.05
-"""Factor on the estimated time of what follows the search: trainings differ in length."""
+_MARGIN, _UNSEEN_MARGIN = 1.05, 1.15
+"""Factor on the estimated time of what is left, and as long as no retraining has ended: trainings differ in length."""
 
 _MOST_GAP = 1.0
 """Longest time in seconds between two trainings of a worker that counts as the engine's; longer ones are waits."""
@@ -101,6 +101,11 @@ class Pace:
             self._extra.add(max(0.0, seconds - record.seconds))
 
     @property
+    def n_retrained(self) -> int:
+        """Number of retrainings whose time is known."""
+        return self._long.n
+
+    @property
     def trial(self) -> float | None:
         """Mean time of a search trial in seconds, with the engine's share; None before the first one."""
         short, long = self._short.value, self._long.value
@@ -134,7 +139,8 @@ class Pace:
     def fits(self, work: Work) -> bool:
         """Return whether work fits into what is left of the time budget, as far as that is known."""
         left, rest = self.left, self.rest(work)
-        return left is None or (rest * _MARGIN <= left if rest is not None else left > 0)
+        margin = _MARGIN if self._long.n else _UNSEEN_MARGIN
+        return left is None or (rest * margin <= left if rest is not None else left > 0)
 
     @property
     def _overhead(self) -> float:

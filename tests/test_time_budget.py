@@ -1,0 +1,171 @@
+"""The time of a run by simulation: the estimate of what is left, the time budget, and the early end of a search."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from scripted import stages_in
+
+from nas_attn.config import Budget
+from nas_attn.config.durations import seconds_of
+from nas_attn.files import write_text
+from nas_attn.records import Outcome, Task
+from nas_attn.run.driver import REQUEST, is_asked_to_finish
+from nas_attn.study.early_end import BudgetTooShort, work_of
+from nas_attn.study.pace import Pace
+from nas_attn.study.stages import Stages
+
+GAP = 0.4
+"""Seconds that the engine takes between two trainings of a worker."""
+
+CLOSING = 12.0
+"""Seconds that the end of the simulated runs takes."""
+
+
+class World:
+    """A clock, workers and trainings of known length."""
+
+    def __init__(self, workers: int, *, short: float = 10.0, long: float = 25.0, jitter: float = 0.2) -> None:
+        self.now, self.workers, self.short, self.long, self.jitter = 0.0, workers, short, long, jitter
+        self.estimates: list[tuple[float, float]] = []
+        self._random = random.Random(5)
+
+    def pace(self, **more: object) -> Pace:
+        """Return a pace by this clock."""
+        return Pace(growth=2.3, clock=lambda: self.now, begun=0.0, workers=self.workers, **more)
+
+    def run(self, stages: Stages, *, after: Callable[[int], object] = lambda number: None) -> list[Task]:
+        """Run stages to their end; `after` is called with the number of trainings that have ended."""
+        ends: list[tuple[float, int, Task, float]] = []
+        tasks: list[Task] = []
+        while True:
+            while len(ends) < self.workers and (task := stages.ask()) is not None:
+                mean = self.long if task.stage == "retrain" else self.short
+                seconds = mean * self._random.uniform(1 - self.jitter, 1 + self.jitter)
+                heapq.heappush(ends, (self.now + seconds + GAP, len(tasks), task, seconds))
+                tasks.append(task)
+            if not ends:
+                return tasks
+            self.now, _, task, seconds = heapq.heappop(ends)
+            stages.finish(task, Outcome("complete", 0.5 + 0.01 * len(task.placement), seconds=seconds))
+            left = stages.pace.rest(work_of(stages))
+            if left is not None:
+                self.estimates.append((self.now, left))
+            after(len(tasks) - len(ends))
+
+
+@contextmanager
+def opened(folder: Path, world: World, *, budget: dict[str, object], **more: object) -> Iterator[Stages]:
+    asked = Budget(**{"trials": 40, "top": 3, "controls": 2, "seeds": 5, **budget})
+    pace = world.pace(seconds=asked.time_seconds, **more)
+    with stages_in(folder, trials=asked.trials, budget=asked.model_dump(), pace=pace) as stages:
+        yield stages
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 7])
+def test_the_time_left_is_right_within_a_quarter_after_the_first_third(workers: int, tmp_path: Path) -> None:
+    world = World(workers)
+    with opened(tmp_path, world, budget={}) as stages:
+        world.run(stages)
+        assert stages.is_finished
+    end = world.now + CLOSING
+    late = [(now, left) for now, left in world.estimates if now >= end / 3 and left > 2 * CLOSING]
+    assert len(late) > 20
+    assert max(abs(left - (end - now)) / (end - now) for now, left in late) < 0.25
+
+
+@pytest.mark.parametrize(("workers", "minutes"), [(1, 20), (2, 11), (4, 7)])
+def test_a_time_budget_ends_the_search_early_and_the_run_in_time(workers: int, minutes: int, tmp_path: Path) -> None:
+    world = World(workers)
+    with opened(tmp_path, world, budget={"trials": 300, "time_budget": f"{minutes}m"}) as stages:
+        tasks = world.run(stages)
+        assert stages.is_finished
+        assert stages.error is None
+        assert {len(sample.by_seed) for sample in stages.samples()} == {5}
+        n_tried = stages.search.n_done
+        assert 5 < n_tried < 200
+        assert f"The time budget of {minutes}m ended the search after" in stages.remarks[0]
+    assert 0.75 * 60 * minutes < world.now < 60 * minutes
+    again = World(workers)
+    with opened(tmp_path, again, budget={"trials": 300, "time_budget": f"{minutes}m"}) as stages:
+        assert stages.is_finished, "a repeated command shows the result"
+    with opened(tmp_path, again, budget={"trials": 300, "time_budget": f"{2 * minutes}m"}) as stages:
+        assert stages.search.n_open == 300 - n_tried, "a longer one searches on"
+    assert tasks
+
+
+def test_where_retrainings_take_longer_than_expected_there_are_fewer_seeds(tmp_path: Path) -> None:
+    world = World(2, long=60.0)
+    with opened(tmp_path, world, budget={"trials": 300, "time_budget": "10m"}) as stages:
+        world.run(stages)
+        assert stages.is_finished
+        seeds = {sample.label: len(sample.by_seed) for sample in stages.samples()}
+        assert set(seeds.values()) <= {1, 2, 3, 4}
+        assert len(seeds) >= 4, "no arm was taken"
+        assert any("seeds per arm" in remark for remark in stages.remarks)
+        left = min(seeds.values())
+    assert world.now < 1.2 * 600
+    with opened(tmp_path, World(2), budget={"trials": 300, "time_budget": "10m"}) as stages:
+        assert stages.is_finished
+        assert stages.budget.seeds == left
+
+
+@pytest.mark.parametrize(("budget", "message"), [("5s", "got 5s: one trial takes 1"), ("60s", "one trial takes")])
+def test_a_time_budget_below_one_trial_is_refused_after_the_first(budget: str, message: str, tmp_path: Path) -> None:
+    world = World(1)
+    with opened(tmp_path, world, budget={"time_budget": budget}) as stages:
+        tasks = world.run(stages)
+        assert isinstance(stages.error, BudgetTooShort)
+        assert stages.error.exit_code == 2
+        assert message in str(stages.error)
+        assert len(tasks) == 1
+
+
+def test_finish_ends_the_search_and_goes_on_to_confirm(tmp_path: Path) -> None:
+    world = World(2)
+
+    def ask(number: int) -> None:
+        if number == 10:
+            write_text(tmp_path / REQUEST, "")
+
+    with opened(tmp_path, world, budget={}, is_finish_asked=lambda: is_asked_to_finish(tmp_path)) as stages:
+        world.run(stages, after=ask)
+        assert stages.is_finished
+        assert 10 <= stages.search.n_done <= 12
+        assert stages.remarks == (f"`nas-attn finish` ended the search after {stages.search.n_done} of 40 placements.",)
+        assert stages.final.n_done("confirm") > 0
+    with opened(tmp_path, World(2), budget={}) as stages:
+        assert stages.is_finished
+    with opened(tmp_path, World(2), budget={"trials": 41}) as stages:
+        assert stages.search.n_open > 0, "a larger budget searches on"
+
+
+def test_finish_of_a_run_that_is_not_alive_holds_at_the_next_start(tmp_path: Path) -> None:
+    with opened(tmp_path, World(1), budget={}) as stages:
+        for _ in range(4):
+            task = stages.ask()
+            assert task is not None
+            stages.finish(task, Outcome("complete", 0.5, seconds=1.0))
+    world = World(1)
+    with opened(tmp_path, world, budget={}, is_finish_asked=lambda: True) as stages:
+        tasks = world.run(stages)
+        assert stages.is_finished
+    assert {task.stage for task in tasks} == {"confirm", "retrain"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("1d 2h", 93_600), ("1.5h", 5400)]
+)
+def test_a_duration_may_have_several_units(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "-2h", "2h1d", "1h30", "0s", "2 weeks", "1h 1h"])
+def test_other_words_are_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a number above 0 with s, m, h or d"):
+        seconds_of(text)
