@@ -77,7 +77,6 @@ def changed(before: object, after: object) -> list[str]:
         (Trainer(0.1), Trainer(0.9), ["attribute 'value' was 0.1, now 0.9"]),
         (Trainer(torch.nn.Linear(2, 2)), Trainer(torch.nn.Linear(2, 3)), ["attribute 'value' has another content"]),
     ],
-    ids=str,
 )  # fmt: skip
 def test_each_change_is_named(before: object, after: object, words: list[str]) -> None:
     assert changed(before, after) == words
