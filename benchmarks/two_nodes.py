@@ -41,6 +41,7 @@ SHORT = [
     "--cpus-per-trial",
     "1",
 ]
+LONGER = [*SHORT, "--trials=9", "--epochs=40"]
 HELPER = "FACTOR = 0.5\n"
 TRAINING = """from mine.helper import FACTOR
 
@@ -246,7 +247,7 @@ def blind_node(nodes: Cluster) -> Held:
 
 def killed_and_added(nodes: Cluster) -> Held:
     """One of two nodes is killed in mid-search, and another one joins."""
-    words = ["--space", "space.toml", "--data", "npz:images.npz", *SHORT, "--trials=9", "--epochs=40"]
+    words = ["--space", "space.toml", "--data", "npz:images.npz", *LONGER]
     run = nodes.search("killed", *words)
     _wait(lambda: len(nodes.used("killed")) == 2 or run.poll() is not None, 120, "the search does not begin")
     before = nodes.used("killed")

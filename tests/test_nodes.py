@@ -30,6 +30,7 @@ def cluster(monkeypatch):
     found: list[dict[str, Any]] = []
     monkeypatch.setattr(module.ray, "nodes", lambda: list(found))
     monkeypatch.setattr(module, "_LOOK_SECONDS", -1.0)
+    monkeypatch.setattr(module, "_answers", lambda member: member.get("answers", True))
 
     def make(
         *members: dict[str, Any], workers: int = 2, cpus: int = 1, gpus: float = 0.0, is_elastic: bool = True
@@ -105,6 +106,20 @@ def test_a_lost_node_is_named_once_and_its_room_is_gone(cluster):
     assert nodes.news() == ["Node host (10.0.0.1, id b) was lost: its trials are run again on other nodes."]
     assert nodes.n_places == 1
     assert not nodes.is_lost(None)
+
+
+def test_a_node_where_nothing_answers_is_lost_before_ray_notices_it(cluster):
+    nodes = cluster(node("a", 1), {**node("b", 2), "answers": False})
+    assert not nodes.is_lost("a")
+    assert nodes.is_lost("b")
+
+
+def test_a_node_that_leaves_between_trials_is_named(cluster):
+    nodes = cluster(node("a", 1), node("b", 2))
+    nodes.use("b")
+    assert nodes.news() == []
+    del cluster.found[1]
+    assert nodes.news() == ["Node host (10.0.0.1, id b) was lost: its trials are run again on other nodes."]
 
 
 def test_an_added_node_has_room_unless_the_number_of_workers_is_stated(cluster):

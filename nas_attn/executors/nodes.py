@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ FAILURES = 2
 """Number of failures on a node where no trial has succeeded, after which it gets no trial while others are tried."""
 
 _LOOK_SECONDS, _MOST_PLACES = 2.0, 10_000
+_ANSWER_SECONDS = 1.0
 _LABEL = "ray.io/node-id"
 _OF_A_NODE = ("error", "crashed")
 """Causes of a failure that may lie in a node: what it lacks, rather than what is trained."""
@@ -46,6 +48,7 @@ class Nodes:
         self._left_out: set[str] = set()
         self._told: list[str] = []
         self._lost: set[str] = set()
+        self._used: set[str] = set()
 
     @property
     def are_several(self) -> bool:
@@ -76,6 +79,10 @@ class Nodes:
         failed = {name for name, number in self._failures.items() if number >= FAILURES}
         return tuple(sorted(failed)) if self._look().keys() - failed else ()
 
+    def use(self, node: str) -> None:
+        """Take note of a node on which a trial runs."""
+        self._used.add(node)
+
     def succeed(self, node: str | None) -> None:
         """Take note of a trial that a node brought to its end."""
         if node is None:
@@ -100,16 +107,27 @@ class Nodes:
         return any(self._failures[other] < FAILURES for other in others)
 
     def is_lost(self, node: str | None) -> bool:
-        """Return whether a node has left the cluster, so that what it ran is run again on another one."""
-        if node is None or node in self._look(at_once=True):
+        """Return whether a node has left the cluster, so that what it ran is run again on another one.
+
+        Ray needs up to a minute to notice it, but nothing answers at the node any more.
+        """
+        if node is None:
             return False
+        member = self._look(at_once=True).get(node)
+        if member is not None and _answers(member):
+            return False
+        self._tell_lost(node)
+        return True
+
+    def _tell_lost(self, node: str) -> None:
         if node not in self._lost:
             self._lost.add(node)
             self._told.append(f"Node {self.name(node)} was lost: its trials are run again on other nodes.")
-        return True
 
     def news(self) -> list[str]:
         """Return what the user should read since the last call, a sentence each."""
+        for node in self._used - self._look().keys():
+            self._tell_lost(node)
         told, self._told = self._told, []
         return told
 
@@ -133,6 +151,15 @@ class Nodes:
         found = node["Resources"]
         by_cpus = int(found.get("CPU", 0) // self._capacity.cpus)
         return min(by_cpus, int(found.get("GPU", 0) / self._capacity.gpus)) if self._capacity.gpus else by_cpus
+
+
+def _answers(node: Mapping[str, Any]) -> bool:
+    """Return whether the raylet of a node accepts a connection."""
+    try:
+        socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), _ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def request_of(config: Mapping[str, Any], *, cpus: int, gpus: float) -> tune.PlacementGroupFactory:

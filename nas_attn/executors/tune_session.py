@@ -151,6 +151,7 @@ class _Session:
             task = self.tasks[trial.trial_id]
             log.info("%s %d runs on node %s", task.stage, task.number, self.nodes.name(result["node"]))
         self._node_of[trial.trial_id] = result["node"]
+        self.nodes.use(result["node"])
 
     def bury(self, trial_id: str, outcome: Outcome) -> None:
         """Finish the task of a worker that died; if it may be its node's fault, another node runs the task."""
