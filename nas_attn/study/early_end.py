@@ -72,7 +72,7 @@ def look_at_time(stages: Stages) -> None:
         return
     if pace.is_finish_asked():
         end_search(stages, FINISH)
-    elif pace.seconds is not None and not pace.fits(work_of(stages, n_search=1)):
+    elif pace.seconds is not None and not pace.is_cold and not pace.fits(work_of(stages, n_search=1)):
         if pace.trial is None and not stages.live:
             stages.error = too_short(stages)
         elif pace.trial is not None:
@@ -84,11 +84,15 @@ def look_at_rest(stages: Stages) -> None:
     pace = stages.pace
     if pace.seconds is None or stages.error is not None:
         return
+    if pace.is_cold:
+        return
     if pace.trial is None:
         if (pace.left or 0.0) <= 0:
             stages.error = too_short(stages)
-    elif pace.n_measured == 1 and not pace.fits(work_of(stages, n_search=0, n_seeds=1)):
-        stages.error = too_short(stages)
+    elif not pace.is_checked:
+        pace.is_checked = True
+        if not pace.fits(work_of(stages, n_search=0, n_seeds=1)):
+            stages.error = too_short(stages)
     elif pace.n_retrained >= len(stages.arms()):  # a round over the arms, so that one slow training takes no seeds
         n_seeds = most = stages.n_seeds_planned
         while n_seeds > 1 and not pace.fits(work_of(stages, n_search=0, n_seeds=n_seeds)):

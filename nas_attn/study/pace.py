@@ -18,6 +18,9 @@ _MARGIN, _UNSEEN_MARGIN = 1.05, 1.15
 _MOST_GAP = 1.0
 """Longest time in seconds between two trainings of a worker that counts as the engine's; longer ones are waits."""
 
+_MOST_COLD = 120.0
+"""Seconds of a training from which on the start of its worker, with its imports, does not count."""
+
 _CLOSING, _CLOSING_PER_ARM = 6.0, 1.5
 """Seconds after the last training: measuring the arms, writing their models and the report."""
 
@@ -64,6 +67,8 @@ class Pace:
         clock: Returns the time in seconds.
         begun: When the command began.
         workers: Number of trainings that run at the same time.
+        n_measured: Number of trainings of this session that went to their end.
+        is_checked: Whether the time budget was found to be long enough.
     """
 
     growth: float = 1.0
@@ -73,8 +78,12 @@ class Pace:
     begun: float = field(default_factory=time.monotonic)
     workers: int = 1
     n_measured: int = 0
+    is_checked: bool = False
     _short: _Mean = field(default_factory=_Mean)
     _long: _Mean = field(default_factory=_Mean)
+    _n_begun: int = 0
+    _starting: set[tuple[Stage, int]] = field(default_factory=set)
+    _cold: _Mean = field(default_factory=_Mean)
     _extra: _Mean = field(default_factory=_Mean)
     _gap: _Mean = field(default_factory=_Mean)
     _freed: list[float] = field(default_factory=list)
@@ -82,10 +91,14 @@ class Pace:
     def learn(self, records: Iterable[TrialRecord]) -> None:
         """Take the durations of trainings of earlier sessions."""
         for record in records:
-            self._mean(record.stage, record)
+            if record.state == "complete" and record.answered_from is None:
+                self._mean(record.stage, record)
 
-    def begins(self) -> None:
-        """Note that a training begins, on the worker that was freed first."""
+    def begins(self, stage: Stage, number: int) -> None:
+        """Note that a training begins, on the worker that was freed first; the first ones of a session start theirs."""
+        self._n_begun += 1
+        if self._n_begun <= self.workers:
+            self._starting.add((stage, number))
         if self._freed:
             self._gap.add(min(self.clock() - self._freed.pop(0), _MOST_GAP))
 
@@ -96,9 +109,25 @@ class Pace:
             seconds: Its time as the driver saw it, with the way to the worker and back.
         """
         self._freed.append(self.clock())
-        if self._mean(record.stage, record):
-            self.n_measured += 1
+        if record.state != "complete" or record.answered_from is not None:
+            return
+        self.n_measured += 1
+        if (record.stage, record.number) in self._starting:
+            self._cold.add(record.seconds / (self.growth if record.stage == "retrain" else 1.0))
+        else:
+            self._mean(record.stage, record)
             self._extra.add(max(0.0, seconds - record.seconds))
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether too little is known for a decision: only the first, short trainings, which also start workers.
+
+        With half of the time budget gone, what is known must do.
+        """
+        trial, is_known = self.trial, self._short.n + self._long.n > 0
+        if is_known or trial is None or trial > _MOST_COLD or self.seconds is None:
+            return False
+        return self.clock() - self.begun < self.seconds / 2
 
     @property
     def n_retrained(self) -> int:
@@ -108,14 +137,13 @@ class Pace:
     @property
     def trial(self) -> float | None:
         """Mean time of a search trial in seconds, with the engine's share; None before the first one."""
-        short, long = self._short.value, self._long.value
-        mean = short if short is not None else None if long is None else long / self.growth
+        mean = self._known_short
         return None if mean is None else mean + self._overhead
 
     @property
     def retraining(self) -> float | None:
         """Mean time of a retraining in seconds, with the engine's share; None before the first training."""
-        short, long = self._short.value, self._long.value
+        short, long = self._known_short, self._long.value
         mean = long if long is not None else None if short is None else short * self.growth
         return None if mean is None else mean + self._overhead
 
@@ -146,12 +174,15 @@ class Pace:
     def _overhead(self) -> float:
         return (self._extra.value or 0.0) + (self._gap.value or 0.0)
 
-    def _mean(self, stage: Stage, record: TrialRecord) -> bool:
-        """Take a duration if a training went to its end; return whether it did."""
-        if record.state != "complete" or record.answered_from is not None:
-            return False
+    def _mean(self, stage: Stage, record: TrialRecord) -> None:
         (self._long if stage == "retrain" else self._short).add(record.seconds)
-        return True
+
+    @property
+    def _known_short(self) -> float | None:
+        """Mean time of a search trial without the engine's share, from the best source that there is."""
+        if self._short.value is not None:
+            return self._short.value
+        return self._cold.value if self._long.value is None else self._long.value / self.growth
 
 
 def _busy(free: list[float], number: int, seconds: float) -> list[float]:

@@ -122,7 +122,7 @@ class Stages:
             task = self.final.ask()
         if task is not None:
             task = self._checkpoints.begin(task)
-            self.pace.begins()
+            self.pace.begins(task.stage, task.number)
             self.live[task.stage, task.number] = (task, self.pace.clock())
             log.info("begin %s %d: seed %d, %s", task.stage, task.number, task.seed, task.placement)
             self._watch(self)
