@@ -30,6 +30,9 @@ test images; `short predictions`: the same without the probability of every clas
 LogitsOf = Literal["classes", "second_class", "labels"]
 """What each logit of a network stands for: a class, the second of two classes, or a label of its own."""
 
+NOT_EXPORTED = "The training changes the network so that its weights cannot be exported"
+"""Beginning of the remark of such a training."""
+
 BARE = "none"
 """Label of the arm without attention."""
 

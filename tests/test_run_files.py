@@ -174,3 +174,23 @@ def test_a_network_that_cannot_be_exported_is_said_first_and_its_report_stands(t
     assert load_model(out, weights=False) is not None
     assert len(run(replaced, out).retrain) == len(record.retrain), "nothing is trained again"
     assert load_run(out).best is not None
+
+
+def test_a_mended_training_trains_the_arms_without_weights_again(tmp_path: Path) -> None:
+    def training(model: nn.Module, run: object) -> float:
+        trained.append(run.stage)
+        return replaced(model, run) if is_broken else 0.5
+
+    is_broken, trained = True, []
+    out = tmp_path / "run"
+    assert run(training, out).best["weights"] is None
+    del trained[:]
+    is_broken = False
+    record = run(training, out, same_training=True)
+    assert trained == ["retrain"] * len(list((out / "arms").glob("*.json")))
+    assert not any("cannot be exported" in sentence for sentence in record.remarks)
+    assert load_model(out)(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+    assert all(file.with_suffix(".safetensors").is_file() for file in (out / "arms").glob("*.json"))
+    del trained[:]
+    assert run(training, out).best["weights"] is not None
+    assert trained == []

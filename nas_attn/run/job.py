@@ -23,7 +23,7 @@ from nas_attn.process_state import left_as_it_was
 from nas_attn.records import Attempt, RunRecord, TrialRecord
 from nas_attn.run.folder import RunFolder
 from nas_attn.run.guarded import GuardedDisplay, reason_of
-from nas_attn.run.identity import CONTENTS, notes_on_begun, used_since
+from nas_attn.run.identity import CONTENTS, changes, notes_on_begun, used_since
 from nas_attn.run.ledger_job import LedgerJob
 from nas_attn.run.log import logged_to
 from nas_attn.run.opened import OpenLedger
@@ -140,6 +140,9 @@ def run(request: Request, display: Display) -> RunRecord:
     executor.check()
     with folder.locked(), logged_to(folder.log) as without_log, Interrupts() as interrupts:
         display.notes += [without_log] if without_log else []
+        if begun is not None and changes(begun, config):
+            with OpenLedger(request, folder, display, place, lambda: interrupts.pending) as ledger:
+                ledger.forget_unexported()
         folder.write_config({**config, "created": (begun or {}).get("created") or _now()})
         for note in request.notes:
             log.info("%s", note)
@@ -310,6 +313,8 @@ def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
     if not {placement.key for _, placement in stages.arms()} <= folder.read_measured().newest().keys():
         return False
     if best is None or answer is None or not folder.has_weights(best):
+        return False
+    if best.get("weights", {}) is None and not stages.unexported:  # they were trained again since
         return False
     if not folder.report.exists() or folder.report.stat().st_mtime < folder.best.stat().st_mtime:  # it failed
         return False

@@ -113,6 +113,15 @@ class OpenLedger:
             ended=self._ended,
         )
 
+    def forget_unexported(self) -> None:
+        """Have the arms whose weights could not be exported trained again, since the training is another one."""
+        from nas_attn.study.ledger import FINAL
+        from nas_attn.study.planned import PlannedRuns
+        from nas_attn.study.remarks import Remarks
+
+        self._claim()
+        Remarks(PlannedRuns(self._ledger(FINAL), self._request.bound, self._goals)).forget_unexported()
+
     def _pace(self) -> Pace:
         """Return what measures the trainings; the time budget began with the command."""
         from nas_attn.study.pace import Pace

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from nas_attn.records import Outcome, Task
+from nas_attn.records import NOT_EXPORTED, Outcome, Task
 from nas_attn.study.planned import PlannedRuns
 
 log = logging.getLogger(__name__)
@@ -44,3 +44,12 @@ class Remarks:
             if unexported != self.unexported:
                 self.unexported = unexported
                 self._final.set_note("unexported", unexported)
+
+    def forget_unexported(self) -> None:
+        """Forget which arms have no weights, so that another training trains them again."""
+        if self.unexported:
+            log.info("The arms whose weights could not be exported are trained again: the training is another one.")
+            kept = [sentence for sentence in self.sentences if not sentence.startswith(NOT_EXPORTED)]
+            self.sentences, self.unexported = tuple(kept), {}
+            self._final.set_note("remarks", {"remarks": kept})
+            self._final.set_note("unexported", {})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from nas_attn.errors import in_one_line
+from nas_attn.records import NOT_EXPORTED
 
 Plain = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and type of each parameter and buffer of a network as it was built."""
@@ -69,9 +70,10 @@ def exported(model: nn.Module, plain: Plain, fresh: Callable[[], nn.Module], siz
         reason = in_one_line(error)[:200]
     return Exported(
         None,
-        f"The training changes the network so that its weights cannot be exported, since {reason}. The search goes on "
-        "and its report stands, but the exported models have no weights: train a copy of the network and put its "
-        "weights back, or undo the change at the end of the training.",
+        f"{NOT_EXPORTED}, since {reason}. The search goes on and its report stands, but the exported models have no "
+        "weights: train a copy of the network and put its weights back, or undo the change at the end of the "
+        "training. With the mended training, the same command and --same-training train these arms again for their "
+        "weights.",
     )
 
 
