@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas_attn.executors.modules import pickled
+
 if TYPE_CHECKING:
     from nas_attn.config import Resources
     from nas_attn.executors.base import Executor
@@ -33,13 +35,6 @@ def _tune(resources: Resources) -> Executor:
     return TuneExecutor(resources)
 
 
-def _pickled(content: object) -> bytes:
-    from ray import cloudpickle
-
-    found: bytes = cloudpickle.dumps(content)
-    return found
-
-
 def _as_it_is(content: object) -> object:
     return content
 
@@ -53,7 +48,7 @@ def _local(resources: Resources) -> Executor:
 EXECUTORS: Mapping[str, ExecutorEntry] = {
     entry.name: entry
     for entry in (
-        ExecutorEntry("tune", "Ray Tune, several trials at the same time.", _tune, _pickled),
+        ExecutorEntry("tune", "Ray Tune, several trials at the same time.", _tune, pickled),
         ExecutorEntry("local", "this process, one trial after the other.", _local, _as_it_is),
     )
 }

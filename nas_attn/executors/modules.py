@@ -1,16 +1,17 @@
-"""The user's own modules on their way to another node: their source, found there if no equal file is."""
+"""The user's own modules on their way to a worker: by their name, or by their content where it would find none."""
 
 from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import spec_from_loader
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Any
 
 MOST_BYTES = 2**20
 """Largest source file that is sent."""
@@ -32,16 +33,49 @@ class Source:
 
 def own_sources() -> dict[str, Source]:
     """Return the source of every imported module that is neither installed nor of Python nor of this package."""
+    return {
+        name: Source(file.read_bytes(), str(file), hasattr(module, "__path__"))
+        for name, module, file in _own_modules()
+        if file.stat().st_size <= MOST_BYTES
+    }
+
+
+def pickled(content: object) -> bytes:
+    """Return an object for the workers, with the functions and classes of modules that they cannot import.
+
+    Such a module is the script of a child process (`__mp_main__`), or one that was loaded from a file by its path.
+    """
+    from ray import cloudpickle
+
+    known = cloudpickle.list_registry_pickle_by_value()
+    own = [module for name, module, _ in _own_modules() if module.__name__ == name and name not in known]
+    modules = [module for module in own if not _is_found(module.__name__)]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        found: bytes = cloudpickle.dumps(content)
+        return found
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _own_modules() -> Iterator[tuple[str, ModuleType, Path]]:
+    """Yield name, module and file of what is imported and neither installed nor of Python nor of this package."""
     installed = [Path(path) for path in {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix}]
     installed += [Path(path) for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    found = {}
     for name, module in list(sys.modules.items()):
         file = _file(module)
         if file is None or name == "__main__" or name.partition(".")[0] == __name__.partition(".")[0]:
             continue
-        if not any(file.is_relative_to(folder) for folder in installed) and file.stat().st_size <= MOST_BYTES:
-            found[name] = Source(file.read_bytes(), str(file), hasattr(module, "__path__"))
-    return found
+        if not any(file.is_relative_to(folder) for folder in installed):
+            yield name, module, file
+
+
+def _is_found(name: str) -> bool:
+    """Return whether a new process would find a module, judged by its package."""
+    finders: list[Any] = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+    return any(finder.find_spec(name.partition(".")[0], None) is not None for finder in finders)
 
 
 def _file(module: ModuleType) -> Path | None:

@@ -27,7 +27,7 @@ from ray import cloudpickle
 from nas_attn.backbones.own_network import OwnNetwork
 from nas_attn.data.entry import DataSource
 from nas_attn.data.shared import ImagesInBlocks, LargeImages, SharedImages, share
-from nas_attn.executors.modules import Source, install, own_sources
+from nas_attn.executors.modules import Source, install, own_sources, pickled
 from nas_attn.training.context import TrialContext
 
 _LOCK, _USED = "lock", "used"
@@ -107,7 +107,7 @@ def ship(context: TrialContext, *, one_machine: bool, data_on_nodes: bool = Fals
     if images is not None:  # a source that holds its images would send them again
         registered = tuple(record for record in context.registered if not isinstance(record, DataSource))
         context = replace(context, registered=registered)
-    packed = cloudpickle.dumps(context)
+    packed = pickled(context)
     if one_machine:
         return Shipped(packed, images)
     return Shipped(packed, images, blocks, tuple(_weights(context)), own_sources())
