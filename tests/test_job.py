@@ -182,6 +182,7 @@ def test_tune_trains_again_what_a_killed_worker_and_a_killed_driver_cut_off(spac
         (signal.SIGTERM, "local"),
         pytest.param(signal.SIGINT, "local", marks=pytest.mark.nightly),
         pytest.param(signal.SIGINT, "tune", marks=pytest.mark.nightly),
+        pytest.param(signal.SIGTERM, "tune", marks=pytest.mark.nightly),  # Ray installs a handler of its own
     ],
 )
 def test_an_interrupt_closes_the_ledger_and_the_same_command_resumes(
