@@ -22,7 +22,7 @@ _MOST_COLD = 120.0
 """Seconds of a training from which on the start of its worker, with its imports, does not count."""
 
 _CLOSING, _CLOSING_PER_ARM = 6.0, 1.5
-"""Seconds after the last training: measuring the arms, writing their models and the report."""
+"""Seconds after the last training: measuring the arms, writing their models and the report; at least the start-up."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Pace:
     _short: _Mean = field(default_factory=_Mean)
     _long: _Mean = field(default_factory=_Mean)
     _n_begun: int = 0
+    _startup: float = 0.0
     _starting: set[tuple[Stage, int]] = field(default_factory=set)
     _cold: _Mean = field(default_factory=_Mean)
     _extra: _Mean = field(default_factory=_Mean)
@@ -96,6 +97,8 @@ class Pace:
 
     def begins(self, stage: Stage, number: int) -> None:
         """Note that a training begins, on the worker that was freed first; the first ones of a session start theirs."""
+        if not self._n_begun:
+            self._startup = self.clock() - self.begun
         self._n_begun += 1
         if self._n_begun <= self.workers:
             self._starting.add((stage, number))
@@ -162,7 +165,7 @@ class Pace:
         free += [0.0] * (self.workers - len(free))
         for number, seconds in ((work.n_search, short), (work.n_confirm, short), (work.n_retrain, long)):
             free = _busy(free, number, seconds)
-        return max(free) + _CLOSING + _CLOSING_PER_ARM * work.n_arms
+        return max(free) + max(_CLOSING + _CLOSING_PER_ARM * work.n_arms, self._startup)
 
     def fits(self, work: Work) -> bool:
         """Return whether work fits into what is left of the time budget, as far as that is known."""
