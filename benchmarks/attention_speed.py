@@ -10,6 +10,8 @@ allocates at its peak, in multiples of the input. Rivals:
 - `plain`: cbam, gam, triplet and gct as their authors compute them: permutations, contiguous copies, views. Goals on
   maps of 28x28 and larger: the rival takes 1.3 x our time, and ours stores at most 0.8 x the memory.
 - `timm`, `torchvision`: their modules, if they compute the same. Goal: ours takes at most 1.05 x their time.
+- `formula`: the formulas of benchmarks/plain_formulas.py; no goal but that ours is not slower.
+- `alone`: each further entry of the catalogue has a row without a rival, so that none is left out.
 
 The grid stops when the minutes are over; the last line of each part shows how much of it was measured. If there is a
 CUDA GPU, the grid is measured there too, by the GPU's own clock.
@@ -29,113 +31,18 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import plain_formulas as formula
 import torch
 from kept_memory import kept_bytes
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.profiler import profile
 from torchvision import ops
 
-from nas_attn import create_attention
+from nas_attn import ATTENTIONS, Context, create_attention
 
 BATCH = 16
 TURNS = 7
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
-
-
-class PlainPlane(nn.Module):
-    """The gate of a plane: a convolution over the maximum and the mean of the channels, a norm and a sigmoid."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
-        self.norm = nn.BatchNorm2d(1, momentum=0.01)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the gated x."""
-        pooled = torch.cat([torch.max(x, 1)[0].unsqueeze(1), torch.mean(x, 1).unsqueeze(1)], 1)
-        return x * torch.sigmoid(self.norm(self.conv(pooled)))
-
-
-class PlainCBAM(nn.Module):
-    """CBAM: both poolings by windows of the map's size, two products."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(channels, channels // 16), nn.ReLU(), nn.Linear(channels // 16, channels))
-        self.plane = PlainPlane()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x after both gates."""
-        pools = (functional.avg_pool2d, functional.max_pool2d)
-        logits = sum(self.mlp(pool(x, x.shape[2:], stride=x.shape[2:]).flatten(1)) for pool in pools)
-        return self.plane(x * torch.sigmoid(logits).unsqueeze(2).unsqueeze(3).expand_as(x))
-
-
-class PlainGAM(nn.Module):
-    """GAM: the bottleneck over a permuted and flattened map, two convolutions, two products."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        hidden = channels // 16
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels))
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, hidden, 7, padding=3),
-            nn.BatchNorm2d(hidden),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, channels, 7, padding=3),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x after both gates."""
-        n_images, channels, height, width = x.shape
-        pixels = x.permute(0, 2, 3, 1).reshape(n_images, -1, channels)
-        x = x * self.mlp(pixels).view(n_images, height, width, channels).permute(0, 3, 1, 2)
-        return x * self.convolutions(x).sigmoid()
-
-
-class PlainTriplet(nn.Module):
-    """Triplet attention: the map turned by contiguous copies, gated, and turned back, twice."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.planes = nn.ModuleList([PlainPlane(), PlainPlane(), PlainPlane()])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the mean of three gated maps."""
-        by_rows = self.planes[0](x.permute(0, 2, 1, 3).contiguous()).permute(0, 2, 1, 3).contiguous()
-        by_columns = self.planes[1](x.permute(0, 3, 2, 1).contiguous()).permute(0, 3, 2, 1).contiguous()
-        return 1 / 3 * (self.planes[2](x) + by_rows + by_columns)
-
-
-class PlainGCT(nn.Module):
-    """GCT: the norm by a map of squares."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.ones(1, channels, 1, 1))
-        self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the gated x."""
-        size = (x.pow(2).sum((2, 3), keepdim=True) + 1e-5).pow(0.5) * self.alpha
-        norm = self.gamma / (size.pow(2).mean(1, keepdim=True) + 1e-5).pow(0.5)
-        return x * (1.0 + torch.tanh(size * norm + self.beta))
-
-
-class PlainDeform(nn.Module):
-    """Torchvision's deformable convolution with the convolution that makes its offsets."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.deform = ops.DeformConv2d(channels, channels, 3, padding=1)
-        self.offset = nn.Conv2d(channels, 18, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolved map."""
-        return self.deform(x, self.offset(x))
 
 
 @dataclass(frozen=True)
@@ -143,13 +50,14 @@ class Pair:
     """One entry of the catalogue, and a rival that computes the same.
 
     Args:
+        build: Makes the rival from the number of channels; None if the entry is measured alone.
         largest: Largest map that it is measured on: some take seconds a turn.
         flips: Whether the rival's convolution over [max, mean] takes [mean, max].
     """
 
     entry: str
     rival: str
-    build: Callable[[int], nn.Module]
+    build: Callable[[int], nn.Module] | None
     largest: int = 56
     flips: bool = False
 
@@ -176,12 +84,12 @@ def sk_width(channels: int) -> int:
 
 
 PAIRS = [
-    Pair("cbam", "plain", PlainCBAM),
-    Pair("gam", "plain", PlainGAM),
-    Pair("triplet", "plain", PlainTriplet),
-    Pair("gct", "plain", PlainGCT),
+    Pair("cbam", "plain", formula.PlainCBAM),
+    Pair("gam", "plain", formula.PlainGAM),
+    Pair("triplet", "plain", formula.PlainTriplet),
+    Pair("gct", "plain", formula.PlainGCT),
     Pair("se", "torchvision", lambda channels: ops.SqueezeExcitation(channels, sixteenth(channels))),
-    Pair("deform", "torchvision", PlainDeform, largest=14),
+    Pair("deform", "torchvision", formula.PlainDeform, largest=14),
     Pair("se", "timm", timm_module("squeeze_excite:SEModule", rd_channels=sixteenth)),
     Pair("eca", "timm", timm_module("eca:EcaModule")),
     Pair("cbam", "timm", timm_module("cbam:CbamModule", rd_channels=sixteenth, mlp_bias=True), flips=True),
@@ -203,7 +111,15 @@ PAIRS = [
         timm_module("selective_kernel:SelectiveKernel", groups=32, rd_channels=sk_width, split_input=False),
     ),
     Pair("split_attention", "timm", timm_module("split_attn:SplitAttn", norm_layer=lambda _: nn.BatchNorm2d)),
+    Pair("ese", "timm", timm_module("squeeze_excite:EffectiveSEModule")),
+    Pair("ese", "formula", formula.PlainESE),
+    Pair("double_attention", "formula", formula.PlainDoubleAttention),
+    Pair("polarized", "formula", formula.PlainPolarized),
+    Pair("epsa", "formula", formula.PlainEPSA, largest=28),
+    Pair("nam", "formula", formula.PlainNAM),
+    Pair("lka", "formula", formula.PlainLKA, largest=28),
 ]
+PAIRS += [Pair(name, "alone", None, largest=28) for name in ATTENTIONS if name not in {pair.entry for pair in PAIRS}]
 
 
 @dataclass(frozen=True)
@@ -216,26 +132,47 @@ class Row:
     kept: float
 
 
-def build(pair: Pair, channels: int, device: str, memory_format: torch.memory_format) -> list[nn.Module]:
-    """Return our module and the rival's with the same random weights, in train mode."""
+def build(pair: Pair, channels: int, size: int, device: str, memory_format: torch.memory_format) -> list[nn.Module]:
+    """Return our module and the rival's, if there is one, with the same random weights, in train mode."""
     torch.manual_seed(0)
-    ours = create_attention(pair.entry, channels)
-    theirs = pair.build(channels)
+    ours = create_attention(pair.entry, channels, context=Context(num_classes=10, height=size, width=size))
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.normal_(std=0.1)
+    if ATTENTIONS[pair.entry].n_inputs == 2:
+        ours = Fusing(ours)
+    modules = [ours] if pair.build is None else [ours, with_weights_of(ours, pair.build(channels), pair)]
+    return [module.to(device, memory_format=memory_format).train() for module in modules]
+
+
+def with_weights_of(ours: nn.Module, theirs: nn.Module, pair: Pair) -> nn.Module:
+    """Give the rival our weights, which have the same order."""
     values, shapes = ours.state_dict(), theirs.state_dict()
     laid = {name: value.reshape(shapes[name].shape) for name, value in zip(shapes, values.values(), strict=True)}
     if pair.flips:
         laid = {name: value.flip(1) if value.shape[1:] == (2, 7, 7) else value for name, value in laid.items()}
     theirs.load_state_dict(laid)
-    return [module.to(device, memory_format=memory_format).train() for module in (ours, theirs)]
+    return theirs
+
+
+class Fusing(nn.Module):
+    """An entry that fuses two maps, given the same map twice."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the fused map."""
+        fused: Tensor = self.module(x, x)
+        return fused
 
 
 def step(module: nn.Module, x: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
     """Run forward and backward; return the output and the gradients of the input and of the parameters."""
     y = module(x)
-    return y, *torch.autograd.grad(y, [x, *module.parameters()], grad)
+    grad = grad if y.shape == grad.shape else torch.ones_like(y)
+    return y, *torch.autograd.grad(y, [x, *module.parameters()], grad, allow_unused=True)
 
 
 def check_same(modules: list[nn.Module], x: Tensor, grad: Tensor) -> None:
@@ -285,26 +222,35 @@ def peak_maps(module: nn.Module, x: Tensor, grad: Tensor) -> float:
     return peak / x.untyped_storage().nbytes()
 
 
+def columns(values: list[float], first: int, second: int) -> str:
+    """Return ours and the rival's value in columns of these widths."""
+    rival = f"{values[1]:>{second}.2f}" if len(values) == 2 else f"{'-':>{second}}"
+    return f"{values[0]:>{first}.2f} {rival}"
+
+
 def measure(pair: Pair, channels: int, size: int, layout: str, device: str, seconds: float) -> Row:
     """Print one row: measure ours and the rival alternately for some seconds, at least three rounds."""
     memory_format = LAYOUTS[layout]
-    modules = build(pair, channels, device, memory_format)
+    modules = build(pair, channels, size, device, memory_format)
     x = torch.randn(BATCH, channels, size, size, device=device).contiguous(memory_format=memory_format)
     x.requires_grad_()
     grad = torch.randn_like(x)
-    check_same(modules, x, grad)
+    if len(modules) == 2:
+        check_same(modules, x, grad)
+    else:
+        step(modules[0], x, grad)
     ends = time.monotonic() + seconds
-    turns: list[tuple[float, float]] = []
+    turns: list[list[float]] = []
     while len(turns) < 3 or (len(turns) < TURNS and time.monotonic() < ends):
-        turns.append((milliseconds(modules[0], x, grad), milliseconds(modules[1], x, grad)))
-    ratio = median(theirs / ours for ours, theirs in turns)
+        turns.append([milliseconds(module, x, grad) for module in modules])
+    times = [median(column) for column in zip(*turns, strict=True)]
     kept = [kept_maps(module, x) for module in modules]
     peak = [peak_maps(module, x, grad) for module in modules]
-    ours, theirs = (median(column) for column in zip(*turns, strict=True))
-    where = f"{pair.entry:<10} {pair.rival:<12} {channels:>4} {size:>3} {layout:<14}"
-    times = f"{ours:>8.2f} {theirs:>8.2f} {ratio:>7.2f}"
-    print(f"{where}{times}{kept[0]:>8.2f} {kept[1]:>6.2f}{peak[0]:>9.2f} {peak[1]:>6.2f}", flush=True)
-    return Row(pair, size, ratio, kept[0] / kept[1])
+    ratio = median(turn[-1] / turn[0] for turn in turns)
+    where = f"{pair.entry:<16} {pair.rival:<12} {channels:>4} {size:>3} {layout:<14}"
+    shown = f"{ratio:>7.2f}" if len(modules) == 2 else f"{'-':>7}"
+    print(f"{where}{columns(times, 8, 8)} {shown}{columns(kept, 8, 6)}{columns(peak, 9, 6)}", flush=True)
+    return Row(pair, size, ratio, kept[0] / kept[1] if len(kept) == 2 else 1.0)
 
 
 def cells(pairs: list[Pair], maps: list[int]) -> Iterator[tuple[Pair, int, int, str]]:
@@ -320,13 +266,13 @@ def cells(pairs: list[Pair], maps: list[int]) -> Iterator[tuple[Pair, int, int, 
 def summarise(rows: list[Row]) -> None:
     """Print the figures of each pair that the goals refer to."""
     print("\nrival's time divided by ours: median (minimum); stored memory, ours divided by the rival's: maximum")
-    for pair in dict.fromkeys(row.pair for row in rows):
-        goal = "1.30 and 0.80" if pair.rival == "plain" else f"{1 / 1.05:.2f}"
+    for pair in dict.fromkeys(row.pair for row in rows if row.pair.build is not None):
+        goal = {"plain": "1.30 and 0.80", "formula": "1.00"}.get(pair.rival, f"{1 / 1.05:.2f}")
         found = [row for row in rows if row.pair is pair and (row.size >= 28 or pair.rival != "plain")]
         if found:
             ratios = [row.ratio for row in found]
             shown = f"{median(ratios):.2f} ({min(ratios):.2f}); {max(row.kept for row in found):.2f}"
-            print(f"  {pair.entry:<10} {pair.rival:<12} {shown:<22} goal {goal}, n = {len(found)}")
+            print(f"  {pair.entry:<16} {pair.rival:<12} {shown:<22} goal {goal}, n = {len(found)}")
 
 
 def has_timm() -> bool:
@@ -340,7 +286,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="time after which no further row begins")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--maps", type=int, nargs="+", default=[14, 28, 56], help="heights (and widths) of the maps")
-    parser.add_argument("--entries", nargs="+", default=None, help="entries of the catalogue; all by default")
+    parser.add_argument(
+        "--entries", nargs="+", default=None, choices=list(ATTENTIONS), metavar="ENTRY", help="all by default"
+    )
     options = parser.parse_args()
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # otherwise the profiler prints
     if not has_timm():
@@ -355,7 +303,7 @@ def main() -> None:
         torch.set_num_threads(threads)
         share = (ends - time.monotonic()) / (len(places) - number)
         print(f"\n{device}, threads: {threads}, batch {BATCH}, torch {torch.__version__}")
-        print(f"{'':<44}{'ms':>9} {'rival':>8} {'ratio':>7}{'kept':>8} {'rival':>6}{'peak':>9} {'rival':>6}")
+        print(f"{'':<50}{'ms':>9} {'rival':>8} {'ratio':>7}{'kept':>8} {'rival':>6}{'peak':>9} {'rival':>6}")
         grid = list(cells(pairs, options.maps))
         begun = time.monotonic()
         rows: list[Row] = []
