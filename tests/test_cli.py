@@ -120,18 +120,23 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         "cpus_per_trial": "1", "gpus_per_trial": "0.5", "split": "80/10/10", "num_classes": "7", "in_channels": "4",
         "arm": "published:x", "backbone": "resnet18 stem=small", "max_seeds": "9", "margin": "0.25", "controls": "2",
         "control_search": "random",
+        "time_budget": "1h30m", "trial_timeout": "9m", "checkpoint_every": "2.0", "max_latency": "4.5",
+        "storage": "postgresql+psycopg://a@b/c", "sampler_option": "a=1", "scheduler_option": "b=2",
+        "priors": "best.json", "objective": "accuracy,params", "callback": "m:F",
         "pixel_range": "0:9", "background": "black", "frames": "all", "max_pixels": "9",
     }  # fmt: skip
     switches = ["download", "strict_data", "class_weights", "one_logit", "quiet", "debug", "dry_run", "dashboard"]
-    switches += ["ablate", "allow_blank", "drop_duplicates"]
+    switches += ["ablate", "allow_blank", "drop_duplicates", "data_on_nodes", "show_output", "same_training"]
+    repeated = ["arm", "sampler_option", "scheduler_option", "priors", "objective", "callback"]
     line = ["search", *(f"--{name.replace('_', '-')}={word}" for name, word in words.items())]
     assert main([*line, *(f"--{name.replace('_', '-')}" for name in switches)]) == 0
     (settings,) = received
     assert set(settings) == set(words) | set(switches) == set(parameters()) - {"help"}
-    assert settings["arm"] == ["published:x"]
-    assert {name: str(settings[name]) for name in words if name not in ("split", "lr", "weight_decay", "arm")} == {
-        name: word for name, word in words.items() if name not in ("split", "lr", "weight_decay", "arm")
-    } | {"label_smoothing": "0.1"}
+    assert [settings[name] for name in repeated] == [[words[name]] for name in repeated]
+    others = [name for name in words if name not in ("split", "lr", "weight_decay", *repeated)]
+    assert {name: str(settings[name]) for name in others} == {name: words[name] for name in others} | {
+        "label_smoothing": "0.1"
+    }
     assert all(settings[name] is True for name in switches)
 
 
