@@ -27,6 +27,7 @@ PUBLIC = [
     "Option",
     "Place",
     "Placement",
+    "PlacementSampler",
     "Run",
     "SearchSpace",
     "Site",

@@ -16,7 +16,6 @@ from nas_attn.cli.arguments import AsJson, Debug, RunFolder
 from nas_attn.cli.ending import interruptible, print_error, warn, working_folder
 from nas_attn.cli.options import settings_signature, text, whole
 from nas_attn.cli.streams import PIPE_CLOSED, OutputLost, Stream, standard_streams
-from nas_attn.config.images import MOST_PIXELS
 from nas_attn.errors import NasAttnError
 
 app = typer.Typer(
@@ -146,8 +145,15 @@ def predict(
     arm: Arm = None,
     backbone: OwnNetwork = None,
     max_pixels: Annotated[
-        int, whole("--max-pixels", 1, 10**12, help="Largest number of pixels of an image; a larger one is not read.")
-    ] = MOST_PIXELS,
+        int | None,
+        whole(
+            "--max-pixels",
+            1,
+            10**12,
+            help="Largest number of pixels of an image; a larger one is not read.",
+            default="Pillow's",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> int:
     """Predict the classes of images, as CSV: path, predicted class, its probability, the probability of each class.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_attn.backbones.build import load_function
+from nas_attn.config.images import MOST_PIXELS
 from nas_attn.errors import ConfigError, FileError
 from nas_attn.model.build import AttentionModel
 from nas_attn.model.description import ModelFile
@@ -24,14 +25,14 @@ Say = Callable[[str], Any]
 
 
 def print_predictions(
-    run: Path, images: Sequence[Path], *, arm: str | None, backbone: str | None, max_pixels: int, warn: Say
+    run: Path, images: Sequence[Path], *, arm: str | None, backbone: str | None, max_pixels: int | None, warn: Say
 ) -> int:
     """Print one line of CSV for each image; return the exit code, 1 if a file was no image.
 
     Args:
         run: A run folder, or a model's JSON file.
         backbone: Function `module:name` that returns the user's own network.
-        max_pixels: Number of pixels above which an image is not read.
+        max_pixels: Number of pixels above which an image is not read; None takes that of Pillow.
         warn: Prints a sentence: the network that was loaded, and each file that is no image.
     Raises: FileError if there is no such model, or its logits have no known meaning; DataError for an empty folder.
     """
@@ -39,7 +40,7 @@ def print_predictions(
     model, described = load_arm(run, arm, backbone)
     require_meaning(model)
     assert isinstance(model.preprocess, Preprocess), "a loaded model has it"
-    model.preprocess = replace(model.preprocess, max_pixels=max_pixels)
+    model.preprocess = replace(model.preprocess, max_pixels=max_pixels or MOST_PIXELS)
     warn(f"Network: {model.about}")
     skipped: list[str] = []
 
