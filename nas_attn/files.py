@@ -82,8 +82,8 @@ def is_part(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with "\\n" line ends, as `write_whole` does."""
-    write_whole(path, lambda file: file.write(text.encode("utf-8")))
+    """Write UTF-8 text with "\\n" line ends, as `write_whole` does; a lone surrogate becomes a question mark."""
+    write_whole(path, lambda file: file.write(text.encode("utf-8", "replace")))
 
 
 def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:

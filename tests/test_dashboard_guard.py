@@ -13,6 +13,7 @@ import pytest
 from nas_attn.cli import dashboard
 from nas_attn.cli.dashboard import make_dashboard, serve
 from nas_attn.cli.dashboard_guard import is_loopback, refusal
+from nas_attn.errors import Interrupted
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,8 @@ def test_it_warns_where_others_can_read_it(monkeypatch, tmp_path, host, warned):
 
     monkeypatch.setattr(dashboard, "make_dashboard", lambda run, *, host, port: Ended())
     said: list[str] = []
-    serve(tmp_path, host=host, port=0, announce=said.append)
+    with pytest.raises(Interrupted, match="The dashboard has stopped; the run is not affected") as ended:
+        serve(tmp_path, host=host, port=0, announce=said.append)
+    assert ended.value.exit_code == 130
     assert any("can read this run" in line for line in said) is warned
     assert is_loopback(host) is not warned

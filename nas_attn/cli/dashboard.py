@@ -17,7 +17,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from nas_attn.cli.dashboard_guard import is_loopback
-from nas_attn.errors import ConfigError, RunError, first_line, nearest
+from nas_attn.errors import ConfigError, Interrupted, RunError, first_line, nearest
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,10 @@ def serve(run: Path, *, host: str, port: int, announce: Callable[[str], Any]) ->
     """Serve the dashboard of `run` until Ctrl-C.
 
     Args:
-        announce: Prints a line: the address once the server answers, and its end.
+        announce: Prints a line: the address once the server answers.
 
-    Raises: RunError if the folder contains no ledger; ConfigError if the address is not available.
+    Raises: RunError if the folder contains no ledger; ConfigError if the address is not available; Interrupted at the
+    end.
     """
     if not is_loopback(host):
         announce(f"Whoever reaches {host} can read this run: only --host {LOCAL} keeps it to this machine.")
@@ -64,7 +65,7 @@ def serve(run: Path, *, host: str, port: int, announce: Callable[[str], Any]) ->
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            announce("The dashboard has stopped; the run is not affected.")
+            raise Interrupted("The dashboard has stopped; the run is not affected.") from None
 
 
 def make_dashboard(run: Path, *, host: str, port: int) -> WSGIServer:

@@ -26,6 +26,7 @@ def watchdog() -> Iterator[Callable[[], None]]:
     process = subprocess.Popen(
         [sys.executable, __file__, str(os.getpid())],
         stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,  # it outlives the driver, and must not hold a pipe of the driver's reader
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,

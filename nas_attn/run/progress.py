@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nas_attn.errors import MOST_SHOWN, in_plain_words
 from nas_attn.executors.resources import Allocation
 from nas_attn.records import RunRecord, TrialRecord
 from nas_attn.report import words
@@ -200,7 +201,7 @@ class SilentDisplay:
     def say(self, sentence: str) -> None:
         """Print the sentence, if there is a console."""
         if self._console is not None:
-            self._console.print(Text(sentence), soft_wrap=True)
+            self._console.print(_foreign(sentence), soft_wrap=True)
 
     def result(self, record: RunRecord) -> None:
         """Print the verdict and the paths of the output."""
@@ -209,13 +210,13 @@ class SilentDisplay:
         from nas_attn.report.verdict import verdict
 
         self._console.print()
-        self._console.print(Text(verdict(record)), soft_wrap=not self._console.is_terminal)
+        self._console.print(_foreign(verdict(record)), soft_wrap=not self._console.is_terminal)
         for remark in record.remarks:
-            self._console.print(Text(remark), soft_wrap=not self._console.is_terminal)
+            self._console.print(_foreign(remark), soft_wrap=not self._console.is_terminal)
         self._console.print()
         for name, about in (("report.html", "the report"), ("best.json", "the model: nas_attn.load_model(...)")):
             if (record.folder / name).exists():
-                self._console.print(Text(f"  {record.folder / name}  {about}"), soft_wrap=True)
+                self._console.print(Text("  ").append(_foreign(f"{record.folder / name}  {about}")), soft_wrap=True)
 
 
 class _Introduced(SilentDisplay):
@@ -238,12 +239,12 @@ class _Introduced(SilentDisplay):
             f"Dashboard: nas-attn dashboard {settings.out}",
         ]
         for line in lines:  # wrap at words in a terminal, never in a file
-            self._out.print(Text(line), soft_wrap=not self._out.is_terminal)
+            self._out.print(_foreign(line), soft_wrap=not self._out.is_terminal)
 
     def resources(self, allocation: Allocation) -> None:
         """Print the resources of the trials."""
         self._workers = allocation.workers
-        self._out.print(Text(f"Workers: {allocation}"), soft_wrap=True)
+        self._out.print(_foreign(f"Workers: {allocation}"), soft_wrap=True)
 
 
 class PlainDisplay(_Introduced):
@@ -278,7 +279,7 @@ class PlainDisplay(_Introduced):
             self._out.print(Text(_line(now)), soft_wrap=True)
             if now.best is not None and now.best is not self._best:
                 self._best = now.best
-                self._out.print(Text(f"  {_best(now.best, self._metric)}"), soft_wrap=True)
+                self._out.print(Text("  ").append(_foreign(_best(now.best, self._metric))), soft_wrap=True)
 
 
 class LiveDisplay(_Introduced):
@@ -331,7 +332,7 @@ class LiveDisplay(_Introduced):
         counts = Table.grid(padding=(0, 2))
         for name, count in now.counts:
             counts.add_row(name, ProgressBar(max(1, count.total), count.done, width=30), f"{count.done}/{count.total}")
-        best = [Text(_best(now.best, self._metric))] if now.search.total else []
+        best = [_foreign(_best(now.best, self._metric))] if now.search.total else []
         return Group(title, counts, Text(_facts(now, self._workers)), *best)
 
 
@@ -341,6 +342,11 @@ def terminal_display(*, quiet: bool) -> Display:
     if quiet:
         return SilentDisplay(console)
     return LiveDisplay(console) if sys.stdout.isatty() and console.is_terminal else PlainDisplay(console)
+
+
+def _foreign(line: str) -> Text:
+    """Return a line that may hold text of others, such as a title or a path, without what steers a terminal."""
+    return Text(in_plain_words(line, MOST_SHOWN))
 
 
 def _bar(name: str, count: Count) -> Table:

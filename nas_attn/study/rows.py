@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from optuna.trial import TrialState
 
-from nas_attn.errors import SpaceError
+from nas_attn.errors import SpaceError, in_plain_words
 from nas_attn.placement import Placement
 from nas_attn.records import Stage, State, TrialRecord
 from nas_attn.study.reading import StoredTrial
@@ -105,6 +105,7 @@ def record_of(trial: StoredTrial) -> TrialRecord:
     value = trial.value
     if state == "pruned" and value is None and curve:  # as older versions wrote it
         value = curve[max(curve)]
+    reason = attributes.get("reason")
     return TrialRecord(
         number=trial.number,
         stage=stage,
@@ -120,7 +121,7 @@ def record_of(trial: StoredTrial) -> TrialRecord:
         n_macs=attributes.get("n_macs"),
         label=attributes.get("label"),
         cause=attributes.get("cause"),
-        reason=attributes.get("reason"),
+        reason=in_plain_words(reason) if isinstance(reason, str) else reason,  # older versions stored any text
         answered_from=attributes.get("answered_from"),
         seconds=attributes.get("seconds", 0.0),
         facts=attributes.get("facts", {}),

@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import event, text
 from sqlalchemy.pool import NullPool, StaticPool
 
-from nas_attn.errors import RunError, first_line
+from nas_attn.errors import RunError, in_plain_words
 
 OPENING_SECONDS = 20.0
 """Time in which another program may unlock the file when it is opened."""
@@ -79,8 +79,10 @@ def open_read_only(ledger: Path) -> RDBStorage:
     try:
         with closing(connect()) as connection:
             connection.execute("SELECT study_name FROM studies").fetchall()
-    except sqlite3.Error as error:
-        raise RunError(f"'{ledger}' must be a ledger that a search wrote, but it cannot be read: {error}.") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message repeats bytes of a damaged schema
+        raise RunError(
+            f"'{ledger}' must be a ledger that a search wrote, but it cannot be read: {in_plain_words(error)}."
+        ) from error
     return RDBStorage(
         "sqlite://",
         # Each query opens the file again: no connection outlives the file or blocks the driver's checkpoints.
@@ -98,4 +100,4 @@ def quiet_optuna() -> None:
 
 def _cause(error: Exception) -> str:
     """Return the cause of a fault without the statement that failed."""
-    return first_line(getattr(error, "orig", None) or error)
+    return in_plain_words(getattr(error, "orig", None) or error).removesuffix(".")
