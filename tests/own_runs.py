@@ -27,13 +27,18 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write an empty page in place of the report, which takes most of the time of such a run."""
+    write_no_report(monkeypatch)
+
+
+def write_no_report(patch: pytest.MonkeyPatch) -> None:
+    """Replace the writing of the report, for a fixture of a whole module."""
 
     def write_report(record: object, out: Path) -> Path:
         path = out / "report.html"
         path.write_text("")
         return path
 
-    monkeypatch.setattr("nas_attn.report.page.write_report", write_report)
+    patch.setattr("nas_attn.report.page.write_report", write_report)
 
 
 def run(train: Callable[..., object] | str, out: Path, **settings: Any) -> RunRecord:

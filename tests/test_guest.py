@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ from own_runs import no_report, run
 from nas_attn import load_run
 from nas_attn.callbacks import Callback, TensorBoard
 from nas_attn.errors import ConfigError, Interrupted, RunStopped
+from nas_attn.executors.modules import pickled
 
 pytestmark = pytest.mark.usefixtures("no_report")
 __all__ = ["no_report"]
@@ -143,6 +145,34 @@ def test_a_search_works_in_a_daemonic_child(tmp_path: Path) -> None:
     child.join(120)
     assert child.exitcode == 0
     assert load_run(tmp_path / "run").best is not None
+
+
+def test_a_function_of_a_module_that_workers_cannot_import_is_sent_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import cloudpickle
+
+    file = tmp_path / "loaded_by_its_path.py"
+    file.write_text("FACTOR = 2\n\nclass Helper:\n    value = 3\n\ndef training():\n    return FACTOR * Helper.value\n")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, file.stem, module)
+    spec.loader.exec_module(module)
+    content, own = pickled(module.training), pickled(fit)
+    assert cloudpickle.list_registry_pickle_by_value() == set()
+    assert cloudpickle.loads(own) is fit, "what workers can import is sent by its name"
+    monkeypatch.delitem(sys.modules, file.stem)
+    assert cloudpickle.loads(content)() == 6
+
+
+def test_workers_import_from_relative_folders_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas_attn.executors.ray_session import _importable
+
+    (tmp_path / "of-a-notebook").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("./of-a-notebook")
+    with _importable():
+        assert str(tmp_path / "of-a-notebook") in os.environ["PYTHONPATH"].split(os.pathsep)
 
 
 class Recorder(Callback):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from own_runs import no_report, run
+from own_runs import no_report, run, write_no_report
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -32,12 +32,9 @@ def fit(model: nn.Module, run: object) -> float:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, which the tests copy."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("nas_attn.report.page.write_report", lambda record, out: (out / "report.html").write_text(""))
-    out = tmp_path_factory.mktemp("finished") / "run"
-    run(fit, out)
-    patch.undo()
-    return out
+    with pytest.MonkeyPatch.context() as patch:
+        write_no_report(patch)
+        return run(fit, tmp_path_factory.mktemp("finished") / "run").folder
 
 
 @pytest.fixture

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
-from own_runs import no_report, run
+from own_runs import no_report, run, write_no_report
 
 from nas_attn.errors import ConfigError, RunError, RunStopped
 from nas_attn.files import with_digest
@@ -29,9 +30,20 @@ def stored(folder: Path) -> dict[str, object]:
     return json.loads((folder / "config.json").read_text())
 
 
-def test_another_training_is_refused_by_its_difference_and_continued_by_the_users_word(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    run(functools.partial(fit, value=0.1), out)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, which the tests copy."""
+    with pytest.MonkeyPatch.context() as patch:
+        write_no_report(patch)
+        return run(functools.partial(fit, value=0.1), tmp_path_factory.mktemp("finished") / "run").folder
+
+
+@pytest.fixture
+def out(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_another_training_is_refused_by_its_difference_and_continued_by_the_users_word(out: Path) -> None:
     before = (out / "config.json").read_bytes()
     with pytest.raises(RunError, match=r"with another training: argument .value. was 0\.1, now 0\.9\. .*--same-"):
         run(functools.partial(fit, value=0.9), out, trials=2)
@@ -53,13 +65,11 @@ def test_a_run_without_any_value_is_continued_by_a_mended_training(tmp_path: Pat
     assert {row.value for row in run(training, tmp_path / "run").search if row.value} == {0.5}
 
 
-def test_a_run_of_an_older_version_is_continued_with_a_note(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    run(fit, out)
+def test_a_run_of_an_older_version_is_continued_with_a_note(out: Path) -> None:
     config = stored(out)
     del config["contents"], config["digest"]
     (out / "config.json").write_text(json.dumps(config))
-    run(fit, out, trials=2)
+    run(functools.partial(fit, value=0.1), out)
     assert "did not record its training by content" in (out / "log.txt").read_text()
     assert "contents" in stored(out)
 
@@ -75,15 +85,13 @@ def test_what_a_training_counts_does_not_make_it_another_one(tmp_path: Path) -> 
     assert len(run(training, tmp_path / "run", trials=2).search) == 2
 
 
-def test_an_edited_configuration_is_refused(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    run(fit, out)
+def test_an_edited_configuration_is_refused(out: Path) -> None:
     config = {**stored(out), "seed": 7}
     (out / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"config\.json must be as the search wrote it, but was altered"):
-        run(fit, out)
+        run(functools.partial(fit, value=0.1), out)
     (out / "config.json").write_text(json.dumps(with_digest({**config, "seed": 0})))
-    assert run(fit, out).best is not None
+    assert run(functools.partial(fit, value=0.1), out).best is not None
 
 
 def test_what_cannot_reach_the_workers_is_refused_by_name_and_nothing_is_written(tmp_path: Path) -> None:

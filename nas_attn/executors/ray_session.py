@@ -132,7 +132,7 @@ def _importable() -> Iterator[None]:
     """Context manager: processes started inside import what this one does, also from a checkout or a test's folder."""
     before = os.environ.get("PYTHONPATH")
     root = Path(__file__).resolve().parents[2]
-    folders = [folder for folder in (str(root), *sys.path) if _is_own_folder(folder)]
+    folders = [folder for folder in (str(root), *map(os.path.abspath, sys.path)) if _is_own_folder(folder)]
     os.environ["PYTHONPATH"] = os.pathsep.join([*dict.fromkeys(folders), *([before] if before else [])])
     try:
         yield
@@ -146,7 +146,7 @@ def _importable() -> Iterator[None]:
 def _is_own_folder(folder: str) -> bool:
     """Return whether a folder of the import path is neither of Python nor of installed packages."""
     is_installed = Path(folder).name in ("site-packages", "dist-packages") or folder.startswith(sys.base_prefix)
-    return os.path.isabs(folder) and os.path.isdir(folder) and os.pathsep not in folder and not is_installed
+    return os.path.isdir(folder) and os.pathsep not in folder and not is_installed
 
 
 def _hush() -> None:
