@@ -53,8 +53,9 @@ def status_lines(found: RunStatus) -> list[str]:
     if found.best is not None:
         lines.append(f"  best     {found.best[0]:.4f} on validation: {found.best[1]}")
     if driver is not None:
+        busy = sum(count.running for count in found.counts.values()) or driver.running
         left = "not known yet" if found.seconds_left is None else f"about {duration(found.seconds_left)}"
-        lines.append(f"  left     {left}; {driver.running} of {driver.workers} workers busy")
+        lines.append(f"  left     {left}; {busy} of {driver.workers} workers busy")
         lines.append(f"  driver   process {driver.pid} on {driver.host}")
         lines += ["  ending   the search was asked to end"] if found.is_ending else []
     elif found.state == "finished":
