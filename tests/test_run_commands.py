@@ -68,7 +68,7 @@ def test_status_of_a_running_run_shows_what_its_driver_says(runs: Path, capsys) 
     assert main(["status", str(run)]) == 0
     out = capsys.readouterr().out
     assert ": running, in stage search, " in out
-    assert "left     about 10 min 0 s; 2 of 3 workers busy" in out
+    assert "left     about 10 min 0 s; 1 of 3 workers busy" in out, "the ledger has one running trial"
     assert f"process {os.getpid()} on " in out
     driver.remove()
     assert living_driver(run) is None
