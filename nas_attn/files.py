@@ -15,6 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
+MOST_PIXELS = 178_956_970
+"""Largest number of pixels of an image file by default: Pillow's limit before it refuses one."""
+
 log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).resolve().parent

@@ -31,6 +31,7 @@ REASONS = (
     "downloads",
     "needs a GPU",
     "needs a cluster",
+    "needs a server",
     "needs a finished search over this network",
     "serves until it is stopped",
 )

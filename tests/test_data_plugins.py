@@ -320,7 +320,7 @@ def test_a_search_on_a_registered_source_names_it(
     monkeypatch.chdir(tmp_path)
     register()
     run = search(tiny_space(tmp_path), data="slopes", **SETTINGS)
-    assert run.folder == Path("runs/tiny-slopes")
+    assert run.folder == Path("runs/tiny-slopes").absolute()
     assert (run.config["data"]["name"], run.config["data"]["facts"]["n_train"]) == ("slopes", 42)
     assert run.best["class_names"] == ["flat", "steep"]
     assert "Data source 'slopes' belongs to this process." in (run.folder / "log.txt").read_text()
@@ -334,7 +334,7 @@ def test_a_search_on_a_path_of_a_registered_source_is_named_after_the_path(
     with pytest.raises(ConfigError, match=r"^--augment must be none or crop for saved:.*, whose images lose their"):
         search(tiny_space(tmp_path), data=f"saved:{saved}", augment="crop-flip", **SETTINGS)
     run = search(tiny_space(tmp_path), data=f"saved:{saved}", image_size=8, **SETTINGS)
-    assert run.folder == Path("runs") / "tiny-slopes of the alps"
+    assert run.folder == Path("runs").absolute() / "tiny-slopes of the alps"
     assert run.config["data"]["facts"]["name"] == f"saved:{saved}"
 
 

@@ -16,8 +16,8 @@ from nas_attn.space.file import available_spaces
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-OTHERS = {"--index-url", "--strict", "--help"}
-"""Options of pip and mkdocs, and of every command."""
+OTHERS = {"--index-url", "--strict", "--help", "--nodes", "--ntasks", "--head", "--block"}
+"""Options of pip, mkdocs, srun and ray, and of every command."""
 
 
 @pytest.fixture(scope="module")

@@ -170,7 +170,11 @@ def test_the_weights_of_the_file_begin_every_arm(source, tmp_path) -> None:
 def test_what_is_not_stated_is_that_of_the_file(source) -> None:
     settings = read_request(source, {}).settings
     assert (settings.recipe.epochs, settings.recipe.retrain_epochs) == (2, None), "the epochs of a retraining"
-    assert (settings.data.name, settings.engine.seed, settings.out) == ("digits", 30_007, Path("runs/tiny-retrained"))
+    assert (settings.data.name, settings.engine.seed, settings.out) == (
+        "digits",
+        30_007,
+        Path("runs/tiny-retrained").absolute(),
+    )
     adam = read_request(source, {"optimizer": "adam", "seed": 3}).settings
     assert (adam.recipe.lr, adam.engine.seed) == (0.003, 3), "the rate of another optimiser does not suit this one"
 

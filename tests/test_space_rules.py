@@ -33,12 +33,18 @@ from nas_attn.space.fit import (
 from nas_attn.space.patterns import position_of
 from nas_attn.space.published import load_published
 from nas_attn.space.search_space import SearchSpace
+from nas_attn.study.pace import Pace
+from nas_attn.study.reading import StoredTrial
 
 ONE_SITE: dict[str, Any] = {
     "title": "One site",
     "sites": [{"match": ["transition1"], "attentions": ["se"]}],
     "attentions": {"se": {"reduction": [4, 8]}},
 }
+
+
+WORKERS = {Pace, StoredTrial}
+"""Dataclasses that are no records: one measures, the other is filled while it is read."""
 
 
 def space(**changes: Any) -> SearchSpace:
@@ -59,7 +65,8 @@ def records_of(*packages: Any) -> list[type]:
     modules = [importlib.import_module(name) for name in [*names, "nas_attn.statistics", "nas_attn.records"]]
     found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
     return sorted(
-        (value for value in found if is_dataclass(value) and value.__name__[0] != "_"), key=lambda c: c.__name__
+        (value for value in found - WORKERS if is_dataclass(value) and value.__name__[0] != "_"),
+        key=lambda c: c.__name__,
     )
 
 

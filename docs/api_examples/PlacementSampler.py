@@ -1,3 +1,5 @@
+"""A sampler for few trainings, in any study of categorical parameters."""
+
 import optuna
 
 from nas_attn import PlacementSampler

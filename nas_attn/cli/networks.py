@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from nas_attn.backbones.build import load_function
-from nas_attn.config.images import MOST_PIXELS
 from nas_attn.errors import ConfigError, FileError
+from nas_attn.files import MOST_PIXELS
 from nas_attn.model.build import AttentionModel
 from nas_attn.model.description import ModelFile
 from nas_attn.model.file import load_stored

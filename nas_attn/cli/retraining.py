@@ -13,7 +13,7 @@ import typer
 from nas_attn.cli.options import settings_signature, text
 from nas_attn.config import settings
 from nas_attn.config.groups import BUDGET, SPACE, TRAINING
-from nas_attn.config.images import MOST_PIXELS
+from nas_attn.files import MOST_PIXELS
 from nas_attn.run.given import OF_A_SEARCH, SEED_STEP
 from nas_attn.validation import Field
 

@@ -7,13 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field as Rule
 
 from nas_attn.config.groups import DATA
+from nas_attn.files import MOST_PIXELS
 from nas_attn.validation import Setting, Strict
 
 OF_READING = ("pixel_range", "background", "frames", "max_pixels", "allow_blank", "drop_duplicates")
 """Keys of the settings of how files are read, and which are accepted."""
-
-MOST_PIXELS = 178_956_970
-"""Largest number of pixels of an image file by default: Pillow's limit before it refuses one."""
 
 Fraction = Annotated[float, Rule(ge=0.0, le=1.0)]
 

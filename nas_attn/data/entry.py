@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nas_attn.config.images import MOST_PIXELS
 from nas_attn.errors import DataError, in_one_line
+from nas_attn.files import MOST_PIXELS
 
 if TYPE_CHECKING:
     from nas_attn.data.arrays import ImageDataset
