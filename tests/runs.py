@@ -68,7 +68,7 @@ def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 120) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], timeout: float = 400) -> tuple[int, str]:
     """Wait for a command; return its exit code and its output."""
     output, _ = process.communicate(timeout=timeout)
     return process.returncode, output
