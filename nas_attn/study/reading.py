@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import TrialState
-from sqlalchemy import Connection, select
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import Column, Connection, String, select, type_coerce
+from sqlalchemy.sql.elements import ColumnElement, TypeCoerce
 
 from nas_attn.study.tables import ATTRIBUTES, CURVES, PARAMS, TRIALS, VALUES, read_value
 
@@ -48,13 +48,21 @@ class StoredTrial:
 
 def read_trials(connection: Connection, study_id: int) -> list[StoredTrial]:
     """Return the trials of a study in the order of their numbers; those that are damaged say why."""
-    query = select(TRIALS.c.trial_id, TRIALS.c.number, TRIALS.c.state).where(TRIALS.c.study_id == study_id)
-    rows = connection.execute(query.order_by(TRIALS.c.number))
-    trials = {trial_id: StoredTrial(trial_id, number, TrialState[state]) for trial_id, number, state in rows}
     of_study = TRIALS.c.study_id == study_id
+    query = select(TRIALS.c.trial_id, TRIALS.c.number, _as_text(TRIALS.c.state)).where(of_study)
+    trials: dict[int, StoredTrial] = {}
+    for trial_id, number, state in connection.execute(query.order_by(TRIALS.c.number)):
+        trials[trial_id] = StoredTrial(trial_id, number, TrialState.__members__.get(state, TrialState.FAIL))
+        if state not in TrialState.__members__:
+            trials[trial_id].damaged("its state", ValueError(f"there is no state {state!r}"))
     for read in (_read_params, _read_attributes, _read_curves, _read_values):
         read(connection, of_study, trials)
     return list(trials.values())
+
+
+def _as_text(column: Column[Any]) -> TypeCoerce[str]:
+    """Return a column of names as text: a name that the schema does not have is a fault of its row alone."""
+    return type_coerce(column, String)
 
 
 def _read_params(connection: Connection, of_study: ColumnElement[bool], trials: dict[int, StoredTrial]) -> None:
@@ -87,8 +95,9 @@ def _read_attributes(connection: Connection, of_study: ColumnElement[bool], tria
 
 
 def _read_curves(connection: Connection, of_study: ColumnElement[bool], trials: dict[int, StoredTrial]) -> None:
-    columns = (CURVES.c.trial_id, CURVES.c.step, CURVES.c.intermediate_value, CURVES.c.intermediate_value_type)
-    query = select(*columns).join(TRIALS, TRIALS.c.trial_id == CURVES.c.trial_id).where(of_study)
+    kind_of = _as_text(CURVES.c.intermediate_value_type)
+    columns = (CURVES.c.trial_id, CURVES.c.step, CURVES.c.intermediate_value)
+    query = select(*columns, kind_of).join(TRIALS, TRIALS.c.trial_id == CURVES.c.trial_id).where(of_study)
     for trial_id, step, value, kind in connection.execute(query):
         trial = trials.get(trial_id)
         if trial is None:  # a driver has begun it meanwhile
@@ -102,8 +111,12 @@ def _read_curves(connection: Connection, of_study: ColumnElement[bool], trials: 
 
 
 def _read_values(connection: Connection, of_study: ColumnElement[bool], trials: dict[int, StoredTrial]) -> None:
-    columns = (VALUES.c.trial_id, VALUES.c.objective, VALUES.c.value, VALUES.c.value_type)
-    query = select(*columns).join(TRIALS, TRIALS.c.trial_id == VALUES.c.trial_id).where(of_study)
+    columns = (VALUES.c.trial_id, VALUES.c.objective, VALUES.c.value)
+    query = (
+        select(*columns, _as_text(VALUES.c.value_type))
+        .join(TRIALS, TRIALS.c.trial_id == VALUES.c.trial_id)
+        .where(of_study)
+    )
     found: dict[int, dict[int, float]] = defaultdict(dict)
     for trial_id, objective, value, kind in connection.execute(query):
         trial = trials.get(trial_id)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event, text
 from sqlalchemy.pool import NullPool, StaticPool
@@ -79,17 +80,17 @@ def open_read_only(ledger: Path) -> RDBStorage:
     try:
         with closing(connect()) as connection:
             connection.execute("SELECT study_name FROM studies").fetchall()
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message repeats bytes of a damaged schema
+        return RDBStorage(
+            "sqlite://",
+            # Each query opens the file again: no connection outlives the file or blocks the driver's checkpoints.
+            engine_kwargs={"creator": connect, "poolclass": NullPool},
+            skip_compatibility_check=True,
+            skip_table_creation=True,
+        )
+    except (sqlite3.Error, UnicodeDecodeError, StorageInternalError) as error:  # the message may repeat damaged bytes
         raise RunError(
-            f"'{ledger}' must be a ledger that a search wrote, but it cannot be read: {in_plain_words(error)}."
+            f"'{ledger}' must be a ledger that a search wrote, but it cannot be read: {_cause(error)}."
         ) from error
-    return RDBStorage(
-        "sqlite://",
-        # Each query opens the file again: no connection outlives the file or blocks the driver's checkpoints.
-        engine_kwargs={"creator": connect, "poolclass": NullPool},
-        skip_compatibility_check=True,
-        skip_table_creation=True,
-    )
 
 
 def quiet_optuna() -> None:

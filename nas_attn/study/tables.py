@@ -91,6 +91,8 @@ def read_value(value: float | None, kind: str) -> float:
     """
     if kind in _NOT_FINITE:
         return _NOT_FINITE[kind]
+    if kind != "FINITE":
+        raise ValueError(f"a value has no kind {kind!r}")
     if not isinstance(value, int | float):
         raise ValueError(f"a value must be a number, but is {value!r}")
     return float(value)
