@@ -67,6 +67,7 @@ def test_a_listing_whose_reader_has_gone_ends_as_the_signal_would() -> None:
 
 def test_ctrl_c_while_a_command_works_is_130(tmp_path: Path) -> None:
     code = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, which is respected, ignores it\n"
         "import sys, time, nas_attn.cli.lists as lists\n"
         "def wait(record): print('begun', file=sys.stderr, flush=True); time.sleep(30)\n"
         "lists.print_schema = wait\n"
