@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from processes import ROOT
@@ -200,13 +201,13 @@ def rows(template: Path, interrupted: Path, draw: random.Random) -> list[tuple[s
         for name in damaged_files(source / "run"):
             for way in WAYS:
                 seed = draw.random()
-                act = lambda folder, n=name, w=way, s=seed: with_damage(folder, n, w, random.Random(s))  # noqa: E731
+                act = partial(with_damage, name=name, way=way, draw=random.Random(seed))
                 found.append((f"a file {way}, {state} run", name, of(source, act)))
         for trouble in TROUBLES:
-            act = lambda folder, t=trouble: with_database(folder, t, random.Random(1))  # noqa: E731
+            act = partial(with_database, trouble=trouble, draw=random.Random(1))
             found.append((f"database {trouble}, {state} run", trouble, of(source, act)))
     for days in (-1.0, 1.0):
-        act = lambda folder, d=days: with_clock_moved(folder, d)  # noqa: E731
+        act = partial(with_clock_moved, days=days)
         found.append(("clock moved by a day, interrupted run", f"{days:+.0f}", of(interrupted, act)))
     if can_mount():
         for size in sorted(draw.sample(range(40, 1600, 20), 12)):

@@ -135,9 +135,9 @@ def test_a_keeper_saves_once_per_period_and_holds_the_newest_state_for_an_interr
     keeper.curve[1] = 0.5
     keeper.offer(lambda: {"epoch": 1})
     assert not saved
-    content = decode(keeper.held())
+    content = decode(keeper.unsaved())
     assert (content["state"], content["curve"]) == ({"epoch": 1}, [(1, 0.5)])
-    assert keeper.held() is None
+    assert keeper.unsaved() is None
     off = Keeper(None, saved.append)
     off.offer(lambda: pytest.fail("nothing is copied when nothing is saved"))
 

@@ -101,7 +101,7 @@ def test_parameters_without_effect_make_no_new_point():
     choices = {"kind": ("none", "se"), "se.reduction": (4, 8, 16)}
     encoding = Encoding(choices, {"se.reduction": ("kind", frozenset({"se"}))})
     points = [{"kind": "none", "se.reduction": 8}, {"kind": "se", "se.reduction": 8}]
-    assert encoding.codes(points).tolist() == [[0, INACTIVE], [1, 1]]
+    assert encoding.codes([encoding.row(point) for point in points]).tolist() == [[0, INACTIVE], [1, 1]]
     features = encoding.features(np.array([(0, INACTIVE), (1, 0), (1, 1), (1, 2)]))
     distances = encoding.parts(features)
     assert distances[0].tolist()[1] == [1.0, 0.0, 0.0, 0.0]
@@ -182,6 +182,6 @@ def test_points_of_a_space_are_one_per_placement():
     rng = random.Random(1)
     for _ in range(100):
         params = {name: rng.choice(values) for name, values in bound.choices.items()}
-        same = encoding.params(encoding.codes([params])[0].tolist())
+        same = encoding.params(encoding.codes([encoding.row(params)])[0].tolist())
         assert bound.placement(same).key == bound.placement(params).key
-        assert np.array_equal(*encoding.codes([same, params]))
+        assert np.array_equal(*encoding.codes([encoding.row(same), encoding.row(params)]))

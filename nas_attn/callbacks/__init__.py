@@ -1,4 +1,4 @@
-"""What is told of the course of a run: the base class, and ready ones for trackers. This file only re-exports it."""
+"""What is called as a run proceeds: the base class, and ready ones for trackers. This file only re-exports it."""
 
 from nas_attn.callbacks.base import Callback
 from nas_attn.callbacks.mlflow_runs import MLflow

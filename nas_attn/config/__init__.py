@@ -182,7 +182,7 @@ class Call(Strict):
         tuple[str, ...],
         Rule(
             strict=False,
-            description="Factory of a callback that is told of the end of each trial, such as "
+            description="Factory of a callback that is called at the end of each trial, such as "
             "nas_attn.callbacks:TensorBoard, MLflow or WandB; repeatable.",
         ),
         Setting(RUN, metavar="MODULE:FACTORY", unset="none"),

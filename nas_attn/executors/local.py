@@ -64,9 +64,9 @@ class _Trial:
         try:
             outcome = self._outcome()
         except KeyboardInterrupt:
-            held = self._keeper.held()
-            if held is not None:
-                self._job.save(self._task, held)
+            unsaved = self._keeper.unsaved()
+            if unsaved is not None:
+                self._job.save(self._task, unsaved)
             self._finish(INTERRUPTED)
             raise Interrupted(RESUMABLE) from None
         self._finish(outcome)

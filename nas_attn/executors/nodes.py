@@ -46,7 +46,7 @@ class Nodes:
         self._failures: Counter[str] = Counter()
         self._reasons: dict[str, str] = {}
         self._left_out: set[str] = set()
-        self._told: list[str] = []
+        self._sentences: list[str] = []
         self._lost: set[str] = set()
         self._used: set[str] = set()
 
@@ -92,7 +92,7 @@ class Nodes:
         for name in sorted(self._failures.keys() - self._left_out):
             if self._failures[name] >= FAILURES:
                 self._left_out.add(name)
-                self._told.append(
+                self._sentences.append(
                     f"Node {self.name(name)} is left out, because trials failed there and succeeded on others: "
                     f"{self._reasons[name].rstrip('.')}."
                 )
@@ -122,14 +122,14 @@ class Nodes:
     def _tell_lost(self, node: str) -> None:
         if node not in self._lost:
             self._lost.add(node)
-            self._told.append(f"Node {self.name(node)} was lost: its trials are run again on other nodes.")
+            self._sentences.append(f"Node {self.name(node)} was lost: its trials are run again on other nodes.")
 
     def news(self) -> list[str]:
         """Return what the user should read since the last call, a sentence each."""
         for node in self._used - self._look().keys():
             self._tell_lost(node)
-        told, self._told = self._told, []
-        return told
+        sentences, self._sentences = self._sentences, []
+        return sentences
 
     def name(self, node: str) -> str:
         """Return a node as a reader knows it: its host and address, and the beginning of its id."""

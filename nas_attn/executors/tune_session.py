@@ -33,7 +33,7 @@ from nas_attn.training.time_limit import silent
 
 log = logging.getLogger(__name__)
 
-_HELD_SECONDS = 5.0
+_UNSAVED_SECONDS = 5.0
 """Time that an interrupt waits for the newest state of the running trainings."""
 
 
@@ -194,17 +194,17 @@ class _Session:
             self.finish(trial.trial_id, silent(seconds))
             self.heartbeats.end_worker(trial)
 
-    def save_held(self) -> None:
+    def save_unsaved(self) -> None:
         """Store the newest state of the running trainings, once, before an interrupt ends their workers."""
         if self._has_saved:
             return
         self._has_saved = True
         asked: dict[Any, Task] = {
-            trial.temporary_state.ray_actor.held.remote(): self.tasks[name]
+            trial.temporary_state.ray_actor.unsaved.remote(): self.tasks[name]
             for name, trial in self.trials.items()
             if name in self.tasks and trial.status == Trial.RUNNING and trial.temporary_state.ray_actor is not None
         }
-        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_HELD_SECONDS) if asked else ([], [])
+        ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_UNSAVED_SECONDS) if asked else ([], [])
         for answer in ready:
             try:
                 content = ray.get(answer)
@@ -314,7 +314,7 @@ class _Stopper(tune.Stopper):
     def stop_all(self) -> bool:
         """Return whether the session ends now; Tune asks several times per second."""
         if self._session.interrupts.pending:
-            self._session.save_held()
+            self._session.save_unsaved()
             return True
         self._session.end_silent()
         if self._session.loss:

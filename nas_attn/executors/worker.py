@@ -67,9 +67,9 @@ class Worker(tune.Trainable):
         if self._training is not None:
             self._training.end(0.0)
 
-    def held(self) -> bytes | None:
+    def unsaved(self) -> bytes | None:
         """Return the newest state of the training if it is not saved yet; the driver asks for it at an interrupt."""
-        return None if self._training is None else self._training.held()
+        return None if self._training is None else self._training.unsaved()
 
     def _start(self, config: dict[str, Any]) -> None:
         try:
@@ -97,7 +97,7 @@ class _NotBegun:
         """Return that nothing runs."""
         return True
 
-    def held(self) -> None:
+    def unsaved(self) -> None:
         """Return no state."""
 
 
@@ -140,9 +140,9 @@ class _Training:
                 break
         return not self._thread.is_alive()
 
-    def held(self) -> bytes | None:
+    def unsaved(self) -> bytes | None:
         """Return the newest state of the training if it is not saved yet."""
-        return None if self._keeper is None else self._keeper.held()
+        return None if self._keeper is None else self._keeper.unsaved()
 
     def _forced_end(self) -> Outcome | None:
         """Return the outcome of a training that takes too long, or whose thread ended without one; else None."""

@@ -73,8 +73,9 @@ def search(
             torch data set or loader whose images are PIL images, or tensors (C, H, W) of uint8 or of float from 0 to
             1; None in place of `val` or `test` splits it off.
         display: Shows the progress; None shows nothing.
-        callbacks: Are told of the end of each trial and of the run: objects such as `nas_attn.callbacks.TensorBoard()`,
-            or functions of a trial's row. One that raises is noted, and the search goes on.
+        callbacks: Are called at the end of each trial and of the run: objects such as
+            `nas_attn.callbacks.TensorBoard()`, or functions of a trial's row. One that raises is noted, and the search
+            goes on.
         settings: The settings of the command line by name (`trials`, `epochs`, `seeds`, ...). A custom training that
             reads its own data needs `num_classes`, `in_channels` and `image_size` instead of `data`.
 

@@ -41,7 +41,7 @@ class OpenLedger:
     Args:
         place: Where the ledger lies; None is the folder itself.
         is_ended: Returns whether the user has asked to end the run; waiting for the database then ends.
-        callbacks: Are told of each trial that ends.
+        callbacks: Are called at the end of each trial.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class Settings:
         storage: Address of the database of the ledger, possibly with a password; None for the file in the folder.
         arms: What makes the arms to compare with in addition to the usual ones.
         call: What belongs to this call alone.
-        callbacks: Are told of the course of the run.
+        callbacks: Are called as the run proceeds.
         begun: When the command began, by the monotonic clock; a time budget counts from here.
     """
 

@@ -12,7 +12,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtri
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 
 from nas_attn.study.process import Codes, Encoding, Floats, Posterior, Process
 
@@ -128,12 +128,13 @@ class PlacementSampler(BaseSampler):
         """
         signs = np.array([1.0 if one == StudyDirection.MAXIMIZE else -1.0 for one in study.directions])
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        rows = [row for row in study.get_trials(deepcopy=False, states=states) if encoding.knows(row.params)]
+        coded = [(row, encoding.row(row.params)) for row in study.get_trials(deepcopy=False, states=states)]
+        known = [(row, codes) for row, codes in coded if codes is not None]  # others are of an earlier form of it
         found: dict[Point, list[Floats]] = {}
         stopped: dict[Point, None] = {}
         running: dict[Point, None] = {}
-        for row, codes in zip(rows, encoding.codes([row.params for row in rows]).tolist(), strict=True):
-            point = tuple(codes)
+        points = encoding.codes([codes for _, codes in known]).tolist()
+        for (row, _), point in zip(known, map(tuple, points), strict=True):
             if row.state == TrialState.COMPLETE:
                 found.setdefault(point, []).append(signs * row.values)
             elif row.state == TrialState.PRUNED:
@@ -224,7 +225,5 @@ def _chosen(values: Mapping[Point, Floats | None], scores: Floats) -> tuple[Code
 
 def _ranks(values: Floats) -> Floats:
     """Return the share of the other values that each one exceeds, counting ties half. Shape: (N,) -> (N,)."""
-    from scipy.stats import rankdata
-
     ranks: Floats = (rankdata(values) - 1) / max(1, len(values) - 1)
     return ranks

@@ -57,17 +57,20 @@ class Encoding:
         self._starts = np.cumsum([0, *(table.shape[1] for table in tables)])
         self._tables = tables
 
-    def codes(self, points: Sequence[Mapping[str, Any]]) -> Codes:
+    def codes(self, points: Sequence[list[int]]) -> Codes:
         """Return the codes of points; parameters without effect are `INACTIVE`. Shape: (N, P).
 
-        Raises: KeyError for a parameter or a value that is unknown.
+        Args:
+            points: As `row` returns them: the code of every parameter, with an effect or without.
         """
-        found = [[codes[point[name]] for name, codes in self._codes.items()] for point in points]
-        return self.active(np.array(found, dtype=np.int64).reshape(len(points), len(self.names)))
+        return self.active(np.array(points, dtype=np.int64).reshape(len(points), len(self.names)))
 
-    def knows(self, point: Mapping[str, Any]) -> bool:
-        """Return whether a point has every parameter, with a known value."""
-        return all(name in point and point[name] in codes for name, codes in self._codes.items())
+    def row(self, params: Mapping[str, Any]) -> list[int] | None:
+        """Return the code of every parameter, or None if one is missing or has an unknown value."""
+        try:
+            return [codes[params[name]] for name, codes in self._codes.items()]
+        except KeyError:
+            return None
 
     def active(self, codes: Codes) -> Codes:
         """Return the points with parameters that have no effect as `INACTIVE`. Shape: (N, P)."""

@@ -187,7 +187,7 @@ class Stages:
         """Record how a trial ended; a sampler that fails at it ends the run."""
         try:
             return self._study(task.stage).finish(task.number, outcome)
-        except SamplerFailed as error:  # the row was written before the sampler was told
+        except SamplerFailed as error:  # the row was written before the sampler failed
             self.error = error
             return next(row for row in self._study(task.stage).records() if row.number == task.number)
 

@@ -38,7 +38,7 @@ class Keeper:
         content: bytes | None = None,
     ) -> None:
         self._period, self._send = period, send
-        self._held: dict[str, Any] | None = None
+        self._unsaved: dict[str, Any] | None = None
         self._cost = 0.0
         self._began = self._saved = self._copied = time.monotonic()
         self.curve: dict[int, float] = {}
@@ -95,12 +95,12 @@ class Keeper:
         }
         self._copied = time.monotonic()
         self._cost = self._copied - now
-        self._held = content
+        self._unsaved = content
         if is_due:
             self._send(encode(content))
-            self._held, self._saved = None, self._copied
+            self._unsaved, self._saved = None, self._copied
 
-    def held(self) -> bytes | None:
+    def unsaved(self) -> bytes | None:
         """Return the newest state as bytes if it is not saved yet; called at an interrupt, from any thread."""
-        content, self._held = self._held, None
+        content, self._unsaved = self._unsaved, None
         return None if content is None else encode(content)
