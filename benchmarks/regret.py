@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
-from nas_attn.study.samplers import SAMPLERS
+from nas_attn.study.samplers.catalog import SAMPLERS
 
 BUDGETS = (24, 50, 100, 200)
 PROPOSALS = 30

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
     from nas_attn.run.folder import load_run
     from nas_attn.run.job import search
     from nas_attn.space.search_space import SearchSpace
-    from nas_attn.study.placement_sampler import PlacementSampler
+    from nas_attn.study.samplers.placement_sampler import PlacementSampler
     from nas_attn.training.auxiliary import auxiliary_loss
     from nas_attn.training.trial import Run
 
@@ -81,7 +81,7 @@ _HOMES = {
     "Option": "nas_attn.attention.entry",
     "Place": "nas_attn.backbones.sites",
     "Placement": "nas_attn.placement",
-    "PlacementSampler": "nas_attn.study.placement_sampler",
+    "PlacementSampler": "nas_attn.study.samplers.placement_sampler",
     "Run": "nas_attn.training.trial",
     "SearchSpace": "nas_attn.space.search_space",
     "Site": "nas_attn.placement",

@@ -23,7 +23,7 @@ from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.space.file import available_spaces
 from nas_attn.space.schema import space_schema
 from nas_attn.space.search_space import SearchSpace
-from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
+from nas_attn.study.samplers.catalog import SAMPLERS, SCHEDULERS
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas_attn.content import Content, content_of
+from nas_attn.user_code.content import Content, content_of
 
 LR = 0.1
 
@@ -141,7 +141,7 @@ def test_what_has_no_content_is_named_and_a_secret_is_not_shown() -> None:
 def test_another_process_finds_the_same_content() -> None:
     code = """
 import functools, torch
-from nas_attn.content import content_of
+from nas_attn.user_code.content import content_of
 class Trainer:
     def __init__(self):
         self.names, self.net = {"a", "b", "c"}, torch.nn.Linear(1, 1, bias=False)

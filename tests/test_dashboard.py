@@ -36,7 +36,7 @@ from nas_attn.report.words import placement_words
 from nas_attn.run.folder import load_run
 from nas_attn.space.fit import Cost
 from nas_attn.study.ledger import FINAL, SEARCH, Ledger, close_storage, open_storage
-from nas_attn.study.storage import open_read_only
+from nas_attn.study.storage.sqlite import open_read_only
 
 CHOICES = {"b.attention": ("none", "se", "cbam"), "b.se.reduction": (4, 8), "b.cbam.kernel_size": (3, 7)}
 MARKUP = "<img src=x onerror=alert(1)> *bold* [a](javascript:b)"

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 from nas_attn import SearchSpace
 from nas_attn.backbones.site_table import site_table
 from nas_attn.space.bound import BoundSpace
-from nas_attn.study.placement_sampler import PlacementSampler
-from nas_attn.study.process import INACTIVE, Encoding, Process
+from nas_attn.study.samplers.placement_sampler import PlacementSampler
+from nas_attn.study.samplers.process import INACTIVE, Encoding, Process
 
 SITES = {f"site{index}": tuple("abcd") for index in range(5)}
 
@@ -111,7 +111,7 @@ def test_parameters_without_effect_make_no_new_point():
 def test_gradient_of_the_fit_is_that_of_its_loss():
     from scipy.optimize import check_grad
 
-    from nas_attn.study.process import _negative_log_posterior
+    from nas_attn.study.samplers.process import _negative_log_posterior
 
     rng = np.random.default_rng(0)
     encoding = Encoding(SITES, {})

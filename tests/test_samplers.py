@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
-from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
+from nas_attn.study.samplers.catalog import SAMPLERS, SCHEDULERS
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -17,11 +17,11 @@ from nas_attn.errors import ConfigError
 from nas_attn.records import Outcome
 from nas_attn.run.proposing import check_engine
 from nas_attn.space.bound import BoundSpace
-from nas_attn.study.evolution import EvolutionSampler, has_effect
-from nas_attn.study.named import find_sampler, make_sampler, make_scheduler, refuse_large
-from nas_attn.study.options import known_options
-from nas_attn.study.quasi_random import QuasiRandomSampler
-from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
+from nas_attn.study.samplers.catalog import SAMPLERS, SCHEDULERS
+from nas_attn.study.samplers.evolution import EvolutionSampler, has_effect
+from nas_attn.study.samplers.named import find_sampler, make_sampler, make_scheduler, refuse_large
+from nas_attn.study.samplers.options import known_options
+from nas_attn.study.samplers.quasi_random import QuasiRandomSampler
 
 
 def tiny_space() -> BoundSpace:

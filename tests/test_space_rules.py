@@ -34,7 +34,7 @@ from nas_attn.space.patterns import position_of
 from nas_attn.space.published import load_published
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.study.pace import Pace
-from nas_attn.study.reading import StoredTrial
+from nas_attn.study.storage.reading import StoredTrial
 
 ONE_SITE: dict[str, Any] = {
     "title": "One site",

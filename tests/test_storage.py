@@ -25,9 +25,9 @@ from nas_attn.records import Outcome
 from nas_attn.run.progress import SilentDisplay
 from nas_attn.space.fit import Cost
 from nas_attn.space.search_space import SearchSpace
-from nas_attn.study import patience
 from nas_attn.study.ledger import SEARCH
-from nas_attn.study.patience import Patience
+from nas_attn.study.storage import patience
+from nas_attn.study.storage.patience import Patience
 from nas_attn.study.store import Place, open_store
 
 SPACE = {
@@ -218,7 +218,7 @@ def test_waiting_ends_with_one_sentence_and_the_same_command_resumes(tmp_path, s
 
 
 def test_the_lock_is_the_databases_own_and_drops_with_its_connection(server, database):
-    from nas_attn.study.postgresql import open_for_driver, read_address
+    from nas_attn.study.storage.postgresql import open_for_driver, read_address
 
     address = read_address(server.address(database))
     storage, _ = open_for_driver(address, "one")
@@ -232,7 +232,7 @@ def test_the_lock_is_the_databases_own_and_drops_with_its_connection(server, dat
 
 
 def test_a_driver_that_lost_its_connection_ends_if_another_one_has_gone_on(tmp_path, server, database):
-    from nas_attn.study.postgresql import TakenOver
+    from nas_attn.study.storage.postgresql import TakenOver
 
     place = Place(tmp_path, server.address(database), "run-1")
     first = open_store(place)

@@ -13,7 +13,7 @@ from scripted import always_stop, at, follow, search_in
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import Outcome, Task, TrialRecord
 from nas_attn.study import sampling
-from nas_attn.study.samplers import SCHEDULERS
+from nas_attn.study.samplers.catalog import SCHEDULERS
 from nas_attn.study.sampling import MAX_RUNS, SearchStudy, ranking
 
 LAST_STAGE = {"sites": [{"match": ["denseblock3"], "attentions": ["se"]}], "attentions": {"se": {"reduction": [4, 8]}}}

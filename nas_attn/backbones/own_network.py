@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nas_attn.content import Content, content_of, content_of_classes
 from nas_attn.errors import SpaceError
 from nas_attn.placement import Shape, SiteTable, Survey
+from nas_attn.user_code.content import Content, content_of, content_of_classes
 
 if TYPE_CHECKING:
     from torch import nn

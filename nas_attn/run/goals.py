@@ -9,7 +9,7 @@ from nas_attn.comparison.objectives import Objective, read_objectives
 from nas_attn.config import Engine
 from nas_attn.data.dataset import DataFacts
 from nas_attn.errors import ConfigError
-from nas_attn.study.samplers import SAMPLERS
+from nas_attn.study.samplers.catalog import SAMPLERS
 
 _BUILT_IN = ("accuracy", "auc", "f1", "loss")
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nas_attn.backbones.own_network import OwnNetwork
-from nas_attn.content import Content, content_of
 from nas_attn.errors import ConfigError
 from nas_attn.training.context import load_train
+from nas_attn.user_code.content import Content, content_of
 
 CONTENTS = "contents"
 """Key of `config.json` with the content of the run's training and network."""

@@ -19,7 +19,6 @@ from nas_attn.errors import FileError, Interrupted, RunError
 from nas_attn.executors.base import RESUMABLE, Executor
 from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import Allocation
-from nas_attn.process_state import left_as_it_was
 from nas_attn.records import Attempt, RunRecord, TrialRecord
 from nas_attn.run.folder import RunFolder
 from nas_attn.run.guarded import GuardedDisplay, reason_of
@@ -33,6 +32,7 @@ from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request, bind, contents_now, read_settings
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.training.context import TrialContext, registered_here
+from nas_attn.user_code.process_state import left_as_it_was
 
 if TYPE_CHECKING:
     from torch import nn

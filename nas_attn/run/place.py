@@ -40,7 +40,7 @@ def chosen_place(folder: Path, stated: str | None, begun: Mapping[str, Any] | No
             f"The run {folder} keeps its ledger in its own study.db: leave --storage out, or choose another --out."
         )
     from nas_attn.study.ledger import SEARCH
-    from nas_attn.study.postgresql import check, new_name, read_address, study_note
+    from nas_attn.study.storage.postgresql import check, new_name, read_address, study_note
 
     address = read_address(stated)
     check(address)

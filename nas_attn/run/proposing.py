@@ -12,7 +12,7 @@ from nas_attn.model.stored import ARMS, BEST
 from nas_attn.placement import Placement
 from nas_attn.run.arms import read_placement
 from nas_attn.space.bound import BoundSpace
-from nas_attn.study.samplers import SAMPLERS, SCHEDULERS
+from nas_attn.study.samplers.catalog import SAMPLERS, SCHEDULERS
 
 if TYPE_CHECKING:
     from nas_attn.run.request import Request
@@ -32,7 +32,7 @@ def with_proposals(request: Request) -> Request:
     check_engine(engine, request.settings.recipe.epochs)
     settings = request.settings
     if engine.sampler in SAMPLERS and SAMPLERS[engine.sampler].enumerates:
-        from nas_attn.study.named import refuse_large
+        from nas_attn.study.samplers.named import refuse_large
 
         refuse_large(engine.sampler, bound.n_placements)
         if "trials" not in settings.budget.model_fields_set:
@@ -54,11 +54,11 @@ def check_engine(engine: Engine, epochs: int) -> None:
     Raises: ConfigError in one sentence.
     """
     if engine.sampler not in SAMPLERS or engine.sampler_option:
-        from nas_attn.study.named import make_sampler
+        from nas_attn.study.samplers.named import make_sampler
 
         make_sampler(engine.sampler, 0, engine.sampler_option)
     if engine.scheduler in SCHEDULERS and engine.scheduler_option:
-        from nas_attn.study.named import make_scheduler
+        from nas_attn.study.samplers.named import make_scheduler
 
         make_scheduler(engine.scheduler, epochs, engine.scheduler_option)
 

@@ -16,7 +16,7 @@ from nas_attn.config.images import OF_READING
 from nas_attn.run.given import OF_A_SEARCH
 from nas_attn.run.identity import CONTENTS, with_state
 from nas_attn.run.request import Request
-from nas_attn.study.addresses import without_password
+from nas_attn.study.storage.addresses import without_password
 
 _LEFT_OUT = ("notes", "mean", "std", "task", "rendering")
 _PACKAGES = ("nas_attn", "torch", "torchvision", "timm", "optuna", "ray", "numpy", "scikit-learn")

@@ -17,7 +17,6 @@ from nas_attn.backbones.weights_file import find_weights
 from nas_attn.callbacks.base import check_callback, load_callback
 from nas_attn.comparison.objectives import Objective
 from nas_attn.config import Budget, Call, DataConfig, Engine, Recipe, Resources, Target, read_shares, settings
-from nas_attn.content import Content
 from nas_attn.data.catalog import data_label, data_source
 from nas_attn.data.dataset import DataFacts, describe
 from nas_attn.data.entry import Progress
@@ -38,6 +37,7 @@ from nas_attn.space.bound import BoundSpace
 from nas_attn.space.rewritten import notes_on_values
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.training.context import load_train
+from nas_attn.user_code.content import Content
 from nas_attn.validation import Model, fields_of, validate
 
 FEW_TEST_IMAGES = 100
@@ -203,7 +203,7 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
 def _storage(stated: str | None) -> str | None:
     """Return the address of the ledger's database. Raises: ConfigError if it is none, or its driver is missing."""
     if stated is not None:
-        from nas_attn.study.postgresql import read_address  # loads Optuna
+        from nas_attn.study.storage.postgresql import read_address  # loads Optuna
 
         read_address(stated)
     return stated

@@ -18,7 +18,6 @@ from nas_attn.errors import ConfigError, FileError, SpaceError
 from nas_attn.model.description import ModelFile
 from nas_attn.model.stored import ARMS, StoredModel, find_model
 from nas_attn.placement import Placement
-from nas_attn.process_state import left_as_it_was
 from nas_attn.records import BARE, FOUND, RANDOM, RunRecord, TrialRecord
 from nas_attn.run.arms import LAST_STAGE
 from nas_attn.run.folder import RunFolder
@@ -29,6 +28,7 @@ from nas_attn.run.request import Request, bind, read_settings
 from nas_attn.space.file import TABLES
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.study.stages import RETRAIN_OFFSET, first_seeds
+from nas_attn.user_code.process_state import left_as_it_was
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from typing import Any
 
 from nas_attn.errors import ConfigError, in_one_line
 from nas_attn.executors.catalog import EXECUTORS
-from nas_attn.source_code import closure_of, defaults_of, names_in_code
+from nas_attn.user_code.source_code import closure_of, defaults_of, names_in_code
 
 _DEEPEST = 6
 

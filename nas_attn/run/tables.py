@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nas_attn.executors.catalog import EXECUTORS, ExecutorEntry
-from nas_attn.study.samplers import SAMPLERS, SCHEDULERS, Sampler, Scheduler
+from nas_attn.study.samplers.catalog import SAMPLERS, SCHEDULERS, Sampler, Scheduler
 
 RECORDS: Mapping[str, Mapping[str, Sampler] | Mapping[str, Scheduler] | Mapping[str, ExecutorEntry]] = {
     "sampler": SAMPLERS,

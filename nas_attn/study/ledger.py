@@ -21,13 +21,13 @@ from nas_attn.comparison.objectives import Objective
 from nas_attn.placement import NONE, Placement, Value
 from nas_attn.records import Outcome, Stage, TrialRecord
 from nas_attn.space.fit import Cost
-from nas_attn.study.patience import Patience, once
-from nas_attn.study.reading import read_trials
-from nas_attn.study.rows import records_of
-from nas_attn.study.storage import close_storage as close_storage  # with the ledger, for who needs both
-from nas_attn.study.storage import open_storage as open_storage
-from nas_attn.study.tables import NOTES, STUDIES, TRIALS, categories_json
-from nas_attn.study.writing import index_of, insert_trial, put_end, put_note, put_point
+from nas_attn.study.storage.patience import Patience, once
+from nas_attn.study.storage.reading import read_trials
+from nas_attn.study.storage.rows import records_of
+from nas_attn.study.storage.sqlite import close_storage as close_storage  # with the ledger, for who needs both
+from nas_attn.study.storage.sqlite import open_storage as open_storage
+from nas_attn.study.storage.tables import NOTES, STUDIES, TRIALS, categories_json
+from nas_attn.study.storage.writing import index_of, insert_trial, put_end, put_note, put_point
 
 SEARCH = "search"
 CONTROL = "random search"

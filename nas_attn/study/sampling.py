@@ -21,9 +21,9 @@ from nas_attn.placement import Placement
 from nas_attn.records import SETTLED, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import DIRECTIONS, Ledger
-from nas_attn.study.named import find_sampler
 from nas_attn.study.objectives import USUAL, Goals
-from nas_attn.study.proposals import Proposals
+from nas_attn.study.samplers.named import find_sampler
+from nas_attn.study.samplers.proposals import Proposals
 from nas_attn.study.tally import Tally
 
 MAX_RUNS = 3

@@ -21,8 +21,8 @@ from nas_attn.study.judging import Looks
 from nas_attn.study.lineup import Lineup
 from nas_attn.study.pace import Pace
 from nas_attn.study.planned import PlannedRun, PlannedRuns, TrialStore
-from nas_attn.study.proposals import SamplerFailed
 from nas_attn.study.remarks import Remarks
+from nas_attn.study.samplers.proposals import SamplerFailed
 from nas_attn.study.samples import Samples
 from nas_attn.study.sampling import SearchStudy
 

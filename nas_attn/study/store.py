@@ -16,12 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas_attn.comparison.objectives import Objective
 from nas_attn.study.ledger import SEARCH, Ledger
-from nas_attn.study.patience import Patience, once
-from nas_attn.study.storage import close_storage, open_read_only, open_storage
-from nas_attn.study.tables import STUDIES, TRIALS
+from nas_attn.study.storage.patience import Patience, once
+from nas_attn.study.storage.sqlite import close_storage, open_read_only, open_storage
+from nas_attn.study.storage.tables import STUDIES, TRIALS
 
 if TYPE_CHECKING:
-    from nas_attn.study.postgresql import Lock
+    from nas_attn.study.storage.postgresql import Lock
 
 DATABASE = "study.db"
 """Name of the SQLite file in a run folder."""
@@ -54,7 +54,7 @@ class Place:
         """The place as it is shown, without a password."""
         if self.address is None:
             return str(self.database)
-        from nas_attn.study.postgresql import read_address, shown
+        from nas_attn.study.storage.postgresql import read_address, shown
 
         return shown(read_address(self.address))
 
@@ -143,7 +143,7 @@ def open_store(
     patience = Patience(place.in_words, note=note, is_ended=is_ended)
     if place.address is None:
         return Store(place, open_storage(place.database), patience)
-    from nas_attn.study.postgresql import open_for_driver, read_address
+    from nas_attn.study.storage.postgresql import open_for_driver, read_address
 
     storage, lock = open_for_driver(read_address(place.address), place.name)
     return Store(place, storage, patience, lock=lock)
@@ -157,7 +157,7 @@ def read_store(place: Place) -> Store:
     patience = once(place.in_words)
     if place.address is None:
         return Store(place, open_read_only(place.database), patience, is_read_only=True)
-    from nas_attn.study.postgresql import open_for_reading, read_address
+    from nas_attn.study.storage.postgresql import open_for_reading, read_address
 
     return Store(place, open_for_reading(read_address(place.address)), patience, is_read_only=True)
 

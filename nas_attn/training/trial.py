@@ -19,7 +19,6 @@ from nas_attn.data.shared import SharedImages, refuse_changed
 from nas_attn.model.build import build
 from nas_attn.model.tasks import LABEL_KINDS, label_aucs
 from nas_attn.placement import NONE, Placement
-from nas_attn.process_state import training_left_as_it_was
 from nas_attn.records import CONTINUED, LABEL_AUC, Artifact, Outcome, Stage, Task
 from nas_attn.training.context import TrialContext, load_train, register_all
 from nas_attn.training.ends import Stopped, finite, outcome_of
@@ -31,6 +30,7 @@ from nas_attn.training.own_values import own_values
 from nas_attn.training.reports import Reports
 from nas_attn.training.state import plain_copy
 from nas_attn.training.values import value_of, values_of
+from nas_attn.user_code.process_state import training_left_as_it_was
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Scheduler:
 
 
 def _tpe_class() -> type[BaseSampler]:
-    from nas_attn.study.recent_tpe import RecentTPE
+    from nas_attn.study.samplers.recent_tpe import RecentTPE
 
     return RecentTPE
 
@@ -88,7 +88,7 @@ def _random(seed: int) -> BaseSampler:
 
 
 def _qmc_class() -> type[BaseSampler]:
-    from nas_attn.study.quasi_random import QuasiRandomSampler
+    from nas_attn.study.samplers.quasi_random import QuasiRandomSampler
 
     return QuasiRandomSampler
 
@@ -98,7 +98,7 @@ def _qmc(seed: int, **options: Any) -> BaseSampler:
 
 
 def _evolution_class() -> type[BaseSampler]:
-    from nas_attn.study.evolution import EvolutionSampler
+    from nas_attn.study.samplers.evolution import EvolutionSampler
 
     return EvolutionSampler
 
@@ -108,7 +108,7 @@ def _evolution(seed: int, **options: Any) -> BaseSampler:
 
 
 def _placement_class() -> type[BaseSampler]:
-    from nas_attn.study.placement_sampler import PlacementSampler
+    from nas_attn.study.samplers.placement_sampler import PlacementSampler
 
     return PlacementSampler
 

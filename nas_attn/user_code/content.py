@@ -20,7 +20,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
-from nas_attn.source_code import Code, closure_of, code_of, defaults_of, names_in_code, same_code
+from nas_attn.user_code.source_code import Code, closure_of, code_of, defaults_of, names_in_code, same_code
 
 MOST_OBJECTS = 200_000
 """Number of objects that are read at most; what holds more is named as not read."""

@@ -18,10 +18,10 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from nas_attn.errors import ConfigError, RunError, RunStopped
-from nas_attn.study.addresses import without_password
-from nas_attn.study.patience import LockTaken, fault_in_words
-from nas_attn.study.storage import quiet_optuna
-from nas_attn.study.tables import SCHEMA
+from nas_attn.study.storage.addresses import without_password
+from nas_attn.study.storage.patience import LockTaken, fault_in_words
+from nas_attn.study.storage.sqlite import quiet_optuna
+from nas_attn.study.storage.tables import SCHEMA
 
 EXAMPLE = "postgresql+psycopg://user@host/database"
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas_attn.errors import ConfigError, in_plain_words, unknown
 from nas_attn.placement import Value
-from nas_attn.study.options import known_options, read_options
-from nas_attn.study.samplers import SAMPLERS, SCHEDULERS, Sampler
+from nas_attn.study.samplers.catalog import SAMPLERS, SCHEDULERS, Sampler
+from nas_attn.study.samplers.options import known_options, read_options
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from nas_attn.config import Engine
 from nas_attn.errors import RunStopped, in_plain_words
 from nas_attn.placement import Value
-from nas_attn.study.named import Conditions, make_sampler, make_scheduler
+from nas_attn.study.samplers.named import Conditions, make_sampler, make_scheduler
 
 Result = TypeVar("Result")
 

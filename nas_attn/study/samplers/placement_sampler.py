@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtri
 from scipy.stats import norm, rankdata
 
-from nas_attn.study.process import Codes, Encoding, Floats, Posterior, Process
+from nas_attn.study.samplers.process import Codes, Encoding, Floats, Posterior, Process
 
 Point = tuple[int, ...]
 

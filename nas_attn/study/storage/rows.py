@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from nas_attn.errors import SpaceError, in_plain_words
 from nas_attn.placement import Placement
 from nas_attn.records import Stage, State, TrialRecord
-from nas_attn.study.reading import StoredTrial
+from nas_attn.study.storage.reading import StoredTrial
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from nas_attn.placement import Value
 from nas_attn.records import TrialRecord
-from nas_attn.study.rows import STATES, attributes_of, ending_attributes, values_of
-from nas_attn.study.tables import ATTRIBUTES, CURVES, NOTES, PARAMS, TRIALS, VALUES, stored_value
+from nas_attn.study.storage.rows import STATES, attributes_of, ending_attributes, values_of
+from nas_attn.study.storage.tables import ATTRIBUTES, CURVES, NOTES, PARAMS, TRIALS, VALUES, stored_value
 
 _UTC_TIMES = hasattr(TrialModel, "_datetime_start_utc")
 """Whether this version of Optuna stores the time of a trial as UTC; older ones store that of the place."""

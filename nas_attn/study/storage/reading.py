@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from sqlalchemy import Column, Connection, String, select, type_coerce
 from sqlalchemy.sql.elements import ColumnElement, TypeCoerce
 
-from nas_attn.study.tables import ATTRIBUTES, CURVES, PARAMS, TRIALS, VALUES, read_value
+from nas_attn.study.storage.tables import ATTRIBUTES, CURVES, PARAMS, TRIALS, VALUES, read_value
 
 _FAULTS = (ValueError, TypeError, KeyError, IndexError)
 """What reading a damaged trial raises."""

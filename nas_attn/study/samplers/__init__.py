@@ -1,0 +1,1 @@
+"""Samplers that propose placements, schedulers that stop trials early, and their tables."""

@@ -1,0 +1,1 @@
+"""Where the rows of a ledger lie, and how they are read and written."""
