@@ -69,6 +69,10 @@ class LargeImages:
     parts: Mapping[str, LabelledImages]
     facts: DataFacts
 
+    def load(self, device: str | torch.device) -> Data:
+        """Return the images as tensors, from whose file each batch is read, in the process that mapped it."""
+        return as_tensors(self.parts, self.facts, device)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the images of all parts together, (M, H, W, C)."""

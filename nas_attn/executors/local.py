@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from nas_attn.config import Resources
+from nas_attn.data.shared import share
 from nas_attn.errors import Interrupted
 from nas_attn.executors.base import INTERRUPTED, RESUMABLE, Job
 from nas_attn.executors.interrupts import Interrupts
@@ -38,6 +40,7 @@ class LocalExecutor:
 
         try:
             with interrupts.abruptly():
+                context = _with_images(context)
                 prepare(context)
         except KeyboardInterrupt:
             raise Interrupted(RESUMABLE) from None
@@ -46,6 +49,13 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _with_images(context: TrialContext) -> TrialContext:
+    """Return the context with the images that the driver, which is this process, has read already."""
+    if context.data is None or context.train is not None:
+        return context
+    return replace(context, images=share(context.data, context.fingerprint))
 
 
 class _Trial:

@@ -21,7 +21,7 @@ from nas_attn.errors import ConfigError, unknown
 from nas_attn.placement import Shape
 
 if TYPE_CHECKING:
-    from nas_attn.data.shared import SharedImages
+    from nas_attn.data.shared import LargeImages, SharedImages
 
 Record = Entry | Backbone | DataSource
 """A record of a catalogue."""
@@ -59,7 +59,7 @@ class TrialContext:
     registered: tuple[Record, ...] = ()
     class_names: tuple[str, ...] = ()
     fingerprint: str | None = None
-    images: SharedImages | None = None
+    images: SharedImages | LargeImages | None = None
     timeout: float | None = None
     checkpoint_seconds: float | None = None
     show_output: bool = False

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
-from nas_attn.data.shared import SharedImages, refuse_changed
+from nas_attn.data.shared import LargeImages, SharedImages, refuse_changed
 from nas_attn.model.build import build
 from nas_attn.model.tasks import LABEL_KINDS, label_aucs
 from nas_attn.placement import NONE, Placement
@@ -293,7 +293,7 @@ def _data(context: TrialContext) -> Data:
 
 
 @lru_cache(maxsize=1)
-def _shared_data(images: SharedImages, device: str) -> Data:
+def _shared_data(images: SharedImages | LargeImages, device: str) -> Data:
     """Lay the driver's images on the device once per process."""
     return images.load(device)
 
