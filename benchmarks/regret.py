@@ -1,11 +1,11 @@
-"""Regret of samplers on a table of published trainings: how far from the best is what each would have chosen.
+"""Regret of samplers on a table of trained points: how far from the best is what each would have chosen.
 
-A table is an `.npz` with `ops`, the choice at each site, (N, sites) whole numbers, and `accuracy`, (N, seeds) in
-percent with NaN where a seed is missing, as in NAS-Bench-201 (Dong & Yang, ICLR 2020). Each training reads the value
-of one random seed. A point that was proposed before is answered from memory, as in a run; the regret after n trainings
-is the mean accuracy of the best point of the table less that of the point with the best value so far.
+Each training reads the value of one random seed; `tables.py` says which tables there are. A point that was proposed
+before is answered from memory, as in a run; the regret after n trainings is the worth of the best point of the table
+less that of the point with the best value so far.
 
     python benchmarks/regret.py cifar100.npz --samplers placement tpe random --workers 1 --repeats 200
+    python benchmarks/regret.py lenet_mnist
 """
 
 from __future__ import annotations
@@ -14,39 +14,18 @@ import argparse
 import heapq
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import optuna
-from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
+from tables import Floats, NoTable, Point, Table, load_table
 
 from nas_attn.study.samplers.catalog import SAMPLERS
 
 BUDGETS = (24, 50, 100, 200)
 PROPOSALS = 30
 """Number of proposals in a row without a new point before one is drawn at random, as in a run."""
-
-Floats = NDArray[np.float64]
-Point = tuple[int, ...]
-
-
-class Table:
-    """Accuracies of several seeds by point."""
-
-    def __init__(self, path: Path) -> None:
-        content = np.load(path)
-        self.values: dict[Point, Floats] = {
-            tuple(ops): row[~np.isnan(row)]
-            for ops, row in zip(content["ops"].tolist(), content["accuracy"], strict=True)
-        }
-        self.best = max(float(row.mean()) for row in self.values.values())
-        self.sizes = [int(size) + 1 for size in content["ops"].max(axis=0)]
-
-    def regret(self, point: Point) -> float:
-        """Return the best mean accuracy less that of a point."""
-        return self.best - float(self.values[point].mean())
 
 
 class Search:
@@ -110,16 +89,17 @@ def interval(differences: Floats) -> tuple[float, float]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the mean regret of each sampler, and its difference from the last one's with the same seeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path)
+    parser.add_argument("table", help="path of an .npz, or the name of a table of placements")
     parser.add_argument("--samplers", nargs="+", default=["placement", "tpe"], choices=SAMPLERS)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=200)
     stated = parser.parse_args(arguments)
-    if not stated.table.is_file():
-        parser.error(f"{stated.table} must be a table such as those of NAS-Bench-201, but there is none")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    table = Table(stated.table)
-    print(f"{stated.table.name}, {stated.workers} worker(s), {stated.repeats} repeats; regret in points")
+    try:
+        table = load_table(stated.table)
+    except NoTable as error:
+        parser.error(str(error))
+    print(f"{table.name}, {stated.workers} worker(s), {stated.repeats} repeats; regret in points")
     print(f"{'':12}" + "".join(f"{f'after {budget}':>28}" for budget in BUDGETS) + f"{'CPU ms/ask':>14}")
     reference: Floats | None = None
     for name in reversed(stated.samplers):

@@ -22,7 +22,7 @@ class DataConfig(Strict):
     name: Annotated[
         str,
         Rule(min_length=1, description="Data source: its name, or NAME:PATH if it reads a path of yours."),
-        Setting(DATA, name="data", metavar="SOURCE"),
+        Setting(DATA, name="data", table="data", metavar="SOURCE"),
     ] = "digits"
     root: Annotated[
         str,

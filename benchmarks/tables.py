@@ -1,0 +1,179 @@
+"""Tables of trained points: what every point of a small space reached, so that a sampler is judged in seconds.
+
+Two kinds are read: tables of placements that `placement_table.py` measured, one `.npz` per seed, and one `.npz` with
+`ops`, the choice at each site, (N, sites) whole numbers, and `accuracy`, (N, seeds) in percent with NaN where a seed is
+missing, as in NAS-Bench-201 (Dong & Yang, ICLR 2020).
+
+    python benchmarks/tables.py lenet_mnist                       # what the table says
+    python benchmarks/regret.py lenet_mnist --samplers placement tpe random
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+FOLDER = Path(__file__).parent / "tables"
+
+Floats = NDArray[np.float64]
+Point = tuple[int, ...]
+
+
+class NoTable(Exception):
+    """There is no table of this name, with what to do about it."""
+
+
+@dataclass(frozen=True)
+class PlacementTable:
+    """Measured placements of one space.
+
+    Args:
+        sites: Names of the sites.
+        choices: The choices of each site as attentions with options; the first one is none.
+        codes: The choice at each site of each placement. Shape: (N, sites).
+        curves: Share of the validation images that are right after each epoch, NaN for a seed that was not trained.
+            Shape: (N, seeds, epochs).
+        val, test: Whether each image is right after the last epoch; all False for a seed that was not trained.
+            Shape: (N, seeds, images).
+        n_parameters, n_macs: Of each placement. Shape: (N,).
+        seconds: Time of each training on one core. Shape: (N, seeds).
+    """
+
+    sites: tuple[str, ...]
+    choices: tuple[Mapping[str, object] | None, ...]
+    codes: tuple[Point, ...]
+    curves: Floats
+    val: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    n_parameters: NDArray[np.int64]
+    n_macs: NDArray[np.int64]
+    seconds: Floats
+
+    @cached_property
+    def is_trained(self) -> NDArray[np.bool_]:
+        """Whether a placement was trained with a seed. Shape: (N, seeds)."""
+        return ~np.isnan(self.curves[..., -1])
+
+    @cached_property
+    def val_accuracy(self) -> Floats:
+        """Share of right validation images in percent; NaN for a seed that was not trained. Shape: (N, seeds)."""
+        return np.where(self.is_trained, 100 * self.val.mean(axis=-1), np.nan)
+
+    @cached_property
+    def test_accuracy(self) -> Floats:
+        """Share of right test images in percent; NaN for a seed that was not trained. Shape: (N, seeds)."""
+        return np.where(self.is_trained, 100 * self.test.mean(axis=-1), np.nan)
+
+    @cached_property
+    def both(self) -> Floats:
+        """Share of right images of validation and test in percent. Shape: (N, seeds)."""
+        n_val, n_test = self.val.shape[-1], self.test.shape[-1]
+        return (n_val * self.val_accuracy + n_test * self.test_accuracy) / (n_val + n_test)
+
+    def attentions(self, codes: Sequence[int]) -> dict[str, dict[str, object]]:
+        """Return the attention with options at each site of a placement that has one."""
+        chosen = {site: self.choices[code] for site, code in zip(self.sites, codes, strict=True)}
+        return {site: dict(choice) for site, choice in chosen.items() if choice is not None}
+
+    def name(self, codes: Sequence[int]) -> str:
+        """Return a placement in words, such as `lska at stage1.pool`."""
+        attentions = self.attentions(codes)
+        if not attentions:
+            return "none"
+        by_name: dict[str, list[str]] = {}
+        for site, attention in attentions.items():
+            by_name.setdefault(str(attention["name"]), []).append(site)
+        if len(by_name) == 1 and len(attentions) == len(self.sites):
+            return f"{next(iter(by_name))} everywhere"
+        return "; ".join(f"{name} at {', '.join(sites)}" for name, sites in by_name.items())
+
+    @cached_property
+    def everywhere(self) -> list[int]:
+        """Rows of the placements with one choice at all sites; the first one is `none`."""
+        return [index for index, codes in enumerate(self.codes) if len(set(codes)) == 1]
+
+
+def load_placements(name: str, folder: Path = FOLDER) -> PlacementTable:
+    """Return a table of placements. Raises: NoTable if it is not there."""
+    files = sorted(folder.glob(f"{name}-seed*.npz"), key=lambda path: int(path.stem.rpartition("seed")[2]))
+    if not files:
+        raise NoTable(
+            f"There is no table '{name}' in {folder}: benchmarks/placement_table.py measures it, and a checkout of the "
+            "repository has it."
+        )
+    parts = [np.load(path) for path in files]
+    facts = json.loads(str(parts[0]["facts"]))
+    codes = [tuple(row) for row in parts[0]["codes"].tolist()]
+    rows = {point: index for index, point in enumerate(codes)}
+    n_val, n_test, epochs = facts["n_val"], facts["n_test"], parts[0]["curves"].shape[1]
+    shape = (len(codes), len(parts))
+    curves, seconds = np.full((*shape, epochs), np.nan), np.full(shape, np.nan)
+    val, test = np.zeros((*shape, n_val), dtype=bool), np.zeros((*shape, n_test), dtype=bool)
+    for seed, part in enumerate(parts):
+        at = [rows[tuple(row)] for row in part["codes"].tolist()]
+        curves[at, seed], seconds[at, seed] = part["curves"], part["seconds"]
+        val[at, seed] = np.unpackbits(part["val"], axis=1, count=n_val)
+        test[at, seed] = np.unpackbits(part["test"], axis=1, count=n_test)
+    return PlacementTable(
+        tuple(facts["sites"]), tuple(facts["choices"]), tuple(codes), curves, val, test,
+        parts[0]["n_parameters"], parts[0]["n_macs"], seconds,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Values of several seeds by point, which a search sees one seed of, and the value that counts in the end.
+
+    Args:
+        values: What a training of the point returned, one per seed.
+        truth: What the point is worth.
+    """
+
+    name: str
+    values: Mapping[Point, Floats]
+    truth: Mapping[Point, float]
+
+    @cached_property
+    def best(self) -> float:
+        """The greatest worth of a point."""
+        return max(self.truth.values())
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Number of choices of each site."""
+        return (np.array(list(self.values)).max(axis=0) + 1).tolist()
+
+    def regret(self, point: Point) -> float:
+        """Return the greatest worth less that of a point."""
+        return self.best - self.truth[point]
+
+
+def load_table(name: str) -> Table:
+    """Return a table by the path of its file, or by the name of a table of placements.
+
+    Of placements a training returns the accuracy on the validation images of one seed, and the worth is the mean over
+    the seeds on validation and test images.
+
+    Raises: NoTable if it is not there.
+    """
+    path = Path(name)
+    if path.suffix == ".npz":
+        if not path.is_file():
+            raise NoTable(
+                f"There is no table {path}: it must be an .npz with `ops` and `accuracy`, such as one made of "
+                "NAS-Bench-201."
+            )
+        content = np.load(path)
+        rows = zip(content["ops"].tolist(), content["accuracy"], strict=True)
+        values = {tuple(ops): row[~np.isnan(row)] for ops, row in rows}
+        return Table(path.name, values, {point: float(row.mean()) for point, row in values.items()})
+    placements = load_placements(name)
+    seen = {point: row[~np.isnan(row)] for point, row in zip(placements.codes, placements.val_accuracy, strict=True)}
+    worth = np.nanmean(placements.both, axis=1)
+    return Table(name, seen, dict(zip(placements.codes, worth.tolist(), strict=True)))
