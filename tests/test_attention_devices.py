@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
+from fake_gpu import claimed_gpu, faked, on_gpu
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -25,48 +27,28 @@ def cases_by_kind(entry: Entry) -> dict[str, Case]:
 CASES = {f"{name}-{kind}": case for name, entry in ATTENTIONS.items() for kind, case in cases_by_kind(entry).items()}
 
 
-@pytest.fixture
-def a_gpu_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Autocast, which computes nothing here, believes that there is a GPU."""
-    monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: True)
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[FakeTensorMode]:
+    with claimed_gpu() as mode:
+        yield mode
 
 
-def faked(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
-    """Return a tensor without values, on a GPU that is not there."""
-    fake = mode.from_tensor(tensor)
-    with mode:
-        return fake.to("cuda")
-
-
-def on_gpu(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """Move what a module registers, and that alone."""
-    for part in module.modules():
-        for name, parameter in part.named_parameters(recurse=False):
-            part._parameters[name] = nn.Parameter(faked(parameter.data, mode))
-        for name, buffer in part.named_buffers(recurse=False):
-            part._buffers[name] = faked(buffer, mode)
-    return module
-
-
-@pytest.mark.usefixtures("a_gpu_is_claimed")
 @pytest.mark.parametrize("name", CASES)
-def test_an_attention_lies_on_the_gpu_whole(name: str) -> None:
+def test_an_attention_lies_on_the_gpu_whole(name: str, gpu: FakeTensorMode) -> None:
     case = CASES[name]
-    mode = FakeTensorMode()
-    module = on_gpu(case.fresh(), mode)
-    inputs = [faked(x, mode) for x in case.inputs()]
+    module = on_gpu(case.fresh(), gpu)
+    inputs = [faked(x, gpu) for x in case.inputs()]
     for precision in PRECISIONS:
         for training in (True, False):
             module.train(training)
-            with mode, torch.autocast("cuda", dtype=precision or torch.float16, enabled=precision is not None):
+            with gpu, torch.autocast("cuda", dtype=precision or torch.float16, enabled=precision is not None):
                 output = module(*inputs)
             assert output.device.type == "cuda"
             assert tuple(output.shape) == case.shape_out(2, case.map)
             assert output.dtype in (torch.float32, precision)
 
 
-def test_a_tensor_that_is_left_behind_is_found() -> None:
+def test_a_tensor_that_is_left_behind_is_found(gpu: FakeTensorMode) -> None:
     class LeavesBehind(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -75,7 +57,6 @@ def test_a_tensor_that_is_left_behind_is_found() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x * self.scale + torch.ones(1, 4, 1, 1)
 
-    mode = FakeTensorMode()
-    module, x = on_gpu(LeavesBehind(), mode), faked(torch.ones(2, 4, 3, 3), mode)
-    with mode, pytest.raises(RuntimeError, match=r"found at least two devices, cuda:0 and cpu"):
+    module, x = on_gpu(LeavesBehind(), gpu), faked(torch.ones(2, 4, 3, 3), gpu)
+    with gpu, pytest.raises(RuntimeError, match=r"found at least two devices, cuda:0 and cpu"):
         module(x)

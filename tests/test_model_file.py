@@ -23,7 +23,7 @@ from nas_attn.model.description import ModelFile, read_model_file
 from nas_attn.model.file import load_model, save_model
 from nas_attn.model.preprocess import Preprocess
 from nas_attn.placement import Placement
-from nas_attn.training.batches import normalised
+from nas_attn.training.batches import ordered_batches
 
 TINY = {"name": "densenet", "growth_rate": 4, "block_config": [2, 2]}
 SHAPE = {"num_classes": 3, "in_channels": 1, "image_size": 8}
@@ -287,12 +287,13 @@ def test_uint8_images_become_what_the_training_saw_bit_for_bit(preprocess, chann
     pixels = _pixels(3, 11, channels)
     wanted = resized(with_channels(pixels, len(preprocess.mean)), preprocess.image_size)
     stated = preprocess.mean, preprocess.std
-    expected = normalised(Images(torch.from_numpy(wanted).permute(0, 3, 1, 2), torch.zeros(3), *stated), slice(0, 3))
+    images = Images(torch.from_numpy(wanted).permute(0, 3, 1, 2), torch.zeros(3), *stated)
+    (expected,) = ordered_batches(images, batch_size=3)
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     assert torch.equal(preprocess(tensor), expected)
-    images = [Image.fromarray(one.squeeze()) for one in pixels]
-    assert torch.equal(preprocess(images), expected)
-    assert torch.equal(preprocess(images[1]), expected[1:2])
+    pictures = [Image.fromarray(one.squeeze()) for one in pixels]
+    assert torch.equal(preprocess(pictures), expected)
+    assert torch.equal(preprocess(pictures[1]), expected[1:2])
     assert torch.equal(preprocess(tensor[1]), expected[1:2])
     torch.testing.assert_close(preprocess(tensor / 255), expected, atol=0.02, rtol=0)
 

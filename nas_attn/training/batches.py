@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,11 +22,11 @@ def epoch_batches(
     Shape: (B, C, H, W) float32, channels last in memory; (B,).
     """
     order = torch.randperm(len(images), generator=generator).to(images.pixels.device)
-    mean, std = normalisation(images)
+    scale = Scale.of(images)
     parts = order.tensor_split(n_batches(len(images), batch_size))
     if augment == "none":
         for index in parts:
-            yield _scaled(images.take(index), mean, std), images.targets[index.to(images.device)]
+            yield scale(images.take(index)), images.targets[index.to(images.device)]
         return
     tops, lefts, mirrored = _draw(images, augment, generator)
     start = 0
@@ -33,7 +34,14 @@ def epoch_batches(
         drawn = slice(start, start + len(index))
         start += len(index)
         pixels = crop(images.take(index), tops[drawn], lefts[drawn], mirrored[drawn])
-        yield _scaled(pixels, mean, std), images.targets[index.to(images.device)]
+        yield scale(pixels), images.targets[index.to(images.device)]
+
+
+def ordered_batches(images: Images, *, batch_size: int) -> Iterator[Tensor]:
+    """Return an iterator over all images as floats, in their order, without augmentation. Shape: (B, C, H, W) each."""
+    scale = Scale.of(images)
+    parts = (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
+    return (scale(images.take(part)) for part in parts)
 
 
 def n_batches(n_images: int, batch_size: int) -> int:
@@ -41,18 +49,29 @@ def n_batches(n_images: int, batch_size: int) -> int:
     return max(1, min(-(-n_images // batch_size), n_images // 2))
 
 
-def normalisation(images: Images) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation per channel on the batches' device. Shape: both (C, 1, 1)."""
-    channels = images.pixels.shape[1]
-    device = images.device
-    mean = torch.tensor(images.mean, dtype=torch.float32, device=device).expand(channels)
-    std = torch.tensor(images.std, dtype=torch.float32, device=device).expand(channels)
-    return mean[:, None, None], std[:, None, None]
+@dataclass(frozen=True)
+class Scale:
+    """Converts uint8 pixels to floats with the mean 0 and the standard deviation 1 of their data set.
 
+    Its numbers are copied to the device once, not once per batch.
 
-def normalised(images: Images, index: Tensor | slice) -> Tensor:
-    """Return the selected images as floats with mean 0 and standard deviation 1. Shape: (B, C, H, W)."""
-    return _scaled(images.take(index), *normalisation(images))
+    Shape: shift and factor (C, 1, 1).
+    """
+
+    shift: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, images: Images) -> Scale:
+        """Return the scale of some images, on the device of their batches."""
+        channels, device = images.pixels.shape[1], images.device
+        mean = torch.tensor(images.mean, dtype=torch.float32, device=device).expand(channels)[:, None, None]
+        std = torch.tensor(images.std, dtype=torch.float32, device=device).expand(channels)[:, None, None]
+        return cls(255 * mean, 1 / (255 * std))
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return a batch of pixels as floats. Shape: (B, C, H, W) uint8 -> float32."""
+        return pixels.float().sub_(self.shift).mul_(self.factor)
 
 
 def crop(pixels: Tensor, tops: Tensor, lefts: Tensor, mirrored: Tensor) -> Tensor:
@@ -91,8 +110,3 @@ def _draw(images: Images, augment: str, generator: torch.Generator) -> tuple[Ten
     lefts = torch.randint(2 * border(width) + 1, (n,), generator=generator)
     mirrored = torch.rand(n, generator=generator) < (0.5 if augment == "crop-flip" else 0.0)
     return tops.to(device), lefts.to(device), mirrored.to(device)
-
-
-def _scaled(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return uint8 pixels as normalised floats."""
-    return pixels.float().sub_(255 * mean).mul_(1 / (255 * std))

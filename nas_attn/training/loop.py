@@ -21,7 +21,7 @@ from nas_attn.data.dataset import Images
 from nas_attn.errors import TrialFailed
 from nas_attn.model.tasks import LABEL_KINDS, OneLabel
 from nas_attn.training.auxiliary import auxiliary_loss
-from nas_attn.training.batches import epoch_batches, n_batches, normalised
+from nas_attn.training.batches import epoch_batches, n_batches, ordered_batches
 from nas_attn.training.keeper import Keeper
 from nas_attn.training.loop_state import LoopState
 from nas_attn.training.onednn import subsampled_inputs
@@ -99,14 +99,11 @@ def predict(model: nn.Module, images: Images, *, batch_size: int | None = None) 
     height, width = images.pixels.shape[2:]
     batch_size = batch_size or max(8, min(512, _EVALUATED_PIXELS // (height * width)))
     was_training = model.training
+    batches = ordered_batches(images, batch_size=batch_size)
     model.eval()
     try:
         with torch.inference_mode(), precision(images.device):
-            logits = [
-                model(normalised(images, slice(start, start + batch_size)))
-                for start in range(0, len(images), batch_size)
-            ]
-            return torch.cat(logits).float()
+            return torch.cat([model(batch) for batch in batches]).float()
     finally:
         model.train(was_training)
 
@@ -194,12 +191,17 @@ def take_step(
     The gradients are freed first: otherwise they would add to the activations at the peak of memory.
     """
     optimizer.zero_grad(set_to_none=True)
-    with precision(inputs.device):
-        logits = model(inputs)
-        loss = criterion(logits, targets) + auxiliary_loss(model, targets, criterion)
+    logits, loss = forward(model, inputs, targets, criterion)
     loss.backward()
     optimizer.step()
     return logits.detach(), loss.detach()
+
+
+def forward(model: nn.Module, inputs: Tensor, targets: Tensor, criterion: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return the logits of one training batch and its loss, with that of auxiliary logits."""
+    with precision(inputs.device):
+        logits = model(inputs)
+        return logits, criterion(logits, targets) + auxiliary_loss(model, targets, criterion)
 
 
 def precision(device: torch.device) -> AbstractContextManager[Any]:
