@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from nas_attn.executors.resources import Allocation
+from nas_attn.executors.resources import Allocation, n_trials_on
 from nas_attn.records import Outcome
 
 FAILURES = 2
@@ -150,7 +150,8 @@ class Nodes:
         """Return how many trials fit on a node."""
         found = node["Resources"]
         by_cpus = int(found.get("CPU", 0) // self._capacity.cpus)
-        return min(by_cpus, int(found.get("GPU", 0) / self._capacity.gpus)) if self._capacity.gpus else by_cpus
+        gpus = self._capacity.gpus
+        return min(by_cpus, n_trials_on(int(found.get("GPU", 0)), gpus)) if gpus else by_cpus
 
 
 def _answers(node: Mapping[str, Any]) -> bool:

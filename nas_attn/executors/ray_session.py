@@ -59,6 +59,7 @@ def ray_session(resources: Resources, n_bytes: int = 0) -> Iterator[Allocation]:
     imports = threading.Thread(target=_import_all, daemon=True)
     imports.start()
     with ExitStack() as stack:
+        is_own = not ray.is_initialized() and resources.address is None
         if not ray.is_initialized():
             watch = stack.enter_context(watchdog())
             stack.enter_context(users_token() if resources.address else own_token())
@@ -67,11 +68,23 @@ def ray_session(resources: Resources, n_bytes: int = 0) -> Iterator[Allocation]:
             _start(resources, n_bytes, folder)
             watch()
         _hush()
-        found = ray.cluster_resources()
-        cores = int(found.get("CPU", 1)) if resources.address else n_cores()
-        allocation = allocate(resources, n_cores=cores, n_gpus=int(found.get("GPU", 0)))
+        allocation = cluster_allocation(resources, n_cores() if is_own else None)
         imports.join()
         yield allocation
+
+
+def cluster_allocation(resources: Resources, n_cores: int | None = None) -> Allocation:
+    """Return the allocation on the cluster that this process has joined.
+
+    Args:
+        n_cores: Number of cores to share out; None takes those of the cluster.
+    Raises: ConfigError if a trial needs more than there is.
+    """
+    import ray
+
+    found = ray.cluster_resources()
+    cores = int(found.get("CPU", 1)) if n_cores is None else n_cores
+    return allocate(resources, n_cores=cores, n_gpus=int(found.get("GPU", 0)))
 
 
 def is_running() -> bool:

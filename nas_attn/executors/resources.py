@@ -53,11 +53,20 @@ def allocate(resources: Resources, *, n_cores: int, n_gpus: int) -> Allocation:
             )
         return Allocation(1, resources.cpus_per_trial or _pinned() or n_cores, gpus, device)
     if gpus:
-        workers = resources.workers or max(1, int(n_gpus / gpus))
+        workers = resources.workers or max(1, n_trials_on(n_gpus, gpus))
     else:
         workers = resources.workers or (1 if device == "mps" else max(1, n_cores // (resources.cpus_per_trial or 1)))
     cpus = max(1, n_cores // workers)
     return Allocation(workers, resources.cpus_per_trial or min(cpus, _pinned() or cpus), gpus, device)
+
+
+def n_trials_on(n_gpus: int, gpus: float) -> int:
+    """Return how many trials these GPUs have room for, where a fraction of one never lies on two.
+
+    >>> n_trials_on(4, 1), n_trials_on(4, 2), n_trials_on(4, 0.5), n_trials_on(4, 0.3), n_trials_on(1, 0.1)
+    (4, 2, 8, 12, 10)
+    """
+    return int(n_gpus // gpus) if gpus >= 1 else n_gpus * int(1 / gpus + 1e-9)
 
 
 def local_allocation(resources: Resources) -> Allocation:
@@ -98,6 +107,11 @@ def _gpus(resources: Resources, device: str, n_gpus: int) -> float:
     if not n_gpus:
         raise ConfigError("--device cuda needs a GPU that torch and Ray can see, but none was found: use --device cpu.")
     gpus = 1.0 if wanted is None else wanted
+    if gpus > 1 and gpus != int(gpus):
+        raise ConfigError(
+            f"--gpus-per-trial must be a share of one GPU or a whole number of them, but got {gpus:g}: write "
+            f"{int(gpus)} or {int(gpus) + 1}."
+        )
     if gpus > n_gpus:
         raise ConfigError(f"--gpus-per-trial must be at most the {n_gpus} available GPUs, but got {gpus:g}.")
     return gpus

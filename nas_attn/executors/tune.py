@@ -5,6 +5,7 @@ Opening the executor imports Ray, which reads its environment variables at impor
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 
 from nas_attn.config import Resources, n_cores
@@ -28,7 +29,7 @@ class TuneExecutor:
     def check(self) -> None:
         """Refuse an address without a cluster or that asks for another token, or more resources than this machine has.
 
-        The resources of a cluster are checked by `open`.
+        The resources of a cluster are checked by `open`, unless this process has joined it already.
         """
         resources = self._resources
         if resources.address is not None:
@@ -36,6 +37,10 @@ class TuneExecutor:
             from nas_attn.executors.ray_session import refuse_closed_cluster
 
             refuse_closed_cluster(resources.address)
+        elif _has_joined():
+            from nas_attn.executors.ray_session import cluster_allocation
+
+            cluster_allocation(resources)
         elif resources.device in ("cuda", "mps") or resources.gpus_per_trial:
             local_allocation(resources)
         else:  # counts cores without importing torch, so that the first trial starts earlier
@@ -43,9 +48,9 @@ class TuneExecutor:
 
     def open(self, n_bytes: int = 0) -> None:
         """Start Ray, with room for what every worker reads, or connect to its cluster."""
-        from nas_attn.executors.ray_session import is_running, ray_session
+        from nas_attn.executors.ray_session import ray_session
 
-        self._one_machine = self._resources.address is None and not is_running()
+        self._one_machine = self._resources.address is None and not _has_joined()
         room = n_bytes if fits_in_memory(n_bytes) and not self._resources.data_on_nodes else 0
         self._capacity = self._session.enter_context(ray_session(self._resources, room))
 
@@ -70,3 +75,12 @@ class TuneExecutor:
     def close(self) -> None:
         """Shut Ray down if `open` started it."""
         self._session.close()
+
+
+def _has_joined() -> bool:
+    """Return whether this process uses Ray already; finding that out never imports Ray."""
+    if "ray" not in sys.modules:
+        return False
+    from nas_attn.executors.ray_session import is_running
+
+    return is_running()
