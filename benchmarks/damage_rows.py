@@ -22,7 +22,6 @@ from run_log import events
 from tiny_run import (
     BEST,
     SENTENCE,
-    SPACE,
     Wrong,
     arguments,
     code_of,
@@ -31,6 +30,7 @@ from tiny_run import (
     last_line,
     left_by,
     look_at,
+    prepare,
     spoken,
     start,
 )
@@ -46,9 +46,10 @@ def copy_of(template: Path, folder: Path) -> None:
 
 
 def damaged_files(run: Path) -> list[str]:
-    """Return the files of a run, for each of which and each of `WAYS` there is a row."""
-    files = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
-    return [name for name in files if name not in _PASSED_OVER]
+    """Return one file of each suffix in each folder of a run; there is a row for each of these and of `WAYS`."""
+    files = sorted(path.relative_to(run) for path in run.rglob("*") if path.is_file())
+    alike = {(path.parent, path.suffix, path.name if path.parent == Path() else ""): path for path in files}
+    return [path.as_posix() for path in alike.values() if path.name not in _PASSED_OVER]
 
 
 def damage(path: Path, way: str, draw: random.Random) -> None:
@@ -155,7 +156,7 @@ def on_read_only_folder(folder: Path) -> Wrong:
 def _mounted(folder: Path, mount: str, mend: str, allowed: tuple[int, ...]) -> Wrong:
     """Run the command twice in a mount name space: after `mount`, and after `mend`."""
     (folder / "run").mkdir(exist_ok=True)
-    (folder / "tiny.toml").write_text(SPACE)
+    prepare(folder)
     command = " ".join([sys.executable, "-m", "nas_attn", *arguments("local")])
     script = f"""
         {mount} || exit 9

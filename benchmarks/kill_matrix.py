@@ -1,16 +1,18 @@
 """The kill matrix: a tiny run is killed, stopped and damaged in every way, and the same command must finish it.
 
-    python benchmarks/kill_matrix.py [--kills 200] [--peer-kills 10] [--seed 0] [--file kill_matrix.jsonl] [--quick]
+    python benchmarks/kill_matrix.py [--kills 200] [--tune 60] [--peer-kills 8] [--seed 0] [--file kill_matrix.jsonl]
+    python benchmarks/kill_matrix.py --quick
+    python benchmarks/kill_matrix.py --markdown docs/kill_matrix.md
 
-The first run is not disturbed; it measures the time and the lines of the log. Each further row is a new run. Half of
-the moments are uniform over the time of the run, the others over the lines of its log plus up to 0.3 s, because most of
-a tiny run's time is its start. Ten seconds after a kill no process of the run may be alive. Then the same command
-finishes the run, and `tiny_run.py` looks at it. `kill_rows.py` has the signals, `damage_rows.py` the rest.
+The first run is not disturbed; it measures the stages. Each further row is a new run, which gets the signal up to
+`KILLS_A_RUN` times: each time in another stage (start, search, confirm, retrain, export, report, costs), at a moment
+uniform over its length, and once while the repeated command resumes. Ten seconds after a kill no process of the run
+may be alive. Then the same command finishes the run, and `tiny_run.py` looks at it. `kill_rows.py` has the signals,
+`damage_rows.py` files, disk and database, `fault_rows.py` trainings, servers and nodes.
 
 The results are added to `--file` one by one, so that the matrix can be made in several sittings: rows that are there
-are not made again. `--table` prints the table of the file and does nothing else. `--quick` makes the rows of the tests.
-The peer is stock Ray Tune with OptunaSearch on a SQLite storage (`stock.py`), continued by `Tuner.restore`. The
-script exits with code 1 if one of our rows breaks a rule.
+are not made again. The peer is stock Ray Tune with OptunaSearch on a SQLite storage (`stock.py`), continued by
+`Tuner.restore`. The script exits with code 1 if one of our rows breaks a rule.
 """
 
 from __future__ import annotations
@@ -18,65 +20,84 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import damage_rows
+import fault_rows
+import forked
 import kill_rows
 import optuna
-from kill_rows import Kill, moment_of, of_local, of_tune
-from run_log import events
-from tiny_run import COLUMNS, LOST, Wrong, finish, look_at, start
+from kill_rows import Kill, Lengths, Struck, of_local, of_tune
+from matrix_page import PEER, page, table
+from tiny_run import LOST, Moment, Wrong, code_of, look_at, start, text_of
 
 PAUSE_SECONDS = 60.0
 """Length of a SIGSTOP; longer than Ray's and SQLite's patience for an answer."""
 
 QUICK_PAUSE_SECONDS = 2.0
-PEER = "stock Tune + OptunaSearch"
+KILLS_A_RUN = 4
+STARTING_SECONDS = 6.0
+"""Time from the first word of a run with Ray Tune to its first trial."""
+
 PEER_KILLS = ("SIGKILL of the driver", "SIGKILL of the raylet", "SIGKILL of the GCS", "SIGINT to the process group")
+DAMAGES_OF_TESTS = 6
 
-Row = tuple[str, str, Callable[[Path], tuple[Wrong, int]]]
-"""Group and name of a row, and what it does in an empty folder: what was wrong, and the epochs trained again."""
+Row = tuple[str, str, Callable[[Path], Struck]]
+"""Group and name of a row, and what it does in an empty folder."""
 
 
-def undisturbed(folder: Path, executor: str) -> tuple[float, int]:
-    """Run once without a fault; return its time in seconds and the number of lines of its log."""
-    begun = time.monotonic()
-    code, wrong = finish(folder, executor)
-    length = time.monotonic() - begun
-    wrong |= look_at(folder / "run", [])
+@contextmanager
+def empty_folder() -> Iterator[Path]:
+    """Context manager: a new folder; a fork of this process does not remove it."""
+    folder = Path(tempfile.mkdtemp(prefix="kill-matrix-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def undisturbed(folder: Path) -> Lengths:
+    """Run once without a fault in this process's fork; return the stages of the run."""
+    command = start(folder, "local")
+    lengths = kill_rows.timeline(command, folder)
+    code, wrong = code_of(command), look_at(folder / "run", [])
     if code or wrong:
-        sys.exit(f"The undisturbed run with {executor} must obey every rule, but: {wrong}")
-    return length, len(events(folder / "run" / "log.txt"))
+        sys.exit(f"The undisturbed run must obey every rule, but ended with {code}: {wrong}\n{text_of(folder)}")
+    print(f"An undisturbed run takes {getattr(command.process, 'seconds', 0.0):.1f} s of CPU.", flush=True)
+    return lengths
 
 
 def interrupted(folder: Path) -> None:
-    """Begin a run and end it by Ctrl-C after six lines of its log."""
+    """Begin a run, and end it by Ctrl-C in the retraining."""
     command = start(folder, "local")
-    kill_rows.Moment(6, 0.0).wait(command, folder)
+    Moment("retrain", 1, 0.2, 0.5).wait(command, folder)
     command.process.send_signal(signal.SIGINT)
     command.process.wait()
 
 
-def signal_rows(executor: str, kills: list[Kill], n: int, draw: random.Random, work: Path) -> list[Row]:
-    """Return rows for `n` kills, all of `kills` in turn."""
-    length, n_events = undisturbed(work, executor)
+def signal_rows(executor: str, kills: list[Kill], n: int, lengths: Lengths, draw: random.Random) -> list[Row]:
+    """Return rows with together `n` kills or a little more, all of `kills` in turn."""
     rows: list[Row] = []
-    for number in range(n):
-        kill = kills[number % len(kills)]
-        by_log = number // len(kills) % 2 == 1 or "worker" in kill.name
-        moment = moment_of(draw, length, n_events, by_log=by_log)
+    planned = 0
+    while planned < n:
+        kill = kills[len(rows) % len(kills)]
+        n_kills = 1 if kill.stopped is not None and kill.stopped > QUICK_PAUSE_SECONDS else min(KILLS_A_RUN, n)
+        moments = kill_rows.moments_of(draw, lengths, n_kills, kill)
+        planned += len(moments)
 
-        def act(folder: Path, kill: Kill = kill, moment: kill_rows.Moment = moment) -> tuple[Wrong, int]:
-            return kill_rows.strike(folder, executor, kill, moment)
+        def act(folder: Path, kill: Kill = kill, moments: list[Moment] = moments) -> Struck:
+            return kill_rows.strike(folder, executor, kill, moments)
 
-        rows.append((f"{executor}: {kill.name}", f"{number}: {moment}", act))
+        rows.append((f"{executor}: {kill.name}", f"{len(rows)}: {', '.join(map(str, moments))}", act))
     return rows
 
 
@@ -87,66 +108,55 @@ def peer_rows(kills: list[Kill], n: int, draw: random.Random) -> list[Row]:
     for number in range(n):
         kill, seconds = chosen[number % len(chosen)], draw.uniform(0, 3)
 
-        def act(folder: Path, kill: Kill = kill, seconds: float = seconds) -> tuple[Wrong, int]:
-            return kill_rows.strike_stock(folder, kill, seconds), 0
+        def act(folder: Path, kill: Kill = kill, seconds: float = seconds) -> Struck:
+            return kill_rows.strike_stock(folder, kill, seconds)
 
         rows.append((f"{PEER}: {kill.name}", f"{number}: {seconds:.1f} s", act))
     return rows
 
 
+def without_kill(rows: list[tuple[str, str, Callable[[Path], Wrong]]]) -> list[Row]:
+    """Return rows that kill nothing as rows of the matrix."""
+
+    def act_of(act: Callable[[Path], Wrong]) -> Callable[[Path], Struck]:
+        return lambda folder: (act(folder), 0, 0)
+
+    return [(group, name, act_of(act)) for group, name, act in rows]
+
+
 def rows_of(options: argparse.Namespace, work: Path) -> list[Row]:
     """Return all rows that were asked for."""
-    draw = random.Random(options.seed)
-    for name in ("local", "interrupted", "tune"):
+    for name in ("local", "interrupted"):
         (work / name).mkdir()
-    pause = QUICK_PAUSE_SECONDS if options.quick else PAUSE_SECONDS
-    local = 5 if options.quick else options.kills // 4
-    rows = signal_rows("local", of_local(pause), local, draw, work / "local")
+    lengths = undisturbed(work / "local")
     interrupted(work / "interrupted")
-    plain = damage_rows.rows(work / "local", work / "interrupted", draw)
+    with_ray = [("start", 1, STARTING_SECONDS), *lengths[1:]]
+    damaged = damage_rows.rows(work / "local", work / "interrupted", random.Random(options.seed))
     if options.quick:
-        plain = draw.sample(plain, 8)
-    rows += [(group, name, lambda folder, act=act: (act(folder), 0)) for group, name, act in plain]  # type: ignore[misc]
-    if options.quick:
-        return rows
-    of_ray = of_tune(pause)
-    rows += signal_rows("tune", of_ray, options.kills - local, draw, work / "tune")
-    return rows + peer_rows(of_ray, options.peer_kills, draw)
+        draw = random.Random(options.seed)
+        rows = signal_rows("local", of_local(QUICK_PAUSE_SECONDS), 12, lengths, draw)
+        rows += without_kill(draw.sample(damaged, DAMAGES_OF_TESTS))
+        return rows + signal_rows("tune", of_tune(QUICK_PAUSE_SECONDS), 1, with_ray, draw)
+    of_ray = of_tune(PAUSE_SECONDS)
+    seeds = (random.Random(f"{options.seed} {name}") for name in ("local", "tune", "peer"))
+    rows = signal_rows("local", of_local(PAUSE_SECONDS), options.kills - options.tune, lengths, next(seeds))
+    rows += signal_rows("tune", of_ray, options.tune, with_ray, next(seeds))
+    rows += peer_rows(of_ray, options.peer_kills, next(seeds))
+    return rows + without_kill([*damaged, *fault_rows.rows()])
 
 
 def make(row: Row) -> dict[str, Any]:
     """Make one row in an empty folder, and return it as it is stored."""
     group, name, act = row
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True, prefix="kill-matrix-") as folder:
+    with empty_folder() as folder:
         try:
-            wrong, again = act(Path(folder))
+            wrong, n_kills, again = act(folder)
         except Exception as error:  # of reading the run: a rule that is broken, and no end of the matrix
-            wrong, again = {LOST: f"{type(error).__name__}: {error}"}, 0
+            wrong, n_kills, again = {LOST: f"{type(error).__name__}: {error}"}, 0, 0
     seconds = round(time.monotonic() - begun, 1)
-    return {
-        "group": group,
-        "name": name,
-        "wrong": wrong,
-        "epochs": again,
-        "seconds": seconds,
-        "date": str(date.today()),
-    }
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """Return the Markdown table: one line a group, with the rows that obey each rule."""
-    groups = list(dict.fromkeys(result["group"] for result in results))
-    head = ["fault", "rows", *COLUMNS, "epochs trained again, at most"]
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    for group in groups:
-        of_group = [result for result in results if result["group"] == group]
-        cells = [group, str(len(of_group))]
-        for column in COLUMNS:
-            right = sum(column not in result["wrong"] for result in of_group)
-            cells.append("all" if right == len(of_group) else f"**{right}**")
-        lines.append(" | ".join([*cells, str(max(result["epochs"] for result in of_group))]))
-    return "\n".join(f"| {line} |" for line in lines)
+    found = {"group": group, "name": name, "wrong": wrong, "kills": n_kills, "epochs": again}
+    return {**found, "seconds": seconds, "date": str(date.today())}
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -160,30 +170,42 @@ def read(file: Path) -> list[dict[str, Any]]:
     return found
 
 
+def make_missing(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    """Make the rows that are not among the results, and add them to these and to the file."""
+    done = {(result["group"], result["name"]) for result in results}
+    forked.import_everything()
+    with empty_folder() as work, options.file.open("a") as file:
+        for row in rows_of(options, work):
+            if row[:2] in done or options.only not in row[0]:
+                continue
+            result = make(row)
+            results.append(result)
+            print(json.dumps(result), file=file, flush=True)
+            wrong = "; ".join(f"{column}: {what}" for column, what in result["wrong"].items())
+            print(f"{row[0]:<44} {row[1]:<60} {result['seconds']:5.1f} s  {wrong or 'ok'}", flush=True)
+
+
 def main() -> None:
     """Make the rows that the file does not have, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200, help="runs that get a signal, three of four with Ray Tune")
-    parser.add_argument("--peer-kills", type=int, default=10, help="runs of the peer that get a signal")
+    parser.add_argument("--kills", type=int, default=200, help="signals in all, with both executors")
+    parser.add_argument("--tune", type=int, default=60, help="how many of them with Ray Tune")
+    parser.add_argument("--peer-kills", type=int, default=8, help="signals for the peer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--file", type=Path, default=Path("kill_matrix.jsonl"), help="results of all sittings")
     parser.add_argument("--only", default="", help="make only the groups whose name contains this")
-    parser.add_argument("--quick", action="store_true", help="some rows without Ray, for the tests")
-    parser.add_argument("--table", action="store_true", help="print the table of the file")
+    parser.add_argument("--quick", action="store_true", help="some rows, one of them with Ray Tune; nothing is stored")
+    parser.add_argument("--markdown", type=Path, help="write the page of the file's results, and do nothing else")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if options.quick:
+        options.file = Path("/dev/null")
     results = read(options.file)
-    if not options.table:
-        done = {(result["group"], result["name"]) for result in results}
-        with tempfile.TemporaryDirectory(prefix="kill-matrix-") as work, options.file.open("a") as file:
-            for row in rows_of(options, Path(work)):
-                if row[:2] in done or options.only not in row[0]:
-                    continue
-                results.append(make(row))
-                print(json.dumps(results[-1]), file=file, flush=True)
-                wrong = "; ".join(f"{column}: {what}" for column, what in results[-1]["wrong"].items())
-                print(f"{row[0]:<48} {row[1]:<28} {results[-1]['seconds']:5.1f} s  {wrong or 'ok'}", flush=True)
-    print(table(results))
+    if options.markdown is not None:
+        options.markdown.write_text(page(results))
+        return
+    make_missing(options, results)
+    print(table([result for result in results if not result["group"].startswith(PEER)]))
     sys.exit(any(result["wrong"] for result in results if not result["group"].startswith(PEER)))
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from tiny_run import (
     LOST,
     RUNNING,
     SENTENCE,
+    STAGES,
+    AnyCommand,
     Moment,
     Wrong,
     code_of,
@@ -33,9 +35,13 @@ from tiny_run import (
     n_epochs_again,
     spoken,
     start,
+    text_of,
 )
 
-Victims = Callable[[Command], list[psutil.Process]]
+Struck = tuple[Wrong, int, int]
+"""What was wrong, the number of kills, and the epochs trained again."""
+
+Victims = Callable[[AnyCommand], list[psutil.Process]]
 STOCK_TRIALS = 8
 
 
@@ -46,6 +52,7 @@ class Kill:
     Args:
         codes: Exit codes of a command that is ended by it; the run may also have ended before (0).
         stopped: Seconds of a SIGSTOP, after which SIGCONT follows; None for other signals.
+        of_workers: Whether it is for workers, which exist in some stages alone; the command goes on.
     """
 
     name: str
@@ -53,6 +60,7 @@ class Kill:
     signals: tuple[signal.Signals, ...]
     codes: tuple[int, ...]
     stopped: float | None = None
+    of_workers: bool = False
 
     def strike(self, command: Command) -> bool:
         """Send the signals; return whether there was anybody."""
@@ -68,7 +76,7 @@ class Kill:
         return bool(found)
 
 
-def driver(command: Command) -> list[psutil.Process]:
+def driver(command: AnyCommand) -> list[psutil.Process]:
     """Return the driver."""
     with suppress(psutil.Error):
         return [psutil.Process(command.process.pid)]
@@ -78,7 +86,7 @@ def driver(command: Command) -> list[psutil.Process]:
 def named(*names: str) -> Victims:
     """Return a function that finds the processes whose command line begins with, or whose program is, one of these."""
 
-    def find(command: Command) -> list[psutil.Process]:
+    def find(command: AnyCommand) -> list[psutil.Process]:
         found = []
         for process in command.alive():
             with suppress(psutil.Error):
@@ -90,18 +98,18 @@ def named(*names: str) -> Victims:
     return find
 
 
-def everybody_of_ray(command: Command) -> list[psutil.Process]:
+def everybody_of_ray(command: AnyCommand) -> list[psutil.Process]:
     """Return all processes but the driver and its watchdog."""
     spared = {command.process.pid, *(process.pid for process in named("watchdog.py")(command))}
     return [process for process in command.alive() if process.pid not in spared]
 
 
-def watchdog_then_driver(command: Command) -> list[psutil.Process]:
+def watchdog_then_driver(command: AnyCommand) -> list[psutil.Process]:
     """Return the watchdog, then the driver."""
     return [*named("watchdog.py")(command), *driver(command)]
 
 
-def group(command: Command) -> list[psutil.Process]:
+def group(command: AnyCommand) -> list[psutil.Process]:
     """Return the processes of the driver's process group."""
     return [process for process in command.alive() if _group_of(process) == command.process.pid]
 
@@ -112,7 +120,7 @@ def _group_of(process: psutil.Process) -> int | None:
     return None
 
 
-def one_worker(command: Command) -> list[psutil.Process]:
+def one_worker(command: AnyCommand) -> list[psutil.Process]:
     """Return one worker."""
     return named("ray::")(command)[:1]
 
@@ -122,7 +130,7 @@ def of_tune(pause: float) -> list[Kill]:
     kill = (signal.SIGKILL,)
     return [
         Kill("SIGKILL of the driver", driver, kill, (-9,)),
-        Kill("SIGKILL of a worker", one_worker, kill, (0,)),
+        Kill("SIGKILL of a worker", one_worker, kill, (0,), of_workers=True),
         Kill("SIGKILL of the raylet", named("raylet"), kill, (1,)),
         Kill("SIGKILL of the GCS", named("gcs_server"), kill, (1,)),
         Kill("SIGKILL of all of Ray", everybody_of_ray, kill, (1,)),
@@ -132,7 +140,7 @@ def of_tune(pause: float) -> list[Kill]:
         Kill("SIGTERM of the driver", driver, (signal.SIGTERM,), (130,)),
         Kill("SIGHUP of the driver", driver, (signal.SIGHUP,), (130,)),
         Kill("SIGSTOP of the driver", driver, (signal.SIGSTOP,), (0,), stopped=pause),
-        Kill("SIGSTOP of a worker", one_worker, (signal.SIGSTOP,), (0,), stopped=pause),
+        Kill("SIGSTOP of a worker", one_worker, (signal.SIGSTOP,), (0,), stopped=pause, of_workers=True),
     ]
 
 
@@ -147,31 +155,71 @@ def of_local(pause: float) -> list[Kill]:
     ]
 
 
-def moment_of(draw: random.Random, length: float, n_events: int, *, by_log: bool) -> Moment:
-    """Return a seeded moment: uniform over the time of a run, or over the lines of its log."""
-    if by_log:
-        return Moment(draw.randint(1, n_events - 1), draw.uniform(0, 0.3))
-    return Moment(0, draw.uniform(0.3, length))
+Lengths = Sequence[tuple[str, int, float]]
+"""The stages of an undisturbed run in their order: name, which time, and seconds."""
 
 
-def strike(folder: Path, executor: str, kill: Kill, moment: Moment) -> tuple[Wrong, int]:
-    """Start the run, send the signal, repeat the command; return what is wrong, and the epochs trained again."""
-    command = start(folder, executor)
-    moment.wait(command, folder)
-    while command.process.poll() is None and not kill.strike(command):
-        time.sleep(0.05)  # there is no such process yet
+def timeline(command: AnyCommand, folder: Path) -> Lengths:
+    """Watch an undisturbed run to its end, and return its stages."""
+    begun: list[tuple[str, float]] = []
+    while command.process.poll() is None:
+        found = _stages_in(text_of(folder))
+        begun += [(name, time.monotonic()) for name in found[len(begun) :]]
+        time.sleep(0.02)
+    ends = [moment for _, moment in begun[1:]] + [time.monotonic()]
+    names = [name for name, _ in begun]
+    return [
+        (name, names[: number + 1].count(name), end - moment)
+        for number, ((name, moment), end) in enumerate(zip(begun, ends, strict=True))
+    ]
+
+
+def _stages_in(text: str) -> list[str]:
+    """Return the stages that an output names, in their order."""
+    of_words = {words: name for name, words in STAGES.items()}
+    return [name for line in text.splitlines() for words, name in of_words.items() if line.startswith(words)]
+
+
+def moments_of(draw: random.Random, lengths: Lengths, n: int, kill: Kill) -> list[Moment]:
+    """Return seeded moments for the kills of one run: `n` stages in their order, the second kill in the resuming."""
+    possible = [length for length in lengths if not kill.of_workers or length[0] in ("search", "confirm", "retrain")]
+    chosen = sorted(draw.sample(range(len(possible)), min(n, len(possible))))
+    moments = [Moment(*possible[number], draw.random()) for number in chosen]
+    if n > 2 and not kill.of_workers:
+        moments[1] = Moment(*lengths[0], draw.random())
+    return moments
+
+
+def strike(folder: Path, executor: str, kill: Kill, moments: Sequence[Moment]) -> Struck:
+    """Run the command, send the signal at each moment, repeating the command where it ended; then finish the run."""
+    wrong: Wrong = {}
+    command, before, n_kills = None, [], 0
+    for moment in moments:
+        command = command or start(folder, executor)
+        moment.wait(command, folder)
+        while command.process.poll() is None and not (struck := kill.strike(command)):
+            time.sleep(0.05)  # there is no such process yet
+        n_kills += command.process.poll() is None or struck
+        if kill.of_workers:
+            continue
+        wrong = {**_ended(command, kill, folder), **wrong}
+        command, before = None, completed(events(folder / "run" / "log.txt"))
+    if command is not None:
+        wrong = {**_ended(command, kill, folder), **wrong}
+    _, at_end = finish(folder, executor)
+    return {**look_at(folder / "run", before), **at_end, **wrong}, n_kills, n_epochs_again(folder / "run")
+
+
+def _ended(command: AnyCommand, kill: Kill, folder: Path) -> Wrong:
+    """Wait for the end of a command that got the signal; return what is wrong with it."""
     code = code_of(command)
     wrong = left_by(command)
-    before = completed(events(folder / "run" / "log.txt"))
     if code not in (*kill.codes, 0):
-        wrong[SENTENCE] = f"ended with {code} instead of {kill.codes[0]}: {last_line(folder)}"
-    elif code != -9:
-        wrong |= spoken(folder)
-    _, again = finish(folder, executor)
-    return {**look_at(folder / "run", before), **again, **wrong}, n_epochs_again(folder / "run")
+        return {**wrong, SENTENCE: f"ended with {code} instead of {kill.codes[0]}: {last_line(folder)}"}
+    return wrong if code == -9 else wrong | spoken(folder)
 
 
-def strike_stock(folder: Path, kill: Kill, seconds: float) -> Wrong:
+def strike_stock(folder: Path, kill: Kill, seconds: float) -> Struck:
     """Do the same to stock Ray Tune with OptunaSearch, continued by `Tuner.restore`; return what is wrong."""
     script = str(Path(__file__).with_name("stock.py"))
     words = [sys.executable, script, str(folder), "--trials", str(STOCK_TRIALS), "--seconds", "1"]
@@ -195,7 +243,7 @@ def strike_stock(folder: Path, kill: Kill, seconds: float) -> Wrong:
     after = _stock_states(folder)
     wrong |= {RUNNING: f"{after['RUNNING']} rows RUNNING"} if after["RUNNING"] else {}
     wrong |= {BUDGET: f"{after['COMPLETE']} trials"} if after["COMPLETE"] != STOCK_TRIALS else {}
-    return wrong | ({LOST: "rows are gone"} if after["COMPLETE"] < before else {})
+    return wrong | ({LOST: "rows are gone"} if after["COMPLETE"] < before else {}), 1, 0
 
 
 def _stock_states(folder: Path) -> Counter[str]:

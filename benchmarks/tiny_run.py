@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
+from forked import ForkedCommand
 from processes import Command
-from run_log import Event, events
+from run_log import Event
 
 from nas_attn import load_model, load_run
 from nas_attn.errors import NasAttnError
+from nas_attn.records import AGAIN
 
 SPACE = """
 title = "A tiny DenseNet"
@@ -41,7 +45,19 @@ reduction = [2, 4]
 reduction = 4
 kernel_size = [3, 7]
 """
-SETTINGS = {"trials": 5, "epochs": 2, "batch_size": 64, "seeds": 2, "top": 1, "cpus_per_trial": 1}
+SETTINGS = {"trials": 3, "epochs": 2, "batch_size": 16, "seeds": 1, "top": 1, "controls": 0, "cpus_per_trial": 1}
+IMAGES = {"train": 24, "val": 18, "test": 18}
+STAGES = {
+    "start": "Starting the workers",
+    "search": "Searching",
+    "confirm": "Confirming the best",
+    "retrain": "Retraining the arms",
+    "export": "Exporting the arms",
+    "report": "Writing the report",
+    "costs": "Measuring time and memory",
+}
+"""The stages of a run, and the words with which its output begins each."""
+
 FILES = ("best.json", "best.safetensors", "config.json", "report.html", "trials.csv", "arms.csv")
 PATIENCE_SECONDS = 10.0
 """Time after which no process of an ended command may be alive."""
@@ -61,46 +77,82 @@ Wrong = dict[str, str]
 """What is wrong, by column."""
 
 
+AnyCommand = Command | ForkedCommand
+
+
 @dataclass(frozen=True)
 class Moment:
-    """The moment of a fault: `seconds` after the log has `n_events` lines that begin or end a trial."""
+    """The moment of a fault: in a stage that a command begins, for the first or the second time.
 
-    n_events: int
-    seconds: float
+    Args:
+        length: Of the stage in an undisturbed run, in seconds.
+        share: Of this length that has passed.
+    """
 
-    def wait(self, command: Command, folder: Path) -> None:
+    stage: str
+    times: int
+    length: float
+    share: float
+
+    def wait(self, command: AnyCommand, folder: Path) -> None:
         """Wait for this moment, or for the end of the command."""
-        while command.process.poll() is None and len(events(folder / "run" / "log.txt")) < self.n_events:
-            time.sleep(0.01)
+        words = STAGES[self.stage]
+        while command.process.poll() is None and text_of(folder).count(words) < self.times:
+            time.sleep(0.02)
         with suppress(subprocess.TimeoutExpired):
-            command.process.wait(self.seconds)
+            command.process.wait(self.share * self.length)
 
     def __str__(self) -> str:
-        return f"line {self.n_events} + {self.seconds:.2f} s"
+        return f"{self.stage}{' again' if self.times == 2 else ''} {self.share:.0%}"
 
 
-def arguments(executor: str) -> list[str]:
+def prepare(folder: Path) -> None:
+    """Write the space and the images of the run."""
+    (folder / "tiny.toml").write_text(SPACE)
+    draw = np.random.default_rng(0)
+    arrays = {}
+    for part, n in IMAGES.items():
+        labels = np.arange(n) % 3
+        pixels = draw.integers(0, 120, (n, 8, 8)) + 60 * labels[:, None, None]
+        arrays |= {f"{part}_images": pixels.astype(np.uint8), f"{part}_labels": labels}
+    np.savez(folder / "tiny.npz", **arrays)
+
+
+def arguments(executor: str, further: Sequence[str] = ()) -> list[str]:
     """Return the command line of the run, for the folder that holds `tiny.toml`."""
-    words = ["search", "--space", "tiny.toml", "--out", "run", "--executor", executor]
+    words = ["search", "--space", "tiny.toml", "--out", "run", "--executor", executor, "--data", "npz:tiny.npz"]
     for name, value in SETTINGS.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
-    return words
+    return [*words, *(["--workers", "1"] if executor == "tune" else []), *further]
 
 
-def start(folder: Path, executor: str, before: str = "") -> Command:
-    """Start or resume the run in a folder.
+def start(folder: Path, executor: str, before: str = "", further: Sequence[str] = ()) -> AnyCommand:
+    """Start or resume the run in a folder: with `local` in a fork of this process, otherwise in a new one.
 
     Args:
         before: Python code that the process runs first.
+        further: Further words of the command line.
     """
-    (folder / "tiny.toml").write_text(SPACE)
-    code = f"{before}\nimport sys\nfrom nas_attn.__main__ import main\nsys.exit(main({arguments(executor)!r}))"
-    return Command([sys.executable, "-c", code], folder, folder / "output.txt")
+    prepare(folder)
+    words, output = arguments(executor, further), folder / "output.txt"
+    if executor != "local":
+        code = f"{before}\nimport sys\nfrom nas_attn.__main__ import main\nsys.exit(main({words!r}))"
+        return Command([sys.executable, "-c", code], folder, output)
+
+    def act() -> int:
+        from nas_attn.__main__ import main
+
+        exec(before, {})
+        return main(words)
+
+    return ForkedCommand(act, folder, output)
 
 
-def finish(folder: Path, executor: str, allowed: tuple[int, ...] = (0,)) -> tuple[int | str, Wrong]:
+def finish(
+    folder: Path, executor: str, allowed: tuple[int, ...] = (0,), further: Sequence[str] = ()
+) -> tuple[int | str, Wrong]:
     """Repeat the command and wait for its end; return its exit code, and what is wrong with its end."""
-    command = start(folder, executor)
+    command = start(folder, executor, further=further)
     code = code_of(command)
     wrong = left_by(command)
     if code not in allowed:
@@ -108,7 +160,7 @@ def finish(folder: Path, executor: str, allowed: tuple[int, ...] = (0,)) -> tupl
     return code, wrong | spoken(folder)
 
 
-def code_of(command: Command) -> int | str:
+def code_of(command: AnyCommand) -> int | str:
     """Wait for the end of a command; kill it if it hangs."""
     try:
         return command.process.wait(HUNG_SECONDS)
@@ -118,7 +170,7 @@ def code_of(command: Command) -> int | str:
         return f"nothing after {HUNG_SECONDS:.0f} s"
 
 
-def left_by(command: Command) -> Wrong:
+def left_by(command: AnyCommand) -> Wrong:
     """Return which processes of a command are left, and kill them."""
     names = []
     for process in command.wait_until_gone(PATIENCE_SECONDS):
@@ -130,15 +182,21 @@ def left_by(command: Command) -> Wrong:
 
 def spoken(folder: Path) -> Wrong:
     """Return what is wrong with the words of the last command: a traceback, or an error that is no sentence of ours."""
-    text = (folder / "output.txt").read_text(errors="replace")
+    text = text_of(folder)
     if "Traceback (most recent call last)" in text:
         return {SENTENCE: "a traceback is printed"}
     return {SENTENCE: last_line(folder)} if "(--debug shows the traceback.)" in text else {}
 
 
+def text_of(folder: Path) -> str:
+    """Return what the last command has printed."""
+    path = folder / "output.txt"
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
 def last_line(folder: Path) -> str:
     """Return the last line that a command printed."""
-    lines = (folder / "output.txt").read_text(errors="replace").strip().splitlines()
+    lines = text_of(folder).strip().splitlines()
     return lines[-1][:300] if lines else "nothing"
 
 
@@ -185,13 +243,12 @@ def _files_of(run_folder: Path) -> Wrong:
 
 
 def n_epochs_again(run_folder: Path) -> int:
-    """Return how many epochs of trainings that ended early are in the ledger: the most that was trained again."""
+    """Return the most epochs that one training has trained again after an interruption, as the ledger counts them."""
     try:
         run = load_run(run_folder)
     except NasAttnError:
         return 0
-    rows = (*run.search, *run.confirm, *run.retrain)
-    return sum(len(row.curve) for row in rows if row.cause in ("interrupted", "crashed"))
+    return max((int(row.facts.get(AGAIN, 0)) for row in (*run.search, *run.confirm, *run.retrain)), default=0)
 
 
 def completed(found: list[Event]) -> list[Event]:
