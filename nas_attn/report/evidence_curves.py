@@ -19,6 +19,7 @@ class Curve:
 
     Args:
         mean, low, high: Over the seeds, for each epoch that all of them reported.
+        n_epochs: Length of the schedule.
     """
 
     label: str
@@ -28,6 +29,12 @@ class Curve:
     low: tuple[float, ...]
     high: tuple[float, ...]
     n_seeds: int
+    n_epochs: int
+
+    @property
+    def is_thinned(self) -> bool:
+        """Whether there are epochs after which nothing was measured."""
+        return len(self.epochs) < self.n_epochs
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,12 @@ class Curves:
     stage: Stage
     title: str
     curves: tuple[Curve, ...]
+
+    @property
+    def measured(self) -> str:
+        """At how many epochs the values were measured; empty if at all of them."""
+        thinned = next((curve for curve in self.curves if curve.is_thinned), None)
+        return "" if thinned is None else f"measured after {len(thinned.epochs)} of {thinned.n_epochs} epochs"
 
 
 def curves_of(run: RunRecord, placements: Mapping[str, Placement]) -> tuple[Curves, ...]:
@@ -73,6 +86,5 @@ def _curve(label: str, rows: Sequence[TrialRecord]) -> Curve | None:
         return None
     values = [[row.curve[epoch] for row in kept] for epoch in epochs]
     means = tuple(sum(every) / len(every) for every in values)
-    return Curve(
-        label, kept[0].placement, tuple(epochs), means, tuple(map(min, values)), tuple(map(max, values)), len(kept)
-    )
+    low, high = tuple(map(min, values)), tuple(map(max, values))
+    return Curve(label, kept[0].placement, tuple(epochs), means, low, high, len(kept), longest)

@@ -199,7 +199,8 @@ def curves_chart(stages: Sequence[Curves], colours: Colours, scale: Scale) -> Ch
             low, high = ([value * scale.factor for value in ends] for ends in (curve.low, curve.high))
             axes.fill_between(curve.epochs, low, high, color=look["color"], alpha=0.16, lw=0)
             mean = [value * scale.factor for value in curve.mean]
-            axes.plot(curve.epochs, mean, lw=1.1, label=curve.label, **look)
+            marks: dict[str, Any] = {"marker": ".", "ms": 3} if curve.is_thinned else {}
+            axes.plot(curve.epochs, mean, lw=1.1, label=curve.label, **marks, **look)
         axes.set_title(stage.title, fontsize=7.5, loc="left")
         axes.set_xlabel("Epoch")
         axes.set_ylabel(f"{scale.title}{' (%)' if scale.unit else ''}" if number == 0 else "")

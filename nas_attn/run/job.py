@@ -279,6 +279,9 @@ def _measured(
 
 
 def _context(request: Request, allocation: Allocation) -> TrialContext:
+    from nas_attn.study.samplers.named import rungs_of
+
+    engine = request.settings.engine
     return TrialContext(
         backbone=request.backbone,
         shape=request.shape,
@@ -292,9 +295,10 @@ def _context(request: Request, allocation: Allocation) -> TrialContext:
         class_names=request.facts.class_names if request.facts else (),
         fingerprint=request.facts.fingerprint if request.facts else None,
         objectives=tuple(goal.name for goal in request.objectives if goal.source == "training"),
-        timeout=request.settings.engine.timeout_seconds,
-        checkpoint_seconds=request.settings.engine.checkpoint_seconds,
+        timeout=engine.timeout_seconds,
+        checkpoint_seconds=engine.checkpoint_seconds,
         show_output=request.settings.resources.show_output,
+        rungs=rungs_of(engine.scheduler, request.settings.recipe.epochs, engine.scheduler_option),
     )
 
 

@@ -44,6 +44,7 @@ class TrialContext:
         checkpoint_seconds: Time between two checkpoints of a training; None saves none.
         show_output: Whether what a training prints is wanted at once.
         objectives: Names of the objectives that the training gives, the first one first; empty for the usual value.
+        rungs: Epochs at which the scheduler reads the value of a search trial; None for every epoch.
         registered: Records that the driver's process registered; each worker registers them too.
         images: The images as the driver read them; None if each process reads them itself. The executor fills it in.
     """
@@ -64,6 +65,7 @@ class TrialContext:
     checkpoint_seconds: float | None = None
     show_output: bool = False
     objectives: tuple[str, ...] = ()
+    rungs: tuple[int, ...] | None = ()
 
 
 def registered_here() -> tuple[Record, ...]:

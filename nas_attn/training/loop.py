@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from statistics import median
 from typing import Any
@@ -30,6 +30,9 @@ from nas_attn.training.values import value_of
 
 Report = Callable[[int, float], None]
 
+NOT_MEASURED = math.nan
+"""Value that is reported after an epoch without a validation: it is no point of the curve."""
+
 WARM_UP = 0.1
 MOMENTUM = 0.9
 _EVALUATED_PIXELS = 2**20  # pixels per batch in evaluation: memory stays small at any image size
@@ -48,6 +51,7 @@ def train(
     num_classes: int,
     metric: str | None = None,
     keeper: Keeper | None = None,
+    validated: Container[int] | None = None,
 ) -> dict[str, float]:
     """Train `model` in place, and return measured values of the training by name.
 
@@ -60,10 +64,12 @@ def train(
         recipe: Optimiser, learning rates, batch size, augmentation and loss.
         seed: Seed of the order, the augmentation and the network's own random numbers (dropout).
         epochs: Length of the schedule; each stage of a run chooses it from the recipe.
-        report: Called after each epoch with (epoch counted from 1, value); may raise to stop.
+        report: Called after each epoch with (epoch counted from 1, value); may raise to stop. The value is NaN after
+            an epoch that is not validated.
         num_classes: Number of logits of the network: one per class, or one for two classes.
         metric: Name of the value after each epoch, see `nas_attn.training.values`; None is the usual one.
         keeper: Saves checkpoints, and holds the one to continue from, whose curve is reported again; None does neither.
+        validated: Epochs after which the validation images are evaluated, the last one among them; None for all.
 
     Returns: `train_loss`; `seconds_per_epoch` and `images_per_second`, medians over the epochs, without evaluation;
     `seconds_per_validation`, the median time of an evaluation.
@@ -73,7 +79,8 @@ def train(
     try:
         with _seeded(seed, device), subsampled_inputs(model) if device.type == "cpu" else nullcontext():
             return _train(
-                model, images, validation, recipe, seed, epochs, device, report, num_classes, metric, keeper or Keeper()
+                *(model, images, validation, recipe, seed, epochs, device, report, num_classes, metric),
+                *(keeper or Keeper(), range(1, epochs + 1) if validated is None else validated),
             )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -148,7 +155,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, num_classes: int = 0) ->
     groups = [group for group in groups if group["params"]]
     fused = all(weight.device.type in ("cpu", "cuda") and weight.is_floating_point() for weight in trained) or None
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=MOMENTUM, nesterov=True, fused=fused)
+        sgd = torch.optim.SGD(groups, lr=recipe.lr, momentum=MOMENTUM, nesterov=True, fused=fused)
+        for weight in trained:  # a fused step needs momentum for all, also where some get their first gradient later
+            sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        return sgd
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, fused=fused)
     return torch.optim.Adam(groups, lr=recipe.lr, fused=fused)
@@ -192,7 +202,7 @@ def take_step(
     """
     optimizer.zero_grad(set_to_none=True)
     logits, loss = forward(model, inputs, targets, criterion)
-    loss.backward()
+    torch.autograd.backward(loss)
     optimizer.step()
     return logits.detach(), loss.detach()
 
@@ -244,6 +254,7 @@ def _train(
     num_classes: int,
     metric: str | None,
     keeper: Keeper,
+    validated: Container[int],
 ) -> dict[str, float]:
     model.to(device).to(memory_format=torch.channels_last)
     images = images.to(device)
@@ -263,10 +274,12 @@ def _train(
             state.loss, seen = _train_epoch(model, batches, criterion, optimizer, rates, keep=validation is None)
         _require_finite("loss", state.loss, epoch, epochs)
         state.seconds.append(time.perf_counter() - start)
-        if validation is not None:
-            seen = _evaluated(model, validation, epoch, epochs)
-        value = value_of(metric, *seen)
-        state.seconds_evaluating.append(time.perf_counter() - start - state.seconds[-1])
+        value = NOT_MEASURED
+        if validation is None:
+            value = value_of(metric, *seen)
+        elif epoch in validated:
+            value = value_of(metric, *_evaluated(model, validation, epoch, epochs))
+            state.seconds_evaluating.append(time.perf_counter() - start - state.seconds[-1])
         state.epoch = epoch
         report(epoch, value)
         keeper.offer(state.take)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -28,7 +29,9 @@ from nas_attn.training.loop import Report, predict, train
 from nas_attn.training.own_process import shared_process
 from nas_attn.training.own_values import own_values
 from nas_attn.training.reports import Reports
+from nas_attn.training.shared_weights import train_shared
 from nas_attn.training.state import plain_copy
+from nas_attn.training.validated_epochs import validated_epochs
 from nas_attn.training.values import value_of, values_of
 from nas_attn.user_code.process_state import training_left_as_it_was
 
@@ -153,7 +156,7 @@ def prepare(context: TrialContext) -> None:
     register_all(context.registered)
     if context.n_threads is not None:
         torch.set_num_threads(context.n_threads)
-    if context.device == "cuda" and 0 < context.gpus < 1:
+    if context.device == "cuda" and 0 < context.gpus < 1 and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(context.gpus)
     if context.train is None:
         _data(context)
@@ -167,6 +170,7 @@ class _Trained:
         predictions: None if a custom training recorded none.
         exported: What can be exported of the network of a custom training; None if it is as it was built.
         values: The objectives after the first one that the training gives, by name.
+        ranking: What a screen returns; empty otherwise.
     """
 
     model: nn.Module
@@ -175,12 +179,15 @@ class _Trained:
     predictions: Predictions | None
     exported: Exported | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    ranking: bytes = b""
 
 
 def _trained(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
     """Build and train the network of a task."""
     if context.n_threads is not None:
         torch.set_num_threads(context.n_threads)
+    if task.paths is not None:
+        return _screened(task, context, reports, keeper)
     model = build(context.backbone, task.placement, context.shape, seed=task.seed, class_names=context.class_names)
     if context.train is None:
         return _built_in_training(task, context, model, reports, keeper)
@@ -234,6 +241,7 @@ def _built_in_training(
     data = _data(context)
     final = task.stage == "retrain"
     metric, *further = context.objectives or (None,)
+    rungs = context.rungs if task.stage in ("search", "control") else ()
     facts = train(
         model,
         data.train_val if final else data.train,
@@ -246,6 +254,7 @@ def _built_in_training(
         num_classes=context.shape.num_classes,
         metric=metric,
         keeper=keeper,
+        validated=validated_epochs(task.epochs, n_train=len(data.train), n_val=len(data.val), rungs=rungs),
     )
     if task.stage in ("search", "control") and not further:
         return _Trained(model, keeper.curve[task.epochs], facts, None)
@@ -259,9 +268,15 @@ def _built_in_training(
     return _Trained(model, value, facts | _by_label(logits, data), predictions, values=values)
 
 
+def _screened(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
+    """Train a network with shared weights; its value is the mean over the placements that it ranked."""
+    found = train_shared(task, context, _data(context), reports, keeper)
+    return _Trained(found.model, fmean(found.values), found.facts, None, ranking=found.to_bytes())
+
+
 def _artifacts(task: Task, trained: _Trained) -> dict[Artifact, bytes]:
     """Return the files that the task asks for; a custom training without predictions returns none."""
-    found: dict[Artifact, bytes] = {}
+    found: dict[Artifact, bytes] = {"ranking": trained.ranking} if trained.ranking else {}
     state = trained.model.state_dict() if trained.exported is None else trained.exported.state
     if "weights" in task.artifacts and state is not None:
         found["weights"] = _weights(state)

@@ -42,12 +42,15 @@ class Scheduler:
         about: One sentence for the help text.
         make: Returns Optuna's pruner for the number of epochs of a full trial, and for options by keyword.
         source: Returns the class whose parameters are the options; None has no options.
+        rungs: Returns the epochs at which the rule reads a trial's value, for the same arguments as `make`; None for
+            every epoch.
     """
 
     name: str
     about: str
     make: Callable[..., BasePruner]
     source: Callable[[], Callable[..., Any]] | None = None
+    rungs: Callable[..., tuple[int, ...] | None] = lambda epochs, **options: None
 
 
 def _tpe_class() -> type[BaseSampler]:
@@ -131,7 +134,25 @@ def _halving_class() -> type[BasePruner]:
 
 def _halving(epochs: int, **options: Any) -> BasePruner:
     """Return successive halving at a quarter and at half of the epochs; the better half continues."""
-    return _halving_class()(**{"min_resource": max(1, math.ceil(epochs / 4)), "reduction_factor": 2, **options})
+    return _halving_class()(**_of_halving(epochs, options))
+
+
+def _of_halving(epochs: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"min_resource": max(1, math.ceil(epochs / 4)), "reduction_factor": 2, **options}
+
+
+def _halving_rungs(epochs: int, **options: Any) -> tuple[int, ...] | None:
+    return _powers(epochs, **_of_halving(epochs, options))
+
+
+def _powers(epochs: int, *, min_resource: int | str, reduction_factor: int, **_: Any) -> tuple[int, ...] | None:
+    """Return the epochs `min_resource * reduction_factor**k`; None if the first one is found while the search runs."""
+    if not isinstance(min_resource, int):
+        return None
+    rungs = [min_resource]
+    while rungs[-1] < epochs:
+        rungs.append(rungs[-1] * reduction_factor)
+    return tuple(rung for rung in rungs if rung <= epochs)
 
 
 def _hyperband_class() -> type[BasePruner]:
@@ -142,7 +163,15 @@ def _hyperband_class() -> type[BasePruner]:
 
 def _hyperband(epochs: int, **options: Any) -> BasePruner:
     """Return Hyperband from a ninth of the epochs to all of them: brackets judge early to never."""
-    return _hyperband_class()(**{"min_resource": max(1, math.ceil(epochs / 9)), "max_resource": epochs, **options})
+    return _hyperband_class()(**_of_hyperband(epochs, options))
+
+
+def _of_hyperband(epochs: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"min_resource": max(1, math.ceil(epochs / 9)), "max_resource": epochs, "reduction_factor": 3, **options}
+
+
+def _hyperband_rungs(epochs: int, **options: Any) -> tuple[int, ...] | None:
+    return _powers(epochs, **_of_hyperband(epochs, options))
 
 
 def _median_class() -> type[BasePruner]:
@@ -179,9 +208,15 @@ SAMPLERS: Mapping[str, Sampler] = {
 SCHEDULERS: Mapping[str, Scheduler] = {
     scheduler.name: scheduler
     for scheduler in (
-        Scheduler("none", "every trial runs to its last epoch.", _never),
-        Scheduler("asha", "successive halving at a quarter and at half of the epochs.", _halving, _halving_class),
-        Scheduler("hyperband", "Hyperband from a ninth of the epochs on.", _hyperband, _hyperband_class),
+        Scheduler("none", "every trial runs to its last epoch.", _never, rungs=lambda epochs, **options: ()),
+        Scheduler(
+            *("asha", "successive halving at a quarter and at half of the epochs.", _halving, _halving_class),
+            _halving_rungs,
+        ),
+        Scheduler(
+            *("hyperband", "Hyperband from a ninth of the epochs on.", _hyperband, _hyperband_class),
+            _hyperband_rungs,
+        ),
         Scheduler("median", "stops below the median, from a quarter of the epochs on.", _median, _median_class),
     )
 }

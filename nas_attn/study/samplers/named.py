@@ -76,6 +76,13 @@ def make_scheduler(name: str, epochs: int, stated: tuple[str, ...] = ()) -> Base
     return _made(f"Scheduler '{name}'", lambda: scheduler.make(epochs, **options))
 
 
+def rungs_of(name: str, epochs: int, stated: tuple[str, ...] = ()) -> tuple[int, ...] | None:
+    """Return the epochs at which a scheduler with these options reads a trial's value; None for every epoch."""
+    scheduler = SCHEDULERS[name]
+    options = _options(f"scheduler '{name}'", "--scheduler-option", scheduler.source, stated)
+    return scheduler.rungs(epochs, **options)
+
+
 def refuse_large(name: str, n_placements: int) -> None:
     """Refuse to enumerate a large space. Raises: ConfigError with the number of its placements."""
     if name in SAMPLERS and SAMPLERS[name].enumerates and n_placements > MOST_ENUMERATED:
