@@ -266,3 +266,25 @@ def test_mean_and_std_are_those_of_numpy_and_never_zero() -> None:
     assert mean == pytest.approx((pixels / 255).mean((0, 1, 2)))
     assert std[:2] == pytest.approx((pixels / 255).std((0, 1, 2))[:2])
     assert std[2] == 1 / 255
+
+
+def test_sums_of_many_narrow_images_do_not_overflow() -> None:
+    pixels = np.full((70_000, 8, 1, 1), 255, np.uint8)
+    pixels[::2] = 0
+    assert mean_and_std(pixels) == ((0.5,), (0.5,))
+
+
+def test_parts_of_a_large_set_share_its_memory_and_are_read_as_copies() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 120, 120, 3), dtype=np.uint8)
+    images = LabelledImages(pixels, np.arange(400) % 2)
+    rows = np.array([7, 3, 399])
+    part = images.view(rows)
+    assert not isinstance(part.pixels, np.ndarray)
+    assert part.labels.tolist() == [1, 1, 1]
+    assert part.pixels.shape == (3, 120, 120, 3)
+    assert np.array_equal(part.take(np.array([2, 0])).pixels, pixels[[399, 7]])
+    assert np.array_equal(part.pixels[1:], pixels[[3, 399]])
+    np.asarray(part.pixels)[:] = 0
+    assert pixels.any(axis=(1, 2, 3)).all()
+    few = LabelledImages(pixels[:9], images.labels[:9]).view(rows[:2])
+    assert isinstance(few.pixels, np.ndarray)

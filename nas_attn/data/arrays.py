@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ DAMAGED = (
 )  # fmt: skip
 """What numpy and zipfile raise when a file is truncated, altered or of another kind."""
 
-_CHUNK, _BLOCK_BYTES = 256, 2**25
+_CHUNK, _BLOCK_BYTES = 256, 2**22  # a block stays in the processor's cache, and its memory is used again
+_COPIED_BYTES = 2**24
+"""Images of fewer bytes are copied when some of them are chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,43 @@ class Origins:
     def take(self, indices: NDArray[Any]) -> Origins:
         """Return the origins at `indices`, in that order."""
         return Origins(self.names[indices], self.digests[indices], self.files[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenPixels:
+    """Some rows of an array of images in memory, which are copied block by block when they are read.
+
+    Shape: base (M, H, W, C) uint8; rows (N,); the whole is (N, H, W, C).
+    """
+
+    base: Pixels
+    rows: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the images, (N, H, W, C)."""
+        return (len(self.rows), *self.base.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the images."""
+        return prod(self.shape)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, some: slice) -> Pixels:
+        """Return a copy of a block of images."""
+        return self.base[self.rows[some]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return a copy of all images."""
+        return np.asarray(self[:], dtype)
+
+    def take(self, indices: NDArray[Any], axis: int = 0) -> ChosenPixels:
+        """Return the images at `indices`, without a copy; named and called like numpy's."""
+        assert axis == 0, "images are chosen along the first axis"
+        return replace(self, rows=self.rows[indices])
 
 
 @dataclass(frozen=True)
@@ -76,6 +116,13 @@ class LabelledImages:
         """Return the images at `indices`, in that order."""
         origins = None if self.origins is None else self.origins.take(indices)
         return LabelledImages(self.pixels.take(indices, axis=0), self.labels[indices], origins)
+
+    def view(self, indices: NDArray[Any]) -> LabelledImages:
+        """Return the images at `indices`, in that order; the pixels of many are not copied."""
+        if not isinstance(self.pixels, np.ndarray) or self.pixels.nbytes < _COPIED_BYTES:
+            return self.take(indices)
+        origins = None if self.origins is None else self.origins.take(indices)
+        return LabelledImages(ChosenPixels(self.pixels, indices), self.labels[indices], origins)
 
 
 @dataclass(frozen=True)
@@ -152,31 +199,35 @@ def rows_per_block(shape: tuple[int, ...]) -> int:
 
 
 def mean_and_std(pixels: AnyPixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel, of pixels scaled to 0 to 1; exact, by counting values.
+    """Return mean and standard deviation per channel, of pixels scaled to 0 to 1; exact, by sums of whole numbers.
 
     The standard deviation is at least 1/255, so that dividing by it stays finite.
     """
     channels = pixels.shape[-1]
-    counts = np.zeros((channels, 256), np.int64)
+    sums, squares = [0] * channels, [0] * channels
     step = rows_per_block(pixels.shape)
     for start in range(0, len(pixels), step):
-        block = pixels[start : start + step]
-        for channel in range(channels):
-            counts[channel] += _counts(block[..., channel].ravel())
-    values = np.arange(256) / 255
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    mean = shares @ values
-    std = np.sqrt(np.maximum(shares @ values**2 - mean**2, 0))
-    return tuple(map(float, mean)), tuple(float(max(one, 1 / 255)) for one in std)
+        found = _sums(np.ascontiguousarray(pixels[start : start + step]))
+        for channel, (values, squared) in enumerate(zip(*found, strict=True)):
+            sums[channel] += values
+            squares[channel] += squared
+    n = prod(pixels.shape[:-1])
+    mean = tuple(total / (255 * n) for total in sums)
+    spread = (math.sqrt(n * squared - total**2) / (255 * n) for total, squared in zip(sums, squares, strict=True))
+    return mean, tuple(max(one, 1 / 255) for one in spread)
 
 
-def _counts(values: Pixels) -> NDArray[np.int64]:
-    """Return how often each of the 256 values occurs; pairs are counted, which takes a quarter of the time.
+def _sums(block: Pixels) -> tuple[list[int], list[int]]:
+    """Return the sum of each channel's values, and that of their squares; numpy is quick along long rows.
 
-    Shape: (N,) -> (256,).
+    Shape: (N, H, W, C).
     """
-    even = len(values) // 2 * 2
-    pairs = np.bincount(values[:even].view(np.uint16), minlength=2**16).reshape(256, 256)
-    rest = np.bincount(values[even:], minlength=256)
-    found: NDArray[np.int64] = pairs.sum(0) + pairs.sum(1) + rest
-    return found
+    n, height, width, channels = block.shape
+    rows = block.reshape(n * height, width * channels)
+    squares = np.multiply(rows, rows, dtype=np.uint16)
+    wide = np.uint32 if len(rows) <= 2**16 else np.uint64  # 65,536 squares fit in 32 bits, which are quicker
+    both = (
+        np.add.reduce(each, axis=0, dtype=wide).reshape(width, channels).sum(0, np.uint64) for each in (rows, squares)
+    )
+    sums, squared = (total.tolist() for total in both)
+    return sums, squared

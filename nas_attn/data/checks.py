@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, Labels, Pixels
+from nas_attn.data.arrays import PARTS, ChosenPixels, ImageDataset, LabelledImages, Labels, Pixels
 from nas_attn.data.mapped import MappedPixels
 from nas_attn.errors import DataError, unknown
 
@@ -93,7 +93,7 @@ def _checked_part(images: object, where: str) -> LabelledImages:
     if not isinstance(images, LabelledImages):
         raise DataError(f"The images {where} must be a nas_attn.LabelledImages, but are {_type(images)}.")
     pixels = images.pixels
-    if not isinstance(pixels, MappedPixels):
+    if not isinstance(pixels, ChosenPixels | MappedPixels):
         pixels = checked_pixels(pixels, f"The pixels {where}")
     return replace(images, pixels=pixels, labels=checked_labels(images.labels, len(pixels), f"The labels {where}"))
 

@@ -329,7 +329,9 @@ def _how_read(dataset: ImageDataset, rendering: Rendering) -> str:
 def _fitted(pixels: AnyPixels, channels: int, size: int) -> AnyPixels:
     """Return images with the run's channels and size; those of a mapped file have been decoded at this size."""
     pixels = converted(pixels, channels)
-    return pixels if isinstance(pixels, MappedPixels) else resized(pixels, size)
+    if isinstance(pixels, MappedPixels) or pixels.shape[1:3] == (size, size):
+        return pixels
+    return resized(np.asarray(pixels), size)
 
 
 def _source_notes(config: DataConfig) -> list[str]:

@@ -47,7 +47,7 @@ def handled_duplicates(
     kept = {}
     for number, (name, images) in enumerate(parts.items()):
         stay = ~copies.is_dropped[copies.part == number]
-        kept[name] = images if stay.all() else images.take(np.flatnonzero(stay))
+        kept[name] = images if stay.all() else images.view(np.flatnonzero(stay))
     _refuse_empty(parts, kept, class_names)
     return kept, notes
 

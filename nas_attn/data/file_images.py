@@ -41,5 +41,5 @@ def dataset_of_files(
     if len(present) == 1:
         parts = {present[0]: images}
     else:
-        parts = {part: images.take(np.flatnonzero(part_of == part)) for part in present}
+        parts = {part: images.view(np.flatnonzero(part_of == part)) for part in present}
     return ImageDataset(class_names, parts, notes=(*notes, *more), pixel_range=decoded.pixel_range)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_attn.config import n_cores
-from nas_attn.data.arrays import rows_per_block, with_channels
+from nas_attn.data.arrays import ChosenPixels, rows_per_block, with_channels
 from nas_attn.errors import DataError
 
 MEMORY_SHARE = 0.25
@@ -113,8 +113,8 @@ class MappedPixels:
         return replace(self, rows=self.rows[indices])
 
 
-AnyPixels = NDArray[np.uint8] | MappedPixels
-"""Images in memory, or in a mapped file. Shape: (N, H, W, C)."""
+AnyPixels = NDArray[np.uint8] | ChosenPixels | MappedPixels
+"""Images in memory, some of them, or images in a mapped file. Shape: (N, H, W, C)."""
 
 
 def blocks(pixels: AnyPixels) -> Iterator[NDArray[np.uint8]]:
@@ -136,7 +136,9 @@ def converted(pixels: AnyPixels, channels: int | None) -> AnyPixels:
     """Return grey images as colour, or the reverse; those of a mapped file are converted as they are read."""
     if channels is None or pixels.shape[-1] == channels:
         return pixels
-    return replace(pixels, channels=channels) if isinstance(pixels, MappedPixels) else with_channels(pixels, channels)
+    if isinstance(pixels, MappedPixels):
+        return replace(pixels, channels=channels)
+    return with_channels(np.asarray(pixels), channels)
 
 
 def refuse_unwritten(pixels: AnyPixels, path: Path | None) -> None:

@@ -5,8 +5,9 @@ An object store hands such an array to all processes of a machine without a copy
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,8 +127,9 @@ def share(config: DataConfig, fingerprint: str | None) -> SharedImages | LargeIm
     refuse_changed(facts, fingerprint)
     if any(isinstance(parts[name].pixels, MappedPixels) for name in PARTS):
         return LargeImages(parts, facts)
-    pixels = np.concatenate([np.asarray(parts[name].pixels) for name in PARTS])
-    return SharedImages(pixels, {name: parts[name].labels for name in PARTS}, facts)
+    return SharedImages(
+        _joined([parts[name].pixels for name in PARTS]), {name: parts[name].labels for name in PARTS}, facts
+    )
 
 
 def refuse_changed(facts: DataFacts, fingerprint: str | None, where: str = "") -> None:
@@ -137,6 +139,16 @@ def refuse_changed(facts: DataFacts, fingerprint: str | None, where: str = "") -
             f"The images of a run must stay as they are, but those of {facts.name}{where} are not the ones with which "
             "the run was checked: restore them, or begin a run of the new images with another --out."
         )
+
+
+def _joined(several: Sequence[AnyPixels]) -> Pixels:
+    """Return images in memory one after the other, copied once."""
+    shape = (sum(map(len, several)), *several[0].shape[1:])
+    found, start = np.empty(shape, np.uint8), 0
+    for block in chain.from_iterable(map(blocks, several)):
+        found[start : start + len(block)] = block
+        start += len(block)
+    return found
 
 
 def _rows(pixels: AnyPixels, start: int, end: int) -> AnyPixels:

@@ -60,7 +60,7 @@ def split_dataset(dataset: ImageDataset, shares: Shares | None, seed: int) -> di
     chosen = split(train.labels[first], shares, seed, dataset.class_names)
     indices = [np.flatnonzero(np.isin(file_of, index)) for index in chosen] if len(files) < len(train) else chosen
     return {
-        part: dataset.parts[part] if part in own and part != "train" else train.take(index)
+        part: dataset.parts[part] if part in own and part != "train" else train.view(index)
         for part, index in zip(PARTS, indices, strict=True)
     }
 
