@@ -176,7 +176,7 @@ def digest_of(content: Image | Deep | NDArray[np.uint8]) -> int:
         found.update(b"" if content.coverage is None else content.coverage.tobytes())
     elif isinstance(content, np.ndarray):
         found = hashlib.sha1(str(content.shape).encode(), usedforsecurity=False)
-        found.update(np.ascontiguousarray(content))
+        found.update(np.ascontiguousarray(content).data)
     else:
         found = hashlib.sha1(f"{content.mode}{content.size}".encode(), usedforsecurity=False)
         found.update(content.tobytes())
