@@ -20,8 +20,8 @@ from sqlalchemy.pool import NullPool, QueuePool
 from nas_attn.errors import ConfigError, RunError, RunStopped
 from nas_attn.study.storage.addresses import without_password
 from nas_attn.study.storage.patience import LockTaken, fault_in_words
+from nas_attn.study.storage.schemas import refuse_other_schema, refuse_other_version
 from nas_attn.study.storage.sqlite import quiet_optuna
-from nas_attn.study.storage.tables import SCHEMA
 
 EXAMPLE = "postgresql+psycopg://user@host/database"
 
@@ -123,7 +123,10 @@ def open_for_reading(address: URL) -> RDBStorage:
 
 def check(address: URL) -> None:
     """Check that a database answers and holds tables of this version, or none. Raises: RunError in one sentence."""
-    _schema(address)
+    if _schema(address) is not None:
+        storage = _opened(address, poolclass=NullPool)
+        refuse_other_schema(storage, shown(address), shown(address))
+        storage.engine.dispose()
 
 
 def study_note(address: URL, study: str, key: str) -> Any:
@@ -162,12 +165,8 @@ def _schema(address: URL) -> int | None:
         return None
     found = _query(address, "SELECT schema_version FROM version_info")
     version = found[0][0] if found else None
-    if version != SCHEMA:
-        raise RunError(
-            f"The tables in {shown(address)} must have version {SCHEMA} of Optuna's schema, but have {version}: "
-            "upgrade nas_attn, or name another database."
-        )
-    return SCHEMA
+    refuse_other_version(version, shown(address))
+    return version
 
 
 def _query(address: URL, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:

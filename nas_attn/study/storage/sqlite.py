@@ -16,6 +16,7 @@ from sqlalchemy import event, text
 from sqlalchemy.pool import NullPool, StaticPool
 
 from nas_attn.errors import RunError, in_plain_words
+from nas_attn.study.storage.schemas import refuse_other_schema
 
 OPENING_SECONDS = 20.0
 """Time in which another program may unlock the file when it is opened."""
@@ -28,7 +29,7 @@ def open_storage(path: Path) -> RDBStorage:
     """Open (or create) the SQLite database of a run in WAL mode.
 
     Commits are quick (`synchronous=NORMAL`); `Ledger.finish` makes them durable. Raises: RunError if the file is not a
-    database.
+    database, or has another schema.
     """
 
     def connect() -> sqlite3.Connection:
@@ -39,7 +40,11 @@ def open_storage(path: Path) -> RDBStorage:
         storage = RDBStorage(
             "sqlite:///study.db",  # the creator opens the file: a path in a URL would need quoting
             engine_kwargs={"poolclass": StaticPool, "creator": connect},
+            skip_compatibility_check=True,
         )
+        refuse_other_schema(storage, str(path), f"sqlite:///{path}")
+    except RunError:
+        raise
     except Exception as error:  # SQLAlchemy, SQLite and Alembic raise different ones
         raise RunError(
             f"The ledger {path} must be a database that this version can read, but: {_cause(error)}. "
