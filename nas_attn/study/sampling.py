@@ -1,7 +1,8 @@
 """Proposals of search trials: an Optuna sampler over the ledger of the search.
 
 The sampler uses an in-memory Optuna study, which is rebuilt from the ledger at each start. The ledger has one row per
-trial, and one per proposal that it answers with a known value.
+trial, and one per proposal that it answers with a known value. A long search proposes known placements most of the
+time: it answers none, and tries their neighbours.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from nas_attn.placement import Placement
 from nas_attn.records import SETTLED, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import DIRECTIONS, Ledger
+from nas_attn.study.neighbours import neighbours
 from nas_attn.study.objectives import USUAL, Goals
 from nas_attn.study.samplers.named import find_sampler
 from nas_attn.study.samplers.proposals import Proposals
@@ -40,6 +42,9 @@ _HISTORY = 2_000
 
 _PROPOSALS = 30
 """Number of proposals in a row without a new trial before an untried placement is drawn at random."""
+
+_LONG = 1_000
+"""Number of placements with a result from which on an untried neighbour of a known proposal is tried instead."""
 
 _MEASURED = 200
 """Number of untried placements over the limit of a measured value after which a space counts as exhausted."""
@@ -239,11 +244,23 @@ class SearchStudy:
         complete = [row for row in self._by_key[key] if row.state == "complete" and row.answered_from is None]
         if complete and len(complete) < MAX_RUNS and not self._is_running(key) and key in self._best_keys():
             return self._begin(placement, trial, label=None, seed=len(complete))
+        if self.n_done >= _LONG:
+            return self._begin_near(trial)
         answered = [row for row in self._by_key[key] if row.value is not None and row.answered_from is None]
         if answered and not self._is_running(key):
             self._repeat(answered[-1], trial)
         else:
             self._proposals.tell(trial, None)
+        return None
+
+    def _begin_near(self, trial: optuna.Trial) -> Task | None:
+        """Begin an untried placement that differs from a proposal in one decision, or return None if there is none."""
+        self._proposals.withdraw(trial)
+        for near in neighbours(self._bound, trial.params, self._random):
+            if self._is_candidate(near) and not self.goals.refuses(near):
+                params = self._bound.params(near)
+                assert params is not None, f"a neighbour must lie in the space, but got {near}"
+                return self._begin(near, self._proposals.ask(params), label=None)
         return None
 
     def _repeat(self, known: TrialRecord, trial: optuna.Trial) -> None:

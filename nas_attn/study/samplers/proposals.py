@@ -71,6 +71,10 @@ class Proposals:
         else:
             self._guarded("sampler", lambda: self._study.tell(trial, list(values)))
 
+    def withdraw(self, trial: optuna.Trial) -> None:
+        """End a trial that is not tried, so that the sampler leaves it out. Raises: SamplerFailed."""
+        self._guarded("sampler", lambda: self._study.tell(trial, state=TrialState.FAIL))
+
     def is_poor(self, trial: optuna.Trial) -> bool:
         """Return whether the scheduler stops a trial after what it has reported. Raises: SamplerFailed."""
         return self._guarded("scheduler", trial.should_prune)
