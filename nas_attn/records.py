@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nas_attn.placement import Placement, SiteTable
+from nas_attn.placement import Attention, Placement, SiteTable
 
 if TYPE_CHECKING:
     from nas_attn.comparison.looks import Look
     from nas_attn.comparison.predictions import Predictions
+    from nas_attn.comparison.ranking import Ranking
 
-Stage = Literal["search", "control", "confirm", "retrain"]
-"""What a trial belongs to; `control` is the random search that `--control-search` runs beside the search."""
+Stage = Literal["screen", "search", "control", "confirm", "retrain"]
+"""What a trial belongs to; `screen` is the network with shared weights before the search, `control` the random search
+that `--control-search` runs beside the search."""
 
 State = Literal["running", "complete", "pruned", "fail"]
 Labelling = Literal["single-label", "multi-label"]
 
-Artifact = Literal["weights", "predictions", "short predictions"]
-"""A file that a trial may return.
+Artifact = Literal["weights", "predictions", "short predictions", "ranking"]
+"""What a trial may return beside its value.
 
 `weights`: the state dict in safetensors format. `predictions`: those of the validation images, in a retraining of the
 test images; `short predictions`: the same without the probability of every class (`nas_attn.comparison.predictions`).
+`ranking`: the values of a screen, in the order of its placements, as JSON.
 """
+
+Part = tuple[tuple[str, Attention], ...]
+"""One choice of a decision: the attentions that it places, by site; empty for no attention."""
 
 LogitsOf = Literal["classes", "second_class", "labels"]
 """What each logit of a network stands for: a class, the second of two classes, or a label of its own."""
@@ -51,6 +58,9 @@ RANDOM_SEARCH = "random search #1"
 OF_CONTROL = "of the random search"
 """Label of the confirm runs of the random search's best placements."""
 
+OF_SCREEN = "screen"
+"""Label, with a number from 1 on, of a placement that a network with shared weights ranked among the best."""
+
 LABEL_AUC = "test_roc_auc:"
 """Prefix of the keys that hold the test ROC AUC of one label."""
 
@@ -70,6 +80,45 @@ def labelling(n_dims: int) -> Labelling:
 
 
 @dataclass(frozen=True)
+class Paths:
+    """What a network with shared weights holds and ranks.
+
+    Args:
+        decisions: The choices of every decision of the space.
+        ranked: The placements to rank, each as the number of its choice in every decision.
+    """
+
+    decisions: tuple[tuple[Part, ...], ...]
+    ranked: tuple[tuple[int, ...], ...]
+
+    def placement(self, numbers: tuple[int, ...]) -> Placement:
+        """Return the placement of these choices."""
+        return Placement(dict(place for parts, n in zip(self.decisions, numbers, strict=True) for place in parts[n]))
+
+    def numbers(self, placement: Placement) -> tuple[int, ...] | None:
+        """Return the choices of a placement; None for one outside the space."""
+        numbers: list[int] = []
+        for sites, places in self._places:
+            placed = frozenset(place for place in placement.attentions.items() if place[0] in sites)
+            if placed not in places:
+                return None
+            numbers.append(places[placed])
+        known = frozenset[str]().union(*(sites for sites, _ in self._places))
+        return tuple(numbers) if known.issuperset(placement) else None
+
+    @cached_property
+    def _places(self) -> tuple[tuple[frozenset[str], dict[frozenset[tuple[str, Attention]], int]], ...]:
+        """The sites of every decision, and the number of each choice by the attentions that it places."""
+        return tuple(
+            (
+                frozenset(site for part in parts for site, _ in part),
+                {frozenset(part): n for n, part in enumerate(parts)},
+            )
+            for parts in self.decisions
+        )
+
+
+@dataclass(frozen=True)
 class Task:
     """One training for a worker.
 
@@ -80,6 +129,7 @@ class Task:
         arm: The arm that a retraining belongs to; None in the search.
         artifacts: Files that its outcome must contain.
         checkpoint: The state from which an interrupted training continues; None begins it.
+        paths: What a screen trains in place of the placement; None in the other stages.
     """
 
     number: int
@@ -90,6 +140,7 @@ class Task:
     arm: str | None = None
     artifacts: tuple[Artifact, ...] = ()
     checkpoint: bytes | None = field(default=None, repr=False)
+    paths: Paths | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -195,6 +246,8 @@ class RunRecord:
         looks: The looks at the test values, the oldest first, by the key of the placement that was `found #1`.
         remarks: What happened while it ran that a reader should know, such as a node that was left out.
         control: The trials of the random search beside the search; empty without one.
+        screen: The trainings of a network with shared weights before the search; empty without one.
+        ranking: What it ranked; None without one, or before its end.
         screens: Returns the run in one screen, as text and as HTML; None shows its folder alone.
     """
 
@@ -210,6 +263,8 @@ class RunRecord:
     looks: Mapping[str, tuple[Look, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     control: tuple[TrialRecord, ...] = ()
+    screen: tuple[TrialRecord, ...] = ()
+    ranking: Ranking | None = None
     screens: Callable[[RunRecord], tuple[str, str]] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:

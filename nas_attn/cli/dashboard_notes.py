@@ -17,6 +17,7 @@ REPORT = "/report"
 """Where the dashboard's server shows the report."""
 
 SPLITS: Mapping[Stage, str] = {
+    "screen": "validation",
     "search": "validation",
     "control": "validation",
     "confirm": "validation",
@@ -27,6 +28,7 @@ TITLES: Mapping[Stage, str] = {
     "confirm": "confirm (validation)",
     "retrain": "retrain (test)",
     "control": "random search",
+    "screen": "shared weights",
 }
 """Name of the study of each stage."""
 
@@ -35,6 +37,8 @@ ABOUT: Mapping[Stage, str] = {
     "partly luck.",
     "control": "A random search of the same cost beside the search, for comparison: what the sampler is worth. Each "
     "trial trains one placement once, and is ranked on the validation images.",
+    "screen": "The training of one network that has every choice at every site, before the search; its value is the "
+    "mean over the placements that it ranked on the validation images.",
     "confirm": "The best placements of the search and no attention, trained again with new seeds and measured on the "
     "validation images. The mean over the seeds ranks them, so that no single training is the best one.",
     "retrain": "The arms of the comparison, each trained over the same new seeds and measured once on the test images. "
@@ -84,7 +88,7 @@ def study_note(run: RunRecord, stage: Stage) -> str:
     lines += [f"## {plain(TITLES[stage].capitalize())}", ABOUT[stage]]
     if stage == "search":
         lines += _what_matters(run)
-    elif stage != "control":
+    elif stage not in ("control", "screen"):
         lines += [
             "The bars of *Hyperparameter Importance* are shares of the variance of the values: what the choice of the "
             "network explains, and what the seed."

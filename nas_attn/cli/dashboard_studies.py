@@ -36,10 +36,10 @@ from nas_attn.report.importance import searched_sites
 from nas_attn.report.words import placement_words
 from nas_attn.run.folder import RunFolder, record_of_run
 from nas_attn.run.place import place_of_run
-from nas_attn.study.ledger import CONTROL, DIRECTIONS, FINAL, SEARCH
+from nas_attn.study.ledger import CONTROL, DIRECTIONS, FINAL, SCREEN, SEARCH
 from nas_attn.study.store import read_store
 
-LEDGERS: Mapping[Stage, str] = {"search": SEARCH, "control": CONTROL}
+LEDGERS: Mapping[Stage, str] = {"screen": SCREEN, "search": SEARCH, "control": CONTROL}
 """Study of the ledger that holds the trials of a stage; `FINAL` holds those of the others."""
 
 DECIMALS = 5
@@ -86,7 +86,7 @@ def copy_run(folder: Path) -> Studies:
     files = RunFolder(folder)
     store = read_store(place_of_run(folder, files.read_config()))
     try:  # the trials first: the rows of the run are then as new or newer
-        trials = {name: store.trials(name) for name in (SEARCH, CONTROL, FINAL)}
+        trials = {name: store.trials(name) for name in (SEARCH, CONTROL, SCREEN, FINAL)}
         return make_studies(record_of_run(files, store), trials)
     except SQLAlchemyError as error:
         raise RunError(f"The ledger {store.place.in_words} must answer, but: {first_line(error)}.") from error
@@ -205,7 +205,9 @@ def _has_effect(name: str, params: Mapping[str, Any]) -> bool:
 
 
 def _importance(run: RunRecord, stage: Stage, rows: tuple[TrialRecord, ...]) -> dict[str, float]:
-    """Return what the values of a stage depend on."""
+    """Return what the values of a stage depend on; a screen has one value."""
+    if stage == "screen":
+        return {}
     if stage in LEDGERS:
         return {f"{site}.attention": share for site, share in site_importance(replace(run, search=rows)).items()}
     done = [row for row in rows if row.state == "complete" and row.value is not None]

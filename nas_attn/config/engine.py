@@ -86,6 +86,16 @@ class Engine(Strict):
         ),
         Setting(ENGINE, metavar="FILE|RUN", unset="none"),
     ] = ()
+    screen: Annotated[
+        int | None,
+        Rule(
+            ge=1,
+            le=1_000,
+            description="Before the search, train one network that has every choice at every site, for the price of so "
+            "many trainings, which count as trials: its ranking of placements says what is tried first and what not.",
+        ),
+        Setting(ENGINE, metavar="TRAININGS", unset="none"),
+    ] = None
     seed: Annotated[int, Rule(ge=0, le=2**31 - 1, description="Seed of all random numbers."), Setting(ENGINE)] = 0
     trial_timeout: Annotated[
         Duration | None,

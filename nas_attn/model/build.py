@@ -148,7 +148,7 @@ def build(
 ) -> AttentionModel:
     """As `build_model`, with a shape that `check_shape` has returned."""
     seed = int(torch.randint(2**31, ())) if seed is None else seed
-    net, spec, found = _backbone(backbone, shape, seed, class_names)
+    net, spec, found = plain_network(backbone, shape, seed, class_names)
     table = found.table
     placement = by_site_name(table, placement)
     sites = {name: table.site(name) for name in placement}
@@ -159,9 +159,9 @@ def build(
     sites = {name: in_its_block(table, sites[name], resolved) for name in resolved}
     if sites and table.stacking:
         _warn_once(table.stacking)
-    inserts = {name: _insert(site, resolved[name], table.num_classes, seed, sites) for name, site in sites.items()}
+    inserts = {name: make_insert(site, resolved[name], table.num_classes, seed, sites) for name, site in sites.items()}
     open_blocks(net, ((site.kind, site.module) for site in sites.values()))
-    _move_beside(net, inserts)
+    move_beside(net, inserts.values())
     copied = found.copied | _written_later(sites, found.copied)
     for name in sorted(
         inserts, key=lambda name: sites[name].kind not in SWAPPED
@@ -185,7 +185,7 @@ def _written_kernel(attention: Attention) -> Value | None:
     return attention.options.get("kernel_size", known.get("kernel_size"))
 
 
-def _backbone(
+def plain_network(
     backbone: BackboneLike, shape: Shape, seed: int, class_names: Sequence[str]
 ) -> tuple[nn.Module, dict[str, Any], Survey]:
     """Return the plain network, its spec, and its survey."""
@@ -232,7 +232,12 @@ def _refuse_doubles(net: nn.Module, sites: Mapping[str, Site]) -> None:
             raise SpaceError(f"Sites '{first}' and '{name}' are one place: leave one of them out.")
 
 
-def _insert(site: Site, attention: Attention, num_classes: int, seed: int, names: Iterable[str]) -> Insert:
+def make_insert(site: Site, attention: Attention, num_classes: int, seed: int, names: Iterable[str]) -> Insert:
+    """Return a resolved attention as it is joined at its site, with weights that follow from the seed and the site.
+
+    Args:
+        names: All sites that have an attention.
+    """
     start = f"{site.name}."
     below = {name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)}
     with seeded(seed, f"attention.{site.name}"):
@@ -248,15 +253,10 @@ def _join(net: nn.Module, site: Site, insert: Insert, *, copies: bool, replaces_
         copies: Whether the network modifies the tapped output in place later.
         replaces_norm: Whether the attention also takes the place of the norm behind a replaced convolution.
     """
+    if site.enters or site.kind not in SWAPPED:
+        connect(net, site, insert, copies=copies)
+        return
     path = tap_path(net, site.kind, site.module)
-    if site.enters:
-        before = InputTap(insert)
-        before.handle = net.get_submodule(path).register_forward_pre_hook(before)
-        return
-    if site.kind not in SWAPPED:
-        tap = Tap(insert, copies)
-        tap.handle = net.get_submodule(path).register_forward_hook(tap)
-        return
     replaced = net.get_submodule(path)
     module = Held(insert, replaced)
     take_over = getattr(insert.attention, "take_over", None)
@@ -266,6 +266,17 @@ def _join(net: nn.Module, site: Site, insert: Insert, *, copies: bool, replaces_
     elif site.replaced is not None and site.replaced.norm and replaces_norm:
         put_module(net, site.replaced.norm, SkippedNorm(net.get_submodule(site.replaced.norm)))
     put_module(net, path, module)
+
+
+def connect(net: nn.Module, site: Site, insert: nn.Module, *, copies: bool) -> None:
+    """Connect an insert by a hook on the output or the input of its site's module, which stays; `copies` as `_join`."""
+    path = tap_path(net, site.kind, site.module)
+    if site.enters:
+        before = InputTap(insert)
+        before.handle = net.get_submodule(path).register_forward_pre_hook(before)
+        return
+    tap = Tap(insert, copies)
+    tap.handle = net.get_submodule(path).register_forward_hook(tap)
 
 
 def _nested(inserts: Mapping[str, Insert]) -> nn.Module:
@@ -291,9 +302,9 @@ def _add(node: nn.Module, part: str, child: nn.Module, name: str) -> None:
     node.add_module(part, child)
 
 
-def _move_beside(net: nn.Module, inserts: Mapping[str, Insert]) -> None:
+def move_beside(net: nn.Module, inserts: Iterable[nn.Module]) -> None:
     """Move the attention to the device and type of the network's weights."""
     weight = next((weight for weight in net.parameters() if weight.is_floating_point()), None)
     if weight is not None:
-        for insert in inserts.values():
+        for insert in inserts:
             insert.to(weight.device, weight.dtype)

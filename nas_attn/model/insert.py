@@ -88,7 +88,7 @@ class Tap:
             gradient may need its input and its output.
     """
 
-    def __init__(self, insert: Joined, copies: bool) -> None:
+    def __init__(self, insert: nn.Module, copies: bool) -> None:
         self.insert, self.copies = insert, copies
         self.handle: RemovableHandle | None = None  # unpickling it keeps later hooks from reusing its id
 
@@ -101,7 +101,7 @@ class Tap:
 class InputTap:
     """A forward hook that passes a module's input through an insert; an object, so that it is copied and pickled."""
 
-    def __init__(self, insert: Joined) -> None:
+    def __init__(self, insert: nn.Module) -> None:
         self.insert = insert
         self.handle: RemovableHandle | None = None  # unpickling it keeps later hooks from reusing its id
 

@@ -1,4 +1,4 @@
-"""`trials.csv` and `arms.csv`: the numbers of the report in long form. Values are as measured, not in per cent."""
+"""`trials.csv`, `arms.csv`, `screen.csv`: the numbers of the report in long form, as measured, not in per cent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from io import StringIO
 from nas_attn.comparison.answer import Answer
 from nas_attn.comparison.contrasts import Contrast
 from nas_attn.comparison.objectives import further, objectives_in
+from nas_attn.comparison.ranking import Ranking
 from nas_attn.records import BARE, FOUND, RANDOM, RunRecord, TrialRecord
 from nas_attn.report.front import front_values
 from nas_attn.report.tables import Arm, answer_of, arm_called, arms_of, latency_of, trials_of
@@ -72,8 +73,17 @@ ARM_COLUMNS = (
 def trials_csv(run: RunRecord) -> str:
     """Return all trials of all stages, one per row."""
     names = [goal.name for goal in further(objectives_in(run.config))]
-    rows = ([*_trial_row(trial), *map(trial.values.get, names)] for trial in trials_of(run))
+    rows = ([*_trial_row(trial), *map(trial.values.get, names)] for trial in (*run.screen, *trials_of(run)))
     return _csv([*TRIAL_COLUMNS, *names], rows)
+
+
+def screen_csv(ranking: Ranking) -> str:
+    """Return the placements that a network with shared weights ranked, the best first."""
+    rows = [(ranking.value(placement), placement) for placement in ranking.best(len(ranking.values))]
+    return _csv(
+        ("rank", "value", "key", "placement"),
+        ([rank, value, placement.key, placement.canonical] for rank, (value, placement) in enumerate(rows, 1)),
+    )
 
 
 def _trial_row(trial: TrialRecord) -> list[object]:

@@ -25,7 +25,7 @@ from nas_attn.records import BARE, RunRecord
 from nas_attn.report import words
 from nas_attn.report.architecture import read_architecture
 from nas_attn.report.chart import Chart
-from nas_attn.report.csv_files import arms_csv, trials_csv
+from nas_attn.report.csv_files import arms_csv, screen_csv, trials_csv
 from nas_attn.report.documents import documents
 from nas_attn.report.evidence import evidence_of, learning_curves
 from nas_attn.report.figures import draw_charts
@@ -35,6 +35,7 @@ from nas_attn.report.importance import effects_of, heat_map, option_marginals, r
 from nas_attn.report.legend import families_of, symbols_of
 from nas_attn.report.marks import Colours
 from nas_attn.report.palette import DARK, LIGHT
+from nas_attn.report.screen import screen_of
 from nas_attn.report.tables import (
     Arm,
     answer_of,
@@ -61,12 +62,14 @@ def write_report(run: RunRecord, folder: Path) -> Path:
     """Write the page, its figures, tables and documents into `folder`; return the page's path.
 
     These are `report.html`, `figures/`, `trials.csv`, `arms.csv`, `report.md`, and where there is something to say
-    `arms.tex` and `MODEL.md`. Each file is replaced as a whole, so that a reader never sees a part of one.
+    `screen.csv`, `arms.tex` and `MODEL.md`. Each file is replaced as a whole: a reader never sees a part of one.
     """
     page = folder / "report.html"
     with _uncollected():
         write_text(folder / "trials.csv", trials_csv(run))
         write_text(folder / "arms.csv", arms_csv(run))
+        if run.ranking is not None:
+            write_text(folder / "screen.csv", screen_csv(run.ranking))
         charts = draw_charts(run)
         for chart in charts:
             chart.write(folder / "figures")
@@ -134,6 +137,7 @@ def content(run: RunRecord, charts: Sequence[Chart]) -> dict[str, Any]:
         "best_probability": best_probabilities(arms),
         "counts": counts_of(run.search),
         "n_control": counts_of(run.control).ended,
+        "screen": screen_of(run),
         "confirmed": _confirmed(run),
         "front": front_of(run),
         "evidence": evidence_of(run),
@@ -165,7 +169,7 @@ def _facts(run: RunRecord, arms: Sequence[Arm]) -> dict[str, Any]:
         "own_training": bool(run.config.get("train")),
         "retrained": is_retrained(run),
         "n_placements": len({t.key for t in run.search if t.answered_from is None and t.state in ENDED}),
-        "seconds": sum(trial.seconds for trial in trials),
+        "seconds": sum(trial.seconds for trial in (*run.screen, *trials)),
         "created": str(run.config.get("created") or "")[:10],
     }
 

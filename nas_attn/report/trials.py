@@ -106,7 +106,7 @@ def pareto(points: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], 
 def failures_of(run: RunRecord) -> tuple[FailureGroup, ...]:
     """Return the failed trials of all stages, grouped by stage and cause."""
     groups: dict[tuple[str, str], list[TrialRecord]] = {}
-    for trial in trials_of(run):
+    for trial in (*run.screen, *trials_of(run)):
         if trial.state == "fail":
             groups.setdefault((trial.stage, trial.cause or "error"), []).append(trial)
     return tuple(FailureGroup(stage, cause, tuple(rows)) for (stage, cause), rows in groups.items())

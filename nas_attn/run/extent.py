@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nas_attn.placement import NONE
 from nas_attn.run.request import Request
+from nas_attn.run.screening import screen_plan
 from nas_attn.study.confirm import CONFIRM_SEEDS
 from nas_attn.study.stages import first_seeds
 
@@ -29,8 +30,10 @@ def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:
     has_control = budget.control_search is not None
     n_arms = 2 + further + len(request.bound.attentions) + len(request.arms) + (budget.n_controls > 0) + has_control
     trials = (min(budget.trials, request.bound.n_placements), recipe.epochs)
+    plan = screen_plan(request)
     return {
-        "search": trials,
+        **({} if plan is None else {"screen": (1, plan.epochs)}),
+        "search": trials if plan is None else (budget.trials - plan.price, recipe.epochs),
         **({"control": trials} if has_control else {}),
         "confirm": (CONFIRM_SEEDS * (1 + budget.top * (1 + has_control)), recipe.epochs),
         "retrain": (n_arms * first_seeds(budget), long),

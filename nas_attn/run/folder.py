@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from nas_attn.comparison.answer import read_looks
 from nas_attn.comparison.predictions import Predictions
+from nas_attn.comparison.ranking import RANKED, Ranking
 from nas_attn.config import Recipe, before_settings
 from nas_attn.errors import RunError
 from nas_attn.files import file_digest, is_part, is_proved, with_digest, write_json
@@ -236,11 +237,11 @@ def load_run(folder: str | Path) -> RunRecord:
 
 def record_of_run(files: RunFolder, store: Store) -> RunRecord:
     """Return the content of a run folder whose ledger is open."""
-    from nas_attn.study.ledger import CONTROL, FINAL, SEARCH
+    from nas_attn.study.ledger import CONTROL, FINAL, SCREEN, SEARCH
 
     config = files.read_config()
-    ledgers = [store.ledger(name, create=False) for name in (SEARCH, CONTROL, FINAL)]
-    search, control, final = (ledger.records() for ledger in ledgers)
+    ledgers = [store.ledger(name, create=False) for name in (SEARCH, CONTROL, SCREEN, FINAL)]
+    search, control, screen, final = (ledger.records() for ledger in ledgers)
     ledger = ledgers[-1]
     arms, looks = ledger.note("arms"), read_looks(ledger.note("looks"))
     remarks = (*ledger.note("remarks").get("remarks", ()), *(remark for found in ledgers for remark in found.remarks))
@@ -258,6 +259,8 @@ def record_of_run(files: RunFolder, store: Store) -> RunRecord:
         predictions=files.read_predictions(retrain),
         looks=looks,
         remarks=remarks,
+        screen=screen,
+        ranking=Ranking.from_note(ledgers[2].note(RANKED)),
         screens=_screens,
     )
 

@@ -19,6 +19,7 @@ OF_A_SEARCH = {
     "scheduler": "nothing is searched",
     "scheduler_option": "nothing is searched",
     "priors": "nothing is searched",
+    "screen": "nothing is searched",
     "max_params": "nothing is searched",
     "max_macs": "nothing is searched",
     "max_latency": "nothing is searched",

@@ -21,6 +21,7 @@ from nas_attn.run.place import OF_RUN, refuse_other_space, space_digest
 from nas_attn.run.progress import Display
 from nas_attn.run.request import Request
 from nas_attn.run.running_files import TrialLogFiles
+from nas_attn.run.screening import screen_plan
 from nas_attn.run.traces import BEGUN
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nas_attn.study.objectives import Goals
     from nas_attn.study.pace import Pace
     from nas_attn.study.sampling import SearchStudy
+    from nas_attn.study.screen import Screening
     from nas_attn.study.stages import Stages
     from nas_attn.study.store import Place, Store
 
@@ -89,6 +91,7 @@ class OpenLedger:
 
         settings, bound = self._request.settings, self._request.bound
         search, control = self._searches()
+        screening = self._screening(search)
         final = PlannedRuns(self._ledger(FINAL), bound, self._goals)
         begun = self._folder.begun()
         if begun is not None and BEGUN not in begun:
@@ -106,6 +109,7 @@ class OpenLedger:
             arms=self._request.arms,
             given=self._request.given.placement if self._request.given else None,
             control=control,
+            screening=screening,
             checkpoints=self._folder.checkpoints,
             logs=TrialLogFiles(self._folder.trial_logs, is_shown=settings.resources.show_output),
             pace=self._pace(),
@@ -132,6 +136,7 @@ class OpenLedger:
             seconds=settings.budget.time_seconds,
             is_finish_asked=lambda: is_asked_to_finish(path),
             begun=settings.begun,
+            screen=settings.engine.screen or 0,
         )
 
     def _ledger(self, name: str) -> Ledger:
@@ -157,7 +162,7 @@ class OpenLedger:
             found,
             bound,
             engine,
-            budget=trials,
+            budget=trials - (engine.screen or 0),
             epochs=epochs,
             top=budget.top,
             priors=priors,
@@ -170,6 +175,19 @@ class OpenLedger:
             ledger, bound, engine, sampler, budget=trials, epochs=epochs, top=budget.top, goals=self._goals
         )
         return search, control
+
+    def _screening(self, search: SearchStudy) -> Screening | None:
+        """Return the network with shared weights before the search, if there is one."""
+        from nas_attn.study.ledger import SCREEN
+        from nas_attn.study.planned import PlannedRuns
+
+        plan = screen_plan(self._request)
+        if plan is None:
+            return None
+        from nas_attn.study.screen import Screening
+
+        bound, seed = self._request.bound, self._request.settings.engine.seed
+        return Screening(PlannedRuns(self._ledger(SCREEN), bound, self._goals), search, bound, plan, seed)
 
     @cached_property
     def _values(self) -> NetworkValues:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _STAGES = {
     "read": "Reading the data",
     "start": "Starting the workers",
+    "screen": "Training a network with shared weights, which ranks placements",
     "search": "Searching",
     "control": "Searching at random, for comparison",
     "confirm": "Confirming the best with new seeds",
@@ -161,9 +162,11 @@ def _plan_in_words(request: Request) -> str:
     if request.given is not None:
         return f"nothing is searched, and every arm is retrained with {_seeds_in_words(budget)}"
     beside = " and as many at random" if budget.control_search else ""
+    screen = request.settings.engine.screen
+    first = "" if screen is None else f"shared weights for the price of {screen} trainings rank placements, "
     return (
-        f"{budget.trials} of {request.bound.n_placements:,} placements are tried{beside}, the best "
-        f"{min(budget.top, budget.trials)} confirmed, and every arm retrained with {_seeds_in_words(budget)}"
+        f"{first}{budget.trials - (screen or 0)} of {request.bound.n_placements:,} placements are tried{beside}, the "
+        f"best {min(budget.top, budget.trials)} confirmed, and every arm retrained with {_seeds_in_words(budget)}"
     )
 
 
@@ -207,11 +210,13 @@ class SilentDisplay:
         """Print the verdict and the paths of the output."""
         if self._console is None:
             return
+        from nas_attn.report.screen import screen_of
         from nas_attn.report.verdict import verdict
 
         self._console.print()
         self._console.print(_foreign(verdict(record)), soft_wrap=not self._console.is_terminal)
-        for remark in record.remarks:
+        screen = screen_of(record)
+        for remark in (*(screen.sentences if screen else ()), *record.remarks):
             self._console.print(_foreign(remark), soft_wrap=not self._console.is_terminal)
         self._console.print()
         for name, about in (("report.html", "the report"), ("best.json", "the model: nas_attn.load_model(...)")):

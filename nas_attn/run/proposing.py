@@ -11,6 +11,7 @@ from nas_attn.errors import ConfigError, SpaceError
 from nas_attn.model.stored import ARMS, BEST
 from nas_attn.placement import Placement
 from nas_attn.run.arms import read_placement
+from nas_attn.run.screening import check_screen
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.samplers.catalog import SAMPLERS, SCHEDULERS
 
@@ -26,7 +27,7 @@ def with_proposals(request: Request) -> Request:
     A stated `--trials` stays: it is the largest number of placements to enumerate.
 
     Raises: ConfigError for a sampler, a scheduler or options that cannot be made, a space that is too large to be
-    enumerated, and a file of priors of which none fits.
+    enumerated, a file of priors of which none fits, and a screen that has no place in this search.
     """
     engine, bound = request.settings.engine, request.bound
     check_engine(engine, request.settings.recipe.epochs)
@@ -45,7 +46,9 @@ def with_proposals(request: Request) -> Request:
         notes += skipped
         for label, placement in found:
             priors.setdefault(placement.key, (label, placement))
-    return replace(request, settings=settings, priors=tuple(priors.values()), notes=(*request.notes, *notes))
+    request = replace(request, settings=settings, priors=tuple(priors.values()), notes=(*request.notes, *notes))
+    check_screen(request)
+    return request
 
 
 def check_engine(engine: Engine, epochs: int) -> None:

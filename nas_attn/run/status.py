@@ -15,7 +15,8 @@ from nas_attn.run.driver import Driver, is_asked_to_finish, living_driver
 from nas_attn.run.folder import RunFolder
 from nas_attn.run.place import place_of_run
 
-STAGES = ("search", "control", "confirm", "retrain")
+STAGES = ("screen", "search", "control", "confirm", "retrain")
+OPTIONAL = ("screen", "control")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class RunStatus:
 
 def status_of(folder: Path) -> RunStatus:
     """Return the state of a run. Raises: RunError in one sentence if it is none, or cannot be read."""
-    from nas_attn.study.ledger import CONTROL, FINAL, SEARCH
+    from nas_attn.study.ledger import CONTROL, FINAL, SCREEN, SEARCH
     from nas_attn.study.store import read_store
 
     files = RunFolder(folder)
@@ -78,7 +79,9 @@ def status_of(folder: Path) -> RunStatus:
         store = read_store(place)
         try:
             search = store.ledger(SEARCH, create=False).records()
-            others = tuple(row for name in (CONTROL, FINAL) for row in store.ledger(name, create=False).records())
+            others = tuple(
+                row for name in (SCREEN, CONTROL, FINAL) for row in store.ledger(name, create=False).records()
+            )
         finally:
             store.close()
     elif driver is None:
@@ -87,13 +90,14 @@ def status_of(folder: Path) -> RunStatus:
     recommended = _recommended(files) if driver is None else None
     state = "running" if driver is not None else "stopped" if recommended is None else "finished"
     asked = (config.get("budget") or {}).get("trials")
+    asked = asked and asked - ((config.get("engine") or {}).get("screen") or 0)
     complete = [row for row in search if row.state == "complete" and row.value is not None]
     best = max(complete, key=lambda row: row.value or 0.0, default=None)
     return RunStatus(
         folder=folder,
         state=state,
         stage=driver.stage if driver is not None else "end" if state == "finished" else _stage(counts),
-        counts={stage: count for stage, count in counts.items() if stage != "control" or any(vars(count).values())},
+        counts={stage: count for stage, count in counts.items() if stage not in OPTIONAL or any(vars(count).values())},
         asked=asked,
         best=None if best is None or best.value is None else (best.value, str(best.placement)),
         best_label=recommended,

@@ -1,8 +1,8 @@
 """The ledger of a run: every trial is one row of an Optuna study, and only the driver writes it.
 
-The database of a run contains a study of the search trials, one of the confirm and retrain runs, and one of the random
-search beside the search if there is one. Rows are written in the schema of Optuna's database, so that its dashboard and
-its command line can read them.
+The database of a run contains a study of the search trials, one of the confirm and retrain runs, and if there are any,
+those of the random search beside the search and of the network with shared weights before it. Rows are written in the
+schema of Optuna's database, so that its dashboard and its command line can read them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from nas_attn.study.storage.writing import index_of, insert_trial, put_end, put_
 
 SEARCH = "search"
 CONTROL = "random search"
+SCREEN = "shared weights"
 FINAL = "confirm and retrain"
 
 DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
@@ -56,7 +57,7 @@ class Ledger:
 
     Args:
         storage: Storage of the study.
-        name: `SEARCH`, `CONTROL` or `FINAL`.
+        name: `SEARCH`, `CONTROL`, `SCREEN` or `FINAL`.
         create: Whether to create a missing study; otherwise it reads as empty.
         patience: What happens when the database does not answer; None tries once.
         objectives: Those of the run; empty for the usual value, which is made large.

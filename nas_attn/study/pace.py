@@ -66,6 +66,7 @@ class Pace:
         is_finish_asked: Returns whether the user has asked to end the search.
         clock: Returns the time in seconds.
         begun: When the command began.
+        screen: Number of search trials that the screen costs.
         workers: Number of trainings that run at the same time.
         n_measured: Number of trainings of this session that went to their end.
         is_checked: Whether the time budget was found to be long enough.
@@ -76,6 +77,7 @@ class Pace:
     is_finish_asked: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     begun: float = field(default_factory=time.monotonic)
+    screen: int = 0
     workers: int = 1
     n_measured: int = 0
     is_checked: bool = False
@@ -92,7 +94,7 @@ class Pace:
     def learn(self, records: Iterable[TrialRecord]) -> None:
         """Take the durations of trainings of earlier sessions."""
         for record in records:
-            if record.state == "complete" and record.answered_from is None:
+            if record.state == "complete" and record.answered_from is None and record.stage != "screen":
                 self._mean(record.stage, record)
 
     def begins(self, stage: Stage, number: int) -> None:
@@ -112,7 +114,7 @@ class Pace:
             seconds: Its time as the driver saw it, with the way to the worker and back.
         """
         self._freed.append(self.clock())
-        if record.state != "complete" or record.answered_from is not None:
+        if record.state != "complete" or record.answered_from is not None or record.stage == "screen":
             return
         self.n_measured += 1
         if (record.stage, record.number) in self._starting:
@@ -161,6 +163,7 @@ class Pace:
         if short is None or long is None:
             return None
         mean: dict[Stage, float] = {"search": short, "control": short, "confirm": short, "retrain": long}
+        mean["screen"] = self.screen * short
         free = [max(0.0, mean[stage] - age) for stage, age in work.live][: self.workers]
         free += [0.0] * (self.workers - len(free))
         for number, seconds in ((work.n_search, short), (work.n_confirm, short), (work.n_retrain, long)):

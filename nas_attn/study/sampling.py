@@ -16,10 +16,11 @@ from dataclasses import dataclass, field, replace
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from nas_attn.comparison.ranking import Ranking
 from nas_attn.config import Engine
 from nas_attn.errors import RunError
 from nas_attn.placement import Placement
-from nas_attn.records import SETTLED, Outcome, Stage, Task, TrialRecord
+from nas_attn.records import OF_SCREEN, SETTLED, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import DIRECTIONS, Ledger
 from nas_attn.study.neighbours import neighbours
@@ -36,6 +37,9 @@ MAX_CRASHES = 3
 
 CONTROL_OFFSET = 30_000
 """Offset of the seeds of a random search from those of the search beside it."""
+
+N_BEST = 5
+"""Number of best placements of a ranking that are tried first."""
 
 _HISTORY = 2_000
 """Maximum number of finished trials that the sampler uses, the newest ones: the time per proposal grows with it."""
@@ -103,7 +107,8 @@ class SearchStudy:
         self._live: dict[int, _Live] = {}
         self._done: set[str] = set()
         self._crashes: Counter[str] = Counter()
-        self._exhausted = self._is_closed = False
+        self._exhausted = self._is_closed = self._is_held = False
+        self._ranking: Ranking | None = None
         self.best: TrialRecord | None = None
         self._best_is_new = False
         for record in ledger.records():
@@ -136,7 +141,17 @@ class SearchStudy:
                 params = self._bound.params(placement)
                 if params is not None:  # an interrupted one of an older version may lie outside
                     return self._begin(placement, self._proposals.ask(params), label=label)
-        return self._propose() if self.n_open and not self._exhausted else None
+        return self._propose() if self.n_open and not self._exhausted and not self._is_held else None
+
+    def hold(self) -> None:
+        """Begin only the first placements until `follow` is called."""
+        self._is_held = True
+
+    def follow(self, ranking: Ranking | None) -> None:
+        """Try the best of a ranking after the first placements, and propose none of its worst; None changes nothing."""
+        self._is_held, self._ranking = False, ranking
+        if ranking is not None and not self._is_closed:
+            self._queue.extend((f"{OF_SCREEN} #{n}", found) for n, found in enumerate(ranking.best(N_BEST), 1))
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Record the validation value of one epoch; return whether the scheduler stops the trial here."""
@@ -222,7 +237,7 @@ class SearchStudy:
         for _ in range(_PROPOSALS):
             trial = self._proposals.ask()
             placement = self._bound.placement(trial.params)
-            if self._is_known(placement.key) or self._is_allowed(placement):
+            if self._is_known(placement.key) or (self._is_allowed(placement) and not self._is_poor(placement)):
                 task = self._answer(placement, trial)
                 if task is not None:
                     return task
@@ -331,7 +346,11 @@ class SearchStudy:
         ]
 
     def _is_candidate(self, placement: Placement) -> bool:
-        return not self._is_known(placement.key) and self._bound.check(placement) is None
+        return not (self._is_known(placement.key) or self._bound.check(placement) or self._is_poor(placement))
+
+    def _is_poor(self, placement: Placement) -> bool:
+        """Return whether the ranking that the search follows has a placement among its worst."""
+        return self._ranking is not None and self._ranking.is_poor(placement)
 
     def _is_known(self, key: str) -> bool:
         """Return whether a placement is running, has a result, or would fail again."""
@@ -352,7 +371,7 @@ class SearchStudy:
 
     def _keep(self, record: TrialRecord) -> None:
         """Add a row; it is the best one if no earlier trial of a full budget has as good a value."""
-        best = self.best.value if self.best is not None and self.best.value is not None else -math.inf
+        best = -math.inf if self.best is None or self.best.value is None else self.best.value
         if record.state == "complete" and record.value is not None and record.value > best:
             self.best, self._best_is_new = record, True
         self._rows[record.number] = record

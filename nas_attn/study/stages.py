@@ -13,6 +13,7 @@ from nas_attn.errors import RunStopped
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import BARE, FOUND, RANDOM, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
+from nas_attn.study.arm_files import ArmFiles
 from nas_attn.study.checkpoints import Checkpoints, CheckpointStore, TrialLogs
 from nas_attn.study.confirm import CONFIRM_SEEDS, Candidates, Winner
 from nas_attn.study.early_end import ENDED, EarlyEnd, look_at_rest, look_at_time
@@ -25,6 +26,7 @@ from nas_attn.study.remarks import Remarks
 from nas_attn.study.samplers.proposals import SamplerFailed
 from nas_attn.study.samples import Samples
 from nas_attn.study.sampling import SearchStudy
+from nas_attn.study.screen import Screening
 
 AUTO_SEEDS = 5
 """Number of seeds of the first look of `--seeds auto`, and number that each further one adds."""
@@ -41,6 +43,7 @@ class Stages:
     Args:
         search: The search and its ledger.
         control: The random search beside it, whose best placement is an arm; None runs none.
+        screening: The network with shared weights before it; None trains none.
         final: The queue of confirm and retrain runs.
         seed: The run's seed.
         weights: Stores the weights of every arm's first seed.
@@ -70,6 +73,7 @@ class Stages:
         arms: Mapping[str, Placement] | None = None,
         given: Placement | None = None,
         control: SearchStudy | None = None,
+        screening: Screening | None = None,
         checkpoints: CheckpointStore | None = None,
         logs: TrialLogs | None = None,
         pace: Pace | None = None,
@@ -78,11 +82,13 @@ class Stages:
     ) -> None:
         self.search, self.control, self.final, self._bound = search, control, final, bound
         self.searches = (search,) if control is None else (search, control)
+        self.screening = screening
+        self._first: tuple[Screening | SearchStudy, ...] = (*filter(None, [screening]), *self.searches)
         self.budget, self.recipe, self._seed = budget, recipe, seed
-        self._weights, self._predictions, self._kept = weights, predictions, kept
+        self._files, self._kept = ArmFiles(weights, predictions), kept
         self._watch, self._ended, self._given = watch, ended, given
         self._lineup = Lineup(bound, arms or {}, budget, seed)
-        rows = [row for study in (*self.searches, final) for row in study.records()]
+        rows = [row for study in (*self._first, final) for row in study.records()]
         self.pace = pace or Pace()
         self.pace.learn(rows)
         self._checkpoints, self._logs = Checkpoints(checkpoints, rows), logs
@@ -112,7 +118,7 @@ class Stages:
             return None
         look_at_time(self)
         try:
-            task = next((task for search in self.searches if (task := search.ask()) is not None), None)
+            task = next((task for study in self._first if (task := study.ask()) is not None), None)
         except SamplerFailed as error:
             self.error = error
         if self.error is not None:
@@ -164,9 +170,7 @@ class Stages:
 
     def finish(self, task: Task, outcome: Outcome) -> None:
         """Store the artifacts of a trial and record its outcome; begin the next stage if this one is done."""
-        for name, content in outcome.artifacts.items():
-            store = self._weights if name == "weights" else self._predictions
-            store.write(task.placement.key, task.seed, task.epochs, content)
+        self._files.write(task, outcome)
         outcome = self._checkpoints.end(task, outcome)
         record = self._finished(task, outcome)
         self.pace.ends(record, self.pace.clock() - self.live.pop((task.stage, task.number))[1])
@@ -196,11 +200,10 @@ class Stages:
         if self.error is None and self.is_finished:
             self._checkpoints.clear()
 
-    def _study(self, stage: Stage) -> SearchStudy | PlannedRuns:
+    def _study(self, stage: Stage) -> Screening | SearchStudy | PlannedRuns:
         """Return the study that the trials of a stage belong to."""
-        if stage == "search":
-            return self.search
-        return self.control if stage == "control" and self.control is not None else self.final
+        studies = {"screen": self.screening, "search": self.search, "control": self.control}
+        return studies.get(stage) or self.final
 
     @property
     def is_searched(self) -> bool:
@@ -217,6 +220,8 @@ class Stages:
     @property
     def stage(self) -> Stage:
         """The earliest stage that is not finished."""
+        if self.screening is not None and not self.screening.is_finished and self.search.n_open:
+            return "screen"
         if not self.is_searched:
             return "control" if self.search.is_finished else "search"
         return "retrain" if self.winner is not None else "confirm"
@@ -362,13 +367,8 @@ class Stages:
 
     def _lost_files(self, plans: list[PlannedRun]) -> list[PlannedRun]:
         """Return the finished runs whose weights are missing, or whose stored files were lost or damaged since."""
-        return [plan for plan in plans if self.final.is_done(plan) and self._has_lost(plan)]
-
-    def _has_lost(self, plan: PlannedRun) -> bool:
-        place = (plan.placement.key, plan.seed, plan.epochs)
-        if "weights" in plan.artifacts and plan.placement.key not in self.unexported and not self._weights.has(*place):
-            return True
-        return self._predictions.is_lost(*place)
+        unexported = self.unexported
+        return [plan for plan in plans if self.final.is_done(plan) and self._files.has_lost(plan, unexported)]
 
     def weights_seed(self, placement: Placement) -> int | None:
         """Return the first seed whose retraining of this placement has a value, whose weights are exported, or None."""
@@ -386,7 +386,7 @@ class Stages:
             seed = self.weights_seed(placement)
             place = (placement.key, seed or 0, self.retrain_epochs)
             known = placement.key in self.unexported or place in self._restored
-            if seed in (None, self.seeds[0]) or known or self._weights.has(*place):
+            if seed in (None, self.seeds[0]) or known or self._files.weights.has(*place):
                 continue
             self._restored.add(place)
             artifacts: tuple[Artifact, ...] = (self._kept, "weights")
