@@ -147,6 +147,26 @@ def test_clean_shows_and_deletes_what_dead_runs_and_caches_left(runs: Path, tmp_
     assert capsys.readouterr().out.startswith("0 can be deleted")
 
 
+def test_clean_leaves_cached_images_in_use_alone(runs: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "cache" / "nas_attn" / "folders"
+    folder.mkdir(parents=True, exist_ok=True)
+    used, free, writing = folder / "used.npz", folder / "free.npz", folder / ".new.npz.abc.part"
+    for path in (used, free, writing):
+        path.write_bytes(b"x")
+    code = f"from pathlib import Path; from nas_attn.data.held import hold; hold(Path({str(used)!r}))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert main(["clean", str(runs)]) == 0
+    assert [path.exists() for path in (used, free, writing)] == [True, False, True]
+    process.communicate(b"\n")
+    assert main(["clean", str(runs)]) == 0
+    assert not used.exists(), "the hold ends with its process"
+    capsys.readouterr()
+
+
 def test_clean_leaves_a_living_run_alone(runs: Path, capsys) -> None:
     run = runs / "deep" / "interrupted"
     kept = run / "checkpoints" / "search-1.checkpoint"

@@ -81,6 +81,7 @@ def test_ctrl_c_while_a_command_works_is_130(tmp_path: Path) -> None:
             begun = time.monotonic()
             process.send_signal(number)
             assert process.wait(10) == 130
+            assert process.stderr.read() == "Interrupted.\n"
         assert time.monotonic() - begun < 2
 
 

@@ -56,7 +56,7 @@ class Callbacks:
                 continue
             try:
                 method(*arguments)
-            except Exception as error:  # code of the user, which may raise anything
+            except (Exception, SystemExit) as error:  # code of the user, which may raise anything
                 if (index, hook) not in self._noted:
                     log.info("The callback %s raised", _name(callback), exc_info=error)
                     self._noted.add((index, hook))

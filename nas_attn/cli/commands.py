@@ -13,7 +13,7 @@ import typer
 
 from nas_attn.cli import state_commands
 from nas_attn.cli.arguments import AsJson, Debug, RunFolder
-from nas_attn.cli.ending import interruptible, print_error, warn, working_folder
+from nas_attn.cli.ending import INTERRUPTED, interruptible, print_error, warn, working_folder
 from nas_attn.cli.options import settings_signature, text, whole
 from nas_attn.cli.streams import PIPE_CLOSED, OutputLost, Stream, standard_streams
 from nas_attn.errors import NasAttnError
@@ -343,7 +343,9 @@ def _run(stated: list[str]) -> int:
     """Run one command; print what it raises, and return its exit code."""
     try:
         with_settings = bool({"search", "retrain"} & {*stated}) or "_NAS_ATTN_COMPLETE" in os.environ
-        return int(command_line(with_settings=with_settings)(stated, prog_name="nas-attn", standalone_mode=False) or 0)
+        code = command_line(with_settings=with_settings)(stated, prog_name="nas-attn", standalone_mode=False) or 0
+        # What a command raises as KeyboardInterrupt, typer returns as this code.
+        return print_error(KeyboardInterrupt(), debug=False) if code == INTERRUPTED else int(code)
     except OutputLost:
         return 1
     except KeyboardInterrupt as error:

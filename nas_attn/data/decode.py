@@ -24,6 +24,7 @@ from nas_attn.data.arrays import DAMAGED, LabelledImages, Labels, Origins, Pixel
 from nas_attn.data.collection import Collection, digest_of
 from nas_attn.data.deep import NotUnderstood
 from nas_attn.data.entry import AS_USUAL, Progress, Reading, no_progress
+from nas_attn.data.held import hold
 from nas_attn.data.mapped import (
     AnyPixels,
     MappedPixels,
@@ -127,6 +128,8 @@ def decode_cached(
             notes += ("The decoded images could not be cached, so each start decodes them again.",)
         elif isinstance(decoded.pixels, MappedPixels):  # of a nameless file, which is then given back to the disk
             decoded = _read_cache(cache, key, root, files) or decoded
+    if cache is not None:
+        hold(cache)
     _check_skipped(root, files, decoded.skipped, strict)
     if decoded.skipped:
         notes += (f"{len(decoded.skipped)} of {len(files)} files are no images and were skipped: "

@@ -38,17 +38,17 @@ def measure_arms(
     """
     device = torch.device(allocation.device if allocation.device != "cuda" or torch.cuda.is_available() else "cpu")
     recipe = None if request.settings.train else request.settings.recipe  # the step of a custom training is unknown
-    with _threads(min(allocation.cpus, torch.get_num_threads())):
+    with interrupts.abruptly(), _threads(min(allocation.cpus, torch.get_num_threads())):
         conditions = bench_of(_batch_shape(request), device, optimizer=recipe.optimizer if recipe else None)
         known = folder.read_measured()
         todo = [placement for _, placement in stages.arms() if placement.key not in known.on(conditions)]
         none = _build(request, NONE) if todo else None
         for placement in sorted(todo, key=len):  # the report shows the conditions of the last measurement
-            with interrupts.abruptly():
-                attempt = _attempt(request, placement, conditions, device, recipe, none)
+            attempt = _attempt(request, placement, conditions, device, recipe, none)
             known = known.with_one(attempt)
-            write_json(folder.measured, with_digest(known.to_dict()))
-    return known.on(conditions)
+            with interrupts.gently():
+                write_json(folder.measured, with_digest(known.to_dict()))
+        return known.on(conditions)
 
 
 def _attempt(

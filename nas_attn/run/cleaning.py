@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas_attn.data.held import is_held
 from nas_attn.errors import RunError
 from nas_attn.executors.temporary import left_behind
 from nas_attn.files import cache_path, is_part
@@ -33,11 +34,15 @@ class Waste:
 
 
 def waste_below(folder: Path) -> list[Waste]:
-    """Return what can be deleted of the dead runs below a folder, of the cache, and of Ray's temporary folders."""
+    """Return what can be deleted of the dead runs below a folder, of the cache, and of Ray's temporary folders.
+
+    Images that a living process has read from the cache are left alone: a worker that starts later reads them again.
+    """
     found = [waste for run in runs_below(folder) if living_driver(run) is None for waste in _of_run(run)]
     images = cache_path("folders")
     if images is not None and images.is_dir():
-        found += [Waste(path, "decoded images, read again when needed", _size(path)) for path in _files(images)]
+        free = [path for path in _files(images) if not is_held(path)]
+        found += [Waste(path, "decoded images, read again when needed", _size(path)) for path in free]
     return [*found, *(Waste(path, "temporary folder of a dead process", _size(path)) for path in left_behind())]
 
 
@@ -89,6 +94,9 @@ def _size(path: Path) -> int:
 
 def _removed(waste: Waste, refused: list[str]) -> bool:
     """Delete one; return whether it is gone."""
+    if waste.path.is_file() and is_held(waste.path):
+        refused.append(f"{waste.path} is left alone: another process began to use it.")
+        return False
     try:
         if waste.path.is_dir() and not waste.path.is_symlink():
             shutil.rmtree(waste.path)

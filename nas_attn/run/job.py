@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,9 +150,11 @@ def run(request: Request, display: Display) -> RunRecord:
         display.begin(request)
         callbacks = Callbacks(request.settings.callbacks, display.say)
         try:
-            callbacks.call("on_run_begin", folder.path, config)
+            with _ended_as(RESUMABLE, interrupts):
+                callbacks.call("on_run_begin", folder.path, config)
             record = _finish(request, folder, executor, display, interrupts, place, callbacks)
-            callbacks.call("on_run_end", record)
+            with suppress(KeyboardInterrupt), interrupts.abruptly():
+                callbacks.call("on_run_end", record)
         finally:
             callbacks.call("close")
             _record_state(request, folder)
@@ -196,12 +198,15 @@ def _finish(
     """Run the unfinished trials, write the result, measure the arms, and complete the result; return the run."""
     with OpenLedger(request, folder, display, place, lambda: interrupts.pending, callbacks) as ledger:
         # A finished run shows its result without starting the executor, so its ledger is opened first.
-        if folder.best.exists() and ledger.stages.is_finished and _outputs_current(ledger.stages, folder):
-            return ledger.record()
+        with _ended_as(RESUMABLE, interrupts):
+            is_complete = folder.best.exists() and ledger.stages.is_finished
+            if is_complete and _outputs_current(ledger.stages, folder):
+                return ledger.record()
         allocation = _train(request, ledger, executor, display, interrupts)
         stages = ledger.stages
         if stages.error is not None:
-            _report(ledger, folder, display)
+            with _ended_as(RESUMABLE, interrupts):
+                _report(ledger, folder, display)
             raise stages.error
         known = folder.read_measured().newest()
         _write_result(request, ledger, folder, display, known, interrupts)
@@ -227,18 +232,24 @@ def _write_result(
     from nas_attn.run.export import export
 
     display.stage("export")
+    sentence = f"Interrupted while the result was written to {folder.path}: the same command completes it."
+    with _ended_as(sentence, interrupts):
+        try:
+            export(request, ledger.stages, folder, measured)
+        except Exception:
+            _report(ledger, folder, display)
+            raise
+        _report(ledger, folder, display)
+
+
+@contextmanager
+def _ended_as(sentence: str, interrupts: Interrupts) -> Iterator[None]:
+    """Context manager: a signal ends what runs inside at once. Raises: Interrupted with this sentence."""
     try:
         with interrupts.abruptly():
-            try:
-                export(request, ledger.stages, folder, measured)
-            except Exception:
-                _report(ledger, folder, display)
-                raise
-            _report(ledger, folder, display)
+            yield
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"Interrupted while the result was written to {folder.path}: the same command completes it."
-        ) from None
+        raise Interrupted(sentence) from None
 
 
 def _train(
