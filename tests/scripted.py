@@ -19,10 +19,11 @@ from nas_attn.config import Budget, Engine, Recipe
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import Outcome, Task
 from nas_attn.space.bound import BoundSpace
+from nas_attn.study.control import control_search
 from nas_attn.study.ledger import CONTROL, FINAL, SEARCH, Ledger, close_storage
 from nas_attn.study.planned import PlannedRuns
 from nas_attn.study.samplers.catalog import SAMPLERS, SCHEDULERS, Sampler, Scheduler
-from nas_attn.study.sampling import SearchStudy, control_search
+from nas_attn.study.sampling import SearchStudy
 from nas_attn.study.stages import Stages
 
 

@@ -11,7 +11,7 @@ import nas_attn
 from nas_attn.cli.dashboard_studies import copy_run
 from nas_attn.records import OF_CONTROL, Outcome, Task
 from nas_attn.report.tables import leader
-from nas_attn.study.sampling import CONTROL_OFFSET
+from nas_attn.study.control import CONTROL_OFFSET
 
 BESIDE = {"control_search": "random"}
 

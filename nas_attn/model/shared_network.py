@@ -49,9 +49,9 @@ class Alternatives(nn.Module):
 class SharedNetwork(nn.Module):
     """A backbone with every choice of a space at every site; its placements share the weights.
 
-    In train mode each forward pass draws a path: one choice of every decision. Draws are fair: the choices of a decision
-    come in random order, and none comes again before all others have come. In evaluation mode the path is the selected
-    one.
+    In train mode each forward pass draws a path: one choice of every decision. Draws are fair: the choices of a
+    decision come in random order, and none comes again before all others have come. In evaluation mode the path is the
+    selected one.
 
     Source: uniform paths: Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV
     2020, arXiv:1904.00420. Equal numbers of updates: Chu et al., "FairNAS", ICCV 2021, arXiv:1907.01845.

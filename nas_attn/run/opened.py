@@ -149,8 +149,9 @@ class OpenLedger:
 
     def _searches(self) -> tuple[SearchStudy, SearchStudy | None]:
         """Return the search, and the random search beside it, if there is one."""
+        from nas_attn.study.control import control_search
         from nas_attn.study.ledger import CONTROL, SEARCH
-        from nas_attn.study.sampling import SearchStudy, control_search
+        from nas_attn.study.sampling import SearchStudy
 
         settings, bound = self._request.settings, self._request.bound
         engine, budget, epochs = settings.engine, settings.budget, settings.recipe.epochs

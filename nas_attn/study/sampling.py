@@ -35,9 +35,6 @@ MAX_RUNS = 3
 MAX_CRASHES = 3
 """Number of times that a placement whose worker died is run in one session."""
 
-CONTROL_OFFSET = 30_000
-"""Offset of the seeds of a random search from those of the search beside it."""
-
 N_BEST = 5
 """Number of best placements of a ranking that are tried first."""
 
@@ -379,30 +376,6 @@ class SearchStudy:
         self.tally.add(record)
         if _counts(record):
             self._done.add(record.key)
-
-
-def control_search(
-    ledger: Ledger,
-    bound: BoundSpace,
-    engine: Engine,
-    sampler: str,
-    *,
-    budget: int,
-    epochs: int,
-    top: int,
-    goals: Goals = USUAL,
-) -> SearchStudy:
-    """Return the search beside a search that shows what its sampler is worth: it has seeds of its own and no priors.
-
-    Args:
-        engine: That of the search.
-        sampler: The sampler to compare with.
-        budget: As for the search, so that both cost the same; so do the others.
-    """
-    other = engine.model_copy(update={"sampler": sampler, "sampler_option": (), "seed": engine.seed + CONTROL_OFFSET})
-    return SearchStudy(
-        ledger, bound, other, budget=budget, epochs=epochs, top=top, stage="control", priors=(), goals=goals
-    )
 
 
 def ranking(records: tuple[TrialRecord, ...]) -> list[tuple[str, float]]:
