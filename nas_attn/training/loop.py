@@ -272,7 +272,7 @@ def _train(
         batches = epoch_batches(images, batch_size=recipe.batch_size, augment=recipe.augment, generator=generator)
         with frozen(model, num_classes) if epoch <= recipe.freeze_epochs else nullcontext():
             state.loss, seen = _train_epoch(model, batches, criterion, optimizer, rates, keep=validation is None)
-        _require_finite("loss", state.loss, epoch, epochs)
+        require_finite("loss", state.loss, epoch, epochs)
         state.seconds.append(time.perf_counter() - start)
         value = NOT_MEASURED
         if validation is None:
@@ -334,11 +334,12 @@ def _train_epoch(
 def _evaluated(model: nn.Module, validation: Images, epoch: int, epochs: int) -> tuple[Tensor, Tensor]:
     """Return logits and targets of the validation images. Raises: TrialFailed if the logits are not finite."""
     logits = predict(model, validation)
-    _require_finite("sum of the validation logits", float(logits.sum()), epoch, epochs)
+    require_finite("sum of the validation logits", float(logits.sum()), epoch, epochs)
     return logits, validation.targets
 
 
-def _require_finite(quantity: str, value: float, epoch: int, epochs: int) -> None:
+def require_finite(quantity: str, value: float, epoch: int, epochs: int) -> None:
+    """Raise TrialFailed if a quantity of a training is not finite."""
     if not math.isfinite(value):
         raise TrialFailed(
             "nan", f"Training diverged: the {quantity} is {value} in epoch {epoch} of {epochs}. Try a smaller --lr."
