@@ -256,7 +256,8 @@ def _difference(models: Sequence[nn.Module], images: Images, recipe: Recipe, num
     batch = Scale.of(few)(few.take(slice(None))).double()
     inputs, targets = torch.stack([batch, batch.flip(0)]), torch.stack([few.targets, few.targets.flip(0)])
     alone = [copy.deepcopy(model).to(images.device).double().train() for model in models]
-    stack = Stack(copy.deepcopy(alone), images, recipe, num_classes)
+    stacked = copy.deepcopy(alone)
+    stack = Stack(stacked, images, recipe, num_classes)
     stack.criterion.double()
     together = torch.stack([stack.step(inputs, targets)[1] for _ in range(_PROBED_STEPS)], dim=1)
     for index, model in enumerate(alone):
@@ -267,7 +268,10 @@ def _difference(models: Sequence[nn.Module], images: Images, recipe: Recipe, num
         for name, value in (*model.named_parameters(), *model.named_buffers()):
             if not _are_close(stack.state[name][index], value):
                 return f"'{name}'"
-    return ""
+    stack.unstack()
+    with torch.inference_mode():  # what a network keeps outside of its parameters and buffers shows here
+        logits = [[model.eval()(batch) for model in models] for models in (stacked, alone)]
+    return "" if all(map(_are_close, *logits)) else "what the trained network predicts"
 
 
 def _are_close(one: Tensor, other: Tensor) -> bool:
