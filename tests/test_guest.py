@@ -26,6 +26,7 @@ from nas_attn import load_run
 from nas_attn.callbacks import Callback, TensorBoard
 from nas_attn.errors import ConfigError, Interrupted, RunStopped
 from nas_attn.executors.modules import pickled
+from nas_attn.user_code.process_state import left_as_it_was
 
 pytestmark = pytest.mark.usefixtures("no_report")
 __all__ = ["no_report"]
@@ -132,6 +133,58 @@ def test_a_search_works_in_a_thread_and_in_an_event_loop(tmp_path: Path) -> None
     thread.start()
     thread.join()
     assert found != [None]
+
+
+def test_searches_in_two_threads_of_a_process_wait_for_each_other() -> None:
+    first, begun, order = threading.Event(), threading.Event(), []
+
+    def search(name: str) -> None:
+        if name == "second":
+            assert begun.wait(10)
+        with left_as_it_was(), left_as_it_was():  # one inside a training of the other has its turn
+            order.append(f"{name} begins")
+            begun.set()
+            os.environ["RAY_OF_A_SEARCH"] = name
+            assert first.wait(10)
+            order.append(f"{name} ends")
+
+    def both() -> None:
+        threads = [threading.Thread(target=search, args=(name,)) for name in ("first", "second")]
+        for thread in threads:
+            thread.start()
+        threading.Timer(0.2, first.set).start()
+        for thread in threads:
+            thread.join(10)
+
+    with pytest.warns(RuntimeWarning, match=r"Another search runs in this process: this one waits for its end\."):
+        both()
+    assert order == ["first begins", "first ends", "second begins", "second ends"]
+    assert "RAY_OF_A_SEARCH" not in os.environ
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_forked_during_a_search_may_search() -> None:
+    held, ended = threading.Event(), threading.Event()
+
+    def search() -> None:
+        with left_as_it_was():
+            held.set()
+            ended.wait(20)
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    assert held.wait(10)
+    child = multiprocessing.get_context("fork").Process(target=_enter)
+    child.start()
+    child.join(10)
+    ended.set()
+    thread.join()
+    assert child.exitcode == 0
+
+
+def _enter() -> None:
+    with left_as_it_was():
+        pass
 
 
 def _search(out: str) -> None:

@@ -33,7 +33,14 @@ def left_as_it_was() -> Iterator[None]:
     Covered are the environment, the working folder, the import path, signal handlers, hooks, loggers, warnings filters,
     random numbers, torch's and matplotlib's settings, Optuna's verbosity and Tune's registry. Outside the main thread
     only what a search itself changes is restored, since other threads may change the rest meanwhile.
+
+    Searches in other threads of the process wait for each other: they would change the same state.
     """
+    with _one_at_a_time():
+        yield from _restored()
+
+
+def _restored() -> Iterator[None]:
     recorders = [*_OF_A_SEARCH]
     if threading.current_thread() is threading.main_thread():
         recorders += _OF_THE_PROCESS
@@ -41,6 +48,35 @@ def left_as_it_was() -> Iterator[None]:
         for record in recorders:
             stack.callback(record())
         yield
+
+
+class _Turn:
+    """Whose turn it is to search in this process; a search inside a training of the same thread has it already."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def forget(self) -> None:
+        """Forget, in a process that was forked, the threads that it does not have."""
+        self.lock = threading.RLock()
+
+
+_TURN = _Turn()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_TURN.forget)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    lock = _TURN.lock
+    if not lock.acquire(blocking=False):
+        warnings.warn("Another search runs in this process: this one waits for its end.", RuntimeWarning, stacklevel=6)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(RuntimeError):  # in a process that was forked meanwhile
+            lock.release()
 
 
 @contextmanager
