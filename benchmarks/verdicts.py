@@ -27,21 +27,17 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
 from scipy.special import ndtri
+from simulated_job import simulated
 
 from nas_attn.comparison.answer import Answer
-from nas_attn.comparison.predictions import Predictions
-from nas_attn.config import Budget, Engine, Recipe
+from nas_attn.config import Budget
 from nas_attn.placement import NONE, Placement
-from nas_attn.records import BARE, FOUND, Outcome, Task
+from nas_attn.records import BARE, FOUND
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.statistics import t_quantile
-from nas_attn.study.ledger import FINAL, SEARCH, Ledger
-from nas_attn.study.planned import PlannedRuns
-from nas_attn.study.sampling import SearchStudy
 from nas_attn.study.stages import Stages
 
 ACCURACY = 0.95
@@ -53,33 +49,9 @@ SEED_SD = 0.03
 SHARED, OWN = 0.55, 0.08
 """Shares of an image's difficulty that all networks share, and that the networks of one placement share."""
 
-EPOCHS = 4
 SCENARIOS = ("nothing", "hurts", "helps", "mixed")
 GAIN = 0.006
 """A found placement that truly gains this much should be recommended."""
-
-
-class MemoryLedger(Ledger):
-    """A ledger over Optuna's storage in memory, which has no database to tune."""
-
-    def _pragma(self, pragma: str) -> None:
-        """Do nothing."""
-
-
-class Files(dict[tuple[str, int, int], bytes]):
-    """Files of trainings in memory."""
-
-    def has(self, key: str, seed: int, epochs: int) -> bool:
-        """Return whether a file is stored."""
-        return (key, seed, epochs) in self
-
-    def write(self, key: str, seed: int, epochs: int, content: bytes) -> None:
-        """Store a file."""
-        self[key, seed, epochs] = content
-
-    def read(self, key: str, seed: int, epochs: int) -> bytes | None:
-        """Return a file, or None if there is none."""
-        return self.get((key, seed, epochs))
 
 
 @dataclass
@@ -133,14 +105,6 @@ class World:
         limit = ndtri(self.truth(placement)) * math.sqrt(1 + SEED_SD**2)
         return np.asarray(value <= limit + SEED_SD * self._normal(1))
 
-    def outcome(self, task: Task) -> Outcome:
-        """Return the outcome of one training, with its predictions if it is asked for them."""
-        part = "test" if task.stage == "retrain" else "val"
-        right = self.train(task.placement, task.seed, part)
-        kept = Predictions(np.ones(len(right), np.int32), right.astype(np.int32))
-        wanted = {name: kept.to_bytes() if name != "weights" else b"" for name in task.artifacts}
-        return Outcome("complete", float(right.mean()), seconds=1.0, artifacts=wanted)
-
 
 @cache
 def bound() -> BoundSpace:
@@ -166,20 +130,8 @@ class Ended:
 
 def simulate(scenario: str, number: int, seeds: int | str) -> Ended:
     """Run one search with simulated trainings to its end."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    world, storage = World(scenario, number), optuna.storages.InMemoryStorage()
-    ledgers = [MemoryLedger(storage, name) for name in (SEARCH, FINAL)]
-    budget = Budget(seeds=seeds)
-    search = SearchStudy(ledgers[0], bound(), Engine(seed=number), budget=budget.trials, epochs=EPOCHS, top=budget.top)
-    final, predictions = PlannedRuns(ledgers[1], bound()), Files()
-    recipe = Recipe(epochs=EPOCHS)
-    stages = Stages(
-        search, final, bound(), budget=budget, recipe=recipe, seed=number, weights=Files(), predictions=predictions
-    )
-    while not stages.is_finished:
-        task = stages.ask()
-        assert task is not None, "with nothing running, there is a task"
-        stages.finish(task, world.outcome(task))
+    world = World(scenario, number)
+    stages = simulated(bound(), world.train, seed=number, budget=Budget(seeds=seeds))
     assert stages.winner is not None, "a finished run has a winner"
     found = stages.winner.placement or NONE
     arms = dict(stages.arms())
