@@ -6,37 +6,40 @@ one that was interrupted, and repeats its command.
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import random
 import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from processes import ROOT
+from forked import ForkedCommand
 from run_log import events
 from tiny_run import (
     BEST,
     SENTENCE,
     Wrong,
-    arguments,
     code_of,
     completed,
     finish,
     last_line,
     left_by,
     look_at,
-    prepare,
     spoken,
     start,
 )
 
 REFUSED = 2
+LOCKED_SECONDS = 6.0
 WAYS = ("truncated", "emptied", "altered", "deleted")
+_NEW_MOUNTS = 0x00020000
+"""CLONE_NEWNS, see unshare(2)."""
+
 _PASSED_OVER = ("driver.lock",)
 
 
@@ -81,6 +84,16 @@ def with_damage(folder: Path, name: str, way: str, draw: random.Random) -> Wrong
     return {**look_at(folder / "run", before), **wrong}
 
 
+_ALTERED = {
+    "of a newer schema": "UPDATE alembic_version SET version_num = 'v99.0.0.a'",
+    "of newer tables": "UPDATE version_info SET schema_version = 99",
+    "of an older schema": "UPDATE alembic_version SET version_num = 'v2.6.0.a'",
+    "of older tables": "UPDATE version_info SET schema_version = 11",
+    "without its tables": "DROP TABLE trials",
+}
+"""Statements after which the ledger cannot be used."""
+
+
 def with_database(folder: Path, trouble: str, draw: random.Random) -> Wrong:
     """Bring the database in trouble and repeat the command."""
     database = folder / "run" / "study.db"
@@ -88,11 +101,8 @@ def with_database(folder: Path, trouble: str, draw: random.Random) -> Wrong:
     allowed: tuple[int, ...] = (0, REFUSED)
     if trouble == "locked":
         return _while_locked(folder, database)
-    if trouble == "newer schema":
-        _alter(database, "UPDATE alembic_version SET version_num = 'v99.0.0.a'")
-        allowed = (REFUSED,)
-    elif trouble == "without its tables":
-        _alter(database, "DROP TABLE trials")
+    if trouble in _ALTERED:
+        _alter(database, _ALTERED[trouble])
         allowed = (REFUSED,)
     else:  # scribbled
         content = bytearray(database.read_bytes())
@@ -110,15 +120,23 @@ def _alter(database: Path, statement: str) -> None:
     connection.close()
 
 
+_HOLDER = """
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+
+
 def _while_locked(folder: Path, database: Path) -> Wrong:
     """Repeat the command while another program has locked the database for some seconds: it waits."""
-    other = sqlite3.connect(database, isolation_level=None)
-    other.execute("BEGIN EXCLUSIVE")
-    command = start(folder, "local")
-    time.sleep(6)
-    other.execute("ROLLBACK")
-    other.close()
-    code = code_of(command)
+    words = [sys.executable, "-c", _HOLDER, str(database), str(LOCKED_SECONDS)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        command = start(folder, "local")
+        code = code_of(command)
     wrong = left_by(command) | spoken(folder)
     if code:
         wrong[SENTENCE] = f"ended with {code}: {last_line(folder)}"
@@ -135,16 +153,19 @@ def with_clock_moved(folder: Path, days: float) -> Wrong:
 
 
 def can_mount() -> bool:
-    """Return whether this machine lets a process mount a file system of its own."""
-    words = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]
-    return shutil.which("unshare") is not None and subprocess.run(words, capture_output=True).returncode == 0
+    """Return whether this process may mount a file system of its own: root may, where nothing forbids it."""
+    words = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return (
+        os.geteuid() == 0
+        and shutil.which("unshare") is not None
+        and subprocess.run(words, capture_output=True).returncode == 0
+    )
 
 
 def on_full_disk(folder: Path, kilobytes: int) -> Wrong:
     """Run on a disk of this size, then repeat the command with room enough."""
-    return _mounted(
-        folder, f"mount -t tmpfs -o size={kilobytes}k none run", "mount -o remount,size=256m run", (0, 1, 2)
-    )
+    small, large = f"mount -t tmpfs -o size={kilobytes}k none run", "mount -o remount,size=256m run"
+    return _mounted(folder, small, large, (0, 1, 2))
 
 
 def on_read_only_folder(folder: Path) -> Wrong:
@@ -156,37 +177,43 @@ def on_read_only_folder(folder: Path) -> Wrong:
 def _mounted(folder: Path, mount: str, mend: str, allowed: tuple[int, ...]) -> Wrong:
     """Run the command twice in a mount name space: after `mount`, and after `mend`."""
     (folder / "run").mkdir(exist_ok=True)
-    prepare(folder)
-    command = " ".join([sys.executable, "-m", "nas_attn", *arguments("local")])
-    script = f"""
-        {mount} || exit 9
-        {command} > first.txt 2>&1; echo $? > first.code
-        {mend}
-        {command} > output.txt 2>&1; echo $? > output.code
-        cp -a run kept
-    """
-    words = ["unshare", "-rm", "sh", "-c", script]
-    subprocess.run(words, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=400)
+    command = ForkedCommand(partial(_in_name_space, folder, mount, mend), folder, folder / "shell.txt")
+    if code_of(command):
+        return {BEST: f"the rows' own script: {(folder / 'shell.txt').read_text(errors='replace')[-300:]}"}
     first = (folder / "first.txt").read_text(errors="replace")
-    code = int((folder / "first.code").read_text())
-    wrong: Wrong = {}
-    if code not in allowed or "Traceback" in first or "(--debug" in first:
-        wrong[SENTENCE] = f"ended with {code}: {first.strip().splitlines()[-1:]}"
-    if int((folder / "output.code").read_text()):
+    codes = json.loads((folder / "codes.json").read_text())
+    wrong = left_by(command)
+    if codes[0] not in allowed or "Traceback" in first or "(--debug" in first:
+        wrong[SENTENCE] = f"ended with {codes[0]}: {first.strip().splitlines()[-1:]}"
+    if codes[1]:
         return {BEST: f"the repeated command: {last_line(folder)}", **wrong}
-    before = completed(events(folder / "kept" / "log.txt"))
-    return {**look_at(folder / "kept", before), **wrong}
+    return {**look_at(folder / "kept", completed(events(folder / "kept" / "log.txt"))), **wrong}
 
 
-TROUBLES: tuple[str, ...] = ("locked", "scribbled", "newer schema", "without its tables")
+def _in_name_space(folder: Path, mount: str, mend: str) -> int:
+    """Run the command twice in a mount name space of this process, and copy the run out of it."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_NEW_MOUNTS):
+        raise OSError(ctypes.get_errno(), "no mount name space")
+    codes = []
+    for script, output in ((f"mount --make-rprivate / && {mount}", "first.txt"), (mend, "second.txt")):
+        subprocess.run(["sh", "-c", script], check=True)
+        codes.append(code_of(start(folder, "local")))
+        shutil.copy(folder / "output.txt", folder / output)
+    (folder / "codes.json").write_text(json.dumps(codes))
+    subprocess.run(["cp", "-a", "run", "kept"], check=True)
+    return 0
+
+
+TROUBLES: tuple[str, ...] = ("locked", "scribbled", *_ALTERED)
 Row = Callable[[Path], Wrong]
 
 
-def rows(template: Path, interrupted: Path, draw: random.Random) -> list[tuple[str, str, Row]]:
+def rows(template: Path, interrupted: Path, draw: random.Random, n_files: int) -> list[tuple[str, str, Row]]:
     """Return the rows: group, name, and what to do in an empty folder.
 
     Args:
         template, interrupted: Folders with a finished run, and with one that was interrupted.
+        n_files: Number of rows that damage a file, drawn from all files and ways.
     """
 
     def of(source: Path | None, act: Callable[[Path], Wrong]) -> Row:
@@ -198,12 +225,13 @@ def rows(template: Path, interrupted: Path, draw: random.Random) -> list[tuple[s
         return row
 
     found: list[tuple[str, str, Row]] = []
+    of_files: list[tuple[str, str, Row]] = []
     for state, source in (("finished", template), ("interrupted", interrupted)):
         for name in damaged_files(source / "run"):
             for way in WAYS:
                 seed = draw.random()
                 act = partial(with_damage, name=name, way=way, draw=random.Random(seed))
-                found.append((f"a file {way}, {state} run", name, of(source, act)))
+                of_files.append((f"a file {way}, {state} run", name, of(source, act)))
         for trouble in TROUBLES:
             act = partial(with_database, trouble=trouble, draw=random.Random(1))
             found.append((f"database {trouble}, {state} run", trouble, of(source, act)))
@@ -211,8 +239,9 @@ def rows(template: Path, interrupted: Path, draw: random.Random) -> list[tuple[s
         act = partial(with_clock_moved, days=days)
         found.append(("clock moved by a day, interrupted run", f"{days:+.0f}", of(interrupted, act)))
     if can_mount():
-        for size in sorted(draw.sample(range(40, 1600, 20), 12)):
+        for size in sorted(draw.sample(range(40, 1600, 20), 6)):
             found.append(("disk full, new run", f"{size} kB", of(None, lambda folder, k=size: on_full_disk(folder, k))))
         found += [("folder read-only", "finished", of(template, on_read_only_folder))]
         found += [("folder read-only", "interrupted", of(interrupted, on_read_only_folder))]
-    return found
+    chosen = sorted(draw.sample(range(len(of_files)), min(n_files, len(of_files))))
+    return [*found, *(of_files[number] for number in chosen)]

@@ -1,6 +1,6 @@
 """The kill matrix: a tiny run is killed, stopped and damaged in every way, and the same command must finish it.
 
-    python benchmarks/kill_matrix.py [--kills 200] [--tune 60] [--peer-kills 8] [--seed 0] [--file kill_matrix.jsonl]
+    python benchmarks/kill_matrix.py [--kills 200] [--tune 60] [--peer-kills 8] [--files 80] [--file kill_matrix.jsonl]
     python benchmarks/kill_matrix.py --quick
     python benchmarks/kill_matrix.py --markdown docs/kill_matrix.md
 
@@ -131,7 +131,7 @@ def rows_of(options: argparse.Namespace, work: Path) -> list[Row]:
     lengths = undisturbed(work / "local")
     interrupted(work / "interrupted")
     with_ray = [("start", 1, STARTING_SECONDS), *lengths[1:]]
-    damaged = damage_rows.rows(work / "local", work / "interrupted", random.Random(options.seed))
+    damaged = damage_rows.rows(work / "local", work / "interrupted", random.Random(options.seed), options.files)
     if options.quick:
         draw = random.Random(options.seed)
         rows = signal_rows("local", of_local(QUICK_PAUSE_SECONDS), 12, lengths, draw)
@@ -191,6 +191,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="signals in all, with both executors")
     parser.add_argument("--tune", type=int, default=60, help="how many of them with Ray Tune")
     parser.add_argument("--peer-kills", type=int, default=8, help="signals for the peer")
+    parser.add_argument("--files", type=int, default=80, help="runs of which a file is damaged")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--file", type=Path, default=Path("kill_matrix.jsonl"), help="results of all sittings")
     parser.add_argument("--only", default="", help="make only the groups whose name contains this")
