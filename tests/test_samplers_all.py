@@ -84,11 +84,15 @@ def test_brute_trains_every_placement_once_and_ends(tmp_path: Path) -> None:
     assert sorted(keys) == sorted(placement.key for placement in bound.enumerate())
 
 
-def test_brute_refuses_a_large_space_with_its_size() -> None:
-    refuse_large("brute", 100_000)
-    refuse_large("tpe", 10**9)
+def test_a_space_too_large_for_a_sampler_is_refused_with_its_size() -> None:
+    refuse_large("brute", n_placements=100_000, n_parameters=10**6)
+    refuse_large("tpe", n_placements=10**9, n_parameters=10**6)
+    refuse_large("placement", n_placements=10**9, n_parameters=1_000)
+    refuse_large("own_module:Sampler", n_placements=10**9, n_parameters=10**6)
     with pytest.raises(ConfigError, match=r"at most 100,000 placements, but this one has 100,001: choose"):
-        refuse_large("brute", 100_001)
+        refuse_large("brute", n_placements=100_001, n_parameters=1)
+    with pytest.raises(ConfigError, match=r"'--sampler placement' needs .* at most 1,000 parameters, but .* 1,001:"):
+        refuse_large("placement", n_placements=1, n_parameters=1_001)
 
 
 def test_evolution_finds_more_than_random_where_sites_add_up() -> None:

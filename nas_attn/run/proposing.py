@@ -14,6 +14,7 @@ from nas_attn.run.arms import read_placement
 from nas_attn.run.screening import check_screen
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.samplers.catalog import SAMPLERS, SCHEDULERS
+from nas_attn.study.samplers.named import refuse_large
 
 if TYPE_CHECKING:
     from nas_attn.run.request import Request
@@ -26,19 +27,17 @@ def with_proposals(request: Request) -> Request:
 
     A stated `--trials` stays: it is the largest number of placements to enumerate.
 
-    Raises: ConfigError for a sampler, a scheduler or options that cannot be made, a space that is too large to be
-    enumerated, a file of priors of which none fits, and a screen that has no place in this search.
+    Raises: ConfigError for a sampler, a scheduler or options that cannot be made, a space that is too large for the
+    sampler, a file of priors of which none fits, and a screen that has no place in this search.
     """
     engine, bound = request.settings.engine, request.bound
     check_engine(engine, request.settings.recipe.epochs)
     settings = request.settings
-    if engine.sampler in SAMPLERS and SAMPLERS[engine.sampler].enumerates:
-        from nas_attn.study.samplers.named import refuse_large
-
-        refuse_large(engine.sampler, bound.n_placements)
-        if "trials" not in settings.budget.model_fields_set:
-            budget = settings.budget.model_copy(update={"trials": bound.n_placements})
-            settings = replace(settings, budget=budget)
+    refuse_large(engine.sampler, n_placements=bound.n_placements, n_parameters=len(bound.choices))
+    enumerates = engine.sampler in SAMPLERS and SAMPLERS[engine.sampler].enumerates
+    if enumerates and "trials" not in settings.budget.model_fields_set:
+        budget = settings.budget.model_copy(update={"trials": bound.n_placements})
+        settings = replace(settings, budget=budget)
     priors: dict[str, tuple[str, Placement]] = {}
     notes: list[str] = []
     for stated in dict.fromkeys(engine.priors):

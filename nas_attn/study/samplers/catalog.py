@@ -23,6 +23,7 @@ class Sampler:
         is_for_several: Whether it can improve several objectives.
         enumerates: Whether it proposes every placement once, in a fixed order; `make` then draws nothing.
         takes_conditions: Whether `make` also takes `conditions`, those of the space (`BoundSpace.conditions`).
+        most_parameters: Greatest number of searched parameters; None for any.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Sampler:
     is_for_several: bool = True
     enumerates: bool = False
     takes_conditions: bool = False
+    most_parameters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,7 @@ SAMPLERS: Mapping[str, Sampler] = {
             _placement,
             _placement_class,
             takes_conditions=True,
+            most_parameters=1_000,
         ),
         Sampler("nsga2", "genetic algorithm NSGA-II.", _nsga2, _nsga2_class),
         Sampler("gp", "Gaussian process.", _gp, _gp_class),

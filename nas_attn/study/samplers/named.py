@@ -83,13 +83,21 @@ def rungs_of(name: str, epochs: int, stated: tuple[str, ...] = ()) -> tuple[int,
     return scheduler.rungs(epochs, **options)
 
 
-def refuse_large(name: str, n_placements: int) -> None:
-    """Refuse to enumerate a large space. Raises: ConfigError with the number of its placements."""
-    if name in SAMPLERS and SAMPLERS[name].enumerates and n_placements > MOST_ENUMERATED:
-        raise ConfigError(
-            f"'--sampler {name}' needs a space of at most {MOST_ENUMERATED:,} placements, but this one has "
-            f"{n_placements:,}: choose another sampler, or search fewer sites or options."
-        )
+def refuse_large(name: str, *, n_placements: int, n_parameters: int) -> None:
+    """Refuse a space that is too large for a sampler of the table. Raises: ConfigError with its size."""
+    sampler = SAMPLERS.get(name)
+    if sampler is None:
+        return
+    sizes = {
+        "placements": (n_placements, MOST_ENUMERATED if sampler.enumerates else None),
+        "parameters": (n_parameters, sampler.most_parameters),
+    }
+    for what, (size, most) in sizes.items():
+        if most is not None and size > most:
+            raise ConfigError(
+                f"'--sampler {name}' needs a space of at most {most:,} {what}, but this one has {size:,}: choose "
+                "another sampler, or search fewer sites or options."
+            )
 
 
 def _options(

@@ -21,6 +21,8 @@ Point = tuple[int, ...]
 _RANDOM_CANDIDATES = 500
 _BEST = 10
 """Number of best points around which candidates are drawn."""
+_ONE_CHANGE = 2_000
+"""Greatest number of candidates with one changed parameter."""
 _TWO_CHANGES = 30
 """Number of candidates with two changed parameters for each of the best points."""
 _MOST_POINTS = 240
@@ -183,32 +185,37 @@ class PlacementSampler(BaseSampler):
         self, posterior: Posterior, encoding: Encoding, codes: Codes, scores: Floats, known: set[Point]
     ) -> Point | None:
         """Return the untried candidate with the greatest expected improvement; None if every candidate is known."""
-        candidates = self._candidates(encoding, codes, scores)
-        untried = candidates[[tuple(point) not in known for point in candidates.tolist()]]
-        if not len(untried):
+        candidates = dict.fromkeys(map(tuple, self._candidates(encoding, codes, scores).tolist()))
+        points = [point for point in candidates if point not in known]
+        if not points:
             return None
+        untried = np.array(points)
         means, deviations = posterior.predict(untried)
         best = posterior.predict(codes)[0].max()
         distances = (means - best) / deviations
         gains = deviations * (distances * norm.cdf(distances) + norm.pdf(distances))
-        return tuple(untried[int(np.argmax(gains))].tolist())
+        return points[int(np.argmax(gains))]
 
     def _candidates(self, encoding: Encoding, codes: Codes, scores: Floats) -> Codes:
-        """Return random points, and the best points with one or two changed parameters, each once."""
+        """Return random points, and the best points with one or two changed parameters; some may be equal."""
         best = np.maximum(codes[np.argsort(-scores, kind="stable")[:_BEST]], 0)
         n_parameters = len(encoding.sizes)
-        steps = [(index, value) for index, size in enumerate(encoding.sizes) for value in range(size)]
-        one = np.repeat(best, len(steps), axis=0)
-        rows = np.arange(len(one))
-        one[rows, np.tile([index for index, _ in steps], len(best))] = np.tile([v for _, v in steps], len(best))
+        one = self._one_changed(best, encoding.sizes)
         two = np.repeat(best, _TWO_CHANGES, axis=0)
         for _ in range(2):
             changed = self._rng.integers(0, n_parameters, len(two))
             two[np.arange(len(two)), changed] = self._rng.integers(0, encoding.sizes[changed])
-        return np.unique(
-            np.vstack([encoding.random(_RANDOM_CANDIDATES, self._rng), encoding.active(one), encoding.active(two)]),
-            axis=0,
-        )
+        return np.vstack([encoding.random(_RANDOM_CANDIDATES, self._rng), encoding.active(one), encoding.active(two)])
+
+    def _one_changed(self, best: Codes, sizes: Codes) -> Codes:
+        """Return the points with each value of each parameter; a random part of them if there are many."""
+        steps = np.array([(index, value) for index, size in enumerate(sizes) for value in range(size)])
+        chosen = np.arange(len(best) * len(steps))
+        if len(chosen) > _ONE_CHANGE:
+            chosen = self._rng.choice(chosen, _ONE_CHANGE, replace=False)
+        changed = best[chosen // len(steps)]
+        changed[np.arange(len(chosen)), steps[chosen % len(steps), 0]] = steps[chosen % len(steps), 1]
+        return changed
 
 
 def _chosen(values: Mapping[Point, Floats | None], scores: Floats) -> tuple[Codes, Floats]:
