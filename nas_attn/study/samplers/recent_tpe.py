@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Container
+from functools import cached_property
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -39,9 +40,10 @@ class RecentTPE(TPESampler):
     _space: dict[str, BaseDistribution] | None = None
     _n_left = 0
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._densities: dict[bool, _ParzenEstimator] = {}
+    @cached_property
+    def _densities(self) -> dict[bool, _ParzenEstimator]:
+        """The densities of the last look, the good trials' and the others'; the class's parameters stay Optuna's."""
+        return {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the parameters that are sampled together: all trials of a search have the same."""
