@@ -20,6 +20,7 @@ from nas_attn.config import settings
 from nas_attn.config.groups import GROUPS
 from nas_attn.errors import DataError, Interrupted, RunStopped
 from nas_attn.executors.catalog import EXECUTORS
+from nas_attn.run.default_shape import at_default_shape
 from nas_attn.space.file import available_spaces
 from nas_attn.space.schema import space_schema
 from nas_attn.space.search_space import SearchSpace
@@ -274,7 +275,7 @@ def test_spaces_lists_each_shipped_space_with_its_size_on_one_line(capsys):
     assert main(["spaces"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name in available_spaces():
-        space = SearchSpace.load(name)
+        space = at_default_shape(SearchSpace.load(name))
         (line,) = [line for line in lines if line.startswith(f"{name} ")]
         low, high = space.bound.parameter_range()
         assert space.title in line

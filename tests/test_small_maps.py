@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,20 @@ from torch import nn
 from nas_attn.attention.catalog import ATTENTIONS
 from nas_attn.attention.create import create_attention
 from nas_attn.attention.entry import Context
-from nas_attn.attention.options import resolve_options
+from nas_attn.attention.fca import waves
+from nas_attn.attention.forms.frequency import FREQUENCIES, vanishing
+from nas_attn.attention.options import require_fit, resolve_options
 from nas_attn.backbones.site_table import site_table
-from nas_attn.errors import FileError
+from nas_attn.errors import FileError, SpaceError
 from nas_attn.model.build import AttentionModel, build_model
 from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
+from nas_attn.run.default_shape import at_default_shape
+from nas_attn.run.request import bind, read_settings
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.rewritten import notes_on_values
 from nas_attn.space.search_space import SearchSpace
+from nas_attn.testing.cases import Case, candidates, cases_of, randomised
 
 SHAPE = {"num_classes": 10, "in_channels": 1, "image_size": 8}
 RECORD = {"mean": (0.5,), "std": (0.5,), "class_names": tuple("abcdefghij")}
@@ -81,6 +87,14 @@ def test_the_default_space_counts_each_network_once() -> None:
     space = bound()
     assert [len(decision.distinct) for decision in space.decisions] == [26, 26, 26, 16, 16]
     assert space.n_placements == 26**3 * 16**2 == 4_499_456
+
+
+@pytest.mark.parametrize("name", ["densenet_attn", "lenet_attn"])  # images as they are, and enlarged ones
+def test_the_list_of_spaces_counts_as_a_search_does(name: str, tmp_path: Path) -> None:
+    searched = bind(read_settings({"space": name, "out": str(tmp_path / "run")}))
+    listed = at_default_shape(SearchSpace.load(name)).bound
+    assert listed.table == searched.bound.table
+    assert listed.n_placements == searched.bound.n_placements
 
 
 def test_a_space_says_which_values_are_built_as_others() -> None:
@@ -153,3 +167,102 @@ def test_weights_that_are_no_larger_kernels_are_refused_as_before(tmp_path: Path
     of_an_older_version(tmp_path / "best.json", says=3)
     with pytest.raises(FileError, match=r"do not fit the network: 'attention\.denseblock3\.cbam\.spatial"):
         load_model(tmp_path / "best.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "written", "says"),
+    [
+        ("fca", (2, 2), {}, "8 of its 16 frequencies vanish on a map of 2x2"),
+        ("fca", (2, 3), {}, "3 of its 16 frequencies vanish on a map of 2x3"),
+        ("fca", (3, 3), {}, None),
+        ("non_local", (3, 3), {"subsample": True}, "the pooling by 2 leaves one key"),
+        ("non_local", (4, 2), {"subsample": True}, None),
+        ("gc", (4, 4), {"reduction": 16}, "the layer norm over a hidden width of 1 is constant"),
+        ("double_attention", (4, 4), {"descriptors": 1}, "the softmax over one descriptor is 1"),
+        ("double_attention", (4, 4), {"descriptors": 1, "softmax": "pixels"}, None),
+        ("sk", (2, 2), {"groups": 1, "n_branches": 4}, "the kernels of 3 of its 4 branches meets the map"),
+        ("sk", (4, 4), {"groups": 1, "n_branches": 3}, None),
+        ("cot", (2, 2), {"kernel_size": 5}, "only the 3x3 core of its kernels of 5x5 meets the map"),
+        ("cot", (3, 3), {"kernel_size": 5}, None),
+        ("gam", (2, 2), {"padding_mode": "replicate"}, "beyond 3x3 its kernels of 7x7 see the map's border again"),
+    ],
+)
+def test_what_has_no_effect_on_a_map_is_said(
+    name: str, size: tuple[int, int], written: dict[str, Any], says: str | None
+) -> None:
+    entry, context = ATTENTIONS[name], Context(height=size[0], width=size[1])
+    found = entry.unused(16, resolve_options(entry, 16, written, context), context)
+    assert says in found if says and found else found is None and says is None
+
+
+@pytest.mark.parametrize("size", [(2, 2), (2, 3), (3, 2), (3, 3), (4, 4)])
+def test_frequencies_that_are_said_to_vanish_are_zero_and_no_others(size: tuple[int, int]) -> None:
+    for name, pairs in FREQUENCIES.items():
+        rows, columns = (waves([pair[axis] for pair in pairs], size[axis]) for axis in (0, 1))
+        flat = (rows[:, :, None] * columns[:, None, :]).abs().amax((1, 2)) < 1e-9
+        found = vanishing(name, Context(height=size[0], width=size[1]))
+        assert found == [pair for pair, is_flat in zip(pairs, flat.tolist(), strict=True) if is_flat], name
+
+
+def test_frequencies_that_all_vanish_are_refused() -> None:
+    with pytest.raises(SpaceError, match=r"a frequency must not vanish .*=bot4 do on 2x2; .*=top4\."):
+        require_fit("fca", 16, context=Context(height=2, width=2), frequencies="bot4")
+
+
+def test_values_that_make_one_function_are_one_choice() -> None:
+    one_key, of_one = Context(height=3, width=3), {"heads": 16}
+    both = [resolve_options(ATTENTIONS["non_local"], 16, {"subsample": True, "scale": scale}, one_key)
+            for scale in (True, False)]  # fmt: skip
+    assert both[0] == both[1]
+    scores = ("dot", "scaled_dot", "unscaled_dot")
+    assert len({str(resolve_options(ATTENTIONS["self_attention"], 16, of_one | {"score": s})) for s in scores}) == 1
+    assert resolve_options(ATTENTIONS["self_attention"], 16, {"heads": 8, "score": "unscaled_dot"})["score"] != "dot"
+
+
+def test_no_two_choices_on_a_small_map_are_one_function() -> None:
+    """Random weights: choices with parameters of the same shapes must differ in their outputs."""
+    for entry in ATTENTIONS.values():
+        for size in ((2, 2), (3, 3)):
+            seen: dict[tuple[Any, ...], list[tuple[Any, torch.Tensor]]] = {}
+            base = next((case for case in cases_of(entry, 16) if case.fits(size)), None)
+            for case in _one_option_changed(base, size) if base else ():
+                resolved = resolve_options(entry, 16, case.options, case.context(size))
+                module = randomised(case.construct(resolved, size)).eval()
+                shapes = tuple((name, tuple(value.shape)) for name, value in module.state_dict().items())
+                output = module(*case.inputs(2, size)).detach()
+                for other, theirs in seen.setdefault(shapes, []):
+                    same = torch.allclose(output, theirs, rtol=1e-4, atol=1e-6)
+                    assert resolved == other or not same, (entry.name, size, resolved, other)
+                seen[shapes].append((resolved, output))
+
+
+def _one_option_changed(base: Case, size: tuple[int, int]) -> list[Case]:
+    cases = [base]
+    for option in base.entry.options:
+        if option.type == "float":  # of the training alone, or too small to be seen
+            continue
+        cases += [replace(base, options={**base.options, option.name: value}) for value in candidates(option)]
+    return [case for case in cases if case.fits(size)]
+
+
+def test_a_network_that_is_built_with_another_value_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    placement = Placement.from_dict({"denseblock3": {"name": "cbam", "kernel_size": 9, "reduction": 64}})
+    for _ in range(2):
+        model = build_model(SearchSpace.load("densenet_attn").backbone, placement, **SHAPE, seed=0)
+    assert model.remarks == (
+        "kernel_size=9 of cbam is built, and counted, as 3 at denseblock3: the map there can fill no more.",
+        "cbam(reduction=64) has a hidden width of 1 at denseblock3: so one number decides.",
+    )
+    assert [record.getMessage() for record in caplog.records] == list(model.remarks)
+
+
+def test_reductions_of_one_width_are_said_to_be_one_choice() -> None:
+    record = SearchSpace.load("densenet_attn").to_dict()
+    record["sites"] = [{"match": ["denseblock3"], "attentions": ["se"]}]
+    record["attentions"] = {"se": {"reduction": [4, 20, 21]}}
+    space = SearchSpace.from_dict(record)
+    bound_here = space.bind(site_table(space.backbone, **SHAPE))
+    assert notes_on_values(bound_here) == [
+        "reduction=20, 21 of se are one choice at denseblock3: their hidden width is the same."
+    ]
+    assert bound_here.n_placements == 3

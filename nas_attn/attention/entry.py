@@ -78,6 +78,11 @@ def always_fits(channels: int, options: Options, context: Context) -> str | None
     return None
 
 
+def nothing_unused(channels: int, options: Options, context: Context) -> str | None:
+    """Return None: every part of the module has an effect on any map."""
+    return None
+
+
 def never(options: Options) -> bool:
     """Return False: no options make it work on a map of one pixel that is too small otherwise."""
     return False
@@ -112,6 +117,8 @@ class Entry:
             nothing where the context has no map.
         searched: (channels, resolved options) -> those options that a search does not place as written, because they
             would leave a group too little, with the nearest value that does not.
+        unused: (channels, resolved options, context) -> which part of the module has no effect there, as the second
+            half of a sentence, or None. It is said wherever such a module is searched or built.
         auto: Name of an optional option -> (channels, context) -> the value that None stands for.
         fewest_logits: (resolved options) -> minimum number of logits of the network.
         smallest_map: Smallest height and width at which every parameter has an effect.
@@ -141,6 +148,7 @@ class Entry:
     idle: Callable[[int, Options], frozenset[str]] = nothing_idle
     effective: Callable[[int, Options, Context], Options] = all_effective
     searched: Callable[[int, Options], Options] = as_written
+    unused: Callable[[int, Options, Context], str | None] = nothing_unused
     auto: Mapping[str, Callable[[int, Context], Value]] = field(default_factory=dict)
     fewest_logits: Callable[[Options], int] = any_logits
     smallest_map: int = 1

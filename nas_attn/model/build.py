@@ -26,6 +26,7 @@ from nas_attn.errors import SpaceError
 from nas_attn.model.insert import Held, InputTap, Insert, SkippedNorm, Tap
 from nas_attn.placement import SWAPPED, Attention, Placement, Shape, Site, Survey, Value
 from nas_attn.space.fit import by_site_name, in_its_block, is_neutral, resolve_at
+from nas_attn.space.rewritten import notes_on_placement
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class AttentionModel(nn.Module):
         self.placement = placement
         self.spec = dict(spec)
         self.num_classes = self.in_channels = self.image_size = 0
+        self.remarks: tuple[str, ...] = ()  # what is built with another value than stated, or is without effect
         self.sites_of_cores: tuple[str, ...] = ()  # where a smaller kernel is built than the placement says, see `core`
         self.preprocess = self.class_names = self.probabilities = self.about = None
 
@@ -129,6 +131,8 @@ def build_model(
     n_channels = 3 if in_channels is None else in_channels
     shape = check_shape(spec, num_classes=num_classes, in_channels=n_channels, image_size=image_size)
     model = build(backbone, placement, shape, seed=seed, class_names=class_names)
+    for remark in model.remarks:
+        _warn_once(remark)
     if is_guessed and model.sites_of_cores:
         size = f"{shape.image_size}x{shape.image_size}"
         raise SpaceError(
@@ -169,6 +173,7 @@ def build(
         replaces_norm = attention_entry(resolved[name].name).replaces_norm
         _join(net, sites[name], inserts[name], copies=name in copied, replaces_norm=replaces_norm)
     model = AttentionModel(net, inserts, placement, spec)
+    model.remarks = tuple(notes_on_placement(table, placement))
     written = {name: _written_kernel(placement[name]) for name in resolved}
     model.sites_of_cores = tuple(
         name for name, size in written.items() if size not in (None, "auto", resolved[name].options.get("kernel_size"))

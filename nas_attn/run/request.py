@@ -9,10 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nas_attn.backbones.catalog import image_sizes
 from nas_attn.backbones.own_network import OwnNetwork
 from nas_attn.backbones.site_table import site_table
-from nas_attn.backbones.timm_names import is_timm
 from nas_attn.backbones.weights_file import find_weights
 from nas_attn.callbacks.base import check_callback, load_callback
 from nas_attn.comparison.objectives import Objective
@@ -26,6 +24,7 @@ from nas_attn.placement import Placement, Shape, SiteTable
 from nas_attn.records import LogitsOf
 from nas_attn.run.arms import MakeArms, read_arms
 from nas_attn.run.class_names import refuse_unwritten_names, two_classes
+from nas_attn.run.default_shape import enlarged_size
 from nas_attn.run.given import Given
 from nas_attn.run.goals import chosen_objectives
 from nas_attn.run.identity import contents_of, notes_on_unread
@@ -228,7 +227,8 @@ def bind(settings: Settings, *, progress: Progress | None = None) -> Request:
     shape = settings.shape
     if settings.data is not None:
         facts = describe(settings.data, progress=progress)
-        size = _enlarged(settings, facts.image_size)
+        is_sized = settings.data.image_size is not None
+        size = None if is_sized else enlarged_size(settings.space.backbone, facts.image_size)
         if size is not None:
             notes.append(
                 f"The {facts.image_size}x{facts.image_size} images are enlarged to {size}x{size}, the default size of "
@@ -342,15 +342,6 @@ def _refuse_mirrors(recipe: Recipe, data: DataConfig | None) -> None:
             f"--augment must be none or crop for {data.name}, whose images lose their meaning when mirrored, but got "
             "crop-flip."
         )
-
-
-def _enlarged(settings: Settings, image_size: int) -> int | None:
-    """Return the size to which images too small for the backbone are enlarged, or None if they are large enough."""
-    spec = settings.space.backbone
-    if "name" not in spec or is_timm(spec) or settings.data is None or settings.data.image_size is not None:
-        return None
-    smallest, default = image_sizes(spec)
-    return default if image_size < smallest else None
 
 
 def _run_name(space: SearchSpace, data: DataConfig | None, train: object) -> str:

@@ -81,6 +81,7 @@ CHANNEL = (
         n_parameters=frequency.fca_parameters,
         n_macs=frequency.fca_macs,
         weighs="nas_attn.attention.weighing.gates:fca",
+        unused=frequency.fca_unused,
         fits=frequency.fca_misfit,
         smallest_map=2,
         needs_context=True,

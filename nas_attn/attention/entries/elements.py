@@ -59,6 +59,7 @@ ELEMENTS = (
         weighs="nas_attn.attention.weighing.gates:gam",
         effective=gates.gam_effective,
         searched=gates.gam_searched,
+        unused=gates.gam_unused,
         fits=gates.gam_misfit,
         idle=gates.gam_idle,
     ),

@@ -32,6 +32,11 @@ def fca_size(context: Context) -> tuple[int, int]:
 def fca_misfit(channels: int, options: Options, context: Context) -> str | None:
     """Return why the frequencies do not divide the channels, or why the reduction is too large, or None."""
     name, reduction = str(options["frequencies"]), whole(options, "reduction")
+    if len(vanishing(name, context)) == len(FREQUENCIES[name]):
+        return (
+            f"a frequency must not vanish on the map, but all of frequencies={name} do on {context.height}x"
+            f"{context.width}; the nearest that works: frequencies=top{len(FREQUENCIES[name])}."
+        )
     if channels % len(FREQUENCIES[name]) == 0:
         return reduction_misfit(channels, options, context)
     fewer = max(n for n in (1, 2, 4, 8, 16) if channels % n == 0)
@@ -40,6 +45,28 @@ def fca_misfit(channels: int, options: Options, context: Context) -> str | None:
         f"the number of frequencies must divide the channels, but got frequencies={name}, channels={channels}; the "
         f"nearest that works: frequencies={works}{'' if reduction <= channels else f', reduction={channels}'}."
     )
+
+
+def vanishing(name: str, context: Context) -> list[tuple[int, int]]:
+    """Return the frequencies whose coefficient is 0 for every map of this size: on two pixels, the even ones above 0.
+
+    Shape: (row, column) each.
+    """
+    sizes = (context.height, context.width)
+    return [
+        pair
+        for pair in FREQUENCIES[name]
+        if any(size == 2 and number > 0 and number % 2 == 0 for size, number in zip(sizes, pair, strict=True))
+    ]
+
+
+def fca_unused(channels: int, options: Options, context: Context) -> str | None:
+    """Return how many of the frequencies vanish."""
+    name = str(options["frequencies"])
+    n, n_all = len(vanishing(name, context)), len(FREQUENCIES[name])
+    if not n:
+        return None
+    return f"{n} of its {n_all} frequencies vanish on a map of {context.height}x{context.width}"
 
 
 def fca_parameters(channels: int, options: Options, context: Context) -> int:

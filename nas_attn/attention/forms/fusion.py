@@ -57,6 +57,17 @@ def sk_misfit(channels: int, options: Options, context: Context) -> str | None:
     )
 
 
+def sk_unused(channels: int, options: Options, context: Context) -> str | None:
+    """Return how many branches are dilated beyond the map; the first is the convolution that it replaces."""
+    sizes = [size for size in (context.height, context.width) if size is not None]
+    dilation = replaced_by(channels, context).dilation
+    n_wide = _branches(options) - max((max(sizes) - 1) // dilation, 1) if sizes else 0
+    if n_wide <= 0:
+        return None
+    which = f"{n_wide} of its {_branches(options)} branches"
+    return f"only the centre of the kernels of {which} meets the map, which is not larger than their dilation"
+
+
 def sk_parameters(channels: int, options: Options, context: Context) -> int:
     """Return the parameters of the branches with their norms, and of the bottleneck that weights them."""
     conv, hidden, n_branches = replaced_by(channels, context), hidden_width(channels, options), _branches(options)

@@ -53,6 +53,17 @@ def gam_effective(channels: int, options: Options, context: Context) -> Options:
     return {} if options.get("padding_mode") == "replicate" else cbam_effective(channels, options, context)
 
 
+def gam_unused(channels: int, options: Options, context: Context) -> str | None:
+    """Return that the border of a kernel repeats what its core sees, where the map's border is replicated."""
+    if options.get("padding_mode") != "replicate" or "kernel_size" not in options:
+        return None
+    kernel = whole(options, "kernel_size")
+    core = filled(kernel, context.height, context.width)
+    return (
+        None if core == kernel else f"beyond {core}x{core} its kernels of {kernel}x{kernel} see the map's border again"
+    )
+
+
 def gam_searched(channels: int, options: Options) -> Options:
     """Return the most groups below that have two hidden channels each, if these have one."""
     if "groups" not in options:

@@ -9,6 +9,13 @@ from nas_attn.attention.forms.widths import hidden_width, whole
 from nas_attn.placement import Value
 
 
+def gc_unused(channels: int, options: Options, context: Context) -> str | None:
+    """Return that the norm over one value is constant."""
+    if hidden_width(channels, options) > 1:
+        return None
+    return "the layer norm over a hidden width of 1 is constant: every image gets the same vector"
+
+
 def gc_parameters(channels: int, options: Options, context: Context) -> int:
     """Return the parameters of the pooling, the bottleneck and its norm."""
     hidden = hidden_width(channels, options)
@@ -23,6 +30,25 @@ def gc_macs(channels: int, height: int, width: int, options: Options, context: C
 def non_local_idle(channels: int, options: Options) -> frozenset[str]:
     """Return the scale if the hidden width is 1, whose square root is 1 too."""
     return frozenset({"scale"} if channels // whole(options, "reduction") == 1 else ())
+
+
+def non_local_effective(channels: int, options: Options, context: Context) -> Options:
+    """Return no scale if there is one key alone, whose share is 1 whatever its score."""
+    return {"scale": False} if "scale" in options and _one_key(options, context) else {}
+
+
+def non_local_unused(channels: int, options: Options, context: Context) -> str | None:
+    """Return that one key alone has a constant share."""
+    if not _one_key(options, context):
+        return None
+    return "the pooling by 2 leaves one key, whose share is 1 for every query: queries and keys have no effect"
+
+
+def _one_key(options: Options, context: Context) -> bool:
+    """Return whether keys that are pooled by 2 are a single one."""
+    if not options["subsample"] or context.height is None or context.width is None:
+        return False
+    return (context.height // 2) * (context.width // 2) <= 1
 
 
 def non_local_parameters(channels: int, options: Options, context: Context) -> int:
@@ -62,8 +88,12 @@ def attention_pool_macs(channels: int, height: int, width: int, options: Options
 
 
 def self_attention_effective(channels: int, options: Options, context: Context) -> Options:
-    """Return no window if that around each pixel covers the whole map, and the shorter name of the scaled score."""
-    found: dict[str, Value] = {"score": "dot"} if options["score"] == "scaled_dot" else {}
+    """Return no window if that around each pixel covers the whole map, and the shorter name of the scaled score.
+
+    With one channel per head the divisor is 1, so that the unscaled score is the same too.
+    """
+    of_one = options["score"] == "unscaled_dot" and whole(options, "heads") == channels
+    found: dict[str, Value] = {"score": "dot"} if options["score"] == "scaled_dot" or of_one else {}
     sizes = [size for size in (context.height, context.width) if size is not None]
     window = options["window"]
     covers = isinstance(window, int) and bool(sizes) and window // 2 >= max(sizes) - 1

@@ -28,6 +28,13 @@ def double_descriptors(channels: int, context: Context) -> int:
     return max(1, channels // 4)
 
 
+def double_unused(channels: int, options: Options, context: Context) -> str | None:
+    """Return that a softmax over one descriptor is constant."""
+    if whole(options, "descriptors") > 1 or options["softmax"] != "descriptors":
+        return None
+    return "the softmax over one descriptor is 1: every pixel gets the same vector"
+
+
 def double_parameters(channels: int, options: Options, context: Context) -> int:
     """Return the parameters of four projections with biases."""
     hidden, descriptors = hidden_width(channels, options), whole(options, "descriptors")

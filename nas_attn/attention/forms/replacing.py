@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nas_attn.attention.entry import Context, Options
 from nas_attn.attention.forms.fusion import replaced_by
-from nas_attn.attention.forms.widths import divisor_misfit, largest_divisor, strided, whole
+from nas_attn.attention.forms.widths import divisor_misfit, filled, largest_divisor, strided, whole
 
 _heads_misfit = divisor_misfit("heads")
 
@@ -34,6 +34,15 @@ def cot_misfit(channels: int, options: Options, context: Context) -> str | None:
     if conv.dilation > 1:
         return f"it looks at the next neighbours, but the convolution is dilated by {conv.dilation}."
     return None
+
+
+def cot_unused(channels: int, options: Options, context: Context) -> str | None:
+    """Return that the border of the kernels meets padding alone."""
+    kernel = whole(options, "kernel_size")
+    core = filled(kernel, context.height, context.width)
+    if core == kernel:
+        return None
+    return f"only the {core}x{core} core of its kernels of {kernel}x{kernel} meets the map"
 
 
 def cot_parameters(channels: int, options: Options, context: Context) -> int:
