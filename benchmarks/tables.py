@@ -10,14 +10,17 @@ missing, as in NAS-Bench-201 (Dong & Yang, ICLR 2020).
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import kendalltau
 
 FOLDER = Path(__file__).parent / "tables"
 
@@ -177,3 +180,79 @@ def load_table(name: str) -> Table:
     seen = {point: row[~np.isnan(row)] for point, row in zip(placements.codes, placements.val_accuracy, strict=True)}
     worth = np.nanmean(placements.both, axis=1)
     return Table(name, seen, dict(zip(placements.codes, worth.tolist(), strict=True)))
+
+
+def noise(table: PlacementTable) -> tuple[float, float]:
+    """Return the median standard deviation of the seeds of a placement, on validation and on all images, in points."""
+    values = [np.nanstd(found, axis=1, ddof=1) for found in (table.val_accuracy, table.both)]
+    return float(np.median(values[0])), float(np.median(values[1]))
+
+
+def explained(codes: Sequence[Point], values: Floats) -> list[float]:
+    """Return the shares of the values' variance that sites explain alone, and in pairs."""
+    points, shares, columns = np.array(codes), [], [np.ones((len(codes), 1))]
+    sites = [points[:, [at]] == np.arange(1, points.max() + 1) for at in range(points.shape[1])]
+    pairs = [
+        (one[:, :, None] & other[:, None, :]).reshape(len(points), -1)
+        for index, one in enumerate(sites)
+        for other in sites[index + 1 :]
+    ]
+    for further in (sites, pairs):
+        columns += [np.asarray(part, dtype=np.float64) for part in further]
+        design = np.concatenate(columns, axis=1)
+        left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
+        shares.append(1 - float(left.var() / values.var()))
+    return shares
+
+
+def summary(table: PlacementTable) -> Iterator[str]:
+    """Yield what a table says, line by line, as Markdown."""
+    means, n = np.nanmean(table.both, axis=1), table.is_trained.sum(axis=1)
+    none = means[0]
+    of_val, of_both = noise(table)
+    yield f"{len(means)} placements, {table.is_trained.sum():,} trainings; {n.min()} to {n.max()} seeds a placement."
+    yield f"The luck of a seed (sd, median): {of_val:.2f} points on validation, {of_both:.2f} on all images."
+    better = 100 * np.mean(means > none)
+    yield f"Placements better than none: {better:.0f} %; below 80 % accuracy: {np.sum(means < 80)}."
+    yield ""
+    yield "| placement | seeds | accuracy | minus none |"
+    yield "|---|---|---|---|"
+    for row in [*np.argsort(-means, kind="stable")[:5].tolist(), *table.everywhere]:
+        yield f"| {table.name(table.codes[row])} | {n[row]} | {means[row]:.2f} | {means[row] - none:+.2f} |"
+    yield ""
+    names = [str(choice["name"]) for choice in table.choices if choice is not None]
+    yield f"| alone at the site; mean over all else | {' | '.join(names)} |"
+    yield f"|---|{'---|' * len(names)}"
+    codes = np.array(table.codes)
+    for at, site in enumerate(table.sites):
+        cells = []
+        for code in range(1, len(names) + 1):
+            alone = means[np.flatnonzero((codes[:, at] == code) & ((codes > 0).sum(axis=1) == 1))[0]] - none
+            over_all = np.median(means[codes[:, at] == code] - means[codes[:, at] == 0])
+            cells.append(f"{alone:+.2f}; {over_all:+.2f}")
+        yield f"| {site} | {' | '.join(cells)} |"
+    yield ""
+    limits = ndtri(means / 100)
+    alone, pairs = explained(table.codes, limits)
+    yield f"Variance explained (on the scale of the normal quantile): sites alone {alone:.2f}, with pairs {pairs:.2f}."
+    yield ""
+    yield "| epoch | Kendall's tau of one seed's validation value with the mean of the others |"
+    yield "|---|---|"
+    others = np.nanmean(table.both[:, 1:], axis=1)
+    for epoch in range(2, table.curves.shape[-1] + 1, 2):
+        yield f"| {epoch} | {kendalltau(table.curves[:, 0, epoch - 1], others).statistic:.2f} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what a table of placements says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="?", default="lenet_mnist")
+    stated = parser.parse_args(arguments)
+    try:
+        print("\n".join(summary(load_placements(stated.table))))
+    except NoTable as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
