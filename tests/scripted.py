@@ -76,7 +76,8 @@ def follow(monkeypatch: pytest.MonkeyPatch, bound: BoundSpace, *script: Placemen
         sampler.seeds.append(seed)
         return sampler
 
-    monkeypatch.setitem(SAMPLERS, "tpe", Sampler("tpe", "a script.", make))
+    name = Engine().sampler
+    monkeypatch.setitem(SAMPLERS, name, Sampler(name, "a script.", make))
     return sampler
 
 

@@ -65,7 +65,7 @@ class Engine(Strict):
             "MODULE:CLASS, or hub:PACKAGE of OptunaHub.",
         ),
         Setting(ENGINE),
-    ] = "tpe"
+    ] = "placement"
     scheduler: Annotated[str, Rule(description="Early-stopping rule for search trials."), Setting(ENGINE)] = "none"
     sampler_option: Annotated[
         tuple[str, ...],

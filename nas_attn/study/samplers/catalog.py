@@ -190,7 +190,6 @@ def _median(epochs: int, **options: Any) -> BasePruner:
 SAMPLERS: Mapping[str, Sampler] = {
     sampler.name: sampler
     for sampler in (
-        Sampler("tpe", "tree-structured Parzen estimator, multivariate.", _tpe, _tpe_class),
         Sampler(
             "placement",
             "Gaussian process over placements, for few trainings.",
@@ -199,6 +198,7 @@ SAMPLERS: Mapping[str, Sampler] = {
             takes_conditions=True,
             most_parameters=1_000,
         ),
+        Sampler("tpe", "tree-structured Parzen estimator, multivariate.", _tpe, _tpe_class),
         Sampler("nsga2", "genetic algorithm NSGA-II.", _nsga2, _nsga2_class),
         Sampler("gp", "Gaussian process.", _gp, _gp_class),
         Sampler("random", "independent random placements.", _random),

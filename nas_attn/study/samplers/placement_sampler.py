@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ Point = tuple[int, ...]
 _RANDOM_CANDIDATES = 500
 _BEST = 10
 """Number of best points around which candidates are drawn."""
-_ONE_CHANGE = 2_000
+_ONE_CHANGE = 1_000
 """Greatest number of candidates with one changed parameter."""
 _TWO_CHANGES = 30
 """Number of candidates with two changed parameters for each of the best points."""
@@ -66,6 +66,7 @@ class PlacementSampler(BaseSampler):
         self._space = IntersectionSearchSpace()
         self._n_startup, self._conditions = n_startup, conditions or {}
         self._fitted: dict[tuple[str, ...], tuple[int, Process]] = {}
+        self._kept: dict[tuple[str, ...], dict[int, tuple[FrozenTrial, Point | None]]] = {}
 
     def reseed_rng(self) -> None:
         """Draw from now on with a fresh seed; Optuna calls it in each of several threads."""
@@ -130,13 +131,13 @@ class PlacementSampler(BaseSampler):
         """
         signs = np.array([1.0 if one == StudyDirection.MAXIMIZE else -1.0 for one in study.directions])
         states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        coded = [(row, encoding.row(row.params)) for row in study.get_trials(deepcopy=False, states=states)]
-        known = [(row, codes) for row, codes in coded if codes is not None]  # others are of an earlier form of it
+        rows = study.get_trials(deepcopy=False, states=states)
         found: dict[Point, list[Floats]] = {}
         stopped: dict[Point, None] = {}
         running: dict[Point, None] = {}
-        points = encoding.codes([codes for _, codes in known]).tolist()
-        for (row, _), point in zip(known, map(tuple, points), strict=True):
+        for row, point in zip(rows, self._coded(rows, encoding), strict=True):
+            if point is None:
+                continue  # of an earlier form of the space
             if row.state == TrialState.COMPLETE:
                 found.setdefault(point, []).append(signs * row.values)
             elif row.state == TrialState.PRUNED:
@@ -148,6 +149,17 @@ class PlacementSampler(BaseSampler):
         }
         values |= {point: None for point in stopped if point not in found and point not in running}
         return values, [point for point in running if point not in found]
+
+    def _coded(self, rows: Sequence[FrozenTrial], encoding: Encoding) -> list[Point | None]:
+        """Return the points of trials; those of finished trials are kept, because Optuna returns the same objects."""
+        kept = self._kept.setdefault(encoding.names, {})
+        new = [row for row in rows if row.number not in kept or kept[row.number][0] is not row]
+        codes = [(row, encoding.row(row.params)) for row in new]
+        known = [(row, code) for row, code in codes if code is not None]
+        points = map(tuple, encoding.codes([code for _, code in known]).tolist())
+        kept |= {row.number: (row, None) for row in new}
+        kept |= {row.number: (row, point) for (row, _), point in zip(known, points, strict=True)}
+        return [kept[row.number][1] for row in rows]
 
     def _weighted(self, values: Mapping[Point, Floats | None], n_objectives: int) -> Floats:
         """Return one score per point: its value, or its worst weighted rank among several objectives; -inf if none."""
