@@ -30,10 +30,14 @@ CLOSING = 12.0
 class World:
     """A clock, workers and trainings of known length."""
 
-    def __init__(self, workers: int, *, short: float = 10.0, long: float = 25.0, jitter: float = 0.2) -> None:
-        self.now, self.workers, self.short, self.long, self.jitter = 0.0, workers, short, long, jitter
+    def __init__(self, workers: int, *, short: float = 10.0, long: float = 25.0, seed: int = 5) -> None:
+        self.now, self.workers, self.short, self.long = 0.0, workers, short, long
         self.estimates: list[tuple[float, float]] = []
-        self._random = random.Random(5)
+        self.random = random.Random(seed)
+
+    def length(self, task: Task) -> float:
+        """Return the seconds of a training."""
+        return (self.long if task.stage == "retrain" else self.short) * self.random.uniform(0.8, 1.2)
 
     def pace(self, **more: object) -> Pace:
         """Return a pace by this clock."""
@@ -45,8 +49,7 @@ class World:
         tasks: list[Task] = []
         while True:
             while len(ends) < self.workers and (task := stages.ask()) is not None:
-                mean = self.long if task.stage == "retrain" else self.short
-                seconds = mean * self._random.uniform(1 - self.jitter, 1 + self.jitter)
+                seconds = self.length(task)
                 heapq.heappush(ends, (self.now + seconds + GAP, len(tasks), task, seconds))
                 tasks.append(task)
             if not ends:
@@ -57,6 +60,24 @@ class World:
             if left is not None:
                 self.estimates.append((self.now, left))
             after(len(tasks) - len(ends))
+
+
+class Uneven(World):
+    """Lengths differ by placement and by chance: a tenth of the trainings takes four times as long as the others."""
+
+    def length(self, task: Task) -> float:
+        """Return the seconds of a training."""
+        return super().length(task) * (1 + 0.1 * len(task.placement)) * self.random.choice([0.77] * 9 + [3.1])
+
+
+class Busier(World):
+    """From a moment on, other programs make all trainings take longer, once and for all."""
+
+    since, factor = 200.0, 1.7
+
+    def length(self, task: Task) -> float:
+        """Return the seconds of a training."""
+        return super().length(task) * (self.factor if self.now > self.since else 1.0)
 
 
 @contextmanager
@@ -97,6 +118,21 @@ def test_a_time_budget_ends_the_search_early_and_the_run_in_time(workers: int, m
     with opened(tmp_path, again, budget={"trials": 300, "time_budget": f"{2 * minutes}m"}) as stages:
         assert stages.search.n_open == 300 - n_tried, "a longer one searches on"
     assert tasks
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("world", "workers"), [(Uneven, 2), (Busier, 2), (Uneven, 1)])
+def test_the_budget_holds_where_lengths_spread_or_the_machine_slows_down(
+    world: type[World], workers: int, seed: int, tmp_path: Path
+) -> None:
+    run = world(workers, seed=seed)
+    minutes = 14 if workers == 2 else 24
+    with opened(tmp_path, run, budget={"trials": 300, "time_budget": f"{minutes}m"}) as stages:
+        run.run(stages)
+        assert stages.is_finished
+        assert stages.error is None
+        assert min(len(sample.by_seed) for sample in stages.samples()) >= 2
+    assert 0.5 * 60 * minutes < run.now + CLOSING < 60 * minutes
 
 
 def test_where_retrainings_take_longer_than_expected_there_are_fewer_seeds(tmp_path: Path) -> None:

@@ -72,11 +72,22 @@ def look_at_time(stages: Stages) -> None:
         return
     if pace.is_finish_asked():
         end_search(stages, FINISH)
-    elif pace.seconds is not None and not pace.is_cold and not pace.fits(work_of(stages, n_search=1)):
+    elif pace.seconds is not None and not pace.is_cold and not _has_room(stages):
         if pace.trial is None and not stages.live:
             stages.error = too_short(stages)
         elif pace.trial is not None:
             end_search(stages, TIME_BUDGET)
+
+
+def _has_room(stages: Stages) -> bool:
+    """Return whether the time budget allows another trial beside what follows the search.
+
+    One seed per arm must have room in any case. Further ones can be taken later, so that few trials, which may have
+    been long ones, do not end the search for their sake.
+    """
+    pace = stages.pace
+    has_all = pace.is_vague or pace.fits(work_of(stages, n_search=1))
+    return has_all and pace.fits_surely(work_of(stages, n_search=1, n_seeds=1))
 
 
 def look_at_rest(stages: Stages) -> None:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import heapq
+import math
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from nas_attn.records import Stage, TrialRecord
+from nas_attn.study.lengths import Lengths
 
 FINISH = "finish"
 TIME_BUDGET = "time budget"
 
-_MARGIN, _UNSEEN_MARGIN = 1.05, 1.15
-"""Factor on the estimated time of what is left, and as long as no retraining has ended: trainings differ in length."""
+_MARGIN, _UNSEEN_MARGIN = 0.05, 0.15
+"""Share of the time of what is left that is kept free at least, and as long as no retraining has ended."""
+
+_ENOUGH = 8
+"""Number of search trials from which on their mean says whether all seeds have room."""
+
+_DEVIATIONS = 2.0
+"""Number of standard deviations of the time of what is left that are kept free where nothing can be taken away."""
 
 _MOST_GAP = 1.0
 """Longest time in seconds between two trainings of a worker that counts as the engine's; longer ones are waits."""
@@ -23,6 +33,10 @@ _MOST_COLD = 120.0
 
 _CLOSING, _CLOSING_PER_ARM = 6.0, 1.5
 """Seconds after the last training: measuring the arms, writing their models and the report; at least the start-up."""
+
+
+_MOST_CROWDING = 8.0
+"""Largest factor by which other programs are taken to delay the end of a run: they may end as well."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +57,6 @@ class Work:
 
 
 @dataclass
-class _Mean:
-    n: int = 0
-    total: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.n += 1
-        self.total += seconds
-
-    @property
-    def value(self) -> float | None:
-        return self.total / self.n if self.n else None
-
-
-@dataclass
 class Pace:
     """Measures the trainings of a run and estimates the rest.
 
@@ -67,6 +67,7 @@ class Pace:
         clock: Returns the time in seconds.
         begun: When the command began.
         screen: Number of search trials that the screen costs.
+        slowdown: Returns how many times longer one process takes at present, beside so many trainings of this run.
         workers: Number of trainings that run at the same time.
         n_measured: Number of trainings of this session that went to their end.
         is_checked: Whether the time budget was found to be long enough.
@@ -78,22 +79,27 @@ class Pace:
     clock: Callable[[], float] = time.monotonic
     begun: float = field(default_factory=time.monotonic)
     screen: int = 0
+    slowdown: Callable[[int], float] = lambda n_own: 1.0
     workers: int = 1
     n_measured: int = 0
     is_checked: bool = False
-    _short: _Mean = field(default_factory=_Mean)
-    _long: _Mean = field(default_factory=_Mean)
+    _searched: Lengths = field(default_factory=Lengths)
+    _placements: set[str] = field(default_factory=set)
+    _short: Lengths = field(default_factory=Lengths)
+    _long: Lengths = field(default_factory=Lengths)
     _n_begun: int = 0
     _startup: float = 0.0
     _starting: set[tuple[Stage, int]] = field(default_factory=set)
-    _cold: _Mean = field(default_factory=_Mean)
-    _extra: _Mean = field(default_factory=_Mean)
-    _gap: _Mean = field(default_factory=_Mean)
+    _cold: Lengths = field(default_factory=Lengths)
+    _extra: Lengths = field(default_factory=Lengths)
+    _gap: Lengths = field(default_factory=Lengths)
     _freed: list[float] = field(default_factory=list)
 
     def learn(self, records: Iterable[TrialRecord]) -> None:
         """Take the durations of trainings of earlier sessions."""
         for record in records:
+            if record.answered_from is None:
+                self._count(record)
             if record.state == "complete" and record.answered_from is None and record.stage != "screen":
                 self._mean(record.stage, record)
 
@@ -114,6 +120,8 @@ class Pace:
             seconds: Its time as the driver saw it, with the way to the worker and back.
         """
         self._freed.append(self.clock())
+        if (record.stage, record.number) not in self._starting:
+            self._count(record)
         if record.state != "complete" or record.answered_from is not None or record.stage == "screen":
             return
         self.n_measured += 1
@@ -133,6 +141,11 @@ class Pace:
         if is_known or trial is None or trial > _MOST_COLD or self.seconds is None:
             return False
         return self.clock() - self.begun < self.seconds / 2
+
+    @property
+    def is_vague(self) -> bool:
+        """Whether the mean of the search trials may still be far off."""
+        return self._short.n < _ENOUGH
 
     @property
     def n_retrained(self) -> int:
@@ -157,28 +170,66 @@ class Pace:
         """Seconds that are left of the time budget; None without one."""
         return None if self.seconds is None else self.seconds - (self.clock() - self.begun)
 
+    @property
+    def placement(self) -> float | None:
+        """Mean time per placement of the search in seconds: stopped trials take less, further seeds of one more."""
+        if not self._placements:
+            return self.trial
+        return (self._searched.total + self._overhead * self._searched.n) / len(self._placements)
+
     def rest(self, work: Work) -> float | None:
         """Return the seconds until the result; None before the first training has ended."""
-        short, long = self.trial, self.retraining
-        if short is None or long is None:
+        search, short, long = self.placement, self.trial, self.retraining
+        if search is None or short is None or long is None:
             return None
-        mean: dict[Stage, float] = {"search": short, "control": short, "confirm": short, "retrain": long}
+        mean: dict[Stage, float] = {"search": search, "control": search, "confirm": short, "retrain": long}
         mean["screen"] = self.screen * short
         free = [max(0.0, mean[stage] - age) for stage, age in work.live][: self.workers]
         free += [0.0] * (self.workers - len(free))
-        for number, seconds in ((work.n_search, short), (work.n_confirm, short), (work.n_retrain, long)):
+        for number, seconds in ((work.n_search, search), (work.n_confirm, short), (work.n_retrain, long)):
             free = _busy(free, number, seconds)
-        return max(free) + max(_CLOSING + _CLOSING_PER_ARM * work.n_arms, self._startup)
+        closing = (_CLOSING + _CLOSING_PER_ARM * work.n_arms) * self.slowdown(self.workers)
+        return max(free) + max(closing, self._startup)
 
     def fits(self, work: Work) -> bool:
-        """Return whether work fits into what is left of the time budget, as far as that is known."""
+        """Return whether work fits into what is left of the time budget, as far as that is known.
+
+        What is kept free follows how the trainings differ in length. Their mean may still turn out to be another one.
+        """
+        return self._leaves(work, self._deviation(work, Lengths.scatter))
+
+    def fits_surely(self, work: Work) -> bool:
+        """Return whether work fits also if the mean of the trainings turns out to be larger."""
+        return self._leaves(work, _DEVIATIONS * self._deviation(work, Lengths.doubt))
+
+    def _leaves(self, work: Work, deviation: float) -> bool:
+        """Return whether work leaves so many seconds of the time budget, and the share that is kept free at least."""
         left, rest = self.left, self.rest(work)
-        margin = _MARGIN if self._long.n else _UNSEEN_MARGIN
-        return left is None or (rest * margin <= left if rest is not None else left > 0)
+        if left is None or rest is None:
+            return left is None or left > 0
+        least = (_MARGIN if self._long.n else _UNSEEN_MARGIN) * rest
+        return rest + max(least, deviation) <= left
+
+    def _deviation(self, work: Work, of: Callable[[Lengths, float], float]) -> float:
+        """Return the deviation of the time of work, with what the newest trainings take longer than the mean."""
+        live = Counter(stage == "retrain" for stage, _ in work.live)
+        n_short = (work.n_search + work.n_confirm + live[False]) / self.workers
+        n_long = (work.n_retrain + live[True]) / self.workers
+        left = [(self._short, n_short), (self._long, n_long)]
+        if not self._long.n:
+            left = [(self._short, n_short + self.growth * n_long)]
+        drift = sum(lengths.drift * rounds for lengths, rounds in left)
+        return drift + math.hypot(*(of(lengths, rounds) for lengths, rounds in left))
 
     @property
     def _overhead(self) -> float:
         return (self._extra.value or 0.0) + (self._gap.value or 0.0)
+
+    def _count(self, record: TrialRecord) -> None:
+        """Count the time that a placement of the search has taken, however its training ended."""
+        if record.stage in ("search", "control") and record.cause != "interrupted":
+            self._searched.add(record.seconds)
+            self._placements.add(f"{record.stage} {record.key}")
 
     def _mean(self, stage: Stage, record: TrialRecord) -> None:
         (self._long if stage == "retrain" else self._short).add(record.seconds)
@@ -189,6 +240,19 @@ class Pace:
         if self._short.value is not None:
             return self._short.value
         return self._cold.value if self._long.value is None else self._long.value / self.growth
+
+
+def crowding(n_own: int) -> float:
+    """Return how many times longer one process takes at present, because other programs use the cores of this machine.
+
+    Args:
+        n_own: Number of trainings of this run, which end before its last steps.
+    """
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # a system that does not know
+        return 1.0
+    return min(_MOST_CROWDING, max(1.0, (load - n_own + 1) / (os.cpu_count() or 1)))
 
 
 def _busy(free: list[float], number: int, seconds: float) -> list[float]:
