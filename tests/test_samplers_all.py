@@ -183,8 +183,15 @@ def test_options_are_typed_and_reach_the_sampler() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sampler_option": ("n_startup_trails=3",)}, "in sampler 'tpe': did you mean 'n_startup_trials'"),
-        ({"sampler_option": ("n_startup_trials=many",)}, "of sampler 'tpe' must be a whole number, but got 'many'"),
+        ({"sampler_option": ("n_startups=3",)}, "in sampler 'placement': did you mean 'n_startup'"),
+        (
+            {"sampler": "tpe", "sampler_option": ("n_startup_trails=3",)},
+            "in sampler 'tpe': did you mean 'n_startup_trials'",
+        ),
+        (
+            {"sampler": "tpe", "sampler_option": ("n_startup_trials=many",)},
+            "of sampler 'tpe' must be a whole number, but got 'many'",
+        ),
         ({"sampler_option": ("n_startup_trials",)}, "'--sampler-option' must be KEY=VALUE, but got 'n_startup_trials'"),
         ({"sampler_option": ("seed=3",)}, "Unknown option 'seed'"),
         ({"sampler": "random", "sampler_option": ("x=3",)}, "Unknown option 'x' in sampler 'random'. Known: none"),
