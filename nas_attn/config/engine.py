@@ -69,7 +69,7 @@ class Engine(Strict):
     scheduler: Annotated[str, Rule(description="Early-stopping rule for search trials."), Setting(ENGINE)] = "none"
     sampler_option: Annotated[
         tuple[str, ...],
-        Rule(strict=False, description="Option of the sampler, such as n_startup_trials=20; repeatable."),
+        Rule(strict=False, description="Option of the sampler, such as n_startup=20; repeatable."),
         Setting(ENGINE, metavar="KEY=VALUE", unset="the sampler's defaults"),
     ] = ()
     scheduler_option: Annotated[
