@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from nas_attn.comparison.crossed import Crossed, from_mean_squares
-from nas_attn.comparison.power import images_to_tell, power, seeds_to_tell
+from nas_attn.comparison.power import images_to_tell, power, seeds_to_tell, smallest_told, usual
 
 
 def components(seeds: float, images: float, rest: float, n: int = 5, n_images: int = 1_000) -> Crossed:
@@ -56,3 +56,12 @@ def test_no_difference_is_never_told():
     found = components(seeds=0.01**2, images=0.01**2, rest=0.05**2)
     assert seeds_to_tell(found, 0.0) is None
     assert power(components(0.0, 0.0, 0.0), 0.0, n_seeds=5, n_images=10) == 0.0
+
+
+def test_the_smallest_told_difference_has_the_power_and_shrinks_with_seeds_and_images():
+    found = usual(n_seeds=5, n_images=1_000)
+    smallest = smallest_told(found)
+    assert power(found, smallest, n_seeds=5, n_images=1_000) == pytest.approx(0.8, abs=1e-3)
+    assert smallest_told(usual(n_seeds=20, n_images=1_000)) < smallest
+    assert smallest_told(usual(n_seeds=5, n_images=10_000)) < smallest
+    assert smallest_told(found, wanted=0.9) > smallest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nas_attn.comparison.crossed import FEWEST_SEEDS, Crossed, expected
+from nas_attn.comparison.crossed import FEWEST_SEEDS, Crossed, expected, from_mean_squares
 from nas_attn.statistics import CONFIDENCE, DIGITS, t_quantile
 
 LEVEL = round(1.0 - CONFIDENCE, DIGITS)
@@ -12,6 +12,11 @@ POWER = 0.8
 """Probability with which a true difference is to be told."""
 
 MOST_IMAGES = 10_000_000
+
+USUAL_ACCURACY = 0.9
+"""About how often the networks are right whose spread `usual` has."""
+
+_SEEDS, _IMAGES, _REST, _ACTIVE = 0.0035**2, 0.13**2, 0.25**2, 0.1
 
 
 def power(found: Crossed, difference: float, level: float = LEVEL, *, n_seeds: int, n_images: int) -> float:
@@ -62,6 +67,31 @@ def images_to_tell(
         return power(found, difference, level, n_seeds=found.n_seeds, n_images=n_images) >= wanted
 
     return _fewest(enough, 2, at_most)
+
+
+def usual(*, n_seeds: int, n_images: int) -> Crossed:
+    """Return the components of a usual difference between two arms, to plan with before anything is trained.
+
+    They are the medians over the placements of `benchmarks/tables` that train, each against no attention: LeNet-5 with
+    500 digits of MNIST, right on about `USUAL_ACCURACY` of the images.
+    """
+    squares = (n_images * _SEEDS + _REST, n_seeds * _IMAGES + _REST, _REST)
+    return from_mean_squares(0.0, squares, (n_seeds, n_images), _ACTIVE * n_images)
+
+
+def smallest_told(found: Crossed, level: float = LEVEL, *, wanted: float = POWER) -> float:
+    """Return the true difference that is decided with this probability, with as many seeds and images.
+
+    Units: those of the values.
+    """
+    low, high = 0.0, found.error
+    while power(found, high, level, n_seeds=found.n_seeds, n_images=found.n_images) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1e-4 * high:
+        middle = (low + high) / 2
+        is_told = power(found, middle, level, n_seeds=found.n_seeds, n_images=found.n_images) >= wanted
+        low, high = (low, middle) if is_told else (middle, high)
+    return high
 
 
 def _fewest(enough: Callable[[int], bool], least: int, most: int) -> int | None:

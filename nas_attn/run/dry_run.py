@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_attn.backbones.catalog import BACKBONES, plugged_entry
+from nas_attn.comparison.crossed import FEWEST_SEEDS
+from nas_attn.comparison.power import POWER, USUAL_ACCURACY, smallest_told, usual
 from nas_attn.data.dataset import Images, load_data
 from nas_attn.errors import RunError
 from nas_attn.executors.resources import Allocation, local_allocation
@@ -160,7 +162,7 @@ def _lines(request: Request, allocation: Allocation, images: Images | None, prob
     if request.objectives:
         lines.append(f"Objectives: {listed(f'{goal.noun} ({goal.direction})' for goal in request.objectives)}.")
     lines += [f"{name.capitalize()}: {runs} runs of {_epochs(epochs)}." for name, (runs, epochs) in stages.items()]
-    lines += _arms(request)
+    lines += [*_arms(request), *_can_tell(request)]
     lines.append(f"Workers: {allocation}.")
     steps = [probe.seconds_per_step for probe in probes if probe.seconds_per_step is not None]
     if facts is not None and steps:
@@ -206,6 +208,21 @@ def _arms(request: Request) -> list[str]:
     missing = [option for option, is_on in more.items() if not is_on]
     asked = [f"A finished run can be extended by {listed(missing)}."] if missing else []
     return [f"Arms: {', '.join(names)}{controls}.", *asked]
+
+
+def _can_tell(request: Request) -> list[str]:
+    """Return the line on the gain that the retraining can tell; empty where no usual spread is known."""
+    budget, facts = request.settings.budget, request.facts
+    n_seeds = budget.max_seeds if budget.seeds == "auto" else budget.seeds
+    if facts is None or request.metric != "accuracy" or request.settings.train is not None or n_seeds < FEWEST_SEEDS:
+        return []
+    gain = smallest_told(usual(n_seeds=n_seeds, n_images=facts.n_test))
+    seeds = f"{'up to ' if budget.seeds == 'auto' else ''}{n_seeds} seeds"
+    return [
+        f"What can be told: a true gain of {100 * gain:.1f} points or more in {100 * POWER:.0f} % of runs, with {seeds} "
+        f"and {facts.n_test:,} test images, if networks are right on about {100 * USUAL_ACCURACY:.0f} % of them and "
+        "scatter as small ones do."
+    ]
 
 
 def _done(request: Request) -> list[str]:
