@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
@@ -15,8 +15,8 @@ MOST_LETTERS = 400
 MOST_SHOWN = 2000
 """Greatest length of a message in the terminal."""
 
-_TURNING = frozenset(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
-"""Characters that turn the direction of text, and with it the order of what stands beside them."""
+_UNSHOWN = re.compile("[\0-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but for the line's end, lone surrogates, and what turns the direction of the text beside it."""
 
 
 class NasAttnError(Exception):
@@ -93,9 +93,18 @@ def in_plain_words(message: object, most: int = MOST_LETTERS) -> str:
     except Exception:  # `__str__` is code of the user and may raise anything
         text = "its message cannot be shown"
     words = " ".join(text[: 8 * most].split())
-    shown = "".join("?" if one in _TURNING or unicodedata.category(one) in ("Cs", "Cc") else one for one in words)
+    shown = showable(words)
     is_whole = len(shown) <= most and len(text) <= 8 * most
     return shown if is_whole else f"{shown[: most - 2].rstrip()} \N{HORIZONTAL ELLIPSIS}"
+
+
+def showable(text: str) -> str:
+    """Return text with a question mark for what cannot be written or shown as it is; its lines stay.
+
+    >>> showable("left \\u202e right \\0\\nnext \\ud800")
+    'left ? right ?\\nnext ?'
+    """
+    return _UNSHOWN.sub("?", text)
 
 
 def of_system(error: OSError) -> str:

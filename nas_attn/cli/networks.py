@@ -18,6 +18,7 @@ from nas_attn.model.file import load_stored
 from nas_attn.model.formats import FORMATS, check_packages, write_format
 from nas_attn.model.preprocess import Preprocess
 from nas_attn.model.stored import find_model
+from nas_attn.report.csv_files import cell
 from nas_attn.run.export import file_name
 from nas_attn.run.predict import image_files, predict_files, require_meaning
 
@@ -50,9 +51,10 @@ def print_predictions(
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
     rows = predict_files(model, files, logits_of=described.logits_of, skip=skip)
-    writer.writerow(["path", "predicted", "probability", *described.class_names])
+    writer.writerow(["path", "predicted", "probability", *map(cell, described.class_names)])
     for row in rows:
-        writer.writerow([row.path, row.predicted, *(f"{value:.6f}" for value in (row.probability, *row.probabilities))])
+        numbers = (f"{value:.6f}" for value in (row.probability, *row.probabilities))
+        writer.writerow([cell(row.path), cell(row.predicted), *numbers])
     return 1 if skipped else 0
 
 

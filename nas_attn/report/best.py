@@ -9,7 +9,7 @@ from nas_attn.placement import Placement
 from nas_attn.records import RunRecord
 from nas_attn.report.tables import Arm, arms_of
 from nas_attn.report.verdict import verdict_of
-from nas_attn.report.words import count, placement_words, scale_of, short
+from nas_attn.report.words import count, placement_words, quoted, scale_of, short
 
 OUTPUT = ("best.json", "best.safetensors", "best-so-far.json", "report.html")
 """Files of a run that this record lists if they exist."""
@@ -56,7 +56,10 @@ def best_lines(run: RunRecord) -> list[str]:
     if record["models"]:
         lines.append(f"{run.folder / 'arms'}: {count(len(record['models']), 'arm')}, each with its weights")
         other = next((arm for arm in record["models"] if arm != record["recommended"]), record["recommended"])
-        lines += ["", f'In Python: nas_attn.load_model("{run.folder}"), or another arm by arm="{other}"']
+        lines += [
+            "",
+            f"In Python: nas_attn.load_model({quoted(str(run.folder))}), or another arm by arm={quoted(other)}",
+        ]
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,7 +94,8 @@ class Chart:
         return list(paths.values())
 
     def _saved(self, kind: str, **options: Any) -> bytes:
-        with style(), BytesIO() as file:
+        with style(), BytesIO() as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph ")  # a name in a script that no font here has
             self.figure.savefig(file, format=kind, facecolor=LIGHT["paper"], **options)
             self.figure.set_layout_engine(None)  # the next file has the same layout, without a draw to find it
             return file.getvalue()

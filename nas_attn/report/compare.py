@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from nas_attn.errors import showable
 from nas_attn.records import RunRecord
 from nas_attn.report.chart import COLUMN, Chart, style
 from nas_attn.report.palette import LIGHT, family_colour
@@ -127,7 +128,7 @@ def _draw_row(axes: Any, place: int, row: Row, scale: Scale) -> None:
 
 
 def _label(row: Row) -> str:
-    return f"{row.run}: {row.arm.label}{' (recommended)' if row.is_recommended else ''}"
+    return f"{showable(row.run)}: {showable(row.arm.label)}{' (recommended)' if row.is_recommended else ''}"
 
 
 def run_names(runs: Sequence[RunRecord]) -> list[str]:

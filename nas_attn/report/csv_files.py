@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
@@ -15,6 +16,9 @@ from nas_attn.records import BARE, FOUND, RANDOM, RunRecord, TrialRecord
 from nas_attn.report.front import front_values
 from nas_attn.report.tables import Arm, answer_of, arm_called, arms_of, latency_of, trials_of
 from nas_attn.statistics import Summary
+
+_FORMULA = re.compile(r"\s*[=@]|\s*[+-](?![\d.,eE+-]*$)")
+"""The beginning of what a spreadsheet computes, where it is no number."""
 
 TRIAL_COLUMNS = (
     "stage",
@@ -165,6 +169,15 @@ def _difference_cells(pair: Contrast | None) -> list[object]:
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerow(map(cell, columns))
+    writer.writerows(map(cell, row) for row in rows)
     return text.getvalue()
+
+
+def cell(value: object) -> object:
+    """Return a value for a table of text; a text that a spreadsheet would compute gets an apostrophe before it.
+
+    >>> cell("=1+1"), cell("-0.5"), cell(-0.5), cell("@name")
+    ("'=1+1", '-0.5', -0.5, "'@name")
+    """
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value

@@ -50,7 +50,14 @@ def documents(run: RunRecord, values: Mapping[str, Any]) -> dict[str, str]:
 @cache
 def _environment() -> Environment:
     """Return the environment of the templates of text files: each value is escaped by its filter."""
-    own: dict[str, Callable[..., str]] = {"md": markdown, "tex": tex, "interval": _interval, "bracket": _bracket}
+    own: dict[str, Callable[..., str]] = {
+        "md": markdown,
+        "code": code,
+        "fenced": fenced,
+        "tex": tex,
+        "interval": _interval,
+        "bracket": _bracket,
+    }
     return environment(own, autoescape=False, keep_trailing_newline=True)
 
 
@@ -62,6 +69,24 @@ def markdown(text: object) -> str:
     """
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*\[\]<>|]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", line)
+
+
+def code(text: object) -> str:
+    """Return text as code within a line of Markdown.
+
+    >>> code("a`b")
+    "`a'b`"
+    """
+    return "`" + " ".join(str(text).replace("`", "'").split()) + "`"
+
+
+def fenced(text: object) -> str:
+    """Return text for a block of code of Markdown, whose end it does not hold.
+
+    >>> fenced("a ``` b")
+    'a ~~~ b'
+    """
+    return str(text).replace("```", "~~~")
 
 
 def tex(text: object) -> str:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, Patch, PathPatch, Polygon, Rectangle
 from matplotlib.path import Path
 
+from nas_attn.errors import showable
 from nas_attn.placement import Placement, Site, SiteTable
 from nas_attn.report.architecture import TIMES, Spot, read_architecture
 from nas_attn.report.chart import Chart
@@ -18,7 +19,7 @@ from nas_attn.report.layout import WIDTH, in_columns, network_rows
 from nas_attn.report.legend import codes_of, families_of, symbols_of
 from nas_attn.report.legend_layout import legend_sheet
 from nas_attn.report.palette import LIGHT
-from nas_attn.report.shapes import Box, Mark, Sheet, Text, Wire
+from nas_attn.report.shapes import Box, Mark, Sheet, Text, Wire, in_a_line
 
 THIN = 0.7
 BEND = 3.0  # radius of a wire's corners
@@ -42,8 +43,8 @@ def network_chart(table: SiteTable, placement: Placement, searched: Sequence[str
         for group, label, corner, sheet in zip(groups, labels, corners, rows, strict=False)
     ]
     spots = [mark.spot for sheet in rows for mark in sheet.marks if mark.spot]
-    titles = {spot.sites[0].name: ["\n".join(_about(site, spot) for site in spot.sites)] for spot in spots}
-    aliases = {spot.sites[0].name: [site.name for site in spot.sites[1:]] for spot in spots}
+    titles = {_id(spot.sites[0]): ["\n".join(_about(site, spot) for site in spot.sites)] for spot in spots}
+    aliases = {_id(spot.sites[0]): [_id(site) for site in spot.sites[1:]] for spot in spots}
     return Chart("network", "The network, from the input to the output", figure, titles, tuple(views), aliases)
 
 
@@ -60,6 +61,11 @@ def _draw(axes: Any, sheet: Sheet) -> None:
         _draw_mark(axes, mark)
     for text in sheet.texts:
         _write(axes, text)
+
+
+def _id(site: Site) -> str:
+    """Return the id of a site's mark, which the file can hold."""
+    return " ".join(showable(site.name).split())
 
 
 def _about(site: Site, spot: Spot) -> str:
@@ -110,7 +116,7 @@ def _head(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[fl
 def _draw_mark(axes: Any, mark: Mark) -> None:
     is_filled = mark.shape in ("badge", "dot")
     look = {
-        "gid": mark.spot.sites[0].name if mark.spot else None,
+        "gid": _id(mark.spot.sites[0]) if mark.spot else None,
         "fc": LIGHT[mark.colour if is_filled else "paper" if mark.is_searched or mark.shape in OPEN else "faint"],
         "ec": "none" if is_filled else LIGHT[mark.colour],
         "lw": 0.8,
@@ -147,6 +153,6 @@ def _plus(x: float, y: float, radius: float) -> Path:
 def _write(axes: Any, text: Text) -> None:
     """Write a line of text that is centred vertically at y."""
     axes.text(
-        text.x, text.y, text.text, fontsize=text.size, color=LIGHT[text.colour], fontweight=text.weight,
+        text.x, text.y, in_a_line(text.text), fontsize=text.size, color=LIGHT[text.colour], fontweight=text.weight,
         ha=text.anchor, va="center_baseline" if text.weight == "bold" and text.colour == "paper" else "center",
     )  # fmt: skip

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from nas_attn.comparison.answer import names_in
+from nas_attn.errors import showable
 from nas_attn.placement import Placement
 from nas_attn.report.chart import COLUMN, Chart, style
 from nas_attn.report.evidence import Drawn
@@ -137,14 +138,14 @@ def _name_matrix(axes: Any, frame: _Frame, label: str) -> None:
     """Write the names of the classes at the rows and columns, what they are, and the arm."""
     n_classes = len(frame.labels)
     unit, size = n_classes / frame.side, min(6.5, 0.7 * frame.side / POINT / n_classes)
-    for at, name in enumerate(frame.labels):
+    for at, name in enumerate(map(showable, frame.labels)):
         axes.text(-0.05 * unit, at + 0.5, name, ha="right", va="center", fontsize=size)
         rotation = 90 if frame.is_turned else 0
         axes.text(at + 0.5, -0.05 * unit, name, ha="center", va="bottom", fontsize=size, rotation=rotation)
     quiet = {"fontsize": 6.5, "color": LIGHT["muted"]}
     axes.text(0, -(frame.head - 0.32) * unit, "predicted class", **quiet)
     axes.text(-(frame.margin - 0.1) * unit, n_classes, "true class", rotation=90, va="bottom", ha="center", **quiet)
-    axes.text(0, -(frame.head - 0.14) * unit, names_in(label)[0])
+    axes.text(0, -(frame.head - 0.14) * unit, showable(names_in(label)[0]))
 
 
 @style()

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from nas_attn.errors import showable
 from nas_attn.placement import NONE
 from nas_attn.records import FOUND, RunRecord
 from nas_attn.report.chart import COLUMN, Chart, style
@@ -95,7 +96,7 @@ def _label_rows(axes: Any, labels: Sequence[str]) -> None:
     """
     axes.set_yticks([])
     for row, label in enumerate(labels):
-        lines = label.split("\n")
+        lines = showable(label).split("\n")
         for number, line in enumerate(lines):
             offset = 72 * LINE * ((len(lines) - 1) / 2 - number)
             axes.annotate(

@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from nas_attn.comparison.answer import RULE
 from nas_attn.comparison.contrasts import Contrast
+from nas_attn.errors import showable
 from nas_attn.files import write_text
 from nas_attn.placement import NONE, Attention, Placement
 from nas_attn.records import BARE, RunRecord
@@ -66,18 +67,23 @@ def write_report(run: RunRecord, folder: Path) -> Path:
     """
     page = folder / "report.html"
     with _uncollected():
-        write_text(folder / "trials.csv", trials_csv(run))
-        write_text(folder / "arms.csv", arms_csv(run))
+        _write(folder / "trials.csv", trials_csv(run))
+        _write(folder / "arms.csv", arms_csv(run))
         if run.ranking is not None:
-            write_text(folder / "screen.csv", screen_csv(run.ranking))
+            _write(folder / "screen.csv", screen_csv(run.ranking))
         charts = draw_charts(run)
         for chart in charts:
             chart.write(folder / "figures")
         values = content(run, charts)
         for name, text in documents(run, values).items():
-            write_text(folder / name, text)
-        write_text(page, _page(values))
+            _write(folder / name, text)
+        _write(page, _page(values))
     return page
+
+
+def _write(path: Path, text: str) -> None:
+    """Write text whose names may hold what cannot be written or turns the text beside it."""
+    write_text(path, showable(text))
 
 
 @contextmanager

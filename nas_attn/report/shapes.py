@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,6 +11,7 @@ from typing import Literal, Self
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from nas_attn.errors import showable
 from nas_attn.report.architecture import Spot
 
 Anchor = Literal["left", "center", "right"]
@@ -18,11 +20,18 @@ Anchor = Literal["left", "center", "right"]
 NARROWER = 0.94  # Arial and its like are a tenth narrower than the font that every matplotlib has
 
 
+def in_a_line(text: str) -> str:
+    """Return text as it can be drawn in one line."""
+    return showable(text).replace("\n", " ")
+
+
 @cache
 def text_width(text: str, size: float, weight: str = "normal") -> float:
     """Return about the width of a line of text, the same on every machine. Units: points."""
     font = FontProperties(family="DejaVu Sans", weight=weight, size=size)
-    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph ")  # a name in a script that the font does not have
+        width, _, _ = text_to_path.get_text_width_height_descent(in_a_line(text), font, ismath=False)
     return NARROWER * float(width)
 
 

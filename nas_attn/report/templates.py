@@ -27,6 +27,7 @@ def environment(filters: Mapping[str, Callable[..., Any]], **options: Any) -> En
     )
     found.filters |= {
         "minus": words.minus,
+        "quoted": words.quoted,
         "short": words.short,
         "duration": words.duration,
         "milliseconds": words.milliseconds,

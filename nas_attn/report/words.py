@@ -116,6 +116,16 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def quoted(text: str) -> str:
+    """Return text as a literal of Python in double quotes.
+
+    >>> print(quoted("runs/a"), quoted('"); x("'), quoted("it's"))
+    "runs/a" "\\"); x(\\"" "it's"
+    """
+    shown = repr(text)
+    return shown if shown.startswith('"') else '"' + shown[1:-1].replace("\\'", "'").replace('"', '\\"') + '"'
+
+
 def short(number: float, digits: int = 3) -> str:
     """Return a count with an SI prefix and three digits.
 
