@@ -219,9 +219,9 @@ def _can_tell(request: Request) -> list[str]:
     gain = smallest_told(usual(n_seeds=n_seeds, n_images=facts.n_test))
     seeds = f"{'up to ' if budget.seeds == 'auto' else ''}{n_seeds} seeds"
     return [
-        f"What can be told: a true gain of {100 * gain:.1f} points or more in {100 * POWER:.0f} % of runs, with {seeds} "
-        f"and {facts.n_test:,} test images, if networks are right on about {100 * USUAL_ACCURACY:.0f} % of them and "
-        "scatter as small ones do."
+        f"What can be told: a true gain of {100 * gain:.1f} points or more in {100 * POWER:.0f} % of runs, with "
+        f"{seeds} and {facts.n_test:,} test images, if networks are right on about {100 * USUAL_ACCURACY:.0f} % of "
+        "them and scatter as small ones do."
     ]
 
 
