@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from nas_attn.executors.freed_memory import keep_freed_memory
 from nas_attn.executors.messages import Message, Printed, Reported, Saved
 from nas_attn.records import Outcome, Task
 from nas_attn.training.context import TrialContext
@@ -42,6 +43,7 @@ class Worker(tune.Trainable):
     def setup(self, config: dict[str, Any], shipped: Shipped | None = None) -> None:
         """Unpack the run's context, and start the first task."""
         assert shipped is not None, "the executor passes what is shipped"
+        keep_freed_memory()
         self._node = ray.get_runtime_context().get_node_id()
         self._shipped = shipped
         self._context: TrialContext | None = None

@@ -24,7 +24,7 @@ from nas_attn.training.auxiliary import auxiliary_loss
 from nas_attn.training.batches import epoch_batches, n_batches, ordered_batches
 from nas_attn.training.keeper import Keeper
 from nas_attn.training.loop_state import LoopState
-from nas_attn.training.onednn import subsampled_inputs
+from nas_attn.training.onednn import matrix_products
 from nas_attn.training.state import other_generators_kept
 from nas_attn.training.values import value_of
 
@@ -77,7 +77,7 @@ def train(
     """
     device = torch.device(device)
     try:
-        with _seeded(seed, device), subsampled_inputs(model) if device.type == "cpu" else nullcontext():
+        with _seeded(seed, device), matrix_products(model) if device.type == "cpu" else nullcontext():
             return _train(
                 *(model, images, validation, recipe, seed, epochs, device, report, num_classes, metric),
                 *(keeper or Keeper(), range(1, epochs + 1) if validated is None else validated),

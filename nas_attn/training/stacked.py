@@ -36,7 +36,7 @@ from nas_attn.training.loop import (
     take_step,
     train,
 )
-from nas_attn.training.onednn import subsampled_inputs
+from nas_attn.training.onednn import matrix_products
 from nas_attn.training.state import other_generators_kept
 from nas_attn.training.values import value_of
 
@@ -89,7 +89,7 @@ def train_seeds(
     images = images.to(device)
     try:
         refuse(models, images, recipe, num_classes)
-        with subsampled_inputs(models[0]) if device.type == "cpu" else nullcontext():
+        with matrix_products(models[0]) if device.type == "cpu" else nullcontext():
             return Trained(tuple(Stack(models, images, recipe, num_classes).train(seeds, epochs, report)))
     except CannotStack as error:
         reason = str(error)
