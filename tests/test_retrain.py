@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch import nn
 
 from nas_attn.cli.commands import main
+from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import describe
 from nas_attn.errors import ConfigError, FileError, Interrupted, RunError, SpaceError
@@ -22,6 +24,7 @@ from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Attention, Placement
 from nas_attn.records import RunRecord
 from nas_attn.report.page import write_report
+from nas_attn.run.folder import RunFolder
 from nas_attn.run.retrain import read_request, retrain
 
 BACKBONE = {"name": "densenet", "growth_rate": 4, "block_config": [1, 1], "num_init_features": 8, "stem": "small"}
@@ -240,6 +243,9 @@ def test_a_placement_that_does_not_fit_is_refused(source, tmp_path) -> None:
         ("{source} --data npz:none.npz", "An .npz file must exist, but there is none at"),
         ("{source} --weights none.pt", "The backbone's weights must be a file, but there is none at none.pt."),
         ("{source} --top 3", "Unknown option '--top'"),
+        ("{source} --max-latency 3", "No such option: --max-latency"),
+        ("{source} --objective f1,params", "are compared by one value, but '--objective' names f1, params: "),
+        ("{source} --objective loss", "'--objective' must begin with a value of the training that is to be made large"),
     ],
 )
 def test_the_command_refuses_in_one_sentence(source, tmp_path, monkeypatch, capsys, words, message) -> None:
@@ -249,6 +255,25 @@ def test_the_command_refuses_in_one_sentence(source, tmp_path, monkeypatch, caps
     assert message in error
     assert len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+@pytest.mark.usefixtures("briefly")
+def test_the_arms_may_be_compared_by_another_value(tmp_path: Path) -> None:
+    by_f1 = {"objectives": [{"name": "f1", "direction": "max"}], "data": {"name": "digits"}}
+    file = save(tmp_path / "arm.json", provenance=by_f1)
+    note = "The placement's own run compared its arms by f1, and this one does not: --objective f1 does."
+    assert note in read_request(file, {}).notes
+    assert note not in read_request(file, {"objective": "f1"}).notes
+    run = retrain(file, objective="f1", out=tmp_path / "run", seeds=1, epochs=1, **QUICK)
+    assert run.config["objectives"] == by_f1["objectives"]
+    assert len(run.retrain) == 2
+    for row in run.retrain:
+        content = RunFolder(run.folder).predictions.read(row.key, row.seed, row.epochs)
+        assert content is not None
+        found = Predictions.from_bytes(content, "a prediction")
+        chosen = found.predicted
+        assert row.value == pytest.approx(f1_score(found.targets, chosen, average="macro"), abs=1e-3)
+        assert row.value != pytest.approx((chosen == found.targets).mean(), abs=1e-4)
 
 
 def test_a_setting_of_a_search_and_an_own_training_that_is_missing_are_refused(source, tmp_path) -> None:

@@ -43,6 +43,10 @@ _CHANGED = {
         "the placement of a JSON file, such as arms/se-everywhere.json of a run; repeatable.",
         metavar="published:NAME|FILE",
     ),
+    "objective": _Changed(
+        help="Value by which the arms are compared: accuracy, auc or f1, or one that a training of your own returns, "
+        "with its direction, such as score:max.",
+    ),
     "backbone": _Changed(
         "none",
         "Your own network, if the file's is not in the catalogue: function that returns it.",

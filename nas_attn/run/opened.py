@@ -128,7 +128,7 @@ class OpenLedger:
 
     def _pace(self) -> Pace:
         """Return what measures the trainings; the time budget began with the command."""
-        from nas_attn.study.pace import Pace, crowding
+        from nas_attn.study.pace import Pace
 
         settings, path = self._request.settings, self._folder.path
         return Pace(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nas_attn.backbones.written import read_network
 from nas_attn.callbacks.base import Callback
 from nas_attn.comparison.answer import names_in
+from nas_attn.comparison.objectives import objectives_in
 from nas_attn.config.images import OF_READING
 from nas_attn.data.entry import Progress
 from nas_attn.data.memory import NAME, data_source_of
@@ -107,6 +108,11 @@ def read_request(file: Path, stated: Mapping[str, Any], *, progress: Progress | 
     settings = {name: value for name, value in stated.items() if name != "weights"}
     beside = {"controls": 0} | origin.network(stated) | origin.data(stated) | origin.seed(stated)
     request = bind(read_settings({**settings, **beside, "space": origin.space(stated)}), progress=progress)
+    if len(request.objectives) > 1:
+        raise ConfigError(
+            "The arms of a retraining are compared by one value, but '--objective' names "
+            f"{', '.join(goal.name for goal in request.objectives)}: name one, such as {request.objectives[0].name}."
+        )
     return origin.given(request, stated)
 
 
@@ -226,9 +232,19 @@ class _Origin:
             placement, str(self.stored.file), self.described.arm, self.stored.about, same, self._searched(request)
         )
         notes = [f"Retrained placement: {self.stored.about}.", *_notes(given, request, self._seeds, stated)]
+        notes += self._other_value(request)
         names = [name for name in names_in(self.described.arm or "") if name and not name.startswith(FOUND)]
         arms = {name: placement for name in names if name not in (BARE, RANDOM)}
         return replace(request, given=given, arms=arms | dict(request.arms), notes=(*notes, *request.notes))
+
+    def _other_value(self, request: Request) -> list[str]:
+        """Return a note if the placement's own run compared its arms by a value that this one does not use."""
+        own = [goal.name for goal in objectives_in(self.described.provenance)][:1]
+        if not own or own == [goal.name for goal in request.objectives]:
+            return []
+        return [
+            f"The placement's own run compared its arms by {own[0]}, and this one does not: --objective {own[0]} does."
+        ]
 
     @property
     def _data(self) -> Mapping[str, Any]:
