@@ -22,6 +22,7 @@ from forked import ForkedCommand
 from run_log import events
 from tiny_run import (
     BEST,
+    HUNG_SECONDS,
     SENTENCE,
     Wrong,
     code_of,
@@ -178,7 +179,7 @@ def _mounted(folder: Path, mount: str, mend: str, allowed: tuple[int, ...]) -> W
     """Run the command twice in a mount name space: after `mount`, and after `mend`."""
     (folder / "run").mkdir(exist_ok=True)
     command = ForkedCommand(partial(_in_name_space, folder, mount, mend), folder, folder / "shell.txt")
-    if code_of(command):
+    if code_of(command, 3 * HUNG_SECONDS):
         return {BEST: f"the rows' own script: {(folder / 'shell.txt').read_text(errors='replace')[-300:]}"}
     first = (folder / "first.txt").read_text(errors="replace")
     codes = json.loads((folder / "codes.json").read_text())

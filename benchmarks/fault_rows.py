@@ -47,7 +47,7 @@ def train(model, run):
     run.report(2, 0.5)
     return 0.5
 """
-_OWN = ["--train", "mine:train", "--num-classes", "3", "--in-channels", "1", "--image-size", "8", "--trial-timeout=8s"]
+_OWN = ["--train", "mine:train", "--trial-timeout=8s"]
 _FAULTS = {
     "a training hangs": ("run.number == 1 and time.sleep(1000)", "timeout"),
     "a training hangs and takes no signal": (

@@ -62,7 +62,7 @@ FILES = ("best.json", "best.safetensors", "config.json", "report.html", "trials.
 PATIENCE_SECONDS = 10.0
 """Time after which no process of an ended command may be alive."""
 
-HUNG_SECONDS = 180.0
+HUNG_SECONDS = 600.0
 
 LOST, RUNNING, BUDGET, BEST, LEFT, SENTENCE = COLUMNS = (
     "nothing lost",
@@ -160,14 +160,14 @@ def finish(
     return code, wrong | spoken(folder)
 
 
-def code_of(command: AnyCommand) -> int | str:
+def code_of(command: AnyCommand, patience: float = HUNG_SECONDS) -> int | str:
     """Wait for the end of a command; kill it if it hangs."""
     try:
-        return command.process.wait(HUNG_SECONDS)
+        return command.process.wait(patience)
     except subprocess.TimeoutExpired:
         command.process.kill()
         command.process.wait()
-        return f"nothing after {HUNG_SECONDS:.0f} s"
+        return f"nothing after {patience:.0f} s"
 
 
 def left_by(command: AnyCommand) -> Wrong:
@@ -184,7 +184,8 @@ def spoken(folder: Path) -> Wrong:
     """Return what is wrong with the words of the last command: a traceback, or an error that is no sentence of ours."""
     text = text_of(folder)
     if "Traceback (most recent call last)" in text:
-        return {SENTENCE: "a traceback is printed"}
+        shown = text.partition("Traceback (most recent call last)")[2].splitlines()
+        return {SENTENCE: f"a traceback is printed: {' | '.join(shown[-8:])[-600:]}"}
     return {SENTENCE: last_line(folder)} if "(--debug shows the traceback.)" in text else {}
 
 

@@ -32,7 +32,8 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, durable: bo
 
     Args:
         durable: Whether to flush content and name to the disk, so that both survive a loss of power.
-    Raises: OSError if the file cannot be written; the old file is unchanged and no temporary file remains.
+    Raises: OSError that names the path if it cannot be written; the old file is unchanged and no temporary file
+    remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
@@ -43,9 +44,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, durable: bo
                 file.flush()
                 os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError) and str(error.filename or part) == str(part):
+            error.filename = str(path)  # a write that fails names no file
         raise
     if durable:
         flush_folder(path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from nas_attn.comparison.answer import read_looks
 from nas_attn.comparison.predictions import Predictions
 from nas_attn.comparison.ranking import RANKED, Ranking
 from nas_attn.config import Recipe, before_settings
-from nas_attn.errors import RunError
+from nas_attn.errors import RunError, RunStopped, of_system
 from nas_attn.files import file_digest, is_part, is_proved, with_digest, write_json
 from nas_attn.model.description import read_model_file
 from nas_attn.model.stored import ARMS, BEST, RETRAINED
@@ -35,6 +36,10 @@ log = logging.getLogger(__name__)
 
 IDENTITY = ("space", "weights", "data", "train", "recipe", "objectives", "seed", "retrained")
 """Keys of `config.json` that change a result: a run is resumed only if all of them are unchanged."""
+
+
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Numbers of the errors of a disk that is full, above its quota, or not writable any more."""
 
 
 class RunFolder:
@@ -64,7 +69,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Context manager: create the folder and lock it for this driver; the lock ends with the process.
 
-        Raises: RunError if another live driver has the lock, or the folder is not writable.
+        Raises: RunError if another live driver has the lock, or the folder is not writable; RunStopped if the disk
+        refuses a file later.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -86,6 +92,13 @@ class RunFolder:
             for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir())):
                 refuse_unwritable(folder)
             yield
+        except OSError as error:
+            if error.errno not in _REFUSALS or self.path not in Path(error.filename or "").parents:
+                raise
+            raise RunStopped(
+                f"The files of the run {self.path} must be writable until its end, but: {of_system(error)} Make room "
+                "or mend that; the same command resumes the run."
+            ) from error
         finally:
             lock.release()
 
