@@ -44,6 +44,10 @@ N_CONFIRM = 8
 """Trainings of the confirm stage, which the alternatives without one may spend on their choice."""
 
 
+MISSED = 0.5
+"""A placement that was found and truly gains so many points, but is not recommended, is a missed one."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a strategy chose and said in one world, with what is true of it, in points.
@@ -185,14 +189,14 @@ def interval(values: Floats) -> tuple[float, float]:
 
 
 def show(cell: str, outcomes: list[Outcome], beside: list[Outcome]) -> None:
-    """Print one row: gains, how often the advice was right, and the difference to the strategy beside it."""
+    """Print one row: gains, how often the advice was wrong or missing, and its gain over the strategy beside it."""
     found, advice, best = (np.array([getattr(one, name) for one in outcomes]) for name in ("found", "advice", "best"))
     says = np.array([one.recommends for one in outcomes])
-    right = np.mean(np.where(says, advice > 0, found <= 0.3))
+    missed = np.mean(~says & (found >= MISSED))
     wrong, regret = np.mean(says & (advice <= 0)), best.mean() - found.mean()
     low, high = interval(advice - np.array([one.advice for one in beside]))
     means = f"{found.mean():>8.2f}{advice.mean():>8.2f}{regret:>8.2f}"
-    shares = f"{100 * says.mean():>8.0f} %{100 * wrong:>8.1f} %{100 * right:>8.0f} %"
+    shares = f"{100 * says.mean():>8.0f} %{100 * wrong:>8.1f} %{100 * missed:>8.1f} %"
     print(f"{cell:18}{means}{shares}{low:>+12.2f} to {high:+.2f}", flush=True)
 
 
@@ -214,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{stated.table}: images' difficulty shared {fitted.shared:.2f} by all, {fitted.own:.2f} by a placement's seeds"
     )
     print(f"{stated.repeats} replays; gains over no attention in points; {SEEDS} seeds an arm")
-    print(f"{'':18}{'found':>8}{'advice':>8}{'regret':>8}{'says':>10}{'wrong':>10}{'right':>10}{'minus random':>21}")
+    print(f"{'':18}{'found':>8}{'advice':>8}{'regret':>8}{'says':>10}{'wrong':>10}{'missed':>10}{'minus random':>21}")
     kept = json.loads(stated.kept.read_text()) if stated.kept is not None and stated.kept.is_file() else {}
     with ProcessPoolExecutor(stated.processes) as pool:
         for budget in stated.budgets:
