@@ -6,7 +6,9 @@ import heapq
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from scripted import stages_in
@@ -14,10 +16,11 @@ from scripted import stages_in
 from nas_attn.config import Budget
 from nas_attn.config.durations import seconds_of
 from nas_attn.files import write_text
-from nas_attn.records import Outcome, Task
+from nas_attn.placement import NONE
+from nas_attn.records import Outcome, Task, TrialRecord
 from nas_attn.run.driver import REQUEST, is_asked_to_finish
 from nas_attn.study.early_end import BudgetTooShort, work_of
-from nas_attn.study.pace import Pace
+from nas_attn.study.pace import Pace, Work, crowding
 from nas_attn.study.stages import Stages
 
 GAP = 0.4
@@ -133,6 +136,36 @@ def test_the_budget_holds_where_lengths_spread_or_the_machine_slows_down(
         assert stages.error is None
         assert min(len(sample.by_seed) for sample in stages.samples()) >= 2
     assert 0.5 * 60 * minutes < run.now + CLOSING < 60 * minutes
+
+
+@pytest.mark.parametrize(
+    ("load", "n_own", "factor"), [(0.3, 2, 1.0), (4.0, 4, 1.0), (13.0, 2, 3.0), (200.0, 2, 8.0), (None, 2, 1.0)]
+)
+def test_the_last_steps_of_a_run_take_longer_on_a_busy_machine(
+    monkeypatch: pytest.MonkeyPatch, load: float | None, n_own: int, factor: float
+) -> None:
+    def getloadavg() -> tuple[float, float, float]:
+        if load is None:
+            raise OSError("unknown")
+        return load, 0.0, 0.0
+
+    monkeypatch.setattr("os.getloadavg", getloadavg)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert crowding(n_own) == factor
+    work = Work(0, 0, 0, (), 4)
+    pace = Pace(clock=lambda: 0.0, begun=0.0, workers=n_own, slowdown=crowding)
+    pace.learn([TrialRecord(0, "search", "complete", NONE, NONE.key, 0, 1, value=0.5, seconds=10.0)])
+    assert pace.rest(work) == factor * (6.0 + 4 * 1.5)
+
+
+def test_the_time_per_placement_counts_stopped_trials_and_further_seeds() -> None:
+    def row(number: int, key: str, state: Literal["complete", "pruned"], seconds: float) -> TrialRecord:
+        return TrialRecord(number, "search", state, NONE, key, 0, 1, value=0.5, seconds=seconds)
+
+    pace = Pace(clock=lambda: 0.0, begun=0.0)
+    rows = [row(0, "a", "complete", 8.0), row(1, "b", "pruned", 2.0), row(2, "a", "complete", 8.0)]
+    pace.learn([*rows, replace(rows[0], number=3, answered_from=0, seconds=0.0)])
+    assert (pace.placement, pace.trial) == (9.0, 8.0)
 
 
 def test_where_retrainings_take_longer_than_expected_there_are_fewer_seeds(tmp_path: Path) -> None:

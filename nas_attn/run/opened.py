@@ -128,7 +128,7 @@ class OpenLedger:
 
     def _pace(self) -> Pace:
         """Return what measures the trainings; the time budget began with the command."""
-        from nas_attn.study.pace import Pace
+        from nas_attn.study.pace import Pace, crowding
 
         settings, path = self._request.settings, self._folder.path
         return Pace(
@@ -137,6 +137,7 @@ class OpenLedger:
             is_finish_asked=lambda: is_asked_to_finish(path),
             begun=settings.begun,
             screen=settings.engine.screen or 0,
+            slowdown=crowding,
         )
 
     def _ledger(self, name: str) -> Ledger:
