@@ -62,7 +62,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[float, list[dict[str,
     (folder / "script.py").write_text(SCRIPT)
     words = [sys.executable, "script.py", json.dumps(SHARES)]
     done = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, timeout=280, env={**environment(), "PYTHONPATH": str(ROOT)}
+        words, cwd=folder, capture_output=True, text=True, timeout=580, env={**environment(), "PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = {
@@ -82,6 +82,7 @@ def at_once(trials: list[dict[str, Any]], moment: float) -> list[dict[str, Any]]
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("share", "together"), SHARES)
 def test_each_worker_sees_its_own_gpus_alone(seen: Any, share: float, together: int) -> None:
     trials = seen[share]
