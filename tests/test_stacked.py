@@ -189,7 +189,7 @@ def test_memory_that_does_not_hold_all_seeds_trains_one_after_the_other(
     images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run_out(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(Stack, "step", run_out)
     monkeypatch.setattr(stacked, "refuse", lambda *_: None)
