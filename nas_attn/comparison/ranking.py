@@ -30,7 +30,7 @@ REFIT_IMAGES = 256
 FEWEST_PAIRS = 5
 """Smallest number of placements over which an agreement is computed."""
 
-_RESAMPLES = 2_000
+_RESAMPLES = 1_000
 _RIDGE = 1.0
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,11 @@ class Ranking:
     values: tuple[float, ...]
     price: int
 
-    def value(self, placement: Placement) -> float | None:
-        """Return the value of a placement; of one that was not ranked, the sum of its choices' estimated effects.
+    def score(self, placement: Placement) -> float | None:
+        """Return the share of the ranked placements that a placement is better than, about 0 to 1.
 
-        It is None for a placement outside the space.
+        That of one that was not ranked is the sum of its choices' estimated effects on the share: on the values
+        themselves, the few placements that do not train at all would decide it. None for one outside the space.
         """
         numbers = self.paths.numbers(placement)
         if numbers is None:
@@ -61,14 +62,18 @@ class Ranking:
         return float(self._features([numbers])[0] @ self._effects) if known is None else known
 
     def is_poor(self, placement: Placement) -> bool:
-        """Return whether the value of a placement is among the worst fifth of the ranked ones."""
-        value = self.value(placement)
-        return value is not None and value < self._bound
+        """Return whether a placement is among the worst fifth."""
+        score = self.score(placement)
+        return score is not None and score < POOR_SHARE
 
     def best(self, number: int) -> tuple[Placement, ...]:
         """Return the best of the ranked placements, the best first."""
-        order = sorted(range(len(self.values)), key=lambda index: -self.values[index])
-        return tuple(self.paths.placement(self.paths.ranked[index]) for index in order[:number])
+        return tuple(placement for placement, _ in self.in_order(number))
+
+    def in_order(self, number: int | None = None) -> tuple[tuple[Placement, float], ...]:
+        """Return the best of the ranked placements with their values, the best first; None returns all."""
+        order = sorted(range(len(self.values)), key=lambda index: -self.values[index])[:number]
+        return tuple((self.paths.placement(self.paths.ranked[index]), self.values[index]) for index in order)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ranking in plain JSON."""
@@ -105,12 +110,15 @@ class Ranking:
         return cls(paths, tuple(map(float, record["values"])), int(record["price"]))
 
     @cached_property
-    def _known(self) -> dict[tuple[int, ...], float]:
-        return dict(zip(self.paths.ranked, self.values, strict=True))
+    def _scores(self) -> NDArray[np.float64]:
+        """The share of placements that each is better than; of equal ones the middle. Shape: (ranked,)."""
+        ordered = np.sort(self.values)
+        below, up_to = (np.searchsorted(ordered, self.values, side) for side in ("left", "right"))
+        return np.asarray((below + up_to - 1) / 2 / len(ordered))
 
     @cached_property
-    def _bound(self) -> float:
-        return float(np.quantile(self.values, POOR_SHARE))
+    def _known(self) -> dict[tuple[int, ...], float]:
+        return dict(zip(self.paths.ranked, self._scores.tolist(), strict=True))
 
     def _features(self, rows: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
         """Return a column of ones, then one column per choice of every decision. Shape: (rows, columns)."""
@@ -121,11 +129,11 @@ class Ranking:
 
     @cached_property
     def _effects(self) -> NDArray[np.float64]:
-        """The effects of the choices by ridge regression; the mean itself is not drawn towards zero."""
-        features, values = self._features(self.paths.ranked), np.asarray(self.values)
+        """The effects of the choices on the scores by ridge regression; the mean itself is not drawn towards zero."""
+        features = self._features(self.paths.ranked)
         shrink = _RIDGE * np.eye(features.shape[1])
         shrink[0, 0] = 1e-9
-        return np.asarray(np.linalg.solve(features.T @ features + shrink, features.T @ values))
+        return np.asarray(np.linalg.solve(features.T @ features + shrink, features.T @ self._scores))
 
 
 @dataclass(frozen=True)

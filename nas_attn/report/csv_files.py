@@ -83,10 +83,10 @@ def trials_csv(run: RunRecord) -> str:
 
 def screen_csv(ranking: Ranking) -> str:
     """Return the placements that a network with shared weights ranked, the best first."""
-    rows = [(ranking.value(placement), placement) for placement in ranking.best(len(ranking.values))]
+    rows = enumerate(ranking.in_order(), 1)
     return _csv(
         ("rank", "value", "key", "placement"),
-        ([rank, value, placement.key, placement.canonical] for rank, (value, placement) in enumerate(rows, 1)),
+        ([rank, value, placement.key, placement.canonical] for rank, (placement, value) in rows),
     )
 
 

@@ -58,11 +58,11 @@ def screen_of(run: RunRecord) -> ScreenReport | None:
     if ranking is None:
         return _without_ranking(run.screen[-1])
     trained = {placement: fmean(values) for placement, values in values_by_placement(run.search).items()}
-    known = ((ranking.value(placement), value) for placement, value in trained.items())
-    found = agreement((shared, value) for shared, value in known if shared is not None)
+    known = ((ranking.score(placement), value) for placement, value in trained.items())
+    found = agreement((score, value) for score, value in known if score is not None)
     rows = tuple(
-        RankedRow(placement_words(placement, run.table), ranking.value(placement) or 0.0, trained.get(placement))
-        for placement in ranking.best(MOST_SHOWN)
+        RankedRow(placement_words(placement, run.table), value, trained.get(placement))
+        for placement, value in ranking.in_order(MOST_SHOWN)
     )
     about = (
         f"A network with shared weights ranked {count(len(ranking.values), 'placement')} before the search, for "

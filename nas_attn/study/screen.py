@@ -25,9 +25,9 @@ MOST_RANKED, FEWEST_RANKED = 4_000, 20
 RANKING_SHARE = 1 / 3
 """Share of the price that pays for the ranking."""
 
-TRAINED_AS_JUDGED = 5
-"""Number of images that can be judged in the time of one training step's image: about three for the gradient, and the
-rest because batches are larger."""
+JUDGED_PER_TRAINED = 4
+"""Number of images that are judged in the time in which one is trained on: the gradient costs about twice the forward
+pass, and larger batches are quicker."""
 
 _LISTED = 20_000
 """Largest number of placements of a space that is listed as a whole."""
@@ -56,7 +56,7 @@ class ScreenPlan:
         """
         n_trained = RANKING_SHARE * price * epochs * n_train
         n_judged = min(n_val, JUDGED_IMAGES) + min(n_train, REFIT_IMAGES)
-        n_ranked = round(TRAINED_AS_JUDGED * n_trained / n_judged)
+        n_ranked = round(JUDGED_PER_TRAINED * n_trained / n_judged)
         trained = max(1, round((1 - RANKING_SHARE) * price * epochs))
         return cls(price, trained, min(MOST_RANKED, max(FEWEST_RANKED, n_ranked)))
 
