@@ -88,9 +88,9 @@ ROOMS = {
     "schema": Room(("nas_attn/space/schema.py",), ("tests/test_space_file.py",)),
     "published": Room(
         ("nas_attn/space/published.py",),
-        ("tests/test_space_rules.py", "tests/test_published.py"),
+        ("tests/test_space_rules.py", "tests/test_published.py", "tests/test_published_arms.py"),
         (
-            "tests/test_published.py::test_a_published_network_is_an_arm_of_the_comparison",
+            "tests/test_published_arms.py::test_a_published_network_is_an_arm_of_the_comparison",
             "tests/test_published.py::test_it_learns_a_few_images",
             "tests/test_published.py::test_it_trains_with_a_gradient_to_every_attention",
         ),

@@ -1,89 +1,35 @@
-"""Metrics, classes, confusions, calibration and learning curves of the arms, and their section of the page."""
+"""Metrics, classes, confusions, calibration and learning curves of the arms."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex, to_rgb
-from report_cases import Reader
+from evidence_runs import (
+    FOUND_HERE,
+    N_CLASSES,
+    SITES,
+    charts_of,
+    evidence,
+    many_labels,
+    one_class_each,
+    page_of,
+    section_of,
+    shown,
+    with_data,
+)
 from sklearn import metrics
 from synthetic_run import everywhere, failed, make_run, with_predictions
 
 from nas_attn.comparison.predictions import Predictions
 from nas_attn.placement import Placement
 from nas_attn.records import RunRecord
-from nas_attn.report import page
-from nas_attn.report.chart import Chart
-from nas_attn.report.evidence import Evidence, class_names, drawn_of, evidence_of, learning_curves, main_arms
+from nas_attn.report.evidence import class_names, drawn_of, learning_curves, main_arms
 from nas_attn.report.evidence_classes import FEWEST_IN_BIN, MOST_ROWS, confusion_matrix, gain, reliability
-from nas_attn.report.evidence_figures import evidence_charts
 from nas_attn.report.evidence_metrics import N_BINS, Judged, bins_of, calibration_error, judged_arms, metric_rows
-from nas_attn.report.marks import Colours
-from nas_attn.report.palette import DARK, LIGHT
 from nas_attn.report.tables import arms_of
-from nas_attn.report.words import scale_of
 from nas_attn.statistics import SEEDS_AND_IMAGES, SEEDS_ONLY
-
-N_IMAGES, N_CLASSES, N_SEEDS = 240, 4, 3
-SITES = ("denseblock1", "transition1", "denseblock2", "transition2", "denseblock3")
-FOUND_HERE = everywhere("se", SITES[:2])
-
-
-def with_data(run: RunRecord, names: list[str], **config: object) -> RunRecord:
-    data = {**run.config["data"], "facts": {**run.config["data"]["facts"], "class_names": names}}
-    data["facts"]["num_classes"] = len(names)
-    return replace(run, config={**run.config, "data": data, **config})
-
-
-@cache
-def page_of(make: Callable[[], RunRecord]) -> str:
-    return shown(make())
-
-
-def shown(run: RunRecord) -> str:
-    """Return the page with the figures of its section alone: the others take most of the time."""
-    bare = replace(run, table=None)
-    return page._page(page.content(bare, charts_of(bare)))
-
-
-def charts_of(run: RunRecord) -> list[Chart]:
-    drawn, names = drawn_of(run)
-    return list(evidence_charts(drawn, names, learning_curves(run), Colours.of(run), scale_of(run)))
-
-
-@cache
-def one_class_each() -> RunRecord:
-    """Probabilities with a known signal, unbalanced classes, and one class without images."""
-    random = np.random.default_rng(1)
-    targets = random.choice(N_CLASSES, N_IMAGES, p=(0.5, 0.3, 0.15, 0.05))
-    run, kept = make_run(n_trials=8, n_seeds=N_SEEDS, found=FOUND_HERE), {}
-    for row in run.retrain:
-        scores = random.normal(size=(N_IMAGES, N_CLASSES + 1))
-        scores[np.arange(N_IMAGES), targets] += 2.0
-        kept[row.key, row.seed, row.epochs] = Predictions.of(np.exp(scores) / np.exp(scores).sum(1)[:, None], targets)
-    return with_data(replace(run, predictions=kept), ["ant", "bee", "cat", "dog", "elk"])
-
-
-@cache
-def many_labels() -> RunRecord:
-    """Four labels an image; no image has the third, and every image the last."""
-    random = np.random.default_rng(2)
-    targets = (random.random((N_IMAGES, 4)) < (0.4, 0.1, 0.0, 1.0)).astype(np.uint8)
-    run, kept = make_run(n_trials=8, n_seeds=N_SEEDS, found=FOUND_HERE), {}
-    rows = []
-    for row in run.retrain:
-        scores = 2.0 * targets - 1.0 + random.normal(size=targets.shape)
-        kept[row.key, row.seed, row.epochs] = Predictions.of(1 / (1 + np.exp(-scores)), targets)
-        area = np.mean([metrics.roc_auc_score(targets[:, k], scores[:, k]) for k in (0, 1)])
-        rows.append(replace(row, value=float(area)))
-    return with_data(
-        replace(run, retrain=tuple(rows), predictions=kept), ["edema", "mass", "hernia", "lung"], task="multi-label"
-    )
 
 
 def stored(run: RunRecord, arm: str) -> list[Predictions]:
@@ -93,12 +39,6 @@ def stored(run: RunRecord, arm: str) -> list[Predictions]:
 
 def judged(run: RunRecord, arm: str) -> Judged:
     return next(one for one in judged_arms(run, arms_of(run)) if one.label == arm)
-
-
-def evidence(run: RunRecord) -> Evidence:
-    found = evidence_of(run)
-    assert found is not None
-    return found
 
 
 def area(one: Predictions, number: int) -> float:
@@ -374,82 +314,6 @@ def test_a_custom_training_reports_its_own_values():
     text = section_of(shown(own))
     assert "Training batches" not in text
     assert "the values that the training reported" in text
-
-
-def section_of(html: str) -> str:
-    """Return the text of the section; its markup must be well formed."""
-    reader = Reader(f"<main>{section_html(html)}</main>")
-    return " ".join(reader.texts["main"][0].split())
-
-
-@pytest.mark.parametrize("make", [one_class_each, many_labels])
-def test_the_section_shows_every_number_and_no_verdict(make):
-    run = make()
-    text, found = section_of(page_of(make)), evidence(run)
-    for row in found.metrics:
-        assert f"{row.scale.number(row.summaries['none'].mean)} ±" in text
-        assert row.scale.signed(row.differences["found #1"].summary.mean).replace("-", "\N{MINUS SIGN}") in text
-    assert all(row.name in text for row in found.classes)
-    assert "95 % interval by itself, not corrected" in text
-    assert not re.search(r"\b(better|worse|significant\w*|nan|None)\b", text)
-
-
-def test_there_is_no_section_without_predictions_and_curves():
-    run = make_run(n_trials=8, found=FOUND_HERE)
-    assert evidence_of(run) is None
-    text = section_of(shown(run))
-    assert "Learning curves" in text
-    assert "Class by class" not in text
-    searched = RunRecord(run.folder, run.config, None, run.search[:1], (), ())
-    assert "Classes and curves" not in shown(searched)
-
-
-def test_figures_have_a_title_for_each_cell_and_bin():
-    run = one_class_each()
-    charts = {chart.name: chart for chart in charts_of(run)}
-    drawn, names = drawn_of(run)
-    confusion = charts["confusion"]
-    assert [view.label for view in confusion.views] == ["Confusion matrix of none", "Confusion matrix of found #1"]
-    for number, one in enumerate(drawn):
-        titles = confusion.titles[f"cells-{number}"]
-        assert len(titles) == np.count_nonzero(one.matrix)
-        assert f"{names[0]} predicted as {names[0]}: {100 * one.matrix[0, 0]:.2f} %" in titles
-        assert len(charts["calibration"].titles[f"bins-{number}"]) == len(one.reliability.right)
-    matrices = confusion.inline()
-    assert len(matrices) == 2
-    assert all("elk" in matrix for matrix in matrices)
-
-
-def luminance(colour: np.ndarray) -> float:
-    """Return the relative luminance of an sRGB colour (WCAG 2.2). Shape: (3,)."""
-    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
-    return float(linear @ (0.2126, 0.7152, 0.0722))
-
-
-@pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
-def test_numbers_are_legible_on_every_cell(palette: dict[str, str]):
-    confusion = next(chart for chart in charts_of(one_class_each()) if chart.name == "confusion")
-    names, ink = {colour: name for name, colour in LIGHT.items()}, np.array(to_rgb(palette["ink"]))
-    shades = np.concatenate([axes.collections[0].get_facecolors() for axes in confusion.figure.axes])
-    assert len(shades) > 20
-    for *colour, alpha in shades:
-        over = np.array(to_rgb(palette[names[to_hex(colour)]]))
-        cell = alpha * over + (1 - alpha) * np.array(to_rgb(palette["paper"]))
-        light, dark = sorted((luminance(cell), luminance(ink)), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) >= 4.5, (names[to_hex(colour)], alpha)
-
-
-def test_names_of_classes_are_shown_as_text():
-    names = ["<b>ant</b>", "a & b", "c|d", "e", "$x_1$"]
-    html = section_html(shown(with_data(one_class_each(), names)))
-    assert "<b>ant" not in html
-    assert "&lt;b&gt;ant" in html
-    assert "a &amp; b" in html
-
-
-def section_html(html: str) -> str:
-    start = html.index("<h2>Classes and curves</h2>")
-    return html[start : html.index("</section>", start)]
 
 
 def test_classes_without_names_are_numbered():
