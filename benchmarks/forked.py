@@ -89,6 +89,7 @@ class ForkedCommand:
         self.begun = time.time()
         sys.stdout.flush()
         sys.stderr.flush()
+        output.write_text("")  # before the fork, so that nobody reads an earlier command's output as this one's
         pid = os.fork()
         if pid == 0:
             _become(act, folder, output)

@@ -331,11 +331,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 1 (failed), 2 (refused), 130 (interrupted) or 141 (pipe closed)."""
     stated = list(sys.argv[1:] if arguments is None else arguments)
     is_result = bool({"--help", "--dry-run"} & {*stated}) or not MAKES_FILES & {*stated[:1]}
-    with interruptible(), standard_streams(is_result=is_result) as output:
-        code = _run(stated)
-        output.end()
-        if output.failure is not None:
-            return _without_output(output, code, is_result=is_result)
+    try:
+        with interruptible(), standard_streams(is_result=is_result) as output:
+            code = _run(stated)
+            output.end()
+            if output.failure is not None:
+                return _without_output(output, code, is_result=is_result)
+    except KeyboardInterrupt as error:  # before or after the command's own work
+        return print_error(error, debug="--debug" in stated)
     return code
 
 

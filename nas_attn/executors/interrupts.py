@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,21 +14,26 @@ from types import FrameType
 from nas_attn.training.time_limit import TimedOut, raise_in
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_AGAIN_SECONDS = 0.02
 
 
 class Interrupts:
     """Context manager: the first signal sets `pending`, a second one ends the process at once.
 
-    Inside `abruptly` the first signal also raises KeyboardInterrupt, which ends a long computation. Python receives
-    signals only in the main thread; in another thread this does nothing.
+    Inside `abruptly` the first signal also raises KeyboardInterrupt, which ends a long computation; where Python loses
+    that exception, as in a finalizer, it is raised again. Python receives signals only in the main thread; in another
+    thread this does nothing.
     """
 
     def __init__(self) -> None:
         self.pending = False
-        self._abrupt = self._is_expired = False
+        self._abrupt = self._is_expired = self._is_lost = False
         self._before: dict[signal.Signals, object] = {}
+        self._show_lost = sys.unraisablehook
 
     def __enter__(self) -> Interrupts:
+        self._show_lost = sys.unraisablehook
+        sys.unraisablehook = self._raise_again
         self.hold()
         return self
 
@@ -44,6 +50,7 @@ class Interrupts:
         for name, handler in self._before.items():
             signal.signal(name, handler)  # type: ignore[arg-type]  # what signal.signal itself returned
         self._before.clear()
+        sys.unraisablehook = self._show_lost
 
     @contextmanager
     def abruptly(self) -> Iterator[None]:
@@ -85,7 +92,21 @@ class Interrupts:
         else:
             _thread.interrupt_main()
 
+    def _raise_again(self, lost: sys.UnraisableHookArgs) -> None:
+        """Send this process the signal again whose exception Python has lost; show any other lost exception."""
+        if not (self.pending and isinstance(lost.exc_value, KeyboardInterrupt)):
+            self._show_lost(lost)
+        elif self._abrupt and hasattr(signal, "pthread_kill"):
+            self._is_lost = True
+            main = threading.main_thread().ident
+            threading.Timer(_AGAIN_SECONDS, signal.pthread_kill, (main, signal.SIGINT)).start()
+
     def _take(self, number: int, __: FrameType | None) -> None:
+        if self._is_lost and number == signal.SIGINT:
+            self._is_lost = False
+            if self._abrupt:
+                raise KeyboardInterrupt
+            return
         if self._is_expired and number == signal.SIGINT:
             if self._abrupt:
                 self._is_expired = False

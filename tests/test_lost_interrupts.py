@@ -1,0 +1,58 @@
+"""A signal whose exception Python loses, as in a finalizer, still ends the computation, and prints no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from nas_attn.executors.interrupts import Interrupts
+
+
+class Interrupted:
+    """An object during whose finalizer a signal arrives."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass
+
+
+class Broken:
+    def __del__(self) -> None:
+        raise ValueError("of a user's finalizer")
+
+
+def interrupted_sleep() -> None:
+    Interrupted()
+    time.sleep(20)
+
+
+def test_an_interrupt_that_a_finalizer_loses_is_raised_again(capfd):
+    before = sys.unraisablehook
+    begun = time.monotonic()
+    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt), interrupts.abruptly():
+        interrupted_sleep()
+    assert time.monotonic() - begun < 10
+    assert "Traceback" not in capfd.readouterr().err
+    assert sys.unraisablehook is before
+
+
+def test_an_interrupt_that_is_lost_where_it_is_deferred_stays_pending(capfd):
+    with Interrupts() as interrupts:
+        Interrupted()
+        assert interrupts.pending
+        with pytest.raises(KeyboardInterrupt), interrupts.abruptly():
+            pass
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_other_lost_exceptions_are_shown_as_before(monkeypatch):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: shown.append(str(lost.exc_value)))
+    with Interrupts():
+        Broken()
+    assert shown == ["of a user's finalizer"]
