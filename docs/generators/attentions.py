@@ -99,10 +99,10 @@ def _where(entry: Entry) -> str:
 
 
 def _alike(entry: Entry) -> list[str]:
-    """Return the sentence on values that a small map cannot fill, if there are such values."""
+    """Return the sentence on values that are one function on a small map, if there are such values."""
     if entry.effective is all_effective:
         return []
-    return ["A value that the map cannot fill is built, and counted, as the smallest one that does the same."]
+    return ["Values that are one function on the map are built, and counted, as one of them."]
 
 
 def _under_torch(entry: Entry) -> str:
