@@ -9,6 +9,8 @@ from pathlib import Path
 
 import optuna
 import pytest
+from own_runs import no_report
+from own_runs import run as run_small
 from runs import SETTINGS, tiny_space
 
 from nas_attn import load_run
@@ -19,6 +21,8 @@ from nas_attn.placement import NONE
 from nas_attn.report.front import front_of
 from nas_attn.run.goals import chosen_objectives
 from nas_attn.run.job import search as run_search
+
+__all__ = ["no_report"]
 
 GOALS = (KNOWN["accuracy"], KNOWN["latency"], KNOWN["params"])
 FEW = {**SETTINGS, "executor": "local", "epochs": 1, "trials": 5, "top": 2, "seeds": 1, "controls": 0}
@@ -90,7 +94,9 @@ def test_the_usual_objective_may_be_stated_and_is_the_usual_run() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run for accuracy, parameters and cross-entropy."""
     folder = tmp_path_factory.mktemp("front")
-    run_search(tiny_space(folder), out=folder / "run", objective="accuracy,params,loss", sampler="nsga2", **FEW)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nas_attn.run.arm_costs.measure_arms", lambda *_: {})
+        run_search(tiny_space(folder), out=folder / "run", objective="accuracy,params,loss", sampler="nsga2", **FEW)
     return folder / "run"
 
 
@@ -137,6 +143,7 @@ def test_the_page_shows_the_front_and_marks_its_knee(finished: Path) -> None:
     assert "## The front" in (finished / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_finished_run_of_several_objectives_is_not_trained_again_and_not_mixed_with_others(finished: Path) -> None:
     space, before = finished.parent / "tiny.toml", load_run(finished)
     again = run_search(space, out=finished, objective="accuracy,params,loss", sampler="nsga2", **FEW)
@@ -146,6 +153,7 @@ def test_a_finished_run_of_several_objectives_is_not_trained_again_and_not_mixed
         run_search(space, out=finished, **FEW)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_longer_search_continues_with_the_stored_values(finished: Path, tmp_path: Path) -> None:
     before = load_run(finished)
     more = {**FEW, "trials": 6}
@@ -162,6 +170,7 @@ def own(model: object, run: object) -> dict[str, float]:
     return {"accuracy": 0.5 + (n_weights % 97) / 1000, "energy": float(n_weights % 13), "seen": 1.0}
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_training_of_a_users_own_gives_values_by_name(tmp_path: Path) -> None:
     settings = {**FEW, "trials": 4, "top": 1, "num_classes": 10, "in_channels": 1, "image_size": 8}
     run = run_search(tiny_space(tmp_path), own, tmp_path / "run", objective="accuracy,energy:min", **settings)
@@ -174,9 +183,9 @@ def test_a_training_of_a_users_own_gives_values_by_name(tmp_path: Path) -> None:
         run_search(tiny_space(tmp_path), own, tmp_path / "other", objective="accuracy,power:min", **settings)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_placement_over_the_latency_limit_is_not_trained(tmp_path: Path) -> None:
-    settings = {**FEW, "trials": 3, "top": 1, "seeds": 1, "num_classes": 10, "in_channels": 1, "image_size": 8}
-    run = run_search(tiny_space(tmp_path), own, tmp_path / "run", max_latency=1e-6, **settings)
+    run = run_small(own, tmp_path / "run", max_latency=1e-6, trials=3)
     assert run.search == ()
     assert all(row.facts["latency"] > 1e-6 for row in run.retrain)
     assert {row.key for row in run.retrain} >= {NONE.key}
