@@ -49,7 +49,7 @@ STARTING_SECONDS = 6.0
 """Time from the first word of a run with Ray Tune to its first trial."""
 
 PEER_KILLS = ("SIGKILL of the driver", "SIGKILL of the raylet", "SIGKILL of the GCS", "SIGINT to the process group")
-DAMAGES_OF_TESTS = 6
+DAMAGES_OF_TESTS = 3
 
 Row = tuple[str, str, Callable[[Path], Struck]]
 """Group and name of a row, and what it does in an empty folder."""
@@ -134,7 +134,7 @@ def rows_of(options: argparse.Namespace, work: Path) -> list[Row]:
     damaged = damage_rows.rows(work / "local", work / "interrupted", random.Random(options.seed), options.files)
     if options.quick:
         draw = random.Random(options.seed)
-        rows = signal_rows("local", of_local(QUICK_PAUSE_SECONDS), 12, lengths, draw)
+        rows = signal_rows("local", of_local(QUICK_PAUSE_SECONDS), 8, lengths, draw)
         rows += without_kill(draw.sample(damaged, DAMAGES_OF_TESTS))
         return rows + signal_rows("tune", of_tune(QUICK_PAUSE_SECONDS), 1, with_ray, draw)
     of_ray = of_tune(PAUSE_SECONDS)

@@ -197,9 +197,10 @@ def strike(folder: Path, executor: str, kill: Kill, moments: Sequence[Moment]) -
     for moment in moments:
         command = command or start(folder, executor)
         moment.wait(command, folder)
-        while command.process.poll() is None and not (struck := kill.strike(command)):
+        is_struck = False
+        while command.process.poll() is None and not (is_struck := kill.strike(command)):
             time.sleep(0.05)  # there is no such process yet
-        n_kills += command.process.poll() is None or struck
+        n_kills += is_struck
         if kill.of_workers:
             continue
         wrong = {**_ended(command, kill, folder), **wrong}
