@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -72,8 +73,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[float, list[dict[str,
 
 
 def environment() -> dict[str, str]:
-    import os
-
+    """Return the environment without a choice of GPUs."""
     return {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
 
 
