@@ -16,7 +16,7 @@ MOST_IMAGES = 10_000_000
 USUAL_ACCURACY = 0.9
 """About how often the networks are right whose spread `usual` has."""
 
-_SEEDS, _IMAGES, _REST, _ACTIVE = 0.0035**2, 0.13**2, 0.25**2, 0.1
+_SEEDS, _IMAGES, _REST, _ACTIVE = 0.007**2, 0.12**2, 0.21**2, 0.06
 
 
 def power(found: Crossed, difference: float, level: float = LEVEL, *, n_seeds: int, n_images: int) -> float:
