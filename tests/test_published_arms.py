@@ -24,6 +24,7 @@ match = ["stage4.block1.branch"]
 attentions = ["se"]
 """
 RUN = {"trials": 2, "epochs": 1, "batch_size": 64, "seeds": 2, "top": 1, "image_size": 16, "executor": "local"}
+RUN |= {"split": (0.1, 0.1, 0.1)}  # a tenth of the digits is enough to be tested on
 
 
 def test_a_published_network_is_an_arm_of_the_comparison(tmp_path: Path) -> None:
