@@ -15,9 +15,10 @@ from filelock import FileLock
 from nas_attn.cli.commands import main
 from nas_attn.cli.ending import print_error
 from nas_attn.cli.streams import PIPE_CLOSED, OutputLost, Stream, writable
-from nas_attn.errors import ConfigError, RunStopped, in_plain_words, of_system
+from nas_attn.errors import ConfigError, RunError, RunStopped, in_plain_words, of_system
 from nas_attn.executors.loss import StartWatch
 from nas_attn.executors.temporary import temporary_folder
+from nas_attn.run.folder import load_run
 from nas_attn.run.guarded import GuardedDisplay
 from nas_attn.run.log import logged_to
 from nas_attn.run.progress import SilentDisplay
@@ -160,3 +161,13 @@ def test_a_deleted_working_folder_is_named(
     gone.rmdir()
     assert main(["sites", "resnet18"]) == 2
     assert "The working folder must exist, but " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("path", "reason"), [
+    ("y" * 300, "File name too long"),
+    ("y/" * 2020 + "z", "File name too long"),
+    ("a\0b", "null byte"),
+])  # fmt: skip
+def test_a_path_that_no_folder_can_have_is_refused_in_one_sentence(path: str, reason: str) -> None:
+    with pytest.raises(RunError, match=rf"A run needs a folder that .*: .*{reason}.*\. Choose another\.$"):
+        load_run(path)

@@ -17,7 +17,7 @@ from nas_attn.comparison.answer import read_looks
 from nas_attn.comparison.predictions import Predictions
 from nas_attn.comparison.ranking import RANKED, Ranking
 from nas_attn.config import Recipe, before_settings
-from nas_attn.errors import RunError, RunStopped, of_system
+from nas_attn.errors import RunError, RunStopped, in_plain_words, of_system
 from nas_attn.files import file_digest, is_part, is_proved, with_digest, write_json
 from nas_attn.model.description import read_model_file
 from nas_attn.model.stored import ARMS, BEST, RETRAINED
@@ -42,14 +42,20 @@ _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
 """Numbers of the errors of a disk that is full, above its quota, or not writable any more."""
 
 
+_LONGEST_NAME = 120
+"""Letters of the longest name of a file in a run, with those of a file that is being written."""
+
+
 class RunFolder:
     """The paths of a run, and the reading and writing of its files.
 
     Args:
         path: The folder; it need not exist yet.
+    Raises: RunError for a path that the system cannot look up.
     """
 
     def __init__(self, path: Path) -> None:
+        _refuse_impossible(path)
         self.path = path
         self.database = path / "study.db"
         self.config = path / "config.json"
@@ -223,6 +229,19 @@ class RunFolder:
             if weights is None or (weights.is_file() and stated and file_digest(weights) == stated.sha256):
                 whole.add(str(described.arm))
         return whole
+
+
+def _refuse_impossible(path: Path) -> None:
+    """Refuse a path that is too long with the names of the files in it, that may not be read, or is none at all."""
+    try:
+        (path / ("x" * _LONGEST_NAME)).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or in_plain_words(error)
+        raise RunError(
+            f"A run needs a folder that the system can look up, but {in_plain_words(path)}: {reason}. Choose another."
+        ) from None
 
 
 def load_run(folder: str | Path) -> RunRecord:
