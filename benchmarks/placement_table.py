@@ -6,6 +6,7 @@ on. Each finished seed is packed into one `.npz`, which `tables.py` reads. The i
 
     python benchmarks/placement_table.py --folder /tmp/table --seeds 0 1 2
     python benchmarks/placement_table.py --folder /tmp/table --seeds 3 4 5 6 7 8 9 --best 50
+    python benchmarks/placement_table.py --folder /tmp/table --latency        # on a quiet machine
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from placement_training import images, measured, store
 from tables import FOLDER, NoTable, load_placements
 
 from nas_attn import Attention, Placement, SearchSpace, load_run, search
 from nas_attn.backbones.site_table import site_table
 from nas_attn.config import Recipe
+from nas_attn.cost.measurement import image_latency
+from nas_attn.model.build import build
+from nas_attn.placement import Shape
 from nas_attn.space.decision import Decision
 
 SPACE = "lenet_mnist"
@@ -93,6 +98,28 @@ def pack(folder: Path, seed: int, space: SearchSpace) -> Path:
     return path
 
 
+def measure_latency(space: SearchSpace) -> Path:
+    """Write the latency of every placement for one image on one thread, and its ratio to that of no attention."""
+    torch.set_num_threads(1)
+    shape, image = Shape(**SHAPE), (1, SHAPE["in_channels"], SHAPE["image_size"], SHAPE["image_size"])
+    none = build(space.backbone, Placement({}), shape, seed=0)
+    points = dict(_all(space))
+    measured = [
+        image_latency(build(space.backbone, placement, shape, seed=0), image, beside=none)
+        for placement in points.values()
+    ]
+    path = FOLDER / f"{SPACE}-latency.npz"
+    facts = json.dumps({"processor": _processor(), "threads": 1, "torch": version("torch")})
+    milliseconds, ratio = np.array(measured, dtype=np.float32).T
+    store(path, facts=facts, codes=np.array(list(points), dtype=np.int8), milliseconds=milliseconds, ratio=ratio)
+    return path
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
 def _path(folder: Path, placement: Placement, seed: int) -> Path:
     return folder / "records" / f"{placement.key}-{seed}.npz"
 
@@ -126,7 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the seeds one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where the runs and their records lie")
-    parser.add_argument("--seeds", type=int, nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=())
+    parser.add_argument("--latency", action="store_true", help="measure the latency of every placement")
     parser.add_argument("--best", type=int, help="only so many best placements of the table, none and everywhere")
     parser.add_argument("--workers", type=int, default=2)
     stated = parser.parse_args(arguments)
@@ -135,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             measure(stated.folder.absolute(), seed, stated.best, stated.workers)
         except NoTable as error:
             parser.error(str(error))
+    if stated.latency:
+        print(measure_latency(SearchSpace.load(SPACE)))
 
 
 if __name__ == "__main__":

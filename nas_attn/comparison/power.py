@@ -16,6 +16,7 @@ MOST_IMAGES = 10_000_000
 USUAL_ACCURACY = 0.9
 """About how often the networks are right whose spread `usual` has."""
 
+# Variances of a difference that seeds, images, and both together bring, and the share of the images that carry it.
 _SEEDS, _IMAGES, _REST, _ACTIVE = 0.007**2, 0.12**2, 0.21**2, 0.06
 
 
