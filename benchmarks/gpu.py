@@ -87,7 +87,7 @@ def job(device: str, size: Size) -> Iterator[Row]:
     """Run the first command of the README."""
     more = {"epochs", "seeds", "top", "controls", "workers"} & size.trial.keys()
     options = [word for name in (*sorted(more), "trials") for word in (f"--{name}", str(size.trial[name]))]
-    options += ["--gpus-per-trial", "0.125"] if device == "cuda" else []
+    options += ["--gpus-per-trial", "0.125"] if device == "cuda" else ["--executor", "local"]
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, str(ROOT / "run_search.py"), "--space", "densenet_attn", "--out", "run"]
         begun = time.monotonic()
@@ -103,7 +103,7 @@ def fractions(device: str, size: Size) -> Iterator[Row]:
     """Run the search with smaller and smaller parts of the GPU."""
     first = 0.0
     for share in (1.0, 0.25, 0.125) if device == "cuda" else (1.0,):
-        given = {"gpus_per_trial": share} if device == "cuda" else {}
+        given = {"gpus_per_trial": share} if device == "cuda" else {"executor": "local"}
         with tempfile.TemporaryDirectory() as folder, used_memory(device) as peak:
             out = Path(folder) / "run"
             search("densenet_attn", out=out, device=device, **{**size.trial, "seeds": 1, "top": 1}, **given)
@@ -187,7 +187,7 @@ def _greedy_search(device: str) -> Iterator[Row]:
         record = search(
             *("densenet_attn", greedy_training, Path(folder) / "run"),
             num_classes=10, in_channels=1, image_size=8, trials=4, epochs=1, seeds=1, top=1, controls=0,
-            device=device, executor="tune", workers=1,
+            device=device, workers=1, executor="tune" if device == "cuda" else "local",
         )  # fmt: skip
     failed = [row for row in record.search if row.state == "fail"]
     n_others = sum(row.state == "complete" for row in record.search)
