@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import signal
 import sqlite3
 import subprocess
 import time
+import tomllib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from runs import command, finish, kill, start, tiny_space
@@ -196,10 +199,12 @@ def n_epochs(out: Path) -> int:
     return 0
 
 
-def interrupted_in_mid_trial(words: list[str], out: Path, folder: Path) -> subprocess.Popen[str]:
+def interrupted_in_mid_trial(
+    words: list[str], out: Path, folder: Path, *, seconds: float = 90
+) -> subprocess.Popen[str]:
     """Start a run, and return it in the midst of its first trial."""
     process = start(words, folder)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + seconds
     while n_epochs(out) < 8 and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
@@ -235,3 +240,43 @@ def test_a_run_killed_and_interrupted_in_mid_trial_ends_as_if_nothing_had_been(e
         rows = (*run.search, *run.confirm, *run.retrain)
         assert any(CONTINUED in row.facts for row in rows), "it did not begin anew"
         assert not (out / "checkpoints").exists()
+
+
+def kill_worker(process: subprocess.Popen[str]) -> None:
+    """Kill the process of Ray in which the training runs, and nothing else."""
+    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "Trainable" in child.name()]
+    assert len(workers) == 1, "one trial runs at a time"
+    workers[0].kill()
+
+
+def n_complete(out: Path) -> int:
+    """Return the number of complete trials in the ledger of a living run."""
+    with sqlite3.connect(f"file:{out / 'study.db'}?mode=ro", uri=True) as connection:
+        return int(connection.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()[0])
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_a_trial_whose_worker_alone_was_killed_continues_from_its_checkpoint_in_the_same_run(tmp_path: Path):
+    space, out, settings = tiny_space(tmp_path), tmp_path / "run", {**SHORT, "trials": 1, "epochs": 400}
+    words = command(space, out, **settings, executor="tune", workers=1, checkpoint_every=0.00001)
+    process = interrupted_in_mid_trial(words, out, tmp_path, seconds=240)
+    try:
+        kill_worker(process)
+        deadline = time.monotonic() + 240
+        while not n_complete(out) and time.monotonic() < deadline:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.1)
+    finally:
+        kill(process)
+    dead, again = load_run(out).search
+    assert (dead.state, dead.cause) == ("fail", "crashed")
+    assert (again.key, again.seed, again.state) == (dead.key, dead.seed, "complete")
+    assert again.facts[CONTINUED] >= 7, "it did not begin anew"
+    backbone = tomllib.loads(space.read_text())["backbone"]
+    recipe = Recipe(batch_size=64, epochs=400)
+    context = TrialContext(backbone, Shape(10, 1, 8), recipe, data=DataConfig(), n_threads=1)
+    prepare(context)
+    whole, curve = trained(context, Task(0, "search", again.placement, seed=again.seed, epochs=400), Keeper(), last=400)
+    assert again.value == whole.value
+    assert sorted(again.curve.items()) == [point for point in curve if math.isfinite(point[1])]
