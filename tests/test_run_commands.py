@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,7 +69,8 @@ def test_status_of_a_running_run_shows_what_its_driver_says(runs: Path, capsys) 
     assert main(["status", str(run)]) == 0
     out = capsys.readouterr().out
     assert ": running, in stage search, " in out
-    assert "left     about 10 min 0 s; 1 of 3 workers busy" in out, "the ledger has one running trial"
+    left = r"left     about (10 min 0|9 min \d+) s; 1 of 3 workers busy"  # less what a loaded machine took since
+    assert re.search(left, out), "the ledger has one running trial"
     assert f"process {os.getpid()} on " in out
     driver.remove()
     assert living_driver(run) is None
