@@ -145,6 +145,14 @@ def rows_of(options: argparse.Namespace, work: Path) -> list[Row]:
     return rows + without_kill([*damaged, *fault_rows.rows()])
 
 
+def expected_groups() -> list[str]:
+    """Return the groups of a full matrix that do not depend on a run's files."""
+    signals = [*(("local", kill) for kill in of_local(0)), *(("tune", kill) for kill in of_tune(0))]
+    groups = [f"{executor}: {kill.name}" for executor, kill in signals]
+    groups += [group for group, _, _ in fault_rows.rows()]
+    return list(dict.fromkeys([*groups, *(f"{PEER}: {name}" for name in PEER_KILLS)]))
+
+
 def make(row: Row) -> dict[str, Any]:
     """Make one row in an empty folder, and return it as it is stored."""
     group, name, act = row
@@ -203,7 +211,7 @@ def main() -> None:
         options.file = Path("/dev/null")
     results = read(options.file)
     if options.markdown is not None:
-        options.markdown.write_text(page(results))
+        options.markdown.write_text(page(results, expected_groups()))
         return
     make_missing(options, results)
     print(table([result for result in results if not result["group"].startswith(PEER)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tiny_run import COLUMNS
@@ -55,8 +56,12 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def page(results: list[dict[str, Any]]) -> str:
-    """Return the page of all results: ours, the peer's, and each row in which a rule did not hold."""
+def page(results: list[dict[str, Any]], expected: Sequence[str]) -> str:
+    """Return the page of all results: ours, the peer's, each row in which a rule did not hold, and what was not made.
+
+    Args:
+        expected: Groups that a full matrix has.
+    """
     ours = [result for result in results if not result["group"].startswith(PEER)]
     peers = [result for result in results if result["group"].startswith(PEER)]
     dates = sorted({result["date"] for result in results})
@@ -67,6 +72,9 @@ def page(results: list[dict[str, Any]]) -> str:
     if broken:
         text += "\nWhere a rule did not hold:\n\n"
         text += "".join(f"- {result['group']}, {result['name']}: {_words(result)}.\n" for result in broken)
+    missing = [group for group in expected if group not in {result["group"] for result in results}]
+    if missing:
+        text += f"\nWhat the script also has and these rows do not: {'; '.join(missing)}.\n"
     return text + (_PEER + table(peers) + "\n" if peers else "")
 
 
