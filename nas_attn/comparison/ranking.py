@@ -62,9 +62,9 @@ class Ranking:
         return float(self._features([numbers])[0] @ self._effects) if known is None else known
 
     def is_poor(self, placement: Placement) -> bool:
-        """Return whether a placement is among the worst fifth."""
-        score = self.score(placement)
-        return score is not None and score < POOR_SHARE
+        """Return whether a placement was ranked among the worst fifth; an estimate is no reason to leave one out."""
+        numbers = self.paths.numbers(placement)
+        return numbers is not None and self._known.get(numbers, 1.0) < POOR_SHARE
 
     def best(self, number: int) -> tuple[Placement, ...]:
         """Return the best of the ranked placements, the best first."""
