@@ -10,12 +10,11 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import IO
 
 from nas_attn.files import is_part
 
-_HELD: dict[Path, IO[bytes]] = {}
-"""The files that this process holds, open until it ends."""
+_HELD: dict[Path, int] = {}
+"""Descriptors of the files that this process holds, open until it ends."""
 
 _WRITING_SECONDS = 3600.0
 """Age of the last write after which a part of a file counts as left by a killed process."""
@@ -28,14 +27,18 @@ def hold(path: Path) -> None:
     import fcntl
 
     try:
-        file = path.open("rb")
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return
     before = _HELD.pop(path, None)  # of a file with this name that has been replaced since, or the same
-    _HELD[path] = file
+    _HELD[path] = descriptor
     if before is not None:
-        before.close()
+        os.close(before)
 
 
 def is_held(path: Path) -> bool:

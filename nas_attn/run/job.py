@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NO_REPORT = "The report of "
+_TABLES = ("trials.csv", "arms.csv", "report.md")
+"""Files that every report has beside its page."""
 
 
 def search(
@@ -333,6 +335,8 @@ def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
     if best.get("weights", {}) is None and not stages.unexported:  # they were trained again since
         return False
     if not folder.report.exists() or folder.report.stat().st_mtime < folder.best.stat().st_mtime:  # it failed
+        return False
+    if not all(path.is_file() and path.stat().st_size for path in map(folder.path.joinpath, _TABLES)):
         return False
     return best.get("answer") == answer.to_dict() and best.get("arms") == stages.retrained()
 
