@@ -136,6 +136,7 @@ def stages_in(
     *,
     trials: int = 6,
     seed: int = 0,
+    sampler: str = Engine().sampler,
     recipe: Any = None,
     budget: Any = None,
     **more: Any,
@@ -151,7 +152,7 @@ def stages_in(
     for ledger in ledgers:
         ledger.sweep()
     size = {"budget": trials, "epochs": recipe.epochs, "top": budget.top}
-    search = SearchStudy(ledgers[0], bound, Engine(seed=seed), **size)
+    search = SearchStudy(ledgers[0], bound, Engine(seed=seed, sampler=sampler), **size)
     if budget.control_search is not None:
         control = Ledger(storage, CONTROL)
         control.sweep()

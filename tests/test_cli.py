@@ -124,7 +124,7 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         "time_budget": "1h30m", "trial_timeout": "9m", "checkpoint_every": "2.0", "max_latency": "4.5",
         "storage": "postgresql+psycopg://a@b/c", "sampler_option": "a=1", "scheduler_option": "b=2",
         "priors": "best.json", "objective": "accuracy,params", "callback": "m:F",
-        "pixel_range": "0:9", "background": "black", "frames": "all", "max_pixels": "9",
+        "screen": "4", "pixel_range": "0:9", "background": "black", "frames": "all", "max_pixels": "9",
     }  # fmt: skip
     switches = ["download", "strict_data", "class_weights", "one_logit", "quiet", "debug", "dry_run", "dashboard"]
     switches += ["ablate", "allow_blank", "drop_duplicates", "data_on_nodes", "show_output", "same_training"]

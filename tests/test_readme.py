@@ -16,6 +16,13 @@ from nas_attn.space.file import available_spaces
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+OF_SCRIPTS = {
+    "analysis.md": {"--csv", "--figure", "--baseline", "--seeds"},
+    "kill_matrix.md": {"--markdown"},
+    "pays.md": {"--repeats", "--processes"},
+    "table.md": {"--repeats", "--samplers"},
+}
+"""Options of scripts that a page names; those of analysis/ have their lines parsed by test_analysis."""
 OTHERS = {"--index-url", "--strict", "--help", "--nodes", "--ntasks", "--head", "--block"}
 """Options of pip, mkdocs, srun and ray, and of every command."""
 
@@ -37,9 +44,7 @@ def test_the_readme_is_short_and_names_the_main_job(readme):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_that_a_page_names_exists(page):
-    known = set(OTHERS)
-    if page.name == "analysis.md":
-        known |= {"--csv", "--figure", "--baseline", "--seeds"}  # of the scripts, whose lines test_analysis parses
+    known = OTHERS | OF_SCRIPTS.get(page.name, set())
     for command in command_line().commands.values():
         known |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page.read_text(encoding="utf-8")))

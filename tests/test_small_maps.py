@@ -37,6 +37,17 @@ def bound(name: str = "densenet_attn") -> BoundSpace:
     return space.bind(site_table(space.backbone, **SHAPE))
 
 
+def wide() -> BoundSpace:
+    """Return the default space with kernels and groups that its small maps cannot use."""
+    content = SearchSpace.load("densenet_attn").to_dict()
+    content["attentions"]["cbam"]["kernel_size"] = [3, 7]
+    content["attentions"]["gam"] |= {
+        "kernel_size": [3, 7], "groups": [1, 4], "branches": ["both", "channel", "spatial"],
+    }  # fmt: skip
+    space = SearchSpace.from_dict(content, "wide")
+    return space.bind(site_table(space.backbone, **SHAPE))
+
+
 @pytest.mark.parametrize(
     ("name", "size", "written", "built"),
     [
@@ -83,10 +94,17 @@ def test_groups_that_are_written_keep_their_meaning() -> None:
     assert create_attention("ema", 32, factor=32).axes.weight.shape == (1, 1, 1, 1)
 
 
-def test_the_default_space_counts_each_network_once() -> None:
-    space = bound()
+def test_a_space_counts_each_network_once() -> None:
+    space = wide()
     assert [len(decision.distinct) for decision in space.decisions] == [26, 26, 26, 16, 16]
     assert space.n_placements == 26**3 * 16**2 == 4_499_456
+
+
+def test_the_default_space_has_no_network_twice() -> None:
+    space = bound()
+    assert notes_on_values(space) == []
+    n_choices = 1 + 2 + 2 * 2 * 3 + 2 * 2 * 2 + 2  # none, se, cbam, gam, triple
+    assert [len(decision.distinct) for decision in space.decisions] == [n_choices] * 5
 
 
 @pytest.mark.parametrize("name", ["densenet_attn", "lenet_attn"])  # images as they are, and enlarged ones
@@ -98,7 +116,7 @@ def test_the_list_of_spaces_counts_as_a_search_does(name: str, tmp_path: Path) -
 
 
 def test_a_space_says_which_values_are_built_as_others() -> None:
-    assert notes_on_values(bound()) == [
+    assert notes_on_values(wide()) == [
         "groups=4 of gam is built, and counted, as 2 at transition1, transition2: a group there would have too few "
         "channels.",
         *(
@@ -110,7 +128,7 @@ def test_a_space_says_which_values_are_built_as_others() -> None:
 
 
 def test_groups_of_gam_have_two_hidden_channels_in_a_space_and_those_written_in_a_placement() -> None:
-    space = bound()
+    space = wide()
     params = {name: values[0] for name, values in space.choices.items()}
     params |= {"transition1.attention": "gam", "transition1.gam.groups": 4, "transition1.gam.branches": "both"}
     assert space.placement(params)["transition1"].options["groups"] == 2
