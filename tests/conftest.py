@@ -71,8 +71,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was left out."""
-    if config.option.markexpr == "not nightly and not whole_tree":
-        terminalreporter.write_line("Rows marked nightly or whole_tree were left out; `pytest -m ''` runs every row.")
+    if config.option.markexpr == "not nightly and not whole_tree and not cluster":
+        terminalreporter.write_line(
+            "Rows marked nightly, whole_tree or cluster were left out; `pytest -m ''` runs every row."
+        )
 
 
 @pytest.fixture(scope="session")

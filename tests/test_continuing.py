@@ -244,8 +244,10 @@ def test_a_run_killed_and_interrupted_in_mid_trial_ends_as_if_nothing_had_been(e
 
 def kill_worker(process: subprocess.Popen[str]) -> None:
     """Kill the process of Ray in which the training runs, and nothing else."""
-    workers = [child for child in psutil.Process(process.pid).children(recursive=True) if "Trainable" in child.name()]
-    assert len(workers) == 1, "one trial runs at a time"
+    children = psutil.Process(process.pid).children(recursive=True)
+    names = {child.pid: child.name() for child in children}
+    workers = [child for child in children if names[child.pid].startswith(("ray::Worker", "ray::ResourceTrainable"))]
+    assert len(workers) == 1, f"one trial runs at a time: {names}"
     workers[0].kill()
 
 

@@ -81,7 +81,7 @@ def at_once(trials: list[dict[str, Any]], moment: float) -> list[dict[str, Any]]
     return [trial for trial in trials if trial["began"] <= moment < trial["ended"]]
 
 
-@pytest.mark.nightly
+@pytest.mark.cluster
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("share", "together"), SHARES)
 def test_each_worker_sees_its_own_gpus_alone(seen: Any, share: float, together: int) -> None:

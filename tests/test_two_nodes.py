@@ -22,7 +22,7 @@ def can_mount(folder: Path) -> bool:
         return False
 
 
-@pytest.mark.nightly
+@pytest.mark.cluster
 @pytest.mark.timeout(1200)
 def test_a_search_needs_no_shared_disk_and_survives_a_blind_and_a_killed_node(tmp_path: Path) -> None:
     if not can_mount(tmp_path):
