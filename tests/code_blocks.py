@@ -33,6 +33,7 @@ REASONS = (
     "needs a cluster",
     "needs a server",
     "needs a finished search over this network",
+    "needs the benchmarks of a checkout",
     "serves until it is stopped",
 )
 """Why a block may stand unrun; the reason is the comment before it."""
