@@ -111,9 +111,10 @@ class Case:
         return (n, self.channels, *(-(-length // stride) for length in size))
 
     def sizes(self) -> tuple[Size, ...]:
-        """Return sizes of maps from the entry's smallest on: square, rectangular both ways, odd."""
+        """Return sizes of maps that the options fit, from the entry's smallest on: square, rectangular, odd."""
         least = self.entry.smallest_map
-        return ((least, least), (least, least + 2), (least + 3, least), (least + 4, least + 2))
+        sizes = ((least, least), (least, least + 2), (least + 3, least), (least + 4, least + 2))
+        return tuple(size for size in sizes if self.fits(size))
 
 
 def cases_of(entry: Entry, channels: int | None = None) -> list[Case]:

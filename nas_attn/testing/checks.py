@@ -300,7 +300,7 @@ def auto_values(case: Case) -> None:
 
 def cost(case: Case) -> None:
     """The record's cost, in closed form or counted, equals that of the built module, on several maps."""
-    for channels, size in ((case.channels, case.map), (case.channels, case.sizes()[2]), (2 * case.channels, (8, 9))):
+    for channels, size in ((case.channels, case.map), (case.channels, case.sizes()[-1]), (2 * case.channels, (8, 9))):
         conv = case.replaced and replace(case.replaced, out_channels=channels)
         wider = replace(case, channels=channels, replaced=conv)
         if wider.fits(size):
