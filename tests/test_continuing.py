@@ -220,7 +220,7 @@ def result(out: Path) -> str:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("executor", ["local", "tune"])
+@pytest.mark.parametrize("executor", ["local", pytest.param("tune", marks=pytest.mark.cluster)])
 def test_a_run_killed_and_interrupted_in_mid_trial_ends_as_if_nothing_had_been(executor, tmp_path: Path):
     settings = {**SHORT, "executor": executor, **({"workers": 1} if executor == "tune" else {})}
     space = tiny_space(tmp_path)
