@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from placement_model import PlacementModel, PlacementWorld
 from simulated_job import simulated
-from tables import Floats, NoTable, PlacementTable, Point, load_placements
+from tables import Floats, NoTable, PlacementTable, Point, coded, load_placements
 
 from nas_attn.backbones.site_table import site_table
 from nas_attn.comparison.answer import Answer, Sample, judge, take_look
@@ -87,12 +87,7 @@ def bound(name: str) -> BoundSpace:
 @cache
 def points(name: str) -> dict[str, Point]:
     """Return the code of each placement by its key."""
-    choices = [[choice.attentions for choice in one.placed_choices.values()] for one in bound(name).decisions]
-    found = {}
-    for point in table(name).codes:
-        parts = [of_site[code] for of_site, code in zip(choices, point, strict=True)]
-        found[Placement({site: attention for part in parts for site, attention in part}).key] = point
-    return found
+    return {placement.key: point for point, placement in coded(bound(name))}
 
 
 def replay(name: str, strategy: str, budget: int, number: int) -> Outcome:

@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 
 import psutil
+from processes import Processes
 
 IMPORTED = (
     "nas_attn.backbones.networks.families",
@@ -77,7 +78,7 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
 
-class ForkedCommand:
+class ForkedCommand(Processes):
     """A started command with its descendants, in its own session; see `processes.Command`.
 
     Args:
@@ -103,20 +104,6 @@ class ForkedCommand:
                 if os.getsid(pid) == self.process.pid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
                     found.append(psutil.Process(pid))
         return found
-
-    def wait_until_gone(self, seconds: float) -> list[psutil.Process]:
-        """Wait at most `seconds` for the end of all processes; return those that are left."""
-        deadline = time.monotonic() + seconds
-        while (left := self.alive()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return left
-
-    def end(self) -> None:
-        """Kill the processes that are left."""
-        for process in self.alive():
-            with suppress(psutil.Error):
-                process.kill()
-        self.process.wait()
 
 
 def _become(act: Callable[[], int], folder: Path, output: Path) -> None:

@@ -14,25 +14,24 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from placement_training import images, measured, store
-from tables import FOLDER, NoTable, load_placements
+from tables import FOLDER, NoTable, coded, load_placements
 
-from nas_attn import Attention, Placement, SearchSpace, load_run, search
+from nas_attn import Placement, SearchSpace, load_run, search
 from nas_attn.backbones.site_table import site_table
 from nas_attn.config import Recipe
 from nas_attn.cost.measurement import image_latency
 from nas_attn.model.build import build
 from nas_attn.placement import Shape
-from nas_attn.space.decision import Decision
+from nas_attn.space.bound import BoundSpace
 
 SPACE = "lenet_mnist"
 SHAPE: dict[str, Any] = {"num_classes": 10, "in_channels": 1, "image_size": 28}
@@ -72,8 +71,11 @@ def _priors(number: int, folder: Path) -> tuple[str, ...]:
 def pack(folder: Path, seed: int, space: SearchSpace) -> Path:
     """Write the records of one seed as a table, in the order of the placements' codes; return its path."""
     trials = {trial.placement.key: trial for trial in load_run(folder / f"seed-{seed}").search}
-    found = [(codes, trials[placement.key], _record(folder, placement, seed)) for codes, placement in _all(space)
-             if placement.key in trials and _path(folder, placement, seed).is_file()]  # fmt: skip
+    found = [
+        (codes, trials[placement.key], _record(folder, placement, seed))
+        for codes, placement in coded(_bound(space))
+        if placement.key in trials and _path(folder, placement, seed).is_file()
+    ]
     sites, choices = _layout(space)
     facts = {
         "space": SPACE, "seed": seed, "sites": sites, "choices": choices, "recipe": dict(space.recipe),
@@ -103,7 +105,7 @@ def measure_latency(space: SearchSpace) -> Path:
     torch.set_num_threads(1)
     shape, image = Shape(**SHAPE), (1, SHAPE["in_channels"], SHAPE["image_size"], SHAPE["image_size"])
     none = build(space.backbone, Placement({}), shape, seed=0)
-    points = dict(_all(space))
+    points = dict(coded(_bound(space)))
     measured = [
         image_latency(build(space.backbone, placement, shape, seed=0), image, beside=none)
         for placement in points.values()
@@ -131,22 +133,14 @@ def _record(folder: Path, placement: Placement, seed: int) -> Mapping[str, Any]:
 
 def _layout(space: SearchSpace) -> tuple[list[str], list[dict[str, Any] | None]]:
     """Return the sites of the space and the choices that each of them has; `None` is no attention."""
-    decisions = space.bind(site_table(space.backbone, **SHAPE)).decisions
-    names = [dict(attentions).values() for attentions in _attentions(decisions[0])]
-    return [decision.name for decision in decisions], [next((one.to_dict() for one in name), None) for name in names]
+    decisions = _bound(space).decisions
+    choices = [next((attention.to_dict() for _, attention in part), None) for part in decisions[0].distinct]
+    return [decision.name for decision in decisions], choices
 
 
-def _attentions(decision: Decision) -> list[tuple[tuple[str, Attention], ...]]:
-    return [choice.attentions for choice in decision.placed_choices.values()]
-
-
-def _all(space: SearchSpace) -> Iterator[tuple[tuple[int, ...], Placement]]:
-    """Return every placement of the space with its codes."""
-    decisions = space.bind(site_table(space.backbone, **SHAPE)).decisions
-    choices = [_attentions(decision) for decision in decisions]
-    for codes in product(*(range(len(of_site)) for of_site in choices)):
-        chosen = [of_site[code] for of_site, code in zip(choices, codes, strict=True)]
-        yield codes, Placement({site: attention for part in chosen for site, attention in part})
+def _bound(space: SearchSpace) -> BoundSpace:
+    """Return the space over the sites of its backbone."""
+    return space.bind(site_table(space.backbone, **SHAPE))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,9 +6,11 @@ import os
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -18,7 +20,31 @@ MARK = "NAS_ATTN_BENCHMARK"
 INTERVAL_SECONDS = 0.5
 
 
-class Command:
+class Processes(ABC):
+    """A started command with its descendants; `process` is the command itself, which can be waited for."""
+
+    process: Any
+
+    @abstractmethod
+    def alive(self) -> list[psutil.Process]:
+        """Return those that have not ended."""
+
+    def wait_until_gone(self, seconds: float) -> list[psutil.Process]:
+        """Wait at most `seconds` for the end of all processes; return those that are left."""
+        deadline = time.monotonic() + seconds
+        while (left := self.alive()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return left
+
+    def end(self) -> None:
+        """Kill the processes that are left."""
+        for process in self.alive():
+            with suppress(psutil.Error):
+                process.kill()
+        self.process.wait()
+
+
+class Command(Processes):
     """A started command with all its descendants, also those that leave its process group.
 
     Args:
@@ -48,20 +74,6 @@ class Command:
                 if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
-
-    def wait_until_gone(self, seconds: float) -> list[psutil.Process]:
-        """Wait at most `seconds` for the end of all processes; return those that are left."""
-        deadline = time.monotonic() + seconds
-        while (left := self.alive()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return left
-
-    def end(self) -> None:
-        """Kill the processes that are left."""
-        for process in self.alive():
-            with suppress(psutil.Error):
-                process.kill()
-        self.process.wait()
 
 
 class Memory:

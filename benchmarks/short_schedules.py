@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from multiprocessing import get_context
@@ -20,12 +20,12 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from placement_training import images
 from scipy.stats import kendalltau
 
 from nas_attn import SearchSpace
 from nas_attn.backbones.site_table import site_table
-from nas_attn.config import DataConfig, Recipe
-from nas_attn.data.dataset import Data, load_data
+from nas_attn.config import Recipe
 from nas_attn.model.build import build
 from nas_attn.placement import NONE, Placement, Shape
 from nas_attn.space.bound import BoundSpace
@@ -36,12 +36,6 @@ N_REFERENCE = 2
 """Number of further seeds of the full schedule whose mean is the reference."""
 
 Floats = NDArray[np.float64]
-
-
-@cache
-def images(name: str) -> Data:
-    """Return the images, read once per process."""
-    return load_data(DataConfig(name=name), device="cpu")
 
 
 @cache
@@ -72,7 +66,10 @@ def trained(space: str, data: str, placement: Placement, epochs: int, seed: int)
     shape = Shape(facts.num_classes, facts.in_channels, facts.image_size)
     model = build(loaded.backbone, placement, shape, seed=seed)
     recipe = Recipe(**loaded.recipe)
-    report: Callable[[int, float], None] = lambda epoch, value: curve.append(value)  # noqa: E731
+
+    def report(epoch: int, value: float) -> None:
+        curve.append(value)
+
     train(
         *(model, parts.train, parts.val, recipe),
         seed=seed, epochs=epochs, device="cpu", report=report, num_classes=facts.num_classes,

@@ -15,12 +15,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import kendalltau
+
+from nas_attn.placement import Placement
+from nas_attn.space.bound import BoundSpace
 
 FOLDER = Path(__file__).parent / "tables"
 
@@ -127,6 +131,12 @@ def load_placements(name: str, folder: Path = FOLDER) -> PlacementTable:
         tuple(facts["sites"]), tuple(facts["choices"]), tuple(codes), curves, val, test,
         parts[0]["n_parameters"], parts[0]["n_macs"], seconds,
     )  # fmt: skip
+
+
+def coded(space: BoundSpace) -> Iterator[tuple[Point, Placement]]:
+    """Return every placement of a space with its codes, in the order of the table."""
+    sizes = (range(len(decision.distinct)) for decision in space.decisions)
+    return zip(product(*sizes), space.enumerate(), strict=True)
 
 
 @dataclass(frozen=True)

@@ -85,14 +85,9 @@ def smallest_told(found: Crossed, level: float = LEVEL, *, wanted: float = POWER
 
     Units: those of the values.
     """
-    low, high = 0.0, found.error
-    while power(found, high, level, n_seeds=found.n_seeds, n_images=found.n_images) < wanted:
-        low, high = high, 2 * high
-    while high - low > 1e-4 * high:
-        middle = (low + high) / 2
-        is_told = power(found, middle, level, n_seeds=found.n_seeds, n_images=found.n_images) >= wanted
-        low, high = (low, middle) if is_told else (middle, high)
-    return high
+    planned = expected(found, n_seeds=found.n_seeds, n_images=found.n_images)
+    quantiles = (t_quantile(probability, planned.degrees) for probability in (1.0 - level / 2, wanted))
+    return planned.error * sum(quantiles)
 
 
 def _fewest(enough: Callable[[int], bool], least: int, most: int) -> int | None:

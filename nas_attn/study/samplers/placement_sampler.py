@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import ndtri
 from scipy.stats import norm, rankdata
 
+from nas_attn.study.samplers.categorical import categorical
 from nas_attn.study.samplers.process import Codes, Encoding, Floats, Posterior, Process
 
 Point = tuple[int, ...]
@@ -75,12 +76,7 @@ class PlacementSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the categorical parameters that all complete trials have, without those with a single value."""
-        found = self._space.calculate(study)
-        return {
-            name: distribution
-            for name, distribution in found.items()
-            if isinstance(distribution, CategoricalDistribution) and not distribution.single()
-        }
+        return categorical(self._space.calculate(study))
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]

@@ -9,6 +9,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from nas_attn.study.samplers.categorical import categorical
+
 if TYPE_CHECKING:
     from scipy.stats.qmc import QMCEngine
 
@@ -41,12 +43,7 @@ class QuasiRandomSampler(BaseSampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the categorical parameters with which the study began."""
         first = next((row for row in study.get_trials(deepcopy=False) if row.state.is_finished()), None)
-        found = first.distributions if first is not None else {}
-        return {
-            name: distribution
-            for name, distribution in found.items()
-            if isinstance(distribution, CategoricalDistribution) and not distribution.single()
-        }
+        return categorical(first.distributions if first is not None else {})
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
