@@ -23,8 +23,10 @@ from forked import ForkedCommand
 from run_log import events
 from tiny_run import (
     BEST,
+    BUDGET,
     HUNG_SECONDS,
     SENTENCE,
+    Trained,
     Wrong,
     code_of,
     completed,
@@ -35,7 +37,10 @@ from tiny_run import (
     spoken,
     start,
     text_of,
+    times_trained,
 )
+
+from nas_attn import load_run
 
 REFUSED = 2
 LOCKED_SECONDS = 6.0
@@ -44,6 +49,11 @@ _NEW_MOUNTS = 0x00020000
 """CLONE_NEWNS, see unshare(2)."""
 
 _PASSED_OVER = ("driver.lock",)
+_OF_TRAININGS = ("predictions", "retrained")
+"""Folders with a file for each retraining, and their checksums."""
+
+_CHECKSUMS = "SHA256SUMS"
+_SAID = "these trainings were repeated"
 
 
 def copy_of(template: Path, folder: Path) -> None:
@@ -76,7 +86,7 @@ def damage(path: Path, way: str, draw: random.Random) -> None:
 
 def with_damage(folder: Path, name: str, way: str, draw: random.Random) -> Wrong:
     """Damage a file and repeat the command: it must mend the run, or refuse in one sentence that names the file."""
-    before = completed(events(folder / "run" / "log.txt"))
+    before, lost = completed(events(folder / "run" / "log.txt")), trainings_of(folder / "run", name)
     damage(folder / "run" / name, way, draw)
     code, wrong = finish(folder, "local", (0, REFUSED))
     if code == REFUSED:
@@ -84,7 +94,29 @@ def with_damage(folder: Path, name: str, way: str, draw: random.Random) -> Wrong
         if named not in last_line(folder) and "ledger" not in last_line(folder):
             wrong.setdefault(SENTENCE, f"the refusal does not name {name}: {last_line(folder)}")
         return wrong
-    return {**look_at(folder / "run", before), **wrong}
+    return {**look_at(folder / "run", before, lost), **wrong, **_repeated(folder, name, lost)}
+
+
+def trainings_of(run: Path, name: str) -> frozenset[Trained]:
+    """Return the retrainings whose stored results a file holds or proves: they are repeated where it is damaged."""
+    path = Path(name)
+    if path.parent.name not in _OF_TRAININGS:
+        return frozenset()
+    return frozenset(
+        (row.stage, row.key, row.seed)
+        for row in load_run(run).retrain
+        if path.name == _CHECKSUMS or (row.state == "complete" and path.stem == f"{row.key}-{row.seed}-{row.epochs}")
+    )
+
+
+def _repeated(folder: Path, name: str, lost: frozenset[Trained]) -> Wrong:
+    """Return what is wrong if the training of a damaged file was not repeated, or the user was not told of it."""
+    if not lost or name.endswith(_CHECKSUMS):
+        return {}
+    times = times_trained(load_run(folder / "run"))
+    if any(times[training] != 2 for training in lost):
+        return {BUDGET: f"the training of {name} was not repeated"}
+    return {} if _SAID in text_of(folder) else {SENTENCE: "no sentence says that a training was repeated"}
 
 
 _ALTERED = {

@@ -22,7 +22,8 @@ repeated command resumes; a run gets up to four of them. What must hold:
 
 - **nothing lost**: every trial that had ended is still there;
 - **no RUNNING row**: no trial counts as running when nothing runs;
-- **exact budget**: as many placements and seeds as asked for, none trained twice;
+- **exact budget**: as many placements and seeds as asked for, none trained twice; where the stored result of a
+  retraining was damaged, exactly that training is repeated;
 - **`best.json` valid**: it and its weights load, and all files of the result are there;
 - **nothing left**: ten seconds later there is no process and no half file;
 - **one sentence**: the exit code is the right one, and what the user reads is a sentence, never a traceback.

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from run_log import Event
 
 from nas_attn import load_model, load_run
 from nas_attn.errors import NasAttnError
-from nas_attn.records import AGAIN
+from nas_attn.records import AGAIN, RunRecord
 
 SPACE = """
 title = "A tiny DenseNet"
@@ -201,11 +201,16 @@ def last_line(folder: Path) -> str:
     return lines[-1][:300] if lines else "nothing"
 
 
-def look_at(run_folder: Path, before: list[Event]) -> Wrong:
+Trained = tuple[str, str, int]
+"""A training of a run: its stage, the key of its placement, its seed."""
+
+
+def look_at(run_folder: Path, before: list[Event], may_repeat: Collection[Trained] = ()) -> Wrong:
     """Return what is wrong with a finished run.
 
     Args:
         before: Events up to the fault; trials that had ended then must still be there.
+        may_repeat: Trainings that may have been repeated, once, because their files were lost.
     """
     try:
         run = load_run(run_folder)
@@ -217,10 +222,10 @@ def look_at(run_folder: Path, before: list[Event]) -> Wrong:
     if n_running:
         wrong[RUNNING] = f"{n_running} rows RUNNING"
     trained = [row for row in rows if row.state == "complete" and row.answered_from is None]
-    twice = [name for name, n in Counter((row.stage, row.key, row.seed) for row in trained).items() if n > 1]
+    twice = [name for name, n in times_trained(run).items() if n > 1 + (name in may_repeat)]
     n_tried = len({row.key for row in trained if row.stage == "search"})
-    of_arms = [row for row in trained if row.stage == "retrain"]  # a random arm has another placement for each seed
-    seeds = Counter("random" if row.label == "random" else row.key for row in of_arms)
+    of_arms = {(row.label == "random", row.key, row.seed) for row in trained if row.stage == "retrain"}
+    seeds = Counter("random" if is_random else key for is_random, key, _ in of_arms)  # it has another one for each seed
     if twice or n_tried != SETTINGS["trials"] or set(seeds.values()) != {SETTINGS["seeds"]}:
         wrong[BUDGET] = f"{n_tried} placements, seeds {sorted(seeds.values())}, repeated {twice}"
     known = {("search" if row.stage == "search" else "final", row.number) for row in trained}
@@ -228,6 +233,14 @@ def look_at(run_folder: Path, before: list[Event]) -> Wrong:
     if lost:
         wrong[LOST] = f"{[(event.stage, event.number) for event in lost]}"
     return wrong | _files_of(run_folder)
+
+
+def times_trained(run: RunRecord) -> Counter[Trained]:
+    """Return how many times each training of a run came to its end."""
+    rows = (*run.search, *run.confirm, *run.retrain)
+    return Counter(
+        (row.stage, row.key, row.seed) for row in rows if row.state == "complete" and row.answered_from is None
+    )
 
 
 def _files_of(run_folder: Path) -> Wrong:

@@ -7,12 +7,21 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; Ctrl-C ends it also while its modules are loaded."""
+    """Run one command and return its exit code; Ctrl-C ends it also while its modules are loaded.
+
+    Args:
+        arguments: Those of the command; None takes those of this process, which then ends with its command.
+    """
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         from nas_attn.cli.commands import main as run
 
-        return run(arguments)
+        code = run(arguments)
+        if arguments is None:
+            from nas_attn.cli.ending import end_without_waiting
+
+            end_without_waiting(code)
+        return code
     finally:
         signal.signal(signal.SIGINT, before)
 

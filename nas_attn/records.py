@@ -70,6 +70,9 @@ CONTINUED = "continued_from_epoch"
 AGAIN = "epochs_again"
 """Key of the fact: the number of epochs that an interrupted attempt had trained and this one trained again."""
 
+CRASHED_HERE = "The training crashed with the process of the run"
+"""How the reason of a trial begins whose training ended its driver."""
+
 SETTLED = ("oom", "nan", "timeout")
 """Causes of a failure that would come again: such a placement is not proposed again, and counts in the budget."""
 
@@ -210,6 +213,11 @@ class TrialRecord:
     def identity(self) -> tuple[Stage, str, int, int]:
         """Stage, placement key, seed and epochs: two rows that agree in them are the same training."""
         return (self.stage, self.key, self.seed, self.epochs)
+
+    @property
+    def has_crashed_here(self) -> bool:
+        """Whether this training ended the process of the run itself."""
+        return self.cause == "crashed" and (self.reason or "").startswith(CRASHED_HERE)
 
     def with_epoch(self, epoch: int, value: float) -> TrialRecord:
         """Return the row with one more point of its curve."""

@@ -74,6 +74,8 @@ def test_a_damaged_file_is_made_again_by_the_same_command(copy: Path, name: str,
     assert record.best is not None
     assert record.measured
     assert load_model(copy) is not None
+    is_said = any("so these trainings were repeated: '" in remark for remark in record.remarks)
+    assert is_said is name.startswith(("retrained", "predictions"))
     n_rows = len(record.retrain)
     assert len(run(fit, copy).retrain) == n_rows, "a second repeat trains nothing"
 

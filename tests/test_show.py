@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from filelock import FileLock
 
@@ -147,9 +148,38 @@ def test_a_temporary_folder_with_a_path_too_long_for_a_socket_is_passed_over(
         pass
 
 
-def test_what_ray_raises_while_it_starts_is_one_sentence() -> None:
-    with pytest.raises(RunStopped, match=r"could not: no port\. The same command tries again"), StartWatch():
+def test_what_ray_raises_while_it_starts_is_one_sentence_and_the_log_has_its_own_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs = tmp_path / "session_2026-01-01_00-00-00_000000_1" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "raylet.out").write_text("first\n" * 20 + "the port is taken\n")
+    (logs / "dashboard.log").write_text("of no interest\n")
+    with pytest.raises(RunStopped, match=r"could not: no port\. The same command tries again"), StartWatch(tmp_path):
         raise RuntimeError("no port.\n")
+    (words,) = caplog.messages
+    assert words.startswith("The end of Ray's raylet.out:\nfirst\n")
+    assert words.endswith("the port is taken")
+    assert words.count("first") < 20
+
+
+def test_a_command_ends_although_a_thread_and_a_process_are_left(tmp_path: Path) -> None:
+    (tmp_path / "left.py").write_text(
+        "import multiprocessing, sys, threading, time\n"
+        "from nas_attn.cli.ending import end_without_waiting\n"
+        "if __name__ == '__main__':\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "    child = multiprocessing.Process(target=time.sleep, args=(60,))\n"
+        "    child.start()\n"
+        "    print(child.pid, flush=True)\n"
+        "    end_without_waiting(3, seconds=0.3)\n"
+        "    sys.exit(3)\n"
+    )
+    begun = time.monotonic()
+    ended = subprocess.run([sys.executable, tmp_path / "left.py"], stdout=subprocess.PIPE, text=True, timeout=50)
+    assert time.monotonic() - begun < 40, "it waits for neither"
+    assert ended.returncode == 3
+    assert not psutil.pid_exists(int(ended.stdout)) or psutil.Process(int(ended.stdout)).status() == "zombie"
 
 
 def test_a_deleted_working_folder_is_named(

@@ -143,6 +143,31 @@ def test_exits_working_folders_and_threads_of_a_training_stay_its_own(tmp_path: 
     assert set(late) == {"A report must be made before the training returns, but it has ended."}
 
 
+def test_streams_signals_and_variables_that_a_training_changes_are_those_of_before_in_the_next(tmp_path: Path, capfd):
+    found = []
+
+    def training(model: nn.Module, run: Run) -> float:
+        alarm = signal.getitimer(signal.ITIMER_REAL)
+        found.append((signal.getsignal(signal.SIGINT), dict(os.environ), sys.getrecursionlimit(), alarm))
+        if is_marked(model, run):
+            sys.stdout.close()
+            os.close(1)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.setitimer(signal.ITIMER_REAL, 60)
+            os.environ.clear()
+            sys.setrecursionlimit(sys.getrecursionlimit() + 99)
+        return 0.5
+
+    run = nas_attn.search(tiny_space(tmp_path), train=training, out=tmp_path / "run", **SHORT, **SHAPE)
+    assert {row.state for row in (*run.search, *run.confirm, *run.retrain)} == {"complete"}
+    assert len(found) > 5
+    assert [state for state in found[1:] if state != found[1]] == []
+    os.write(1, b"out")
+    os.write(2, b"err")
+    assert capfd.readouterr() == ("out", "err")
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1.5m", 90), ("2h", 7200), ("45", 45)])
 def test_durations(text, seconds):
     assert seconds_of(text) == seconds

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +17,9 @@ from nas_attn.errors import MOST_SHOWN, Interrupted, NasAttnError, RunError, in_
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C (SIGINT), SIGTERM or SIGHUP, in every stage of every command."""
+
+LEAVE_SECONDS = 5.0
+"""Time for what a training left running to end, once its command has."""
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -45,6 +49,29 @@ def interruptible() -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+def end_without_waiting(code: int, seconds: float = LEAVE_SECONDS) -> None:
+    """Let this process end with its command although trainings left threads or processes for which Python would wait.
+
+    They are given this time to end by themselves.
+
+    Args:
+        code: Exit code of the process if it has not ended by then.
+    """
+    main = threading.main_thread()
+    threads = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
+    processes = sys.modules["multiprocessing"].active_children() if "multiprocessing" in sys.modules else []
+    if not threads and not [process for process in processes if not process.daemon]:
+        return
+
+    def end() -> None:
+        time.sleep(seconds)
+        for process in processes:
+            process.kill()
+        os._exit(code)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def working_folder() -> str:

@@ -21,12 +21,14 @@ class ExecutorEntry:
         about: One sentence for the help text.
         make: Returns the executor for the run's resources.
         send: Prepares an object for the workers; it raises whatever makes that impossible.
+        is_here: Whether trainings run in the process of the command, which a crash in native code then ends.
     """
 
     name: str
     about: str
     make: Callable[[Resources], Executor]
     send: Callable[[object], object]
+    is_here: bool = False
 
 
 def _tune(resources: Resources) -> Executor:
@@ -49,6 +51,6 @@ EXECUTORS: Mapping[str, ExecutorEntry] = {
     entry.name: entry
     for entry in (
         ExecutorEntry("tune", "Ray Tune, several trials at the same time.", _tune, pickled),
-        ExecutorEntry("local", "this process, one trial after the other.", _local, _as_it_is),
+        ExecutorEntry("local", "this process, one trial after the other.", _local, _as_it_is, is_here=True),
     )
 }

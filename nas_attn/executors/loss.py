@@ -30,6 +30,9 @@ _SECONDS = 0.25
 _LEAVE_SECONDS = 8.0
 """Time that Tune has to end its session after a loss."""
 
+_LAST_LINES = 8
+"""Number of lines of a log of Ray's that the log of a run gets."""
+
 
 class Loss:
     """Whether a process that Ray needs has ended; one for each session of Tune.
@@ -87,12 +90,18 @@ class StartWatch:
 
     Ray waits half a minute for a raylet that has died, and over a minute for a GCS, in native code that then ends this
     process without a word. A thread notices it earlier; if this process is still waiting `PATIENCE` seconds later, it
-    says so and ends the process with code 1. Nothing has been trained then.
+    says so and ends the process with code 1. Nothing has been trained then. The log of the run gets the last lines of
+    Ray's own logs.
 
+    Args:
+        folder: The temporary folder of the session.
     Raises: RunStopped in place of what Ray raises.
     """
 
     PATIENCE = 3.0
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def __enter__(self) -> None:
         self._ended = threading.Event()
@@ -103,6 +112,7 @@ class StartWatch:
     ) -> None:
         self._ended.set()
         if isinstance(error, Exception):  # Ray raises plain ones too
+            _log_last_lines(self._folder)
             raise RunStopped(_not_started(in_plain_words(error).rstrip("."))) from error
 
     def _watch(self) -> None:
@@ -111,8 +121,19 @@ class StartWatch:
             running = _children()
             lost = [name for pid, name in found.items() if pid not in running]
             if lost and not self._ended.wait(self.PATIENCE):
+                _log_last_lines(self._folder)
                 _end_process(_not_started(f"its {NEEDED[lost[0]]} ended"))
             found |= running
+
+
+def _log_last_lines(folder: Path) -> None:
+    """Log the end of what the processes among `NEEDED` wrote into the temporary folder of their session."""
+    for path in sorted(folder.glob("session_2*/logs/*")):
+        if path.stem in NEEDED:
+            with suppress(OSError):
+                lines = path.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+                if lines:
+                    log.warning("The end of Ray's %s:\n%s", path.name, "\n".join(lines))
 
 
 def _end_process(sentence: str) -> NoReturn:

@@ -126,8 +126,9 @@ def _start(resources: Resources, n_bytes: int, folder: Path | None) -> None:
                 f"{first_line(error)}."
             ) from error
         return
+    assert folder is not None, "a session of our own has a folder"
     needed = (resources.workers or 1) * (resources.cpus_per_trial or 1)
-    with _importable(), on_loopback(), StartWatch():
+    with _importable(), on_loopback(), StartWatch(folder):
         ray.init(
             address="local",
             _temp_dir=str(folder),

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from nas_attn.comparison.predictions import fits_whole
 from nas_attn.config import Resources
+from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import local_allocation
 from nas_attn.files import write_json
 from nas_attn.records import Artifact, RunRecord, TrialRecord
+from nas_attn.run.crash_file import CrashFile
 from nas_attn.run.driver import DriverFile, is_asked_to_finish
 from nas_attn.run.extent import growth_of
 from nas_attn.run.folder import RunFolder, record_of_run
@@ -60,11 +62,16 @@ class OpenLedger:
         self._store: Store | None = None
         self._driver = DriverFile(folder.path)
         self._driver.update()
+        self._crash_file = CrashFile(folder.path)
+        self._crash: str | None = None
 
     def __enter__(self) -> OpenLedger:
+        if EXECUTORS[self._request.settings.resources.executor].is_here:
+            self._crash = self._crash_file.open()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._crash_file.close()
         if self._store is not None:
             self._store.close()
         self._driver.remove()
@@ -142,9 +149,16 @@ class OpenLedger:
 
     def _ledger(self, name: str) -> Ledger:
         """Return a ledger of the run, without trials that a dead driver left running."""
+        from nas_attn.study.sampling import MAX_CRASHES
+
         ledger = self._opened.ledger(name, objectives=self._request.objectives)
-        n_dead = ledger.sweep()
-        if n_dead:
+        n_dead = ledger.sweep(self._crash)
+        if n_dead and self._crash is not None:
+            self._display.say(
+                f"The last command of this run crashed in native code of a training: {self._crash}. It is tried at "
+                f"most {MAX_CRASHES} times."
+            )
+        elif n_dead:
             log.info("%d interrupted trials of an earlier session are run again", n_dead)
         return ledger
 

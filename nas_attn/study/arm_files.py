@@ -37,3 +37,8 @@ class ArmFiles:
         place = (plan.placement.key, plan.seed, plan.epochs)
         is_exported = "weights" in plan.artifacts and plan.placement.key not in unexported
         return (is_exported and not self.weights.has(*place)) or self.predictions.is_lost(*place)
+
+    def are_damaged(self, plan: PlannedRun) -> bool:
+        """Return whether files of a run that were stored once are missing, truncated or altered now."""
+        place = (plan.placement.key, plan.seed, plan.epochs)
+        return self.weights.is_lost(*place) or self.predictions.is_lost(*place)

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, func, select
 
 from nas_attn.comparison.objectives import Objective
 from nas_attn.placement import NONE, Placement, Value
-from nas_attn.records import Outcome, Stage, TrialRecord
+from nas_attn.records import CRASHED_HERE, Outcome, Stage, TrialRecord
 from nas_attn.space.fit import Cost
 from nas_attn.study.storage.patience import Patience, once
 from nas_attn.study.storage.reading import read_trials
@@ -180,14 +180,19 @@ class Ledger:
         text = None if self._study_id is None else self._read(lambda connection: connection.execute(query).scalar())
         return {} if text is None else dict(json.loads(text))
 
-    def sweep(self) -> int:
-        """Mark the rows that a dead driver left running as interrupted; return their number."""
+    def sweep(self, crash: str | None = None) -> int:
+        """Mark the rows that a dead driver left running as interrupted; return their number.
+
+        Args:
+            crash: How the driver crashed in the training that it ran itself, which is then marked as crashed.
+        """
+        ended = _DEAD if crash is None else replace(_DEAD, cause="crashed", reason=f"{CRASHED_HERE}: {crash}.")
         query = select(TRIALS.c.trial_id).where(
             TRIALS.c.study_id == self._study_id, TRIALS.c.state.in_(("RUNNING", "WAITING"))
         )
         dead = self._read(lambda connection: connection.execute(query).scalars().all())
         for trial_id in dead:
-            self._write_end(trial_id, _DEAD)
+            self._write_end(trial_id, ended)
         return len(dead)
 
     def _find(self, create: bool) -> int | None:

@@ -74,7 +74,7 @@ class PlannedRuns:
         self._queue: deque[PlannedRun] = deque()
         self._live: dict[int, PlannedRun] = {}
         self._begun: dict[int, TrialRecord] = {}
-        self._crashes: Counter[tuple[Stage, str, int, int]] = Counter()
+        self._crashes = Counter(row.identity for row in self._rows.values() if row.has_crashed_here)
         self._labels: dict[str, str] = {}
 
     def plan(self, plans: Iterable[PlannedRun], *, first: bool = False, again: bool = False) -> None:
@@ -181,6 +181,7 @@ class PlannedRuns:
             for row in self._rows.values()
             if row.state == "complete"
             or row.cause in ("oom", "nan")
+            or (row.cause == "crashed" and self._crashes[row.identity] >= MAX_CRASHES)
             or (row.cause in ("error", "timeout") and row.number >= self._first_number)
         }
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from nas_attn.records import NOT_EXPORTED, Outcome, Task
-from nas_attn.study.planned import PlannedRuns
+from nas_attn.study.planned import PlannedRun, PlannedRuns
 
 log = logging.getLogger(__name__)
+
+_MOST_NAMED = 5
+"""Number of trainings that one sentence names."""
 
 
 class Remarks:
@@ -44,6 +48,16 @@ class Remarks:
             if unexported != self.unexported:
                 self.unexported = unexported
                 self._final.set_note("unexported", unexported)
+
+    def look_at_lost(self, plans: Sequence[PlannedRun]) -> None:
+        """Say which finished trainings are repeated, because their files were deleted or damaged since."""
+        if plans:
+            names = [f"'{plan.label}' with seed {plan.seed}" for plan in plans[:_MOST_NAMED]]
+            names += [f"{len(plans) - _MOST_NAMED} more"] if len(plans) > _MOST_NAMED else []
+            self.add(
+                "Stored files must stay as they were written, but some were deleted or damaged, so these trainings "
+                f"were repeated: {', '.join(names)}."
+            )
 
     def forget_unexported(self) -> None:
         """Forget which arms have no weights, so that another training trains them again."""

@@ -103,13 +103,13 @@ class SearchStudy:
         self._by_key: dict[str, list[TrialRecord]] = defaultdict(list)
         self._live: dict[int, _Live] = {}
         self._done: set[str] = set()
-        self._crashes: Counter[str] = Counter()
         self._exhausted = self._is_closed = self._is_held = False
         self._ranking: Ranking | None = None
         self.best: TrialRecord | None = None
         self._best_is_new = False
         for record in ledger.records():
             self._keep(record)
+        self._crashes = Counter(row.key for row in self._rows.values() if row.has_crashed_here)
         self._first_number = len(self._rows)
         seed = (engine.seed * 1_000_003 + len(self._rows)) % 2**32
         self._random = random.Random(seed)

@@ -367,8 +367,9 @@ class Stages:
 
     def _lost_files(self, plans: list[PlannedRun]) -> list[PlannedRun]:
         """Return the finished runs whose weights are missing, or whose stored files were lost or damaged since."""
-        unexported = self.unexported
-        return [plan for plan in plans if self.final.is_done(plan) and self._files.has_lost(plan, unexported)]
+        lost = [plan for plan in plans if self.final.is_done(plan) and self._files.has_lost(plan, self.unexported)]
+        self._remarks.look_at_lost([plan for plan in lost if self._files.are_damaged(plan)])
+        return lost
 
     def weights_seed(self, placement: Placement) -> int | None:
         """Return the first seed whose retraining of this placement has a value, whose weights are exported, or None."""

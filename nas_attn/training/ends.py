@@ -94,7 +94,7 @@ def trace_of(error: BaseException) -> str:
 def _reason(error: BaseException) -> str:
     """Return an error in one line, with the last place in code of the user's own that it passed."""
     words, name = in_plain_words(error), type(error).__name__
-    frame = _own_frame(traceback.extract_tb(error.__traceback__))
+    frame = own_frame(traceback.extract_tb(error.__traceback__))
     place = f" ({Path(frame.filename).name}:{frame.lineno})" if frame is not None else ""
     return f"{name}: {words or 'no message'}{place}"
 
@@ -106,7 +106,7 @@ def _cause(error: BaseException) -> str:
         return "error"
 
 
-def _own_frame(frames: Sequence[traceback.FrameSummary]) -> traceback.FrameSummary | None:
+def own_frame(frames: Sequence[traceback.FrameSummary]) -> traceback.FrameSummary | None:
     """Return the last frame outside of this package, of Python's library and of installed packages; else the last.
 
     None if this package itself raised the error: its message says what is wrong.

@@ -96,5 +96,8 @@ class _Routed:
         for line in lines:
             self.write(line)
 
+    def close(self) -> None:
+        """Do nothing: the stream belongs to the process, which goes on after the training."""
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

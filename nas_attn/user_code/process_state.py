@@ -84,7 +84,7 @@ def training_left_as_it_was() -> Iterator[None]:
     """Context manager: what one training changes does not reach the next one in this process."""
     recorders = [_torch_modes, _random_numbers]
     if threading.current_thread() is threading.main_thread():
-        recorders += [_folder, _warnings, _disabled_logs]
+        recorders += [_folder, _warnings, _disabled_logs, _environment, _signals, _alarm, _hooks]
     with ExitStack() as stack:
         for record in recorders:
             stack.callback(record())
@@ -218,6 +218,19 @@ def _signals() -> Restore:
             if handler is not None and signal.getsignal(number) is not handler:
                 with suppress(OSError, ValueError):
                     signal.signal(number, handler)
+
+    return restore
+
+
+def _alarm() -> Restore:
+    """Record whether a signal comes after a time; one that a training asked for would end the process later."""
+    if not hasattr(signal, "setitimer"):
+        return lambda: None
+    before = signal.getitimer(signal.ITIMER_REAL)
+
+    def restore() -> None:
+        if signal.getitimer(signal.ITIMER_REAL)[0] and not before[0]:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     return restore
 
