@@ -39,7 +39,8 @@ def command(folder: Path) -> list[str]:
         "executor": "local",
         "train": "mine:train",
     }
-    settings |= {"num-classes": 10, "in-channels": 1, "image-size": 8, "space": tiny_space(folder), "out": "run"}
+    settings |= {"num-classes": 10, "in-channels": 1, "image-size": 8, "train": "mine:train"}
+    settings |= {"space": tiny_space(folder), "out": "run"}
     words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "nas_attn", "search", *words]
 

@@ -147,14 +147,14 @@ def test_streams_signals_and_variables_that_a_training_changes_are_those_of_befo
     found = []
 
     def training(model: nn.Module, run: Run) -> float:
-        alarm = signal.getitimer(signal.ITIMER_REAL)
-        found.append((signal.getsignal(signal.SIGINT), dict(os.environ), sys.getrecursionlimit(), alarm))
+        has_alarm = signal.getitimer(signal.ITIMER_REAL)[0] > 50_000
+        found.append((signal.getsignal(signal.SIGINT), dict(os.environ), sys.getrecursionlimit(), has_alarm))
         if is_marked(model, run):
             sys.stdout.close()
             os.close(1)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.setitimer(signal.ITIMER_REAL, 60)
+            signal.setitimer(signal.ITIMER_REAL, 90_000)
             os.environ.clear()
             sys.setrecursionlimit(sys.getrecursionlimit() + 99)
         return 0.5

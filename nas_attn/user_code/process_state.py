@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +23,9 @@ Restore = Callable[[], object]
 
 OUR_LOGGERS = ("nas_attn", "ray", "optuna", "alembic")
 """Loggers whose level or handlers a search changes; what stands below them by name belongs to them."""
+
+_SOON = 0.1
+"""Seconds until an alarm that was due during a training; two alarms that differ by less are the same."""
 
 _OUR_VARIABLES = ("RAY_", "TUNE_", "PYTHONPATH")
 
@@ -226,11 +230,12 @@ def _alarm() -> Restore:
     """Record whether a signal comes after a time; one that a training asked for would end the process later."""
     if not hasattr(signal, "setitimer"):
         return lambda: None
-    before = signal.getitimer(signal.ITIMER_REAL)
+    (left, interval), begun = signal.getitimer(signal.ITIMER_REAL), time.monotonic()
 
     def restore() -> None:
-        if signal.getitimer(signal.ITIMER_REAL)[0] and not before[0]:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        due = max(_SOON, left - (time.monotonic() - begun)) if left else 0.0
+        if abs(signal.getitimer(signal.ITIMER_REAL)[0] - due) > _SOON:
+            signal.setitimer(signal.ITIMER_REAL, due, interval)
 
     return restore
 
