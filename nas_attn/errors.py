@@ -90,7 +90,7 @@ def in_plain_words(message: object, most: int = MOST_LETTERS) -> str:
     """
     try:
         text = str(message)
-    except Exception:  # `__str__` is code of the user and may raise anything
+    except BaseException:  # `__str__` is code of the user and may raise anything, SystemExit too
         text = "its message cannot be shown"
     words = " ".join(text[: 8 * most].split())
     shown = showable(words)

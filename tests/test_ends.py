@@ -84,6 +84,25 @@ def test_a_value_that_is_not_finite_diverged(value):
     assert end_of(returns(value))[0].cause == "nan"
 
 
+class ExitsAtItsMessage(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(4)
+
+
+def test_an_error_whose_message_leaves_is_a_failed_trial():
+    outcome, _ = end_of(raises(ExitsAtItsMessage()))
+    assert (outcome.cause, outcome.reason.split(" (")[0]) == ("error", "ExitsAtItsMessage: its message cannot be shown")
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    (10**400, "ValueError: The value that the training returned must lie in the range of a float, but is an int"),
+    (torch.tensor(0.5, device="meta"), "TypeError: The value that the training returned must be one number, but a"),
+])  # fmt: skip
+def test_a_number_that_cannot_be_read_is_refused_in_a_sentence(value, words):
+    outcome, _ = end_of(returns(value))
+    assert (outcome.state, outcome.cause, outcome.reason[: len(words)]) == ("fail", "error", words)
+
+
 def test_epochs_and_values_are_converted_before_they_are_recorded():
     def training(model: nn.Module, run: Run) -> float:
         run.report(np.int64(1), np.float32(0.5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import sys
 import threading
@@ -148,6 +149,7 @@ def test_streams_signals_and_variables_that_a_training_changes_are_those_of_befo
 
     def training(model: nn.Module, run: Run) -> float:
         has_alarm = signal.getitimer(signal.ITIMER_REAL)[0] > 50_000
+        sys.stdout.buffer.write(b"raw \xff")
         found.append((signal.getsignal(signal.SIGINT), dict(os.environ), sys.getrecursionlimit(), has_alarm))
         if is_marked(model, run):
             sys.stdout.close()
@@ -157,11 +159,13 @@ def test_streams_signals_and_variables_that_a_training_changes_are_those_of_befo
             signal.setitimer(signal.ITIMER_REAL, 90_000)
             os.environ.clear()
             sys.setrecursionlimit(sys.getrecursionlimit() + 99)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (20, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         return 0.5
 
     run = nas_attn.search(tiny_space(tmp_path), train=training, out=tmp_path / "run", **SHORT, **SHAPE)
     assert {row.state for row in (*run.search, *run.confirm, *run.retrain)} == {"complete"}
     assert len(found) > 5
+    assert (run.folder / "trials" / "search-0.txt").read_text() == "raw \ufffd"
     assert [state for state in found[1:] if state != found[1]] == []
     os.write(1, b"out")
     os.write(2, b"err")

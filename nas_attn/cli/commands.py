@@ -16,7 +16,7 @@ from nas_attn.cli.arguments import AsJson, Debug, RunFolder
 from nas_attn.cli.ending import INTERRUPTED, interruptible, print_error, warn, working_folder
 from nas_attn.cli.options import settings_signature, text, whole
 from nas_attn.cli.streams import PIPE_CLOSED, OutputLost, Stream, standard_streams
-from nas_attn.errors import NasAttnError
+from nas_attn.errors import NasAttnError, RunStopped, in_plain_words
 
 app = typer.Typer(
     name="nas-attn",
@@ -353,6 +353,9 @@ def _run(stated: list[str]) -> int:
         return 1
     except KeyboardInterrupt as error:
         return print_error(error, debug="--debug" in stated)
+    except SystemExit as error:  # of the user's code: a command itself returns its code
+        words = f"Code of your own ended the command by SystemExit: {in_plain_words(error) or 'no message'}."
+        return print_error(RunStopped(words), debug="--debug" in stated)
     except Exception as error:
         if "--debug" in stated and not isinstance(error, NasAttnError | typer.TyperException | typer.Abort):
             raise

@@ -98,7 +98,7 @@ def load_train(path: str) -> Callable[..., float]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ConfigError(f"--train names the module '{module_name}', but it cannot be imported: {error}.") from error
-    except Exception as error:  # code of the user, which runs at import and may raise anything
+    except (Exception, SystemExit) as error:  # code of the user, which runs at import and may raise anything
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"--train names the module '{module_name}', which must be importable, but it raised "

@@ -7,6 +7,7 @@ import operator
 import sysconfig
 import traceback
 from collections.abc import Sequence
+from decimal import Decimal
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,21 @@ def as_number(value: Any, what: str) -> float:
     Args:
         value: A real number, or an array or tensor with one element.
         what: Its name in messages, e.g. `The value that the training returned`.
-    Raises: TypeError, in one sentence, for anything else: text, None, a truth value, a complex number, several numbers.
+    Raises: TypeError or ValueError, in one sentence, for anything else: text, None, a truth value, a complex number,
+    several numbers, one beyond the range of a float.
     """
     found = value
     if getattr(value, "size", None) == 1 or (hasattr(value, "numel") and value.numel() == 1):
-        found = value.item()
-    if isinstance(found, bool) or not isinstance(found, Real):
+        try:
+            found = value.item()
+        except Exception as error:  # of a tensor without memory, or another library's array
+            raise TypeError(f"{what} must be one number, but {_described(value)} has none: {error}") from error
+    if isinstance(found, bool) or not isinstance(found, Real | Decimal):
         raise TypeError(f"{what} must be one number, but is {_described(value)}.")
-    return float(found)
+    try:
+        return float(found)
+    except OverflowError:
+        raise ValueError(f"{what} must lie in the range of a float, but is an int of more than 308 digits.") from None
 
 
 def as_epoch(epoch: Any, n_epochs: int) -> int:
@@ -87,7 +95,7 @@ def trace_of(error: BaseException) -> str:
     """Return the whole traceback of an error."""
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:  # a message that cannot be made
+    except BaseException:  # a message that cannot be made
         return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
 
 
@@ -102,7 +110,7 @@ def _reason(error: BaseException) -> str:
 def _cause(error: BaseException) -> str:
     try:
         return "oom" if isinstance(error, Exception) and is_out_of_memory(error) else "error"
-    except Exception:  # it reads the message, which is code of the user
+    except BaseException:  # it reads the message, which is code of the user
         return "error"
 
 

@@ -96,8 +96,30 @@ class _Routed:
         for line in lines:
             self.write(line)
 
+    @property
+    def buffer(self) -> _Bytes:
+        """The same stream for bytes."""
+        return _Bytes(self)
+
     def close(self) -> None:
         """Do nothing: the stream belongs to the process, which goes on after the training."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _Bytes:
+    """A routed stream for who writes bytes."""
+
+    def __init__(self, stream: _Routed) -> None:
+        self._stream = stream
+
+    def write(self, content: Any) -> int:
+        """Write bytes as UTF-8 text, with a replacement for what is none."""
+        found = bytes(content)
+        self._stream.write(found.decode("utf-8", "replace"))
+        return len(found)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self._stream.flush()

@@ -19,6 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+resource: Any
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 Restore = Callable[[], object]
 
 OUR_LOGGERS = ("nas_attn", "ray", "optuna", "alembic")
@@ -88,7 +94,7 @@ def training_left_as_it_was() -> Iterator[None]:
     """Context manager: what one training changes does not reach the next one in this process."""
     recorders = [_torch_modes, _random_numbers]
     if threading.current_thread() is threading.main_thread():
-        recorders += [_folder, _warnings, _disabled_logs, _environment, _signals, _alarm, _hooks]
+        recorders += [_folder, _warnings, _disabled_logs, _environment, _signals, _alarm, _limits, _hooks]
     with ExitStack() as stack:
         for record in recorders:
             stack.callback(record())
@@ -236,6 +242,22 @@ def _alarm() -> Restore:
         due = max(_SOON, left - (time.monotonic() - begun)) if left else 0.0
         if abs(signal.getitimer(signal.ITIMER_REAL)[0] - due) > _SOON:
             signal.setitimer(signal.ITIMER_REAL, due, interval)
+
+    return restore
+
+
+def _limits() -> Restore:
+    """Record the limits of the process on files, memory and time, as far as they can be raised again."""
+    if resource is None:
+        return lambda: None
+    kinds = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+    before = {kind: resource.getrlimit(kind) for kind in kinds}
+
+    def restore() -> None:
+        for kind, limits in before.items():
+            if resource.getrlimit(kind) != limits:
+                with suppress(OSError, ValueError):
+                    resource.setrlimit(kind, limits)
 
     return restore
 
