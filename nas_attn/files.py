@@ -36,7 +36,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object], *, durable: bo
     remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
+    part = new_part(path)
     try:
         with part.open("xb") as file:
             write(file)
@@ -60,7 +60,7 @@ def link_whole(source: Path, path: Path) -> None:
     Raises: OSError if it cannot be written; the old file is unchanged and no temporary file remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
+    part = new_part(path)
     try:
         try:
             os.link(source, part)
@@ -80,6 +80,11 @@ def flush_folder(path: Path) -> None:
             os.fsync(opened)
         finally:
             os.close(opened)
+
+
+def new_part(path: Path) -> Path:
+    """Return a name that no file has, beside `path`, for a file that is to be renamed to it."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PART}")
 
 
 def is_part(path: Path) -> bool:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nas_attn.config import DataConfig
-from nas_attn.data.arrays import ImageDataset, LabelledImages, mean_and_std, resized, with_channels
+from nas_attn.data.arrays import ImageDataset, LabelledImages, PixelSums, resized, with_channels
 from nas_attn.data.catalog import DATA
 from nas_attn.data.dataset import describe, load_data
+from nas_attn.data.row_file import read_facts, read_rows, write_rows
 from nas_attn.data.splits import default_shares, split_dataset, stratified_split
 from nas_attn.errors import DataError
 from nas_attn.placement import Shape
@@ -197,11 +198,15 @@ def test_a_cache_file_that_lacks_images_is_rebuilt(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     config = DataConfig(name=f"folder:{place / 'folder'}", image_size=8)
     facts = describe(config)
-    (cache,) = tmp_path.rglob("*.npz")
-    with np.load(cache) as stored:
-        arrays = dict(stored)
-    np.savez(cache, **{**arrays, "pixels": arrays["pixels"][:-1]})
+    (cache,) = tmp_path.rglob("*.rows")
+    with cache.open("rb") as file:
+        stored = read_facts(file)
+        pixels = np.array(read_rows(file, stored))
+    with cache.open("wb") as file:
+        write_rows(file, {name: stored[name] for name in ("key", "about", "kept", "digests")}, pixels[:-1])
     assert describe(config) == facts
+    with cache.open("rb") as file:
+        assert len(read_rows(file, read_facts(file))) == len(pixels)
 
 
 def test_shares_below_one_leave_images_out_and_say_so() -> None:
@@ -272,7 +277,10 @@ def test_resizing_agrees_with_torch_to_one_shade(channels: int) -> None:
 def test_mean_and_std_are_those_of_numpy_and_never_zero() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 3, 4, 3), dtype=np.uint8)
     pixels[..., 2] = 9
-    mean, std = mean_and_std(pixels)
+    sums = PixelSums(3)
+    for start in (0, 100, 290):
+        sums.add(pixels[start : {0: 100, 100: 290, 290: 300}[start]])
+    mean, std = sums.mean_and_std
     assert mean == pytest.approx((pixels / 255).mean((0, 1, 2)))
     assert std[:2] == pytest.approx((pixels / 255).std((0, 1, 2))[:2])
     assert std[2] == 1 / 255
@@ -281,7 +289,9 @@ def test_mean_and_std_are_those_of_numpy_and_never_zero() -> None:
 def test_sums_of_many_narrow_images_do_not_overflow() -> None:
     pixels = np.full((70_000, 8, 1, 1), 255, np.uint8)
     pixels[::2] = 0
-    assert mean_and_std(pixels) == ((0.5,), (0.5,))
+    sums = PixelSums(1)
+    sums.add(pixels)
+    assert sums.mean_and_std == ((0.5,), (0.5,))
 
 
 def test_parts_of_a_large_set_share_its_memory_and_are_read_as_copies() -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from nas_attn.config import DataConfig
-from nas_attn.data import decode
+from nas_attn.data import decode, room
 from nas_attn.data.dataset import describe, load_data
 from nas_attn.data.decode import cache_file, decode_all
 from nas_attn.data.entry import DataRequest
@@ -317,8 +317,11 @@ def test_a_write_that_fails_leaves_nothing(root: Path, cache_home: Path, monkeyp
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(decode, "write_pixels", full)
-    assert sum(facts_of(root, image_size=8).class_counts) == 12
+    monkeypatch.setattr(decode, "write_rows", full)
+    monkeypatch.setattr(room, "write_facts", full)
+    facts = facts_of(root, image_size=8)
+    assert sum(facts.class_counts) == 12
+    assert any("each start decodes them again" in note for note in facts.notes)
     assert not [path for path in cache_home.rglob("*") if path.is_file()]
 
 

@@ -14,22 +14,11 @@ from PIL import Image
 from torch import nn
 
 from nas_attn.config import DataConfig, Recipe
-from nas_attn.data import mapped, placing
+from nas_attn.data import mapped, placing, row_file
 from nas_attn.data.arrays import rows_per_block
 from nas_attn.data.dataset import Data, Images, load_data
 from nas_attn.data.decode import cache_file
-from nas_attn.data.mapped import (
-    Announcing,
-    MappedPixels,
-    blocks,
-    free_memory,
-    map_file,
-    read_facts,
-    read_pixels,
-    room_for,
-    write_pixels,
-)
-from nas_attn.errors import DataError
+from nas_attn.data.mapped import Announcing, MappedPixels, blocks, free_memory, map_file
 from nas_attn.training.batches import epoch_batches
 from nas_attn.training.loop import predict, train
 
@@ -87,7 +76,7 @@ def test_a_mapped_set_trains_to_the_same_numbers_bit_for_bit(
 ) -> None:
     whole = load(root, channels=channels)
     assert (whole.train.rows, whole.train.in_words) == (None, "in memory")
-    monkeypatch.setattr(mapped, "fits_in_memory", lambda n_bytes: False)
+    monkeypatch.setattr(row_file, "fits_in_memory", lambda n_bytes: False)
     from_file = load(root, channels=channels)
     assert from_file.train.in_words == "memory-mapped"
     assert from_file.train.pixels is from_file.test.pixels
@@ -167,17 +156,6 @@ def test_a_damaged_file_is_decoded_again(root: Path, no_memory: None) -> None:
     assert cache.read_bytes() != whole
 
 
-def test_a_full_disk_is_refused_in_one_sentence(tmp_path: Path, no_memory: None, monkeypatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(mapped.os, "posix_fallocate", full)
-    message = r"must fit in memory or in .*cache, but they need 12\.3 GB \(No space left on device\): free space there"
-    with pytest.raises(DataError, match=message):
-        room_for((10**6, 64, 64, 3), tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
 def test_the_limit_is_a_quarter_of_the_free_memory_for_one_copy_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "free_memory", lambda: 64 * 10**9)
     monkeypatch.setattr(mapped, "n_cores", lambda: 8)
@@ -205,20 +183,6 @@ def test_rows_of_a_mapped_array_are_those_of_numpy() -> None:
     assert np.array_equal(np.asarray(pixels), expected)
     assert np.array_equal(np.concatenate(list(blocks(pixels))), expected)
     assert np.array_equal(pixels[3:7], expected[3:7])
-
-
-@pytest.mark.parametrize("n", [0, 1, 256, 700])
-def test_the_file_is_an_npz_that_numpy_reads(tmp_path: Path, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = np.random.default_rng(n).integers(0, 256, (n, 3, 3, 1), dtype=np.uint8)
-    with (tmp_path / "a.npz").open("w+b") as file:
-        write_pixels(file, {"kept": np.arange(n), "key": np.array("café")}, pixels)
-        assert str(read_facts(file)["key"]) == "café"
-        assert np.array_equal(read_pixels(file), pixels)
-        monkeypatch.setattr(mapped, "fits_in_memory", lambda n_bytes: n == 0)
-        assert np.array_equal(np.asarray(read_pixels(file)), pixels)
-    with np.load(tmp_path / "a.npz") as stored:
-        assert sorted(stored.files) == ["kept", "key", "pixels"]
-        assert np.array_equal(stored["pixels"], pixels)
 
 
 @pytest.mark.parametrize("augment", ["none", "crop"])

@@ -198,23 +198,31 @@ def rows_per_block(shape: tuple[int, ...]) -> int:
     return max(1, min(_CHUNK, _BLOCK_BYTES // max(1, prod(shape[1:]))))
 
 
-def mean_and_std(pixels: AnyPixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel, of pixels scaled to 0 to 1; exact, by sums of whole numbers.
+class PixelSums:
+    """Sums over pixels, of whole numbers, from which mean and standard deviation per channel follow exactly."""
 
-    The standard deviation is at least 1/255, so that dividing by it stays finite.
-    """
-    channels = pixels.shape[-1]
-    sums, squares = [0] * channels, [0] * channels
-    step = rows_per_block(pixels.shape)
-    for start in range(0, len(pixels), step):
-        found = _sums(np.ascontiguousarray(pixels[start : start + step]))
-        for channel, (values, squared) in enumerate(zip(*found, strict=True)):
-            sums[channel] += values
-            squares[channel] += squared
-    n = prod(pixels.shape[:-1])
-    mean = tuple(total / (255 * n) for total in sums)
-    spread = (math.sqrt(n * squared - total**2) / (255 * n) for total, squared in zip(sums, squares, strict=True))
-    return mean, tuple(max(one, 1 / 255) for one in spread)
+    def __init__(self, channels: int) -> None:
+        self._n = 0
+        self._sums, self._squares = [0] * channels, [0] * channels
+
+    def add(self, block: Pixels) -> None:
+        """Add images. Shape: (N, H, W, C), contiguous."""
+        for channel, (values, squared) in enumerate(zip(*_sums(block), strict=True)):
+            self._sums[channel] += values
+            self._squares[channel] += squared
+        self._n += prod(block.shape[:-1])
+
+    @property
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel, of pixels scaled to 0 to 1.
+
+        The standard deviation is at least 1/255, so that dividing by it stays finite.
+        """
+        n = self._n
+        mean = tuple(total / (255 * n) for total in self._sums)
+        pairs = zip(self._sums, self._squares, strict=True)
+        spread = (math.sqrt(n * squared - total**2) / (255 * n) for total, squared in pairs)
+        return mean, tuple(max(one, 1 / 255) for one in spread)
 
 
 def _sums(block: Pixels) -> tuple[list[int], list[int]]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from nas_attn.data.appearance import Colour, Deep, Picture, colour_in_words
 from nas_attn.data.entry import Reading
-from nas_attn.data.mapped import room_for
 from nas_attn.data.pixel_range import EIGHT_BITS, FoundRange, cut_note, find_range, in_words
+from nas_attn.data.room import room_for
 from nas_attn.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ class Collection:
     Args:
         n: Number of places.
         size: Height and width that the pictures are resized to.
-        folder: Folder of a file for pixels that do not fit in memory; None keeps them in memory.
+        folder: Folder of a file for the pixels; None keeps them in memory.
     """
 
     def __init__(self, n: int, size: int, reading: Reading, folder: Path | None) -> None:
-        self.pixels = room_for((n, size, size, 3), folder)
+        self.size = size
+        self.room = room_for((n, size, size, 3), folder)
         self.digests = np.zeros(n, np.uint64)
         self.is_grey = np.ones(n, np.bool_)
         self._reading = reading
@@ -44,7 +45,7 @@ class Collection:
 
     def put(self, place: int, picture: Picture, *, n_frames: int = 1) -> None:
         """Store a picture of a file with so many frames, resized."""
-        content, size = picture.content, self.pixels.shape[1]
+        content = picture.content
         self._n_frames[place] = n_frames
         self._is_turned[place], self._is_transparent[place] = picture.turned, picture.transparent
         if picture.cut:
@@ -52,19 +53,21 @@ class Collection:
         if isinstance(content, Deep):
             self._is_deep[place] = True
             self.digests[place] = digest_of(content)
-            small = content.resized(size)
+            small = content.resized(self.size)
             if self._reading.pixel_range is None:
                 self._deep[place] = small
             else:
                 self._scale(place, small, self._reading.pixel_range)
             return
-        small_image = np.asarray(resized_image(content, size))
+        small_image = np.asarray(resized_image(content, self.size))
         self.is_grey[place] = small_image.ndim == 2
-        self.digests[place] = digest_of(small_image)
-        self.pixels[place] = small_image[..., None] if small_image.ndim == 2 else small_image
+        self.digests[place] = self.room.put(place, small_image[..., None] if small_image.ndim == 2 else small_image)
 
     def alike(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return which of the places `kept` hold pictures that are equal to another one after they were resized."""
+        """Return which of the places `kept` hold pictures that may be equal to another one after they were resized.
+
+        The checksums of all others differ.
+        """
         plain = kept[~self._is_deep[kept]]
         _, group, sizes = np.unique(self.digests[plain], return_inverse=True, return_counts=True)
         several: NDArray[np.int64] = plain[sizes[group] > 1]
@@ -105,7 +108,7 @@ class Collection:
 
     def _scale(self, place: int, deep: Deep, pixel_range: tuple[float, float]) -> None:
         pixels = deep.scaled(pixel_range, self._reading.background)
-        self.pixels[place] = pixels
+        self.room.put(place, pixels)
         self.is_grey[place] = pixels.shape[-1] == 1
         if deep.bounds.low < pixel_range[0] or deep.bounds.high > pixel_range[1]:
             self._cut.add(place)

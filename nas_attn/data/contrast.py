@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_attn.data.arrays import LabelledImages, Pixels
-from nas_attn.data.mapped import AnyPixels, blocks
 from nas_attn.errors import DataError
 
 LEAST_CONTRAST = 8
@@ -19,7 +18,12 @@ _N_EXAMPLES = 2
 
 
 def checked_contrast(
-    parts: Mapping[str, LabelledImages], class_names: Sequence[str], *, how_read: str, allow: bool
+    parts: Mapping[str, LabelledImages],
+    contrasts: Mapping[str, NDArray[np.uint8]],
+    class_names: Sequence[str],
+    *,
+    how_read: str,
+    allow: bool,
 ) -> list[str]:
     """Return notes on images without contrast.
 
@@ -27,12 +31,13 @@ def checked_contrast(
 
     Args:
         parts: With origins, in the size of the training.
+        contrasts: The contrast of each image of each part.
         how_read: How values became pixels, for the message.
         allow: Whether sets, parts and classes without contrast are only noted.
     Raises: DataError if all images of the set, of a part or of a class are alike or nearly without contrast, unless
         `allow`.
     """
-    images = _joined(parts)
+    images = _joined(parts, contrasts)
     whole = [_Group("the data set", np.arange(len(images.contrasts)))]
     whole += [_Group(f"the part {name}", np.flatnonzero(images.part == n)) for n, name in enumerate(parts)]
     classes = [_Group(f"'{name}'", images.of_class(number)) for number, name in enumerate(class_names)]
@@ -50,15 +55,11 @@ def checked_contrast(
     return images.notes(one_picture_each=one_picture_each)
 
 
-def contrast(pixels: AnyPixels) -> NDArray[np.uint8]:
+def contrast(block: Pixels) -> NDArray[np.uint8]:
     """Return the difference of the largest and smallest value of each image, of its channel that varies most.
 
-    Shape: (N, H, W, C) -> (N,).
+    Shape: (N, H, W, C), contiguous -> (N,).
     """
-    return np.concatenate([np.zeros(0, np.uint8), *(_contrast(block) for block in blocks(pixels))])
-
-
-def _contrast(block: Pixels) -> NDArray[np.uint8]:
     n, height, width, channels = block.shape
     rows = block.reshape(n, height, width * channels)  # long rows: numpy is quick along them
     low, high = (ends.reshape(n, width, channels) for ends in (rows.min(1), rows.max(1)))
@@ -117,11 +118,11 @@ class _Joined:
         return notes
 
 
-def _joined(parts: Mapping[str, LabelledImages]) -> _Joined:
+def _joined(parts: Mapping[str, LabelledImages], contrasts: Mapping[str, NDArray[np.uint8]]) -> _Joined:
     origins = [images.origins for images in parts.values() if images.origins is not None]
     assert len(origins) == len(parts), "the data set was given origins when it was read"
     return _Joined(
-        np.concatenate([contrast(images.pixels) for images in parts.values()]),
+        np.concatenate([contrasts[name] for name in parts]),
         np.concatenate([one.digests for one in origins]),
         np.concatenate([one.names for one in origins]),
         np.concatenate([images.labels for images in parts.values()]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,18 +11,19 @@ import numpy as np
 
 from nas_attn.config import DataConfig
 from nas_attn.data.appearance import colour_in_words
-from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, mean_and_std, resized
+from nas_attn.data.arrays import PARTS, ImageDataset, LabelledImages, resized
 from nas_attn.data.catalog import DATA, data_source
 from nas_attn.data.collection import FIRST_FRAMES
 from nas_attn.data.contrast import checked_contrast
 from nas_attn.data.duplicates import handled_duplicates, with_origins
 from nas_attn.data.entry import Progress
-from nas_attn.data.mapped import Announce, AnyPixels, MappedPixels, blocks, converted
+from nas_attn.data.mapped import Announce, AnyPixels, MappedPixels, converted
 from nas_attn.data.pixel_range import EIGHT_BITS, cut_note, in_words, n_outside, table_of
 from nas_attn.data.placing import mapped_notes, placed, tensor_of
 from nas_attn.data.rendering import AS_BEFORE, Rendering
 from nas_attn.data.sources import read_source, reading_of
 from nas_attn.data.splits import label_notes, split_dataset
+from nas_attn.data.summary import Summary, summary_of
 from nas_attn.errors import DataError
 from nas_attn.records import Labelling, labelling
 
@@ -259,23 +259,26 @@ def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, L
     parts = {name: replace(part, pixels=_fitted(part.pixels, channels, size)) for name, part in distinct.items()}
     rendering = _rendering(dataset, config)
     how_read = _how_read(dataset, rendering)
-    notes += checked_contrast(parts, dataset.class_names, how_read=how_read, allow=config.allow_blank)
+    summary = summary_of(parts)
+    notes += checked_contrast(
+        parts, summary.contrasts, dataset.class_names, how_read=how_read, allow=config.allow_blank
+    )
     notes += label_notes(dataset, parts) + mapped_notes(parts)
     if height != width:
         notes.append(f"Images of {height} x {width} are stretched to {size} x {size}.")
-    return parts, _facts(config.name, dataset, parts, rendering, tuple(notes))
+    return parts, _facts(config.name, dataset, parts, summary, rendering, tuple(notes))
 
 
 def _facts(
     name: str,
     dataset: ImageDataset,
     parts: Mapping[str, LabelledImages],
+    summary: Summary,
     rendering: Rendering,
     notes: tuple[str, ...],
 ) -> DataFacts:
     """Return the facts about parts that are split and resized."""
     pixels = parts["train"].pixels
-    mean, std = mean_and_std(pixels)
     labels = np.concatenate([part.labels for part in parts.values()])
     n_classes = len(dataset.class_names)
     counts = labels.sum(0) if dataset.task == "multi-label" else np.bincount(labels, minlength=n_classes)
@@ -289,9 +292,9 @@ def _facts(
         n_val=len(parts["val"]),
         n_test=len(parts["test"]),
         class_counts=tuple(int(count) for count in counts),
-        fingerprint=_fingerprint(parts),
-        mean=mean,
-        std=std,
+        fingerprint=summary.fingerprint,
+        mean=summary.mean,
+        std=summary.std,
         notes=notes,
         task=dataset.task,
         rendering=rendering,
@@ -353,14 +356,3 @@ def _split_notes(found: Mapping[str, LabelledImages], parts: Mapping[str, Labell
     if unused:
         notes.append(f"{unused} images are in no part, since the shares of the split add up to less than 1.")
     return notes
-
-
-def _fingerprint(parts: Mapping[str, LabelledImages]) -> str:
-    """Return the SHA-256 of all pixels and labels, part by part."""
-    digest = hashlib.sha256()
-    for name in PARTS:
-        digest.update(f"{name}{parts[name].pixels.shape}".encode())
-        for block in blocks(parts[name].pixels):
-            digest.update(block.data)
-        digest.update(parts[name].labels.astype("<i8").tobytes())
-    return digest.hexdigest()

@@ -25,19 +25,12 @@ from nas_attn.data.collection import Collection, digest_of
 from nas_attn.data.deep import NotUnderstood
 from nas_attn.data.entry import AS_USUAL, Progress, Reading, no_progress
 from nas_attn.data.held import hold
-from nas_attn.data.mapped import (
-    AnyPixels,
-    MappedPixels,
-    chosen_pixels,
-    converted,
-    read_facts,
-    read_pixels,
-    refuse_unwritten,
-    write_pixels,
-)  # fmt: skip
+from nas_attn.data.mapped import AnyPixels, MappedPixels, converted, refuse_unwritten
 from nas_attn.data.pixel_range import Range
 from nas_attn.data.readers import n_pictures, pixel_limit, read_pictures
 from nas_attn.data.rendering import AS_BEFORE, Rendering
+from nas_attn.data.room import FileRoom
+from nas_attn.data.row_file import read_facts, read_rows, write_rows
 from nas_attn.data.unreadable import reason_of
 from nas_attn.errors import DataError
 from nas_attn.files import cache_path, code_digest, write_whole
@@ -83,6 +76,7 @@ class Decoded:
         origins: Where the images come from.
         pixel_range: Values that became black and white in images of more than 8 bits, or as stated; None for neither.
         notes: Sentences for the user on how the images look.
+        unnamed: The file without a name that holds the pixels; None if they lie elsewhere.
 
     Shape: pixels (N, size, size, C) uint8 with C = 1 if all images are grey, otherwise 3; kept (N,).
     """
@@ -93,6 +87,7 @@ class Decoded:
     origins: Origins
     pixel_range: Range | None = None
     notes: tuple[str, ...] = ()
+    unnamed: FileRoom | None = None
 
     def labelled(self, labels: Labels) -> LabelledImages:
         """Return the images with their labels. Shape: labels (N,) or (N, K)."""
@@ -123,11 +118,11 @@ def decode_cached(
     if decoded is None:
         decoded = decode_all(root, files, size, reading=reading, strict=strict, progress=progress, cache=cache)
         decoded = replace(decoded, pixels=converted(decoded.pixels, channels))
-        if cache is None or not _write_cache(cache, key, decoded):
+        stored = None if cache is None else _stored(cache, key, decoded, root, files)
+        if stored is None:
             refuse_unwritten(decoded.pixels, cache)
             notes += ("The decoded images could not be cached, so each start decodes them again.",)
-        elif isinstance(decoded.pixels, MappedPixels):  # of a nameless file, which is then given back to the disk
-            decoded = _read_cache(cache, key, root, files) or decoded
+        decoded = replace(stored or decoded, unnamed=None)
     if cache is not None:
         hold(cache)
     _check_skipped(root, files, decoded.skipped, strict)
@@ -140,7 +135,7 @@ def decode_cached(
 def cache_file(root: Path, size: int, channels: int | None = None) -> Path | None:
     """Return the cache file of a folder's images at one size; None on a machine without a home folder."""
     name = hashlib.sha256(os.fsencode(f"{size}|{channels or ''}|{root.resolve()}")).hexdigest()[:32]
-    return cache_path("folders", f"{name}.npz")
+    return cache_path("folders", f"{name}.rows")
 
 
 def decode_all(
@@ -158,7 +153,7 @@ def decode_all(
 
     Args:
         reading: How image files become pixels.
-        cache: File whose folder takes pixels that do not fit in memory; None keeps them in memory.
+        cache: File whose folder takes the pixels; None keeps them in memory.
         workers: Number of threads, which run in parallel since PIL releases the GIL; None: one per core.
     Raises: DataError as soon as more files than allowed are no images, and for values without a known meaning.
     """
@@ -197,15 +192,16 @@ def _count(file: ImageFile, reading: Reading) -> int:
 def _put(file: ImageFile, found: Collection, place: int, reading: Reading) -> str | None:
     """Decode the pictures of a file to their places; return why it is skipped, or None.
 
-    Raises: DataError for values without a known meaning.
+    Raises: DataError for values without a known meaning, or if the disk does not take the pixels.
     """
     try:
-        size = found.pixels.shape[1]
-        pictures, n_frames = read_pictures(lambda: file.source, file.path, reading, draft=2 * size)
+        pictures, n_frames = read_pictures(lambda: file.source, file.path, reading, draft=2 * found.size)
         for number, picture in enumerate(pictures):
             found.put(place + number, picture, n_frames=n_frames)
     except NotUnderstood as error:
         raise DataError(f"The image {file.path} {error}: convert it, or remove it.") from None
+    except DataError:
+        raise
     except Exception as error:  # a damaged file raises anything, from SyntaxError to struct.error
         return reason_of(error, reading.max_pixels)
     return None
@@ -213,7 +209,7 @@ def _put(file: ImageFile, found: Collection, place: int, reading: Reading) -> st
 
 def _compare_whole(file: ImageFile, found: Collection, place: int, reading: Reading) -> None:
     """Decode a file again that is like another one when resized, so that the whole pictures are compared."""
-    pictures, _ = read_pictures(lambda: file.source, file.path, reading, draft=2 * found.pixels.shape[1])
+    pictures, _ = read_pictures(lambda: file.source, file.path, reading, draft=2 * found.size)
     for number, picture in enumerate(pictures):
         found.digests[place + number] = digest_of(picture.content)
 
@@ -235,12 +231,13 @@ def _decoded(
     pixel_range = found.scale_deep(places, parts == "train", names, where)
     channels = 1 if found.is_grey[places].all() else 3
     return Decoded(
-        chosen_pixels(found.pixels, places, channels),
+        found.room.images(places, channels),
         of_file[places],
         skipped,
         _origins(root, files, of_file[places], found.digests[places]),
         None if pixel_range is None else pixel_range.pair,
         found.notes(places, pixel_range),
+        found.room if isinstance(found.room, FileRoom) else None,
     )
 
 
@@ -347,7 +344,7 @@ def _cache_key(root: Path, files: Sequence[ImageFile], settings: str) -> str:
 
 
 def _read_cache(path: Path, key: str, root: Path, files: Sequence[ImageFile]) -> Decoded | None:
-    """Return what `_write_cache` wrote under this key; None if it is missing, of another key, or damaged."""
+    """Return what `_stored` wrote under this key; None if it is missing, of another key, or damaged."""
     try:
         with path.open("rb") as file:
             stored = read_facts(file)
@@ -357,7 +354,8 @@ def _read_cache(path: Path, key: str, root: Path, files: Sequence[ImageFile]) ->
             skipped = {int(number): reason for number, reason in about["skipped"].items()}
             pixel_range = None if about["pixel_range"] is None else tuple(about["pixel_range"])
             origins = _origins(root, files, stored["kept"], stored["digests"])
-            decoded = Decoded(read_pixels(file), stored["kept"], skipped, origins, pixel_range, tuple(about["notes"]))
+            pixels = read_rows(file, stored)
+            decoded = Decoded(pixels, stored["kept"], skipped, origins, pixel_range, tuple(about["notes"]))
     except DAMAGED:
         return None
     n_read = len(files) - len(decoded.skipped)
@@ -365,17 +363,21 @@ def _read_cache(path: Path, key: str, root: Path, files: Sequence[ImageFile]) ->
     return decoded if whole else None
 
 
-def _write_cache(path: Path, key: str, decoded: Decoded) -> bool:
-    """Write the cache file; return whether that was possible."""
+def _stored(path: Path, key: str, decoded: Decoded, root: Path, files: Sequence[ImageFile]) -> Decoded | None:
+    """Make the nameless file of the pixels the cache file, or write one; return its content, or None if impossible."""
     about = {"skipped": decoded.skipped, "pixel_range": decoded.pixel_range, "notes": decoded.notes}
     texts = {"key": np.array(key), "about": np.array(json.dumps(about))}
     facts = {**texts, "kept": decoded.kept, "digests": decoded.origins.digests}
+    if decoded.unnamed is not None and decoded.unnamed.finish(path, facts, decoded.pixels):
+        return decoded
 
     def write(file: IO[bytes]) -> None:
-        write_pixels(file, facts, decoded.pixels)
+        write_rows(file, facts, decoded.pixels)
 
     try:
         write_whole(path, write)
     except OSError:  # disk full, or a home folder that cannot be written: only the time of the next start is lost
-        return False
-    return True
+        return None
+    if isinstance(decoded.pixels, MappedPixels):  # its nameless file is then given back to the disk
+        return _read_cache(path, key, root, files) or decoded
+    return decoded

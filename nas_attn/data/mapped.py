@@ -1,18 +1,14 @@
 """Images in a file on disk that is mapped into memory, for data that is larger than memory.
 
-A decoded set is stored as an uncompressed `.npz` whose pixels are written block by block and checked by their CRC when
-they are read. A set that is small stays in memory; a larger one is mapped, so that only the pages in use take memory,
-all processes of a machine share them, and the system drops them when memory is short.
+Of a set that is mapped only the pages in use take memory, all processes of a machine share them, and the system drops
+them when memory is short.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 import sys
-import tempfile
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -29,7 +25,6 @@ MEMORY_SHARE = 0.25
 """Largest share of the free memory that the images may take in all processes together, one per core."""
 
 _ALWAYS_FITS = 2**26
-_PIXELS = "pixels.npy"
 _RESERVE_NOTHING = 0x4000  # MAP_NORESERVE, which Python names from 3.13 on
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -56,6 +51,8 @@ class Announcing:
 
     def __call__(self, rows: NDArray[np.int64]) -> None:
         """Announce rows, those that follow each other in one piece."""
+        if not len(rows):
+            return
         ordered = np.sort(rows)
         gaps = np.flatnonzero(np.diff(ordered) > 1)
         firsts, lasts = ordered[np.r_[0, gaps + 1]], ordered[np.r_[gaps, len(ordered) - 1]]
@@ -124,14 +121,6 @@ def blocks(pixels: AnyPixels) -> Iterator[NDArray[np.uint8]]:
         yield np.ascontiguousarray(pixels[start : start + step])
 
 
-def chosen_pixels(pixels: NDArray[np.uint8], rows: NDArray[np.int64], channels: int) -> AnyPixels:
-    """Return some rows of decoded images and their first channels; those of a mapped array stay in its file."""
-    if isinstance(pixels, np.memmap):
-        return MappedPixels(pixels[..., :channels], rows)
-    whole = len(rows) == len(pixels) and channels == pixels.shape[-1]
-    return pixels if whole else np.ascontiguousarray(pixels[rows, ..., :channels])
-
-
 def converted(pixels: AnyPixels, channels: int | None) -> AnyPixels:
     """Return grey images as colour, or the reverse; those of a mapped file are converted as they are read."""
     if channels is None or pixels.shape[-1] == channels:
@@ -144,7 +133,7 @@ def converted(pixels: AnyPixels, channels: int | None) -> AnyPixels:
 def refuse_unwritten(pixels: AnyPixels, path: Path | None) -> None:
     """Refuse images that fit neither in memory nor in the cache file."""
     if isinstance(pixels, MappedPixels):
-        raise DataError(_no_room(pixels.nbytes, path.parent if path else None, "the cache file could not be written"))
+        raise DataError(no_room(pixels.nbytes, path.parent if path else None, "the cache file could not be written"))
 
 
 def fits_in_memory(n_bytes: int) -> bool:
@@ -165,77 +154,6 @@ def free_memory() -> int:
     return free
 
 
-def room_for(shape: tuple[int, ...], folder: Path | None) -> NDArray[np.uint8]:
-    """Return an array to write images to: in memory if it fits, otherwise in a nameless file in `folder`.
-
-    Raises: DataError if the images fit neither in memory nor on the disk.
-    """
-    n_bytes = prod(shape)
-    if folder is None or fits_in_memory(n_bytes):
-        return np.empty(shape, np.uint8)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps it alive
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, n_bytes)
-            return np.memmap(file, np.uint8, "r+", shape=shape)
-    except OSError as error:
-        raise DataError(_no_room(n_bytes, folder, error.strerror or str(error))) from None
-
-
-def write_pixels(file: IO[bytes], facts: Mapping[str, NDArray[Any]], pixels: AnyPixels) -> None:
-    """Write an uncompressed `.npz` of small arrays and of `pixels`, which are copied block by block.
-
-    Raises: OSError if it cannot be written.
-    """
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in facts.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
-        with archive.open(zipfile.ZipInfo(_PIXELS), "w", force_zip64=True) as member:
-            header = {"descr": "|u1", "fortran_order": False, "shape": pixels.shape}
-            np.lib.format.write_array_header_1_0(member, header)
-            for block in blocks(pixels):
-                member.write(block.data)
-
-
-def read_facts(file: IO[bytes]) -> dict[str, NDArray[Any]]:
-    """Return the small arrays of a file that `write_pixels` wrote. Raises: what numpy and zipfile raise if damaged."""
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files if f"{name}.npy" != _PIXELS}
-
-
-def read_pixels(file: IO[bytes]) -> AnyPixels:
-    """Return the pixels of a file that `write_pixels` wrote, in memory or mapped, after a check of their CRC.
-
-    A mapping is private: nothing that is written to the array reaches the file.
-
-    Raises: what numpy and zipfile raise for a file that is damaged or of another kind.
-    """
-    with zipfile.ZipFile(file) as archive:
-        info = archive.getinfo(_PIXELS)
-        if fits_in_memory(info.file_size):
-            with archive.open(info) as member:
-                found: NDArray[np.uint8] = np.lib.format.read_array(member, allow_pickle=False)
-                return found
-        with archive.open(info) as member:
-            while member.read(2**20):
-                pass  # zipfile compares the CRC at the end
-    file.seek(info.header_offset + 26)
-    lengths = file.read(4)
-    file.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little"), 1)
-    np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    mapping, offset = map_file(file), file.tell()
-    base = np.frombuffer(mapping, dtype, count=prod(shape), offset=offset).reshape(shape)
-    announce = None
-    if hasattr(mmap, "MADV_WILLNEED"):
-        mapping.madvise(mmap.MADV_RANDOM)
-        announce = Announcing(mapping, offset, prod(shape[1:]))
-    return MappedPixels(base, np.arange(shape[0]), announce=announce)
-
-
 def map_file(file: IO[bytes]) -> mmap.mmap:
     """Map a file of any length; what is written to the mapping never reaches the file.
 
@@ -246,7 +164,8 @@ def map_file(file: IO[bytes]) -> mmap.mmap:
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
-def _no_room(n_bytes: int, folder: Path | None, reason: str) -> str:
+def no_room(n_bytes: int, folder: Path | None, reason: str) -> str:
+    """Return the message on images that fit nowhere."""
     return (
         f"The decoded images must fit in memory or in {folder}, but they need {n_bytes / 1e9:.1f} GB ({reason}): free "
         "space there, let XDG_CACHE_HOME name a folder on another disk, or take a smaller --image-size."
