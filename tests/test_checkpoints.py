@@ -201,14 +201,16 @@ def test_a_wrapped_file_of_another_network_is_refused_by_the_network_s_own_names
 
 def test_a_file_without_tensors_a_script_and_a_tar_are_refused(tmp_path):
     torch.save({"lr": 0.1}, tmp_path / "x.pth")
-    with pytest.raises(FileError, match="must be a state dict of tensors, but are a dict of other objects"):
+    with pytest.raises(
+        FileError, match=r"but are of type dict, without tensors: 'lr' is of type float; save the network's"
+    ):
         loaded(tmp_path / "x.pth")
     rewritten(tmp_path / "x.pth", {"archive/constants.pkl": b"", "archive/data.pkl": b"."})
     with pytest.raises(FileError, match=r"are a TorchScript archive, which holds code: save its state_dict\(\)"):
         loaded(tmp_path / "x.pth")
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         archive.add(__file__, "storages")
-    with pytest.raises(FileError, match=r"are a tar archive: save its state_dict\(\)"):
+    with pytest.raises(FileError, match=r"are a tar archive: unpack it, or save its state_dict\(\) anew"):
         loaded(tmp_path / "x.tar")
 
 
@@ -219,7 +221,37 @@ def test_a_pickle_that_changes_a_function_of_torch_is_refused(tmp_path):
     pickled = next(name for name in parts if name.endswith("data.pkl"))
     parts[pickled] = b"\x80\x02ctorch._utils\n_rebuild_tensor\n}X\x01\x00\x00\x00aK\x01sb."
     rewritten(tmp_path / "x.pth", parts)
-    with pytest.raises(FileError, match="cannot be read: it sets the state of a function"):
+    with pytest.raises(FileError, match=r"cannot be read \(it sets the state of a function\): fetch it again"):
+        loaded(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "an empty file: fetch it again"),
+        (b"\n<!DOCTYPE html><html>", "a page of HTML: fetch the file itself"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS: `git lfs pull` fetches"),
+    ],
+)
+def test_what_was_fetched_in_place_of_weights_is_named(tmp_path, content, words):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(
+        FileError, match=f"must be a state dict of tensors that torch.save has written, but are {words}"
+    ):
+        loaded(tmp_path / "x.pth")
+
+
+def test_arrays_of_numpy_and_lists_are_refused_by_their_type(tmp_path):
+    state = state_of()
+    torch.save({key: value.numpy() for key, value in state.items()}, tmp_path / "x.pth")
+    with pytest.raises(
+        FileError, match=r"without tensors: 'features\.0\.0\.weight' is of type numpy\..*_reconstruct; save"
+    ):
+        loaded(tmp_path / "x.pth")
+    torch.save([state], tmp_path / "x.pth")
+    with pytest.raises(
+        FileError, match=r"are of type list, without tensors; save the network's state_dict\(\) by torch\.save"
+    ):
         loaded(tmp_path / "x.pth")
 
 

@@ -156,6 +156,14 @@ def test_images_may_be_files_that_the_set_names(root: Path, suffix: str) -> None
     assert "row 4 names 'files/4.png', which does not exist." in refused(root / "saved")
 
 
+def test_a_row_without_an_image_is_named(root: Path) -> None:
+    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    values = [{"bytes": encoded(number), "path": None} if number != 7 else None for number in range(30)]
+    save(root / "saved", table(30, image=pyarrow.array(values, kind)))
+    message = "Every row of ROOT must have an image, but row 7 has none: remove the row."
+    assert refused(root / "saved") == message
+
+
 @pytest.mark.parametrize(
     "form", [{"_type": "Sequence", "feature": LABEL}, {"_type": "List", "feature": LABEL}, [LABEL]]
 )

@@ -283,7 +283,11 @@ def test_a_class_name_that_cannot_be_written_is_refused(tmp_path: Path, name: by
             "ROOT must have one folder per class, two classes or more, but it has no folder: make them, or state",
         ),
         (("a/",), "two classes or more, but it has only 'a': make them, or state each image's class in a labels.csv."),
-        (("a/", "b/"), "An image folder must have images, but ROOT has no image in any class folder."),
+        (
+            ("a/", "b/"),
+            "An image folder must have images, but ROOT has no image in any class folder: add images, or remove the "
+            "folder.",
+        ),
         (("val/a/", "test/a/"), "ROOT must have a 'train' folder beside 'test', 'val', but has none."),
         (("train/a", "train/b", "val/a/"), "An image folder must have images, but ROOT/val has no image in any class"),
         (("train/a", "train/b", "test/c"), "Unknown class 'c' in ROOT/test. Known: a, b."),

@@ -268,7 +268,15 @@ REFUSED: dict[str, tuple[Rows, str]] = {
     "no classes": (rows(header=("image",), label=lambda n: []), "TABLE must have a column of files and one of classes"),
     "a long row": (
         [*rows(), ["images/im1.png", "a", "b"]],
-        "Line 14 of TABLE must have 2 columns like the first line, but",
+        "Line 14 of TABLE must have 2 columns like the first line, but has 3: repair the line, or the first one, which",
+    ),
+    "a comment above": (
+        [["# mine"], *rows()],
+        "Line 2 of TABLE must have 1 column like the first line, but has 2: repair the line, or the first one, which",
+    ),
+    "a control character": (
+        [*rows(), ["images/im3.png\0", "cat"]],
+        "Line 14 of TABLE must name a file below ROOT, but there is no 'images/im3.png\N{REPLACEMENT CHARACTER}'.",
     ),
     "nothing": ([[""]], "TABLE must have a line of column names and a line per image, but has 0."),
     "a header": ([["image", "label"]], "TABLE must have a line of column names and a line per image, but has 1."),
@@ -280,6 +288,12 @@ def test_a_table_that_may_mean_several_things_is_asked_about_in_one_sentence(roo
     table, message = REFUSED[case]
     (root.parent / "x.png").write_bytes(b"")
     assert message in refused(write(root, table))
+
+
+def test_labels_that_may_be_missing_are_named(root: Path) -> None:
+    found = read_labels(write(root, rows(label=lambda n: [["cat", "NaN", "dog"][n % 3]])))
+    assert found.notes[-1] == "Classes that may be missing labels, but are read as classes: 'NaN'."
+    assert not any("missing labels" in note for note in read_labels(write(root, rows())).notes)
 
 
 def test_two_labels_that_only_look_joined_are_one(root: Path) -> None:

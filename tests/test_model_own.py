@@ -264,7 +264,10 @@ class Uncopied(nn.Module):
 def test_a_network_that_cannot_be_copied_is_refused_in_words():
     net = own.PlainCNN()
     net.only = Uncopied()
-    with pytest.raises(SpaceError, match=r"The network PlainCNN cannot be copied: there is only one\."):
+    with pytest.raises(
+        SpaceError,
+        match=r"The network PlainCNN cannot be copied \(there is only one\): leave out what cannot be",
+    ):
         build_model(net, NOTHING, **SHAPE)
 
 

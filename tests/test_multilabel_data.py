@@ -95,11 +95,11 @@ def test_a_label_that_is_constant_in_an_own_part_is_named(tmp_path: Path) -> Non
     assert facts.notes == ("The mean ROC AUC on val leaves out '2': the label is the same in all images of val.",)
 
 
-@pytest.mark.parametrize(("value", "only"), [(0, "no image"), (1, "only images")])
+@pytest.mark.parametrize(("value", "only"), [(0, "is no image"), (1, "are only images")])
 def test_a_label_that_is_constant_in_train_is_refused(value: int, only: str) -> None:
     train = LabelledImages(TRAIN[0][..., None], column(TRAIN[1], 1, value))
     dataset = ImageDataset(LABELS, {"train": train, "test": LabelledImages(OWN[0][..., None], OWN[1])})
-    with pytest.raises(DataError, match=f"in train, but there is {only} with label 'hernia': add images, or remove"):
+    with pytest.raises(DataError, match=f"in train, but there {only} with label 'hernia': add images, or remove"):
         constant_label_notes(dataset, {"train": train})
 
 

@@ -285,3 +285,24 @@ def test_a_block_with_hooks_is_not_opened():
     block.register_forward_hook(_double)
     with pytest.raises(SpaceError, match="it has hooks of its own"):
         open_block(block, "b")
+
+
+class Added(nn.Module):
+    """Adds by a function or a method of torch that takes a factor."""
+
+    def __init__(self, add, **options) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+        self.add, self.options = add, options
+
+    def forward(self, x):
+        return self.add(x, self.conv(x), **self.options)
+
+
+@pytest.mark.parametrize("add", [torch.add, lambda x, y, **factor: x.add(y, **factor)])
+def test_an_addition_with_a_factor_of_one_is_an_addition_and_another_is_none(add):
+    x = torch.randn(2, 8, 6, 6)
+    block = Added(add, alpha=1)
+    assert torch.equal(open_block(block, "b")(x), block(x))
+    with pytest.raises(SpaceError, match="its forward has no addition of a branch and a shortcut, and one is needed"):
+        open_block(Added(add, alpha=0.5), "b")

@@ -170,8 +170,34 @@ def test_a_network_without_any_tensor_is_refused():
         def forward(self, images: Tensor) -> list[float]:
             return [float(super().forward(images).sum())]
 
-    with pytest.raises(SpaceError, match=r"Silent must return tensors, but returns 1 outputs \(list\)"):
+    with pytest.raises(
+        SpaceError, match=r"Silent must return tensors, but returns 1 outputs \(list\): return a tensor, or"
+    ):
         build_model(Silent(3, 4, 3), Placement({}))
+
+
+def test_a_network_that_needs_more_than_images_is_refused_by_its_arguments():
+    class Two(nn.Conv2d):
+        def forward(self, images: Tensor, mask: Tensor, *, scale: float = 1.0) -> Tensor:
+            return scale * super().forward(images * mask)
+
+    message = r"Two must take images alone, but its forward takes \(images: .*, mask: .*\).*: give its other arguments"
+    with pytest.raises(SpaceError, match=message):
+        build_model(Two(3, 4, 3), Placement({}))
+
+    class Named(nn.Conv2d):
+        def forward(self, *, images: Tensor) -> Tensor:
+            return super().forward(images)
+
+    with pytest.raises(SpaceError, match=r"Named must take images alone, but its forward takes \(\*, images: "):
+        build_model(Named(3, 4, 3), Placement({}))
+
+    class Batch(nn.Conv2d):
+        def forward(self, batch: dict[str, Tensor]) -> Tensor:
+            return super().forward(batch["images"])
+
+    with pytest.raises(SpaceError, match=r"or wrap the network in a module whose input is a batch of images\.$"):
+        build_model(Batch(3, 4, 3), Placement({}))
 
 
 def test_a_function_that_takes_the_number_of_classes_needs_it(tmp_path):

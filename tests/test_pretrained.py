@@ -164,14 +164,24 @@ def test_a_file_that_is_none_or_damaged_or_executes_code_is_refused(tmp_path):
         built(tmp_path / "gone.pth")
     for name in ("bad.safetensors", "bad.pth"):
         (tmp_path / name).write_bytes(b"nonsense")
-        with pytest.raises(FileError, match=rf"The weights .*{name} cannot be read: "):
+        with pytest.raises(FileError, match=rf"The weights .*{name} .*cannot be read"):
             built(tmp_path / name)
     torch.save({"state_dict": Path("x")}, tmp_path / "code.pth")
-    with pytest.raises(FileError, match="must be a state dict of tensors, but are a dict of other objects"):
+    with pytest.raises(
+        FileError, match="dict of tensors, but are of type dict, without tensors: 'state_dict' is of type pathlib"
+    ):
         built(tmp_path / "code.pth")
     torch.save({"epoch": 3}, tmp_path / "none.pth")
-    with pytest.raises(FileError, match="must be a state dict of tensors, but are a dict of other objects"):
+    with pytest.raises(
+        FileError, match="dict of tensors, but are of type dict, without tensors: 'epoch' is of type int; save"
+    ):
         built(tmp_path / "none.pth")
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(FileError, match=r"must be a file, but .*folder\.pth is a folder: name a file in it\.$"):
+        built(tmp_path / "folder.pth")
+    for name in ("model-00001-of-00002.safetensors", "pytorch_model.bin.index.json"):
+        with pytest.raises(FileError, match=rf"must be one file, but .*{name} belongs to several: join them"):
+            built(tmp_path / name)
     with pytest.raises(FileError, match=r"\.safetensors, .*, \.tar file or a name .*, but got 'a/b\.onnx'"):
         built("a/b.onnx")
 

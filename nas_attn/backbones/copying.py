@@ -86,7 +86,10 @@ def independent_copy(net: nn.Module) -> nn.Module:
         for key, function in reached.functions.items():
             _fill(made[key], function, memo)
     except Exception as error:  # the network is the user's: copying it may raise anything
-        raise SpaceError(f"The network {type(net).__name__} cannot be copied: {first_line(error)}.") from error
+        raise SpaceError(
+            f"The network {type(net).__name__} cannot be copied ({first_line(error)}): leave out what cannot be "
+            "copied, or pass a function that makes the network."
+        ) from error
     _refuse_shared(reached, copied)
     return copied
 

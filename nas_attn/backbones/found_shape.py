@@ -49,7 +49,10 @@ def found_shape(net: nn.Module, *, num_classes: int | None, in_channels: int | N
             continue
         return Shape(_n_logits(output) if num_classes is None else num_classes, shape.in_channels, shape.image_size)
     assert refused is not None, "at least one shape is tried"
-    raise SpaceError(f"{str(refused).removesuffix('.')}: state in_channels and image_size.") from refused
+    raise SpaceError(
+        f"{str(refused).removesuffix('.')}: state in_channels and image_size, or wrap the network in a module whose "
+        "input is a batch of images."
+    ) from refused
 
 
 def _shapes(net: nn.Module, in_channels: int | None, image_size: int | None) -> Iterator[Shape]:

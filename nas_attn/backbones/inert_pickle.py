@@ -42,6 +42,14 @@ _CALLED = {
 """All that is called. torch itself resolves the names of storages, and `torch.float16` is a value."""
 
 
+_HEAD = 64
+_STARTS = (
+    (b"<", "a page of HTML: fetch the file itself"),
+    (b"version https://git-lfs", "a pointer of Git LFS: `git lfs pull` fetches the file"),
+)
+"""First bytes of what is often stored in place of a file."""
+
+
 class StandIn:
     """An object of a class that is not loaded.
 
@@ -78,13 +86,18 @@ def read_torch_file(file: Path) -> Any:
     """
     kind = _other_kind(file)
     if kind is not None:
-        raise FileError(f"The weights {file} must be a state dict of tensors, but are {kind}: save its state_dict().")
+        raise FileError(
+            f"The weights {file} must be a state dict of tensors that torch.save has written, but are {kind}."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on old formats, and on source code that changed
             return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_module())
     except Exception as error:  # a damaged pickle may raise anything
-        raise FileError(f"The weights {file} cannot be read: {first_line(error)}.") from error
+        raise FileError(
+            f"The weights {file} must be a file that torch.save has written, but cannot be read ({first_line(error)}): "
+            "fetch it again, or save the state dict by torch.save."
+        ) from error
 
 
 def state_of(content: Any) -> dict[Any, Any] | None:
@@ -122,9 +135,15 @@ def _other_kind(file: Path) -> str | None:
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                return "a TorchScript archive, which holds code"
+                return "a TorchScript archive, which holds code: save its state_dict()"
             return None
-    return "a tar archive" if file.is_file() and tarfile.is_tarfile(file) else None
+    if tarfile.is_tarfile(file):
+        return "a tar archive: unpack it, or save its state_dict() anew"
+    with file.open("rb") as opened:
+        head = opened.read(_HEAD)
+    if not head:
+        return "an empty file: fetch it again"
+    return next((kind for start, kind in _STARTS if head.lstrip().lower().startswith(start)), None)
 
 
 class _Unpickler(pickle._Unpickler):  # in Python, so that its steps can be replaced
@@ -150,7 +169,8 @@ class _Unpickler(pickle._Unpickler):  # in Python, so that its steps can be repl
         args = self.stack.pop()
         called = self.stack[-1]
         listed = any(called is function for function in _CALLED.values())
-        self.stack[-1] = called(*args) if listed else StandIn()
+        kind = called if isinstance(called, type) and issubclass(called, StandIn) else StandIn
+        self.stack[-1] = called(*args) if listed else kind()
 
     def load_build(self) -> None:
         """Store the state of a stand-in and of a dict; no class's own code takes it."""

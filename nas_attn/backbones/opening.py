@@ -174,7 +174,7 @@ def _only_addition(graph: fx.Graph, block: nn.Module, name: str) -> fx.Node:
         for node in graph.nodes
         if node.target in _ADDITIONS
         and len(node.args) == 2
-        and not node.kwargs
+        and node.kwargs in ({}, {"alpha": 1})
         and all(isinstance(operand, fx.Node) and operand in from_input for operand in node.args)
     ]
     outer = [node for node in additions if _holds_all(node, additions, block)]

@@ -136,6 +136,7 @@ def refuse_unready(net: nn.Module) -> None:
                 f"{_part(path)} is wrapped in {name}: pass the wrapped module (its .{_WRAPPERS[name]}), and wrap the "
                 "model that is built."
             )
+    _refuse_other_inputs(net)
     refuse_outside(net)
     for path, parameter in net.named_parameters():
         if parameter.is_meta:
@@ -145,6 +146,21 @@ def refuse_unready(net: nn.Module) -> None:
                 f"The network's weights must be finite, but '{path}' has NaN or infinite values: pass weights from "
                 "before its training diverged."
             )
+
+
+def _refuse_other_inputs(net: nn.Module) -> None:
+    """Refuse a network whose forward does not take images alone."""
+    try:
+        signature = inspect.signature(net.forward)
+    except (TypeError, ValueError):  # of a function that is not written in Python
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise SpaceError(
+            f"The network {type(net).__name__} must take images alone, but its forward takes {signature}: give its "
+            "other arguments defaults, or wrap the network in a module that passes them."
+        ) from None
 
 
 def _part(path: str) -> str:
@@ -194,7 +210,10 @@ def check_output(name: str, output: object, num_classes: int, *, training: bool)
     """
     found, mode = described(output), " in training" if training else ""
     if not num_classes and not any(isinstance(leaf, Tensor) for leaf in tree_leaves(output)):
-        raise SpaceError(f"The network {name} must return tensors{mode}, but returns {found}.")
+        raise SpaceError(
+            f"The network {name} must return tensors{mode}, but returns {found}: return a tensor, or a tuple, list or "
+            "dict of them."
+        )
     if num_classes and found != str((N_IMAGES, num_classes)):
         raise SpaceError(
             f"The network {name} must return {(N_IMAGES, num_classes)} for {N_IMAGES} images of "

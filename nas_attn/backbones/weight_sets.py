@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas_attn.backbones.inert_pickle import state_of
+from nas_attn.backbones.inert_pickle import StandIn, state_of
 from nas_attn.errors import FileError
 
 _PLAIN = ("", "state_dict", "model_state_dict", "model", "net", "network")
@@ -64,7 +64,8 @@ def choose_weights(content: Any, wanted: Mapping[str, Tensor], file: Path) -> tu
     sets += [found for key, tensors in _tensors(content) for found in _readings(key, tensors, wanted)]
     if not any(found.state for found in sets):
         raise FileError(
-            f"The weights {file} must be a state dict of tensors, but are a {type(content).__name__} of other objects."
+            f"The weights {file} must be a state dict of tensors, but are {_in_words(content)}; save the network's "
+            "state_dict() by torch.save."
         )
     best = max(found.fit(wanted) for found in sets)
     fitting = sorted((found for found in sets if found.fit(wanted) == best), key=_precedence)
@@ -89,6 +90,21 @@ def refuse_not_finite(state: Mapping[str, Tensor], file: Path) -> None:
             f"The weights {file} must be finite, but '{key}' has {n_bad} {kind} of {value.numel()} values: take a "
             "checkpoint from before its training diverged."
         )
+
+
+def _in_words(content: Any) -> str:
+    """Return what a file without weights holds: its type, and the first thing in it."""
+    mapping = state_of(content)
+    found = f"of type {_type(content)}, without tensors"
+    if not mapping:
+        return found
+    key, value = next(iter(mapping.items()))
+    return f"{found}: '{key}' is of type {_type(value)}"
+
+
+def _type(value: Any) -> str:
+    """Return the name of an object's type, as the file states it where no code of it is executed."""
+    return (value.path or "object") if isinstance(value, StandIn) else type(value).__name__
 
 
 def _notes(chosen: WeightSet, others: list[WeightSet]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +12,8 @@ from nas_attn.backbones.timm_names import is_timm, timm_weights_file
 from nas_attn.errors import FileError, SpaceError, unknown
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
+_SHARD = re.compile(r"-\d+-of-\d+\.|\.index\.json$")
+"""Names of the parts of weights in several files, and of their index."""
 _TORCHVISION = "torchvision.models"
 _OTHER_NAMES = {"squeezenet": "squeezenet1_1", "shufflenet_v2": "shufflenet_v2_x1_0"}
 """torchvision's names of backbones that have another name here."""
@@ -28,7 +31,14 @@ def find_weights(spec: Spec, *, download: bool = False) -> Path | None:
     if name is None:
         return None
     path = Path(name).expanduser()
+    if _SHARD.search(path.name):
+        raise FileError(
+            f"The backbone's weights must be one file, but {name} belongs to several: join them, for instance by "
+            "save_pretrained(PATH, max_shard_size='100GB')."
+        )
     if path.suffix in SUFFIXES:
+        if path.is_dir():
+            raise FileError(f"The backbone's weights must be a file, but {name} is a folder: name a file in it.")
         if not path.is_file():
             raise FileError(f"The backbone's weights must be a file, but there is none at {name}.")
         return path.absolute()  # a link is not resolved: its target may have no suffix

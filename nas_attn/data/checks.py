@@ -23,6 +23,8 @@ def checked_pixels(images: Any, name: str) -> Pixels:
         raise DataError(f"{name} must be a numpy array, but is {type(images).__name__}.")
     shape = images.shape
     pixels = images[..., None] if images.ndim == 3 else images
+    if shape and not shape[0]:
+        raise DataError(f"{name} must have images, but there are none: leave the part out.")
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
         raise DataError(f"{name} must have the shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), but has {shape}.")
     if pixels.dtype != np.uint8:

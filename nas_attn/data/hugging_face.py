@@ -17,6 +17,7 @@ from nas_attn.data.decode import ImageFile
 from nas_attn.data.entry import DataRequest
 from nas_attn.data.file_images import dataset_of_files
 from nas_attn.data.hugging_face_columns import Features, find_features
+from nas_attn.data.layout import missing_notes
 from nas_attn.data.parts import EXACT, part_of
 from nas_attn.data.tree import composed, is_writable, shown
 from nas_attn.errors import DataError, unknown
@@ -46,6 +47,7 @@ def read_hugging_face(request: DataRequest) -> ImageDataset:
     labels: list[Labels] = []
     files: list[ImageFile] = []
     names = features.class_names or _names_found(splits["train"], features)
+    notes += [] if features.class_names else missing_notes(names)
     for part, shards in splits.items():
         found = _labels(shards, features, names, part)
         if found is None:
@@ -229,6 +231,8 @@ def _paths_outside(shards: Shards, column: str, root: Path) -> dict[int, Path]:
     """Return the files of the images whose bytes are elsewhere, by row. Raises: DataError for a missing file."""
     found = {}
     for row, path in shards.paths_without_bytes(column):
+        if not path:
+            raise DataError(f"Every row of {root} must have an image, but row {row} has none: remove the row.")
         places = [Path(path), root / path, shards.paths[0].parent / path]
         file = next((place for place in places if place.is_file()), None)
         if file is None:

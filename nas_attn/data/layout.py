@@ -13,6 +13,8 @@ from nas_attn.data.tree import Folder, Tree, composed, is_writable, shown
 from nas_attn.errors import DataError, unknown
 
 _MASK = re.compile(r"(.+)[ _-](?:masks?|seg|segmentation|annotation|gt)(?:[ _-]?\d+)?", re.IGNORECASE)
+_MISSING = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "nat", "?", "-"})
+"""What programs write for a label that is missing, in lower case."""
 _MOST = 5
 """Greatest number of names in a sentence."""
 
@@ -235,7 +237,10 @@ def _classes(part: str, place: Folder, class_names: Sequence[str], notes: list[s
             raise DataError(unknown("class", shown(name), class_names, shown(place.path)))
         found.setdefault(class_names.index(name), []).append(each)
     if not found:
-        raise DataError(f"An image folder must have images, but {shown(place.path)} has no image in any class folder.")
+        raise DataError(
+            f"An image folder must have images, but {shown(place.path)} has no image in any class folder: add images, "
+            "or remove the folder."
+        )
     joined = [class_names[number] for number, folders in found.items() if len(folders) > 1]
     if joined:
         notes.append(f"Folders of {part} whose names are equal in Unicode's form NFC are one class: {_some(joined)}.")
@@ -311,6 +316,12 @@ def alike_notes(class_names: Sequence[str]) -> list[str]:
     alike = Counter("".join(name.lower().split()) for name in class_names)
     pairs = [repr(name) for name in class_names if alike["".join(name.lower().split())] > 1]
     return [f"Classes that differ in case or blanks only: {_some(pairs)}."] if pairs else []
+
+
+def missing_notes(class_names: Sequence[str]) -> list[str]:
+    """Return a note on classes of a table that are called like labels that are missing."""
+    found = [repr(name) for name in class_names if name.lower() in _MISSING]
+    return [f"Classes that may be missing labels, but are read as classes: {_some(found)}."] if found else []
 
 
 def _some(names: Iterable[str]) -> str:

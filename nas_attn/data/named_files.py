@@ -33,10 +33,10 @@ class NamedFiles:
         if len(found) > 1:
             listed = " and ".join(shown(os.path.relpath(path, self.root)) for path in found[:2])
             raise DataError(
-                f"{where} must name one file below {self.root}, but '{cell}' may be {listed}: write its path."
+                f"{where} must name one file below {self.root}, but '{shown(cell)}' may be {listed}: write its path."
             )
         if not found:
-            raise DataError(f"{where} must name a file below {self.root}, but there is no '{cell}'.")
+            raise DataError(f"{where} must name a file below {self.root}, but there is no '{shown(cell)}'.")
         self.n_by_name += by_name
         return found[0]
 

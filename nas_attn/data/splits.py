@@ -172,9 +172,9 @@ def constant_label_notes(dataset: ImageDataset, parts: Mapping[str, LabelledImag
             continue
         first = dataset.class_names[constant[0]]
         if name == "train" or name not in dataset.parts or len(constant) == len(n_with):
-            only = "no image" if n_with[constant[0]] == 0 else "only images"
+            only = "is no image" if n_with[constant[0]] == 0 else "are only images"
             raise DataError(
-                f"Every label must have an image with and one without it in {name}, but there is {only} with label "
+                f"Every label must have an image with and one without it in {name}, but there {only} with label "
                 f"'{first}': add images, or remove the label."
             )
         named = ", ".join(f"'{dataset.class_names[label]}'" for label in constant)

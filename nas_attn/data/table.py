@@ -14,7 +14,7 @@ from nas_attn.data.arrays import PARTS, ImageDataset, Labels
 from nas_attn.data.decode import ImageFile
 from nas_attn.data.entry import DataRequest
 from nas_attn.data.file_images import dataset_of_files
-from nas_attn.data.layout import alike_notes
+from nas_attn.data.layout import alike_notes, missing_notes
 from nas_attn.data.named_files import NamedFiles
 from nas_attn.data.parts import EXACT
 from nas_attn.data.table_cells import ARROW_SUFFIXES, TEXT_SUFFIXES, Table, read_cells
@@ -85,7 +85,7 @@ def read_labels(path: Path) -> LabelTable:
         names = tuple(table.header[column] for column in columns.labels)
         return LabelTable(names, files, labels, (*notes, *more))
     names, labels = _classes(table, columns, files)
-    return LabelTable(names, files, labels, (*notes, *alike_notes(names)))
+    return LabelTable(names, files, labels, (*notes, *alike_notes(names), *missing_notes(names)))
 
 
 def _files(table: Table, columns: Columns, named: NamedFiles) -> tuple[ImageFile, ...]:

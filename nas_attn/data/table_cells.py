@@ -82,8 +82,10 @@ def read_cells(path: Path, is_file: Callable[[str], bool]) -> Table:
         lines, rows = lines[1:], rows[1:]
     for line, cells in zip(lines, rows, strict=True):
         if len(cells) != len(header):
+            columns = "column" if len(header) == 1 else "columns"
             raise DataError(
-                f"Line {line} of {path} must have {len(header)} columns like the first line, but has {len(cells)}."
+                f"Line {line} of {path} must have {len(header)} {columns} like the first line, but has {len(cells)}: "
+                "repair the line, or the first one, which names the columns."
             )
     if not rows:
         raise DataError(f"{path} must have a line of column names and a line per image, but has 1.")
