@@ -1,6 +1,6 @@
 """Proves and measures on one CUDA GPU, in at most 8 minutes: one table, and exit code 1 if a row is not as required.
 
-    python benchmarks/gpu.py [--parts job fractions memory loops seeds] [--seconds 480] [--device cpu --quick]
+    python benchmarks/gpu.py [--parts seeds memory loops job fractions compile] [--seconds 480] [--device cpu --quick]
 
 - `job`: the README's first command with eight trials per GPU ends with exit code 0 and a verdict.
 - `fractions`: the search of `densenet_attn` with 1, 1/4 and 1/8 of the GPU per trial: trials per minute, and the peak
@@ -11,6 +11,7 @@
 - `loops`: images per second of our loop (ResNet-18, 32x32, batch 256, bf16) beside PyTorch's tutorials', timm's and one
   in the manner of airbench, measured alternately. Required: at least as fast as the tutorials' and timm's.
 - `seeds`: five seeds of one arm as one beside one after the other: time, and that the losses are equal.
+- `compile`: our loop as it is, compiled by torch, and replayed from CUDA graphs.
 
 Without a GPU the script prints a message and exits with code 2, unless `--device cpu --quick` runs every part at the
 smallest size to test the script itself: its numbers mean nothing. A part that the time does not allow is left out.
@@ -42,7 +43,7 @@ from training import Pictures
 from nas_attn import Attention, Placement, build_model, search
 from nas_attn.config import Recipe
 from nas_attn.data.dataset import Images
-from nas_attn.errors import TrialFailed
+from nas_attn.errors import TrialFailed, in_one_line
 from nas_attn.training.loop import train
 from nas_attn.training.stacked import train_seeds
 
@@ -196,11 +197,16 @@ def _greedy_search(device: str) -> Iterator[Row]:
     yield Row("memory", "a search with one trial that is too large", found, is_right)
 
 
-def loops(device: str, size: Size) -> Iterator[Row]:
-    """Measure our loop and the others alternately, from the same weights."""
+def noise(size: Size) -> Images:
+    """Return colour images for ResNet-18."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (size.n_images, 32, 32, 3), dtype=torch.uint8, generator=generator)
-    images = Images(pixels.permute(0, 3, 1, 2), torch.arange(size.n_images) % 10, (0.5,) * 3, (0.29,) * 3)
+    return Images(pixels.permute(0, 3, 1, 2), torch.arange(size.n_images) % 10, (0.5,) * 3, (0.29,) * 3)
+
+
+def loops(device: str, size: Size) -> Iterator[Row]:
+    """Measure our loop and the others alternately, from the same weights."""
+    images = noise(size)
     ready = TensorDataset((images.pixels.float() / 255 - 0.5) / 0.29, images.targets)
     net = build_model(RESNET, Placement(), num_classes=10, in_channels=3, image_size=32, seed=0)
     on_device = images.to(device)
@@ -224,6 +230,21 @@ def loops(device: str, size: Size) -> Iterator[Row]:
         is_required = name.startswith(("DataLoader", "timm")) and device == "cuda"
         shown = f"{median(found):,.0f} images/s ({min(found):,.0f} to {max(found):,.0f}), ours is {ratio:.2f} x as fast"
         yield Row("loops", name, shown, ratio >= 1 if is_required else None)
+
+
+def compiled(device: str, size: Size) -> Iterator[Row]:
+    """Measure our loop with each kind of `--compile`; the first epoch, which compiles, does not count."""
+    images = noise(size).to(device)
+    net = build_model(RESNET, Placement(), num_classes=10, in_channels=3, image_size=32, seed=0)
+    plain = 0.0
+    for mode in ("no", "default", "cudagraphs"):
+        begun = time.monotonic()
+        rate = size.n_images / ours(
+            copy.deepcopy(net), images, device, augment="none", batch=size.batch, epochs=size.epochs, compile=mode
+        )
+        plain = plain or rate
+        shown = f"{rate:,.0f} images/s, {rate / plain:.2f} x, {time.monotonic() - begun:.0f} s in all"
+        yield Row("compile", mode, shown, None)
 
 
 def seeds(device: str, size: Size) -> Iterator[Row]:
@@ -260,7 +281,16 @@ PARTS: dict[str, Callable[[str, Size], Iterator[Row]]] = {
     "loops": loops,
     "job": job,
     "fractions": fractions,
+    "compile": compiled,
 }
+
+
+def rows_of(part: str, device: str, size: Size) -> Iterator[Row]:
+    """Yield the rows of a part; an error ends the part alone."""
+    try:
+        yield from PARTS[part](device, size)
+    except Exception as error:  # of any kind: the table of a borrowed machine must not be lost
+        yield Row(part, "ended early", in_one_line(error), False)
 
 
 def main() -> None:
@@ -280,7 +310,7 @@ def main() -> None:
         if time.monotonic() - begun > options.seconds - 60:
             rows.append(Row(part, "left out", f"{options.seconds:.0f} s are over"))
             continue
-        rows += PARTS[part](options.device, QUICK if options.quick else FULL)
+        rows += rows_of(part, options.device, QUICK if options.quick else FULL)
     print(f"\n{name}, torch {torch.__version__}, {time.monotonic() - begun:.0f} s\n")
     print("| part | what | found | as required |\n|---|---|---|---|")
     for row in rows:

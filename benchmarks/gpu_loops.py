@@ -24,9 +24,11 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 LR, WEIGHT_DECAY = 0.1, 5e-4
 
 
-def ours(model: nn.Module, images: Images, device: str, *, augment: str, batch: int, epochs: int) -> float:
+def ours(
+    model: nn.Module, images: Images, device: str, *, augment: str, batch: int, epochs: int, compile: str = "no"
+) -> float:
     """Our loop."""
-    recipe = Recipe(batch_size=batch, augment=augment)  # type: ignore[arg-type]  # one of two literals
+    recipe = Recipe(batch_size=batch, augment=augment, compile=compile)  # type: ignore[arg-type]  # of their literals
     facts = train(
         *(model, images, None, recipe),
         seed=0,

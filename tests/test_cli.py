@@ -115,7 +115,7 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         "space": "s", "data": "folder:x", "data_root": "d", "out": "o", "address": "a:1", "train": "m:f",
         "image_size": "32", "channels": "3", "trials": "1", "epochs": "2", "batch_size": "8", "lr": "0.5",
         "weight_decay": "0", "optimizer": "adam", "augment": "crop", "label_smoothing": "0.1", "seed": "1",
-        "backbone_lr": "0.5", "freeze_epochs": "1",
+        "backbone_lr": "0.5", "freeze_epochs": "1", "compile": "default",
         "seeds": "2", "top": "1", "retrain_epochs": "3", "sampler": "random", "scheduler": "asha",
         "max_params": "9", "max_macs": "9", "device": "cpu", "executor": "local", "workers": "2",
         "cpus_per_trial": "1", "gpus_per_trial": "0.5", "split": "80/10/10", "num_classes": "7", "in_channels": "4",

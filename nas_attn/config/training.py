@@ -101,6 +101,15 @@ class Recipe(Strict):
         ),
         Setting(TRAINING, table="recipe"),
     ] = 0
+    compile: Annotated[
+        Literal["no", "default", "cudagraphs"],
+        Rule(
+            description="Compile the training step's forward pass with torch.compile; cudagraphs also replays it from "
+            "CUDA graphs. Each placement is compiled once per training, for half a minute or more, so it pays where a "
+            "training is much longer."
+        ),
+        Setting(TRAINING, table="recipe"),
+    ] = "no"
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -22,6 +23,7 @@ from nas_attn.errors import TrialFailed
 from nas_attn.model.tasks import LABEL_KINDS, OneLabel
 from nas_attn.training.auxiliary import auxiliary_loss
 from nas_attn.training.batches import epoch_batches, n_batches, ordered_batches
+from nas_attn.training.compiling import Forward, forward_of
 from nas_attn.training.keeper import Keeper
 from nas_attn.training.loop_state import LoopState
 from nas_attn.training.onednn import matrix_products
@@ -194,23 +196,33 @@ def _in_evaluation(norm: nn.Module, args: tuple[Any, ...]) -> None:
 
 
 def take_step(
-    model: nn.Module, inputs: Tensor, targets: Tensor, criterion: nn.Module, optimizer: torch.optim.Optimizer
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    criterion: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    run: Forward | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Train on one batch; return its logits and its loss before the step, both detached.
 
     The gradients are freed first: otherwise they would add to the activations at the peak of memory.
+
+    Args:
+        run: Runs the model, as `nas_attn.training.compiling.forward_of` returns it; None calls the model.
     """
     optimizer.zero_grad(set_to_none=True)
-    logits, loss = forward(model, inputs, targets, criterion)
+    logits, loss = forward(model, inputs, targets, criterion, run)
     torch.autograd.backward(loss)
     optimizer.step()
     return logits.detach(), loss.detach()
 
 
-def forward(model: nn.Module, inputs: Tensor, targets: Tensor, criterion: nn.Module) -> tuple[Tensor, Tensor]:
+def forward(
+    model: nn.Module, inputs: Tensor, targets: Tensor, criterion: nn.Module, run: Forward | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the logits of one training batch and its loss, with that of auxiliary logits."""
     with precision(inputs.device):
-        logits = model(inputs)
+        logits = (run or model)(inputs)
         return logits, criterion(logits, targets) + auxiliary_loss(model, targets, criterion)
 
 
@@ -267,11 +279,12 @@ def _train(
     _continue(state, keeper, report)
     steps = n_batches(len(images), recipe.batch_size)
     rates = (learning_rate(step, epochs * steps, recipe.lr) for step in range(state.epoch * steps, epochs * steps))
+    step = partial(take_step, criterion=criterion, optimizer=optimizer, run=forward_of(model, recipe.compile))
     for epoch in range(state.epoch + 1, epochs + 1):
         start = time.perf_counter()
         batches = epoch_batches(images, batch_size=recipe.batch_size, augment=recipe.augment, generator=generator)
         with frozen(model, num_classes) if epoch <= recipe.freeze_epochs else nullcontext():
-            state.loss, seen = _train_epoch(model, batches, criterion, optimizer, rates, keep=validation is None)
+            state.loss, seen = _train_epoch(model, batches, step, optimizer, rates, keep=validation is None)
         require_finite("loss", state.loss, epoch, epochs)
         state.seconds.append(time.perf_counter() - start)
         value = NOT_MEASURED
@@ -306,7 +319,7 @@ def _facts(state: LoopState, n_images: int, *, is_evaluated: bool) -> dict[str, 
 def _train_epoch(
     model: nn.Module,
     batches: Iterator[tuple[Tensor, Tensor]],
-    criterion: nn.Module,
+    step: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     rates: Iterator[float],
     *,
@@ -321,7 +334,7 @@ def _train_epoch(
         rate = next(rates)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
-        logits, loss = take_step(model, inputs, targets, criterion, optimizer)
+        logits, loss = step(model, inputs, targets)
         n += len(targets)
         loss_sum = loss_sum + loss * len(targets)
         if not keep:
