@@ -1,4 +1,4 @@
-"""Freed memory stays in a worker: the same allocations again cost no new pages."""
+"""Freed memory stays in a worker for its next step, and goes back to the system after a training."""
 
 from __future__ import annotations
 
@@ -42,3 +42,44 @@ def test_freed_memory_is_used_again_in_every_thread(run_python: RunCommand) -> N
 def test_a_users_own_settings_are_left_alone(run_python: RunCommand) -> None:
     env = {"MALLOC_TRIM_THRESHOLD_": "131072"}
     assert run_python("-c", FAULTS, env=env).stdout.startswith("False ")
+
+
+MANY_THREADS = """
+import threading
+from nas_attn.executors.freed_memory import keep_freed_memory, return_freed_memory
+
+def resident():
+    with open("/proc/self/status") as status:
+        return int(next(line for line in status if line.startswith("VmRSS")).split()[1])
+
+def in_thread(work):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+def training():
+    parts = [bytearray(b"x") * 100_000 for _ in range(200)]
+    del parts
+    {ending}
+
+leave = threading.Event()
+for _ in range(60):  # as in Ray's workers: each of glibc's arenas has threads that live on
+    threading.Thread(target=lambda: (bytearray(5_000), leave.wait()), daemon=True).start()
+keep_freed_memory()
+in_thread(training)
+before = resident()
+for _ in range(8):
+    in_thread(training)
+print(resident() - before)
+leave.set()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
+def test_trainings_in_threads_of_their_own_keep_the_memory_of_one(run_python: RunCommand) -> None:
+    kept = {
+        ending: int(run_python("-c", MANY_THREADS.format(ending=ending)).stdout)
+        for ending in ("pass", "return_freed_memory()")
+    }
+    assert kept["pass"] > 40_000, "kB: without it, each arena keeps a training's 20 MB"
+    assert kept["return_freed_memory()"] < 10_000

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from nas_attn.executors.freed_memory import keep_freed_memory
+from nas_attn.executors.freed_memory import keep_freed_memory, return_freed_memory
 from nas_attn.executors.messages import Message, Printed, Reported, Saved
 from nas_attn.records import Outcome, Task
 from nas_attn.training.context import TrialContext
@@ -164,6 +164,7 @@ class _Training:
             outcome = self._outcome()
         except BaseException as error:  # a worker that cannot read its data reports it as its trial's outcome
             outcome = outcome_of(error, self._task.stage, 0.0)
+        return_freed_memory()
         self._queue.put(outcome)
 
     def _outcome(self) -> Outcome:
