@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,9 @@ SEEDS = 5
 N_CONFIRM = 8
 """Trainings of the confirm stage, which the alternatives without one may spend on their choice."""
 
+
+CHUNK = 50
+"""Replays between two writes of the file of finished ones."""
 
 MISSED = 0.5
 """A placement that was found and truly gains so many points, but is not recommended, is a missed one."""
@@ -195,6 +199,28 @@ def show(cell: str, outcomes: list[Outcome], beside: list[Outcome]) -> None:
     print(f"{cell:18}{means}{shares}{low:>+12.2f} to {high:+.2f}", flush=True)
 
 
+class Kept:
+    """Finished replays, in a file or in memory alone; none of a table with another number of trainings."""
+
+    def __init__(self, path: Path | None, n_trainings: int) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"trainings": n_trainings}
+        if path is not None and path.is_file():
+            found = json.loads(path.read_text())
+            if found.get("trainings") == n_trainings:
+                self.content = found
+
+    def of(self, cell: str) -> list[Outcome]:
+        """Return the finished replays of a cell."""
+        return [Outcome(*row) for row in self.content.get(cell, [])]
+
+    def add(self, cell: str, outcomes: Sequence[Outcome]) -> None:
+        """Store further replays of a cell."""
+        self.content[cell] = [list(vars(one).values()) for one in (*self.of(cell), *outcomes)]
+        if self.path is not None:
+            self.path.write_text(json.dumps(self.content))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one row per strategy and budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -214,21 +240,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(f"{stated.repeats} replays; gains over no attention in points; {SEEDS} seeds an arm")
     print(f"{'':18}{'found':>8}{'advice':>8}{'regret':>8}{'says':>10}{'wrong':>10}{'missed':>10}{'minus random':>21}")
-    kept = json.loads(stated.kept.read_text()) if stated.kept is not None and stated.kept.is_file() else {}
+    kept = Kept(stated.kept, int(load_placements(stated.table).is_trained.sum()))
     with ProcessPoolExecutor(stated.processes) as pool:
         for budget in stated.budgets:
             cells: dict[str, list[Outcome]] = {}
             for strategy in sorted(stated.strategies, key=lambda name: name != "random"):
-                begun, done = time.monotonic(), [Outcome(*row) for row in kept.get(f"{strategy} {budget}", [])]
-                numbers = range(len(done), stated.repeats)
-                n = len(numbers)
-                done += pool.map(replay, [stated.table] * n, [strategy] * n, [budget] * n, numbers, chunksize=5)
-                cells[strategy] = done[: stated.repeats]
-                kept[f"{strategy} {budget}"] = [list(vars(one).values()) for one in done]
-                if stated.kept is not None:
-                    stated.kept.write_text(json.dumps(kept))
+                begun, cell = time.monotonic(), f"{strategy} {budget}"
+                n_kept = len(kept.of(cell))
+                for first in range(n_kept, stated.repeats, CHUNK):
+                    numbers = range(first, min(first + CHUNK, stated.repeats))
+                    n = len(numbers)
+                    done = pool.map(replay, [stated.table] * n, [strategy] * n, [budget] * n, numbers, chunksize=5)
+                    kept.add(cell, list(done))
+                cells[strategy] = kept.of(cell)[: stated.repeats]
                 show(f"{budget:>4} {strategy}", cells[strategy], cells.get("random", cells[strategy]))
-                if n:
+                if n_kept < stated.repeats:
                     print(f"{'':18}{time.monotonic() - begun:.0f} s", flush=True)
 
 

@@ -50,6 +50,7 @@ class PlacementTable:
             Shape: (N, seeds, images).
         n_parameters, n_macs: Of each placement. Shape: (N,).
         seconds: Time of each training on one core. Shape: (N, seeds).
+        latency: Time of a pass of one image on one thread over that of no attention. Shape: (N,).
     """
 
     sites: tuple[str, ...]
@@ -61,6 +62,7 @@ class PlacementTable:
     n_parameters: NDArray[np.int64]
     n_macs: NDArray[np.int64]
     seconds: Floats
+    latency: Floats
 
     @cached_property
     def is_trained(self) -> NDArray[np.bool_]:
@@ -129,8 +131,17 @@ def load_placements(name: str, folder: Path = FOLDER) -> PlacementTable:
         test[at, seed] = np.unpackbits(part["test"], axis=1, count=n_test)
     return PlacementTable(
         tuple(facts["sites"]), tuple(facts["choices"]), tuple(codes), curves, val, test,
-        parts[0]["n_parameters"], parts[0]["n_macs"], seconds,
+        parts[0]["n_parameters"], parts[0]["n_macs"], seconds, _latency(folder / f"{name}-latency.npz", codes),
     )  # fmt: skip
+
+
+def _latency(path: Path, codes: Sequence[Point]) -> Floats:
+    """Return the latency of each placement over that of no attention; NaN for all where it was not measured."""
+    if not path.is_file():
+        return np.full(len(codes), np.nan)
+    measured = np.load(path)
+    ratios = dict(zip(map(tuple, measured["codes"].tolist()), measured["ratio"].tolist(), strict=True))
+    return np.array([ratios[point] for point in codes])
 
 
 def coded(space: BoundSpace) -> Iterator[tuple[Point, Placement]]:
@@ -225,10 +236,11 @@ def summary(table: PlacementTable) -> Iterator[str]:
     better = 100 * np.mean(means > none)
     yield f"Placements better than none: {better:.0f} %; below 80 % accuracy: {np.sum(means < 80)}."
     yield ""
-    yield "| placement | seeds | accuracy | minus none |"
-    yield "|---|---|---|---|"
+    yield "| placement | seeds | accuracy | minus none | latency |"
+    yield "|---|---|---|---|---|"
     for row in [*np.argsort(-means, kind="stable")[:5].tolist(), *table.everywhere]:
-        yield f"| {table.name(table.codes[row])} | {n[row]} | {means[row]:.2f} | {means[row] - none:+.2f} |"
+        figures = f"{n[row]} | {means[row]:.2f} | {means[row] - none:+.2f} | {table.latency[row]:.1f} x"
+        yield f"| {table.name(table.codes[row])} | {figures} |"
     yield ""
     names = [str(choice["name"]) for choice in table.choices if choice is not None]
     yield f"| alone at the site; mean over all else | {' | '.join(names)} |"
