@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from nas_attn.cli.commands import main as run
 
         code = run(arguments)
+        exec("")  # Python ends with the signal itself if Ctrl-C came in such a call, and forgets it in the next one
         if arguments is None:
             from nas_attn.cli.ending import end_without_waiting
 

@@ -163,6 +163,29 @@ def test_what_ray_raises_while_it_starts_is_one_sentence_and_the_log_has_its_own
     assert words.count("first") < 20
 
 
+def test_ctrl_c_that_comes_in_code_made_from_text_is_130_too() -> None:
+    code = (
+        "import nas_attn.cli.lists as lists\n"
+        "def interrupted(record): exec('raise KeyboardInterrupt')\n"
+        "lists.print_schema = interrupted\n"
+        "from nas_attn.__main__ import main\n"
+        "raise SystemExit(main(['schema']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "Interrupted.\n")
+
+
+def test_a_training_module_that_leaves_at_its_import_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "leaves_at_import.py").write_text("import sys\nsys.exit('no arguments')\n")
+    monkeypatch.chdir(tmp_path)
+    shape = ["--num-classes", "3", "--in-channels", "1", "--image-size", "8"]
+    assert main(["search", "--train", "leaves_at_import:train", "--out", "run", *shape]) == 2
+    assert "must be importable, but it raised SystemExit: no arguments." in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_command_ends_although_a_thread_and_a_process_are_left(tmp_path: Path) -> None:
     (tmp_path / "left.py").write_text(
         "import multiprocessing, sys, threading, time\n"

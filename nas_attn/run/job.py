@@ -274,6 +274,7 @@ def _train(
         raise Interrupted(RESUMABLE) from None
     finally:
         executor.close()
+        interrupts.hold()  # Ray's native code resets SIGTERM when it ends, unseen by Python
 
 
 def _measured(

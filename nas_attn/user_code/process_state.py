@@ -221,11 +221,12 @@ def _trainables() -> set[tuple[str, str]]:
 
 
 def _signals() -> Restore:
+    # A function is installed again in any case: native code, such as Ray's, may have reset it unseen by Python.
     before = {number: signal.getsignal(number) for number in signal.valid_signals()}
 
     def restore() -> None:
         for number, handler in before.items():
-            if handler is not None and signal.getsignal(number) is not handler:
+            if callable(handler) or (handler is not None and signal.getsignal(number) is not handler):
                 with suppress(OSError, ValueError):
                     signal.signal(number, handler)
 
