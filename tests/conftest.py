@@ -1,14 +1,17 @@
-"""What every test stands on: workers of one thread each, a cache folder of their own, the command line in a process."""
+"""What every test stands on: workers of one thread each, a temporary folder of their own, commands in a process."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from _pytest.mark import ParameterSet
 from hypothesis import settings
@@ -30,6 +33,9 @@ LONGEST = (
     "test_report_page.py",
 )
 """Files that are begun first, so that no worker ends long after the others."""
+
+FOLDER = "nat-"
+"""Beginning of the name of a session's temporary folder."""
 
 MOST_WORKERS = 8
 """More would only wait for the longest file, each with a copy of torch in memory."""
@@ -57,10 +63,26 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("repeatable", derandomize=True, deadline=None)
     settings.load_profile("repeatable")
     if hasattr(config, "workerinput"):
-        return  # a worker of xdist's, with the cache folder of them all
-    cache = tempfile.TemporaryDirectory(prefix="nas_attn-tests-", ignore_cleanup_errors=True)
-    config.add_cleanup(cache.cleanup)
-    os.environ["XDG_CACHE_HOME"] = cache.name
+        return  # a worker of xdist's, with the folder of them all
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # a failure is looked at afterwards
+    folder = session_folder(Path(tempfile.gettempdir()))
+    config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+
+
+def session_folder(parent: Path) -> Path:
+    """Make the folder for all that tests, and processes that they start or kill, leave in a temporary folder.
+
+    Its name is that of this process: short, for the sockets of Ray, and known as left behind once that was killed.
+    """
+    for left in parent.glob(f"{FOLDER}*"):
+        number = left.name.removeprefix(FOLDER)
+        if number.isdigit() and (int(number) == os.getpid() or not psutil.pid_exists(int(number))):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = parent / f"{FOLDER}{os.getpid()}"
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -75,6 +97,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             "Rows marked nightly, whole_tree or cluster were left out; `pytest -m ''` runs every row."
         )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def write_report() -> Iterator[Callable[..., Path]]:
+    """Leave the figures out of the report of a run, whose drawing takes most of the time of a small one.
+
+    Returns what writes a whole report, for the modules that look at the figures of a run.
+    """
+    from nas_attn.report import page
+
+    write = page.write_report
+
+    def without_figures(run: object, folder: Path) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(page, "draw_charts", lambda run: [])
+            return write(run, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "write_report", without_figures)
+        yield write
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def test_test_images_are_read_by_retrainings_only(local_run: RunRecord) -> None:
     for row in local_run.retrain:
         assert row.value is not None
         assert (row.value * facts["n_test"]) == pytest.approx(round(row.value * facts["n_test"]))
+
+
+def test_the_report_of_a_run_has_its_figures(
+    local_run: RunRecord, tmp_path: Path, write_report: Callable[[RunRecord, Path], Path]
+) -> None:
+    page = write_report(local_run, tmp_path).read_text()
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert drawn >= {"arms", "differences", "cost", "history", "network"}
+    assert page.count("<svg") >= len(drawn)
 
 
 def test_every_arm_is_there_under_its_name(local_run: RunRecord) -> None:
@@ -194,7 +204,7 @@ def test_an_interrupt_closes_the_ledger_and_the_same_command_resumes(
     process = start(words, tmp_path)
     wait_for(out / "log.txt", "begin search 1:", process)
     os.kill(process.pid, name)
-    code, output = finish(process, timeout=30)
+    code, output = finish(process)
     assert code == 130, output
     assert "Traceback" not in output
     assert "the same command resumes the run" in output

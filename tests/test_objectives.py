@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -91,12 +92,13 @@ def test_the_usual_objective_may_be_stated_and_is_the_usual_run() -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run for accuracy, parameters and cross-entropy."""
+def finished(tmp_path_factory: pytest.TempPathFactory, write_report: Callable[..., Path]) -> Path:
+    """A run for accuracy, parameters and cross-entropy, with the figures of its report."""
     folder = tmp_path_factory.mktemp("front")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nas_attn.run.arm_costs.measure_arms", lambda *_: {})
         run_search(tiny_space(folder), out=folder / "run", objective="accuracy,params,loss", sampler="nsga2", **FEW)
+    write_report(load_run(folder / "run"), folder / "run")
     return folder / "run"
 
 
