@@ -73,6 +73,7 @@ def answering(answer: bytes) -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
+@pytest.mark.nightly
 def test_a_session_is_closed_to_strangers_and_leaves_nothing(run_python, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # the user's own, which comes back
     done = run_python("-c", PORTS, CLIENT)

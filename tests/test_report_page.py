@@ -10,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from conftest import at_night
 from report_cases import CASES, Reader, all_failed, page_of
 from synthetic_run import failed, make_run
 
@@ -19,7 +20,14 @@ from nas_attn.report.verdict import verdict, verdict_of
 from nas_attn.report.words import minus
 
 LINKS = {"src", "href", "srcset", "data", "xlink:href", "action"}
+OTHER_NUMBERS = (
+    *("equal", "worse", "everywhere is better", "found is an everywhere arm"),
+    *("over the limit", "chance", "confirmed"),
+)
+"""Cases whose page has the parts of that of "better" with other numbers; what they decide is read in the verdict."""
+
 cases = pytest.mark.parametrize("name", CASES)
+pages = pytest.mark.parametrize("name", at_night(CASES, but=[name for name in CASES if name not in OTHER_NUMBERS]))
 
 
 @cases
@@ -31,7 +39,7 @@ def test_verdict_reads_well_in_every_case(name: str):
     assert sentence.isascii()  # a terminal of any encoding shows it
 
 
-@cases
+@pages
 def test_page_begins_with_the_verdict_and_is_well_formed(name: str):
     run = CASES[name][0]()
     reader = Reader(page_of(name))
@@ -46,7 +54,7 @@ def test_page_begins_with_the_verdict_and_is_well_formed(name: str):
     assert not re.search(r"\b(nan|None|inf|undefined)\b", text), re.search(r".{30}\b(nan|None|inf)\b", text)
 
 
-@cases
+@pages
 def test_page_needs_nothing_from_outside_and_no_script(name: str):
     page = page_of(name)
     reader = Reader(page)
@@ -56,7 +64,7 @@ def test_page_needs_nothing_from_outside_and_no_script(name: str):
     assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)|javascript:|\son[a-z]+=", page)
 
 
-@cases
+@pages
 def test_references_inside_the_page_lead_to_one_element_each(name: str):
     page = page_of(name)
     references = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', page)
