@@ -74,10 +74,11 @@ def test_ctrl_c_while_a_command_works_is_130(tmp_path: Path) -> None:
         "def wait(record): print('begun', file=sys.stderr, flush=True); time.sleep(30)\n"
         "lists.print_schema = wait\n"
         "from nas_attn.__main__ import main\n"
-        "sys.exit(main(['schema']))"
+        "sys.exit("
     )
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+    for number, ending in ((signal.SIGINT, "main()"), (signal.SIGTERM, "main(['schema'])"), (signal.SIGHUP, "main()")):
+        words = [sys.executable, "-c", f"{code}{ending})", "schema"]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             assert process.stderr.readline() == "begun\n"
             begun = time.monotonic()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import typer
@@ -54,13 +55,21 @@ def interruptible() -> Iterator[None]:
 def end_without_waiting(code: int, seconds: float = LEAVE_SECONDS) -> None:
     """Let this process end with its command although trainings left threads or processes for which Python would wait.
 
-    They are given this time to end by themselves.
+    They are given this time to end by themselves. After Ctrl-C the process ends now: Python takes one to two seconds to
+    take the modules apart.
 
     Args:
-        code: Exit code of the process if it has not ended by then.
+        code: Exit code of the process.
     """
     main = threading.main_thread()
     threads = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
+    if code == INTERRUPTED and not threads:
+        with suppress(Exception):
+            atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # closed, or none
+                stream.flush()
+        os._exit(code)
     processes = sys.modules["multiprocessing"].active_children() if "multiprocessing" in sys.modules else []
     if not threads and not [process for process in processes if not process.daemon]:
         return
