@@ -225,6 +225,15 @@ def test_a_pickle_that_changes_a_function_of_torch_is_refused(tmp_path):
         loaded(tmp_path / "x.pth")
 
 
+def test_blocks_of_another_network_that_have_names_in_common_are_not_several_that_fit(tmp_path):
+    state = {f"b{number}.features.0.0.weight": torch.zeros(2, 2, 3, 3) for number in (1, 2)}
+    torch.save({"net": state}, tmp_path / "x.pth")
+    with pytest.raises(
+        FileError, match=r"x\.pth do not fit the network: 'features\.0\.0\.weight' must be \(.*\), but is"
+    ):
+        loaded(tmp_path / "x.pth")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -71,12 +71,13 @@ def choose_weights(content: Any, wanted: Mapping[str, Tensor], file: Path) -> tu
     fitting = sorted((found for found in sets if found.fit(wanted) == best), key=_precedence)
     first, *others = fitting
     others = [found for found in others if not _equal(found.state, first.state)]
-    if best > (0, 0) and others and _precedence(others[0]) == _precedence(first):
+    fits = best[1] > len(wanted) / 2  # fewer names may be equal by chance, as those of a block are in other networks
+    if fits and others and _precedence(others[0]) == _precedence(first):
         raise FileError(
             f"The weights {file} must be of one network, but hold several that fit: "
             f"{', '.join(repr(found.name) for found in (first, *others))}: save the state dict of one of them."
         )
-    return first.state, _notes(first, others if best > (0, 0) else [])
+    return first.state, _notes(first, others if fits else [])
 
 
 def refuse_not_finite(state: Mapping[str, Tensor], file: Path) -> None:
