@@ -39,12 +39,14 @@ kernel_size = [3, 7]
 
 SETTINGS = {"trials": 5, "epochs": 2, "batch_size": 64, "seeds": 2, "top": 1, "controls": 1, "cpus_per_trial": 1}
 
-WITHOUT_FIGURES = """
+EMPTY_FIGURES = """
 import sys
+from markupsafe import Markup
 from nas_attn.__main__ import main
-from nas_attn.report import page
+from nas_attn.report.chart import Chart
 
-page.draw_charts = lambda run: []
+Chart.write = lambda chart, folder: []
+Chart.inline = lambda chart: [Markup()] * max(1, len(chart.views))
 sys.argv[0] = "nas-attn"
 sys.exit(main())
 """
@@ -66,9 +68,9 @@ def command(space: Path, out: Path, **settings: object) -> list[str]:
 
 
 def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
-    """Start a command in its own process group; its report has no figures, as in the process of the tests."""
+    """Start a command in its own process group; its report has empty figures, as in the process of the tests."""
     return subprocess.Popen(
-        [sys.executable, "-c", WITHOUT_FIGURES, *words[words.index("nas_attn") + 1 :]],
+        [sys.executable, "-c", EMPTY_FIGURES, *words[words.index("nas_attn") + 1 :]],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
