@@ -97,7 +97,7 @@ def test_a_detector_of_torchvision_gets_its_targets():
     assert {"boxes", "scores", "labels"} <= model.eval()(list(images))[0].keys()
 
 
-def test_a_search_over_a_unet_ends_in_a_model_that_draws_masks(tmp_path):
+def test_a_search_over_a_unet_ends_in_a_model_that_draws_masks(tmp_path, write_report):
     run = nas_attn.search(network=UNet, train=train, out=tmp_path / "run", in_channels=1, image_size=SIZE, **TINY)
     assert run.best is not None
     assert (run.best["num_classes"], run.best["class_names"]) == (0, [])
@@ -106,7 +106,7 @@ def test_a_search_over_a_unet_ends_in_a_model_that_draws_masks(tmp_path):
     assert model.probabilities is None
     by_seed = run.best["metrics"]["test"]["by_seed"]
     assert mask_iou(model, *shapes("test")) == pytest.approx(next(iter(by_seed.values())), abs=1e-6)
-    page = (run.folder / "report.html").read_text()
+    page = write_report(run, tmp_path / "page").read_text()
     assert "own outputs" in page
     assert "0 classes" not in page
     assert "accuracy" not in page
