@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="write the page of the file's results, and do nothing else")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a run respects `nohup`, which the matrix may be made under
     if options.quick:
         options.file = Path("/dev/null")
     results = read(options.file)
