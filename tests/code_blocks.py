@@ -10,6 +10,7 @@ import linecache
 import os
 import re
 import shlex
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -78,9 +79,14 @@ def blocks_of(text: str) -> Iterator[Block]:
 
 @dataclass
 class Page:
-    """The state that the blocks of one page share: a folder, Python's names, and the folder that `cd` went to."""
+    """The state that the blocks of one page share: a folder, Python's names, and the folder that `cd` went to.
+
+    Args:
+        world: Folder of what a page takes for granted; what a block names is copied from there.
+    """
 
     folder: Path
+    world: Path
     monkeypatch: pytest.MonkeyPatch
     names: dict[str, object] = field(default_factory=lambda: {"__name__": "page"})
 
@@ -98,6 +104,9 @@ class Page:
             return _check_only(block)
         runner = getattr(self, f"_run_{block.language}", None)
         assert runner is not None, f"{block}: nothing runs this language; plain text is ```text"
+        for known in self.world.iterdir():
+            if known.name in block.text and not (self.folder / known.name).exists():
+                (shutil.copytree if known.is_dir() else shutil.copy)(known, self.folder / known.name)
         if block.title:
             Path(block.title).write_text(block.text, encoding="utf-8")
         runner(block)

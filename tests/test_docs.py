@@ -75,11 +75,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A page's own copy of that folder."""
+    """A page with a folder of its own."""
     folder = tmp_path / "page"
-    shutil.copytree(world, folder)
+    folder.mkdir()
     before = set(sys.modules)
-    yield Page(folder, monkeypatch)
+    yield Page(folder, world, monkeypatch)
     own = [name for name in set(sys.modules) - before if not name.startswith(("nas_attn", "torch"))]
     forget([name for name in own if str(folder) in str(getattr(sys.modules[name], "__file__", ""))])
     for table in (ATTENTIONS, BACKBONES, DATA):
