@@ -21,16 +21,24 @@ from nas_attn.config import n_cores
 ROOT = Path(__file__).resolve().parent.parent
 
 LONGEST = (
+    "test_docs.py",
     "test_job.py",
     "test_backbones_everywhere.py",
     "test_attention_contract.py",
-    "test_timm.py",
-    "test_docs.py",
-    "test_published.py",
-    "test_study.py",
+    "test_onnx.py",
     "test_backbones_networks.py",
     "test_model_swaps.py",
+    "test_backbone_plugins.py",
+    "test_data_plugins.py",
+    "test_attention_plugins.py",
     "test_report_page.py",
+    "test_timm.py",
+    "test_screen.py",
+    "test_published.py",
+    "test_guest.py",
+    "test_run_files.py",
+    "test_same_training.py",
+    "test_study.py",
 )
 """Files that are begun first, so that no worker ends long after the others."""
 
