@@ -70,7 +70,7 @@ def test_the_preview_of_a_shipped_network_has_its_cost_time_and_memory(tmp_path,
 
 def test_the_preview_says_that_images_are_memory_mapped(tmp_path, here, capsys, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("nas_attn.data.mapped.fits_in_memory", lambda n_bytes: False)
+    monkeypatch.setattr("nas_attn.data.row_file.fits_in_memory", lambda n_bytes: False)
     generator = np.random.default_rng(0)
     for number in range(24):
         path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
