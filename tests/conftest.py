@@ -117,11 +117,11 @@ def write_report() -> Iterator[Callable[..., Path]]:
 
     write = page.write_report
 
-    def with_empty_figures(run: object, folder: Path) -> Path:
+    def with_empty_figures(run: object, folder: Path, *, figures: bool = True) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(page.Chart, "write", lambda chart, folder: [])
             patch.setattr(page.Chart, "inline", lambda chart: [page.Markup()] * max(1, len(chart.views)))
-            return write(run, folder)
+            return write(run, folder, figures=figures)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "write_report", with_empty_figures)

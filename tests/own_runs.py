@@ -33,7 +33,7 @@ def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 def write_no_report(patch: pytest.MonkeyPatch) -> None:
     """Replace the writing of the report, for a fixture of a whole module."""
 
-    def write_report(record: object, out: Path) -> Path:
+    def write_report(record: object, out: Path, **_: object) -> Path:
         path = out / "report.html"
         path.write_text("")
         return path

@@ -70,7 +70,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes most of the time of a tiny run: the drawings, and the measured costs."""
 
-    def write_page(run: RunRecord, folder: Path) -> None:
+    def write_page(run: RunRecord, folder: Path, **_: object) -> None:
         (folder / "report.html").write_text("drawn")
 
     monkeypatch.setattr("nas_attn.report.page.write_report", write_page)

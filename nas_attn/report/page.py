@@ -59,11 +59,14 @@ ENDED = ("complete", "pruned", "fail")  # states of a trial that was trained
 MOST_ROWS = 5  # of the list of attentions and their sites
 
 
-def write_report(run: RunRecord, folder: Path) -> Path:
+def write_report(run: RunRecord, folder: Path, *, figures: bool = True) -> Path:
     """Write the page, its figures, tables and documents into `folder`; return the page's path.
 
     These are `report.html`, `figures/`, `trials.csv`, `arms.csv`, `report.md`, and where there is something to say
     `screen.csv`, `arms.tex` and `MODEL.md`. Each file is replaced as a whole: a reader never sees a part of one.
+
+    Args:
+        figures: Whether `figures/` is written too; the page has its figures in itself.
     """
     page = folder / "report.html"
     with _uncollected():
@@ -72,7 +75,7 @@ def write_report(run: RunRecord, folder: Path) -> Path:
         if run.ranking is not None:
             _write(folder / "screen.csv", screen_csv(run.ranking))
         charts = draw_charts(run)
-        for chart in charts:
+        for chart in charts if figures else ():
             chart.write(folder / "figures")
         values = content(run, charts)
         for name, text in documents(run, values).items():

@@ -211,10 +211,11 @@ def _finish(
                 _report(ledger, folder, display)
             raise stages.error
         known = folder.read_measured().newest()
-        _write_result(request, ledger, folder, display, known, interrupts)
+        is_last = _is_measured(stages, known)
+        _write_result(request, ledger, folder, display, known, interrupts, figures=is_last)
         display.stage("measure")
         measured = _measured(request, stages, folder, allocation, interrupts)
-        if measured != known:
+        if measured != known or not is_last:
             _write_result(request, ledger, folder, display, measured, interrupts)
         return ledger.record()
 
@@ -226,10 +227,15 @@ def _write_result(
     display: GuardedDisplay,
     measured: Mapping[str, Attempt],
     interrupts: Interrupts,
+    *,
+    figures: bool = True,
 ) -> None:
     """Export the arms and write the report: once before their costs are measured, and again with them.
 
     Every file is written as a whole, so that an interrupt may come at any moment.
+
+    Args:
+        figures: Whether the files of the figures are written too, which take as long as the page.
     """
     from nas_attn.run.export import export
 
@@ -241,7 +247,7 @@ def _write_result(
         except Exception:
             _report(ledger, folder, display)
             raise
-        _report(ledger, folder, display)
+        _report(ledger, folder, display, figures=figures)
 
 
 @contextmanager
@@ -329,7 +335,7 @@ def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
         folder.weights.has(*stages.weights_place(arm)) for label, arm in stages.arms() if label in missing
     ):
         return False
-    if not {placement.key for _, placement in stages.arms()} <= folder.read_measured().newest().keys():
+    if not _is_measured(stages, folder.read_measured().newest()):
         return False
     if best is None or answer is None or not folder.has_weights(best):
         return False
@@ -342,13 +348,18 @@ def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
     return best.get("answer") == answer.to_dict() and best.get("arms") == stages.retrained()
 
 
-def _report(ledger: OpenLedger, folder: RunFolder, display: GuardedDisplay) -> None:
+def _is_measured(stages: Stages, measured: Mapping[str, Attempt]) -> bool:
+    """Return whether there are costs of every arm."""
+    return {placement.key for _, placement in stages.arms()} <= measured.keys()
+
+
+def _report(ledger: OpenLedger, folder: RunFolder, display: GuardedDisplay, *, figures: bool = True) -> None:
     """Write the report with its figures and tables; where that fails, the result stands without it."""
     display.stage("report")
     try:
         from nas_attn.report.page import write_report
 
-        write_report(ledger.record(), folder.path)
+        write_report(ledger.record(), folder.path, figures=figures)
         display.notes[:] = [note for note in display.notes if not note.startswith(_NO_REPORT)]
     except Exception as error:
         log.warning("the report could not be written", exc_info=error)
