@@ -94,13 +94,14 @@ def test_a_training_that_takes_too_long_has_timed_out_and_the_search_goes_on(way
                 until = min(until, time.monotonic() + 0.1)
         return 0.5
 
+    before = signal.getsignal(signal.SIGINT)
     priors = {**SHORT, "trial_timeout": "0.5s"}
     run = nas_attn.search(tiny_space(tmp_path), train=training, out=tmp_path / "run", **priors, **SHAPE)
     timed_out = [row for row in run.search if row.cause == "timeout"]
     assert len(timed_out) == 1, "it is not proposed again"
     assert all("longer than the 0.5 s of --trial-timeout, and was ended" in row.reason for row in timed_out)
     assert {row.state for row in (*run.confirm, *run.retrain)} == {"complete"}
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
