@@ -6,6 +6,7 @@ less that of the point with the best value so far.
 
     python benchmarks/regret.py cifar100.npz --samplers placement tpe random --workers 1 --repeats 200
     python benchmarks/regret.py lenet_mnist
+    python benchmarks/regret.py lenet_mnist --epoch 8          # trainings that end at the eighth of 15 epochs
 """
 
 from __future__ import annotations
@@ -93,10 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samplers", nargs="+", default=["placement", "tpe"], choices=SAMPLERS)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--epoch", type=int, help="of a table of placements, the epoch whose value a training returns")
     stated = parser.parse_args(arguments)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        table = load_table(stated.table)
+        table = load_table(stated.table, stated.epoch)
     except NoTable as error:
         parser.error(str(error))
     print(f"{table.name}, {stated.workers} worker(s), {stated.repeats} repeats; regret in points")

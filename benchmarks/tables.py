@@ -178,13 +178,15 @@ class Table:
         return self.best - self.truth[point]
 
 
-def load_table(name: str) -> Table:
+def load_table(name: str, epoch: int | None = None) -> Table:
     """Return a table by the path of its file, or by the name of a table of placements.
 
     Of placements a training returns the accuracy on the validation images of one seed, and the worth is the mean over
     the seeds on validation and test images.
 
-    Raises: NoTable if it is not there.
+    Args:
+        epoch: Of placements, the epoch after which a training returns its value; None is the last one.
+    Raises: NoTable if it is not there, or has no such epoch.
     """
     path = Path(name)
     if path.suffix == ".npz":
@@ -193,12 +195,18 @@ def load_table(name: str) -> Table:
                 f"There is no table {path}: it must be an .npz with `ops` and `accuracy`, such as one made of "
                 "NAS-Bench-201."
             )
+        if epoch is not None:
+            raise NoTable(f"Only tables of placements have curves, but {path} is of points: leave the epoch out.")
         content = np.load(path)
         rows = zip(content["ops"].tolist(), content["accuracy"], strict=True)
         values = {tuple(ops): row[~np.isnan(row)] for ops, row in rows}
         return Table(path.name, values, {point: float(row.mean()) for point, row in values.items()})
     placements = load_placements(name)
-    seen = {point: row[~np.isnan(row)] for point, row in zip(placements.codes, placements.val_accuracy, strict=True)}
+    n_epochs = placements.curves.shape[-1]
+    if not 1 <= (epoch or n_epochs) <= n_epochs:
+        raise NoTable(f"The epoch must be one of 1 to {n_epochs}, but is {epoch}.")
+    values = 100 * placements.curves[..., (epoch or n_epochs) - 1]
+    seen = {point: row[~np.isnan(row)] for point, row in zip(placements.codes, values, strict=True)}
     worth = np.nanmean(placements.both, axis=1)
     return Table(name, seen, dict(zip(placements.codes, worth.tolist(), strict=True)))
 

@@ -46,9 +46,18 @@ def test_its_size_and_its_missing_parts_are_said(scripts, tmp_path):
         tables.load_placements("lenet_mnist", tmp_path)
     with pytest.raises(tables.NoTable, match=r"must be an .npz with `ops` and `accuracy`"):
         tables.load_table(str(tmp_path / "nothing.npz"))
-    with pytest.raises(SystemExit) as ended:
-        scripts["regret"].main(["nothing"])
-    assert ended.value.code == 2
+    for words in (["nothing"], ["lenet_mnist", "--epoch", "16"]):
+        with pytest.raises(SystemExit) as ended:
+            scripts["regret"].main(words)
+        assert ended.value.code == 2
+
+
+def test_a_training_may_return_the_value_of_an_earlier_epoch(scripts):
+    early, last = (scripts["tables"].load_table("lenet_mnist", epoch) for epoch in (8, None))
+    assert early.truth == last.truth
+    curves = scripts["tables"].load_placements("lenet_mnist").curves
+    assert early.values[(0, 0, 0, 0)] == pytest.approx(100 * curves[0, :, 7])
+    assert last.values[(0, 0, 0, 0)] == pytest.approx(100 * curves[0, :, 14])
 
 
 def test_the_page_shows_its_numbers(scripts):
