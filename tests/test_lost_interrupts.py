@@ -1,4 +1,4 @@
-"""A signal whose exception Python loses, as in a finalizer, still ends the computation, and prints no traceback."""
+"""A signal whose exception Python loses, as in a finalizer, still ends the computation; a second one ends the process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from conftest import RunCommand
 
 from nas_attn.executors.interrupts import Interrupts
 
@@ -56,3 +57,22 @@ def test_other_lost_exceptions_are_shown_as_before(monkeypatch):
     with Interrupts():
         Broken()
     assert shown == ["of a user's finalizer"]
+
+
+TWICE = """
+import os, signal
+from nas_attn.executors.interrupts import Interrupts
+
+with Interrupts():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("deferred", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("not reached")
+"""
+
+
+def test_a_second_signal_ends_the_process_at_once_and_says_so(run_python: RunCommand) -> None:
+    done = run_python("-c", TWICE)
+    assert done.returncode == 130
+    assert done.stdout == "deferred\n"
+    assert done.stderr == "Interrupted twice, so the run ends at once: the same command resumes it.\n"

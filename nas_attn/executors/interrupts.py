@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import _thread
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import _exit  # the function itself, which is replaced while a training runs
 from types import FrameType
 
@@ -15,6 +16,7 @@ from nas_attn.training.time_limit import TimedOut, raise_in
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _AGAIN_SECONDS = 0.02
+_AT_ONCE = b"Interrupted twice, so the run ends at once: the same command resumes it.\n"
 
 
 class Interrupts:
@@ -113,6 +115,8 @@ class Interrupts:
                 raise TimedOut
             return
         if self.pending:
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, _AT_ONCE)
             _exit(130)
         self.pending = True
         if self._abrupt:
