@@ -1,4 +1,4 @@
-"""A signal whose exception Python loses, as in a finalizer, still ends the computation; a second one ends the process."""
+"""A signal whose exception Python loses still ends the computation, without a traceback; a second one the process."""
 
 from __future__ import annotations
 
