@@ -19,7 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 OF_SCRIPTS = {
     "analysis.md": {"--csv", "--figure", "--baseline", "--seeds"},
     "kill_matrix.md": {"--markdown"},
-    "pays.md": {"--repeats", "--processes"},
+    "pays.md": {"--repeats", "--budgets", "--samplers"},
     "table.md": {"--repeats", "--samplers"},
 }
 """Options of scripts that a page names; those of analysis/ have their lines parsed by test_analysis."""
