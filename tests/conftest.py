@@ -128,6 +128,13 @@ def write_report() -> Iterator[Callable[..., Path]]:
         yield write
 
 
+@pytest.fixture
+def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for the caches of one test, which is not made yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

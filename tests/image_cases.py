@@ -1,4 +1,4 @@
-"""Small image files of unusual kinds, made for the tests: PNG and TIFF of any numbers, which Pillow cannot write."""
+"""Small image files, made for the tests: noise, and PNG and TIFF of any numbers, which Pillow cannot write."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 SIZE = 16
 
@@ -26,6 +27,12 @@ def fill(root: Path, write: Callable[[Path, np.ndarray, int], None], n: int = 6)
         for number in range(n):
             write(root / name / f"{number}", shape(name == "left", number), number)
     return root
+
+
+def noise(path: Path, generator: np.random.Generator) -> None:
+    """Write a coloured image of 8x8 pixels without a pattern, and its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
 
 
 def png16(values: np.ndarray) -> bytes:

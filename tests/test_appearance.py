@@ -33,9 +33,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 """How a camera stores an upright image under each of EXIF's orientations."""
 
 
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 def loaded(root: Path, **options: Any) -> Data:

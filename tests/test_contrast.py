@@ -16,10 +16,7 @@ from nas_attn.data.contrast import contrast
 from nas_attn.data.dataset import DataFacts, describe
 from nas_attn.errors import DataError
 
-
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 def facts_of(root: Path, **options: Any) -> DataFacts:

@@ -21,11 +21,7 @@ from nas_attn.data.folder import list_classes, read_folder
 from nas_attn.data.tree import scan
 from nas_attn.errors import DataError
 
-
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 @pytest.fixture

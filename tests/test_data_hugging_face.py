@@ -26,9 +26,7 @@ LABEL = {"_type": "ClassLabel", "names": NAMES}
 FEATURES = {"image": IMAGE, "label": LABEL}
 
 
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from image_cases import noise
 from PIL import Image
 from torch import nn
 
@@ -22,11 +23,7 @@ from nas_attn.data.mapped import Announcing, MappedPixels, blocks, free_memory, 
 from nas_attn.training.batches import epoch_batches
 from nas_attn.training.loop import predict, train
 
-
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 @pytest.fixture
@@ -35,9 +32,7 @@ def root(tmp_path: Path) -> Path:
     generator = np.random.default_rng(0)
     for number in range(60):
         part = "train" if number < 40 else "test"
-        path = tmp_path / "images" / part / "ab"[number % 2] / f"{number:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+        noise(tmp_path / "images" / part / "ab"[number % 2] / f"{number:02}.png", generator)
     return tmp_path / "images"
 
 

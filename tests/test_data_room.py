@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_cases import noise
 from PIL import Image
 
 from nas_attn.config import DataConfig
@@ -25,10 +26,7 @@ SHAPE = (4, 2, 2, 3)
 nameless = pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="this system makes no files without a name")
 
 
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 @pytest.fixture
@@ -36,9 +34,7 @@ def root(tmp_path: Path) -> Path:
     """Forty coloured images of two classes."""
     generator = np.random.default_rng(0)
     for number in range(40):
-        path = tmp_path / "images" / "ab"[number % 2] / f"{number:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+        noise(tmp_path / "images" / "ab"[number % 2] / f"{number:02}.png", generator)
     return tmp_path / "images"
 
 

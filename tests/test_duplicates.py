@@ -17,10 +17,7 @@ from nas_attn.data.dataset import DataFacts, describe, load_data
 from nas_attn.data.duplicates import handled_duplicates, with_origins
 from nas_attn.errors import DataError
 
-
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 def facts_of(root: Path, **options: Any) -> DataFacts:

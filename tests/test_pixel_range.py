@@ -20,10 +20,7 @@ from nas_attn.data.pixel_range import Bounds, find_range, read_range
 from nas_attn.errors import DataError
 from nas_attn.model.preprocess import Preprocess
 
-
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 def loaded(root: Path, **options: Any) -> Data:

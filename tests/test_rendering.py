@@ -25,9 +25,7 @@ from nas_attn.run.job import search
 RECORD = {"mean": (0.5,), "std": (0.25,), "class_names": ["left", "top"]}
 
 
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 def floats(path: Path, values: np.ndarray, number: int) -> None:

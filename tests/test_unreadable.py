@@ -19,10 +19,7 @@ from nas_attn.errors import DataError
 from nas_attn.model.preprocess import Preprocess
 from nas_attn.run.predict import image_files
 
-
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache_home")
 
 
 def loaded(root: Path, **options: Any) -> Data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from functools import cache
 
 _ARENA_MAX, _TRIM_THRESHOLD, _MMAP_THRESHOLD = -8, -1, -3  # of mallopt(3)
 _KEPT = 512 * 2**20
@@ -43,10 +44,12 @@ def return_freed_memory() -> None:
     glibc.mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
-def _is_kept_here() -> bool:
+@cache
+def _is_kept_here() -> bool:  # which reads the interpreter's file
     return platform.libc_ver()[0] == "glibc" and not any(name in os.environ for name in _OWN)
 
 
+@cache
 def _glibc() -> ctypes.CDLL:
     glibc = ctypes.CDLL(None)
     glibc.malloc.restype, glibc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
