@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import weakref
+from collections import deque
 
 import pytest
 import torch
@@ -124,6 +125,27 @@ def by_attribute_of_a_function(net):
     net.stage1.register_forward_hook(store)
 
 
+class Slotted:
+    """Holds a function in a slot."""
+
+    __slots__ = ("__function",)
+
+    def __init__(self, function):
+        self.__function = function
+
+    def __call__(self, *args):
+        self.__function(*args)
+
+
+def by_slot(net):
+    net.stage1.register_forward_hook(Slotted(lambda module, args, output: net.seen.update(stage1=net.stage2(output))))
+
+
+def by_queue(net):
+    queue = deque([lambda output: net.seen.update(stage1=net.stage2(output))])
+    net.stage1.register_forward_hook(lambda module, args, output: queue[0](output))
+
+
 class Store:
     """Keeps what passes."""
 
@@ -139,7 +161,7 @@ class Store:
 HELD = (
     *(by_lambda, by_outer_list, by_nested_function, by_default, by_keyword, by_partial, by_bound_method, by_object),
     *(by_wrapped_function, by_backward_hook, by_hook_of_a_parameter, by_attribute, by_own_forward),
-    by_attribute_of_a_function,
+    *(by_attribute_of_a_function, by_slot, by_queue),
 )
 
 
@@ -226,6 +248,10 @@ def by_cache(net):
     net.cached = functools.lru_cache(lambda: net.stem)
 
 
+def by_method_of_a_dict(net):
+    net.pick = {"stem": net.stem}.get
+
+
 class Same(nn.Module):
     """Is its own copy."""
 
@@ -247,6 +273,7 @@ def by_own_copy(net):
         (by_weak_reference, "stage1.parent"),
         (by_global, "stage1._forward_hooks"),
         (by_cache, "cached"),
+        (by_method_of_a_dict, "pick"),
         (by_own_copy, "part"),
     ],
 )

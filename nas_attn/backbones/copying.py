@@ -11,10 +11,11 @@ import copy
 import dis
 import functools
 import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinMethodType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 from nas_attn.errors import SpaceError, first_line
 
 _LIBRARIES = ("torch", "torchvision", "timm", "builtins")
-_CONTAINERS = (list, tuple, set, frozenset)
+_CONTAINERS = (list, tuple, set, frozenset, deque)
 _OF_PARAMETERS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
@@ -198,12 +199,26 @@ def _parts(value: object, path: str) -> Iterator[tuple[object, str]]:
         yield from ((part, path) for part in _held(value))
     elif isinstance(value, MethodType):
         yield from ((value.__self__, path), (value.__func__, path))
+    elif isinstance(value, BuiltinMethodType):  # such as the `append` of a list
+        yield value.__self__, path
     elif isinstance(value, functools.partial):
         yield from ((part, path) for part in (value.func, value.args, value.keywords))
     elif isinstance(value, Tensor):
         yield from ((getattr(value, hooks, None), path) for hooks in _OF_PARAMETERS)
-    elif not isinstance(value, RemovableHandle) and hasattr(value, "__dict__"):
-        yield from ((part, _below(path, name)) for name, part in vars(value).items())
+    elif not isinstance(value, RemovableHandle):
+        yield from ((part, _below(path, name)) for name, part in _attributes(value))
+
+
+def _attributes(value: object) -> Iterator[tuple[str, object]]:
+    """Yield the attributes of an object, those in slots included."""
+    yield from getattr(value, "__dict__", {}).items()
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            hidden = name.startswith("__") and not name.endswith("__")
+            stored = f"_{kind.__name__.lstrip('_')}{name}" if hidden else name
+            if name not in ("__dict__", "__weakref__") and hasattr(value, stored):
+                yield name, getattr(value, stored)
 
 
 def _below(path: str, name: object) -> str:
