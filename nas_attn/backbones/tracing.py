@@ -189,7 +189,7 @@ def _likeness(block: nn.Module) -> tuple[object, ...] | None:
     The key holds the classes and the plain attributes of the block and its descendants. It is None for a block of the
     user's own, whose forward may read anything, and for a block with an attribute that is not plain.
     """
-    if not type(block).__module__.startswith(_LIBRARIES):
+    if not is_of_library(block):
         return None
     parts: list[object] = [type(block).forward]
     for path, module in block.named_modules():
@@ -199,6 +199,11 @@ def _likeness(block: nn.Module) -> tuple[object, ...] | None:
         members = {**module._parameters, **module._buffers, **module._modules}
         parts += [path, type(module), *plain.items(), *((name, part is None) for name, part in members.items())]
     return tuple(parts)
+
+
+def is_of_library(block: nn.Module) -> bool:
+    """Return whether the class of a block is torchvision's or timm's."""
+    return type(block).__module__.startswith(_LIBRARIES)
 
 
 def is_plain(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,12 @@ def close_harmful(
             put_module(net, path, plain[path])
             del opened[path]
             _refuse(refusals, path, refusal(path, _NOT_ALONE))
+
+
+def refuse_calls(refusals: dict[str, str], paths: Iterable[str]) -> None:
+    """Refuse the openings of blocks that the network does not call by their names."""
+    for path in paths:
+        _refuse(refusals, path, refusal(path, _NOT_ALONE))
 
 
 def _refuse(refusals: dict[str, str], path: str, error: SpaceError) -> None:

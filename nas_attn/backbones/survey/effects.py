@@ -20,7 +20,7 @@ from nas_attn.errors import SpaceError
 
 log = logging.getLogger(__name__)
 
-_OUT_OF_REACH = "the network does not call it by its name"
+OUT_OF_REACH = "the network does not call it by its name, but from a list, a function or another attribute"
 
 
 class StandIn(nn.Module):
@@ -124,16 +124,16 @@ def keep_reached(
         places: Sites in place of a module.
         sightings: Of the unchanged network.
     """
-    with stood_in(net, places) as stand_ins:
+    with stood_in(net, parts_of(places)) as stand_ins:
         if is_unchanged(net, images, sightings):
             return reached(places, stand_ins)
     kept, refusals = [], {}
     for place in places:
-        with stood_in(net, [place]) as stand_ins:
+        with stood_in(net, parts_of([place])) as stand_ins:
             if not is_unchanged(net, images, sightings):
                 refusals[place.name] = "the network reads more of it than its output"
             elif not all(stand_in.has_run for stand_in in stand_ins.values()):
-                refusals[place.name] = _OUT_OF_REACH
+                refusals[place.name] = OUT_OF_REACH
             else:
                 kept.append(place)
     return kept, refusals
@@ -141,19 +141,19 @@ def keep_reached(
 
 def reached(places: Sequence[Place], stand_ins: Mapping[str, StandIn]) -> tuple[list[Place], dict[str, str]]:
     """Return the places whose stand-ins have run, and the reason for the others."""
-    found = [place for place in places if all(stand_ins[path].has_run for path in _parts(place))]
-    return found, {place.name: _OUT_OF_REACH for place in places if place not in found}
+    found = [place for place in places if all(stand_ins[path].has_run for path in parts_of([place]))]
+    return found, {place.name: OUT_OF_REACH for place in places if place not in found}
 
 
-def _parts(place: Place) -> list[str]:
-    """Return the paths of the modules that an attention at this place replaces."""
-    return [place.module, *([place.norm] if place.norm else [])]
+def parts_of(places: Iterable[Place]) -> list[str]:
+    """Return the paths of the modules that attentions at these places replace."""
+    return [path for place in places for path in (place.module, place.norm) if path]
 
 
 @contextmanager
-def stood_in(net: nn.Module, places: Iterable[Place]) -> Iterator[dict[str, StandIn]]:
-    """Replace the modules of these places by stand-ins, and restore them afterwards."""
-    plain = {path: net.get_submodule(path) for place in places for path in _parts(place)}
+def stood_in(net: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, StandIn]]:
+    """Replace the modules at these paths by stand-ins, and restore them afterwards."""
+    plain = {path: net.get_submodule(path) for path in paths}
     stand_ins = {path: StandIn(module) for path, module in plain.items()}
     put_modules(net, stand_ins)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from nas_attn.backbones.modules import put_module
 from nas_attn.backbones.opening import OPENING_KINDS, Opened, has_opening, may_open
 from nas_attn.backbones.passes import Passage, dry_pass
 from nas_attn.backbones.sites import Place, tap_path
-from nas_attn.backbones.survey.blocks import close_harmful, close_unequal, open_all
+from nas_attn.backbones.survey.blocks import close_harmful, close_unequal, open_all, refuse_calls
+from nas_attn.backbones.survey.by_name import called_otherwise
 from nas_attn.backbones.survey.doubles import find_doubles
-from nas_attn.backbones.survey.effects import is_unchanged, keep_reached, relied_on
+from nas_attn.backbones.survey.effects import OUT_OF_REACH, is_unchanged, keep_reached, parts_of, relied_on
 from nas_attn.backbones.survey.first_passes import FirstPasses
 from nas_attn.backbones.survey.maps import last_map, not_maps, wide_shapes
 from nas_attn.backbones.survey.swaps import swapped_places
@@ -22,6 +23,7 @@ from nas_attn.backbones.user_network import as_before
 from nas_attn.errors import SpaceError
 
 _NOT_ALWAYS = "it does not run in every pass"
+_NOT_AS_MODULE = "the network does not call it, but uses its weights or its forward, which runs no hook"
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,16 @@ def find_places(net: nn.Module, images: Tensor, first: FirstPasses, name: str) -
     """
     paths = list(first.passages)
     wider = wide_shapes(net, images, paths)
-    refusals = {**first.unlearned, **not_maps(net, first.passages, wider), **_not_run_once(first.passages)}
+    refusals = {**first.unlearned, **not_maps(net, first.passages, wider), **_not_run_once(net, first)}
+    known = [path for path in paths if path not in refusals]
     plain = {path: block for path in paths if may_open(block := net.get_submodule(path))}
-    opened = open_all(net, list(plain), first, refusals)
+    otherwise = called_otherwise(net, known, first.adding & plain.keys(), images)
+    opened = open_all(net, [path for path in plain if path not in otherwise], first, refusals)
+    refuse_calls(refusals, otherwise & plain.keys())
     for path, block in opened.items():  # one may lie in another
         put_module(net, path, block)
-    known = [path for path in paths if path not in refusals]
     end = last_map(net, first.passages, wider)
-    swapped, not_swapped = swapped_places(net, known, first.passages, first.sightings, end)
+    swapped, not_swapped = _by_name(*swapped_places(net, known, first.passages, first.sightings, end), otherwise)
     doubles = find_doubles(net, known, images, first, opened)
     outputs = [path for path in known if path not in doubles]
     places = [*_places(outputs, opened), *swapped]
@@ -81,6 +85,14 @@ def find_places(net: nn.Module, images: Tensor, first: FirstPasses, name: str) -
     kept = [place for place in places if place.name not in lost]
     written = frozenset(place.name for place in kept if is_written(place.name, taps[place.name], seen, first))
     return Found(kept, taps, seen, written, {**not_swapped, **not_reached, **refusals, **lost}, doubles)
+
+
+def _by_name(
+    swapped: Iterable[Place], refusals: Mapping[str, str], otherwise: Collection[str]
+) -> tuple[list[Place], dict[str, str]]:
+    """Move the places of which a part is called otherwise than by its name to the refusals."""
+    aside = {place.name: OUT_OF_REACH for place in swapped if any(path in otherwise for path in parts_of([place]))}
+    return [place for place in swapped if place.name not in aside], {**refusals, **aside}
 
 
 def _close_what_fails(
@@ -113,14 +125,16 @@ def _taps(net: nn.Module, places: Iterable[Place]) -> dict[str, str]:
     return {place.name: tap_path(net, place.kind, place.module) for place in places}
 
 
-def _not_run_once(passages: Mapping[str, Passage]) -> dict[str, str]:
+def _not_run_once(net: nn.Module, first: FirstPasses) -> dict[str, str]:
     """Return the modules that do not run exactly once, with the reason."""
-    reasons = {0: "it never runs"}
-    return {
-        path: reasons.get(passage.calls, f"it runs {passage.calls} times, but must run once")
-        for path, passage in passages.items()
-        if passage.calls != 1
-    }
+    reasons = {}
+    for path, passage in first.passages.items():
+        if passage.calls > 1:
+            reasons[path] = f"it runs {passage.calls} times, but must run once"
+        elif not passage.calls:
+            is_read = any(map(first.sightings[0].readers.n_readers, net.get_submodule(path).parameters(recurse=False)))
+            reasons[path] = _NOT_AS_MODULE if is_read else "it never runs"
+    return reasons
 
 
 def _places(paths: Iterable[str], opened: Mapping[str, nn.Module]) -> list[Place]:

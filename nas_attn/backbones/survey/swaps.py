@@ -93,8 +93,8 @@ def _owner_rule(module: nn.Module, n_owners: Mapping[int, int]) -> str | None:
     """Return why a module cannot be replaced: it is not torch's own class, has hooks, or shares or freezes weights."""
     if is_parametrized(module):
         return "its weights are computed by a parametrization"
-    if not any(type(module).forward is kind.forward for kind in _KINDS):
-        return f"{type(module).__name__} has a forward of its own"
+    if "forward" in vars(module) or not any(type(module).forward is kind.forward for kind in _KINDS):
+        return f"{'it' if 'forward' in vars(module) else type(module).__name__} has a forward of its own"
     if has_hooks(module):
         return "it has hooks of its own"
     if any(n_owners[id(weight)] > 1 for weight in module.parameters()):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from nas_attn.backbones.opening import Opened, opening_path
 from nas_attn.backbones.passes import Passage, watched
 from nas_attn.backbones.sites import Place
-from nas_attn.backbones.survey.effects import copying, gives, reached, same, stood_in
+from nas_attn.backbones.survey.effects import copying, gives, parts_of, reached, same, stood_in
 from nas_attn.backbones.survey.first_passes import FirstPasses
 from nas_attn.backbones.user_network import as_before, run
 from nas_attn.errors import SpaceError
@@ -47,7 +47,23 @@ def check_together(
         net: The network, with the opened blocks in it.
         taps: Path of the tapped module of each place.
     """
-    with stood_in(net, swapped) as stand_ins:
+    found = _tried(net, opened, images, first, swapped, taps)
+    if found is None or not found.not_reached:
+        return found
+    again = _tried(net, opened, images, first, found.swapped, taps)  # a stand-in that did not run hid a tapped module
+    return again and replace(again, not_reached=found.not_reached)
+
+
+def _tried(
+    net: nn.Module,
+    opened: Mapping[str, Opened],
+    images: Tensor,
+    first: FirstPasses,
+    swapped: Sequence[Place],
+    taps: Mapping[str, str],
+) -> Together | None:
+    """Run the network with stand-ins for the modules of `swapped`."""
+    with stood_in(net, parts_of(swapped)) as stand_ins:
         seen = _evaluated(net, opened, images, first, taps)
         if seen is not None:
             written = [path for name, path in taps.items() if is_written(name, path, seen, first)]
@@ -56,8 +72,7 @@ def check_together(
                 pairs = zip(modes, first.sightings, strict=False)
                 fine = all(gives(net, images, one, training=mode) for (mode, needed), one in pairs if needed)
             if fine:
-                found, not_reached = reached(swapped, stand_ins)
-                return Together(seen, found, not_reached)
+                return Together(seen, *reached(swapped, stand_ins))
     return None
 
 
