@@ -21,7 +21,7 @@ from nas_attn.data.rendering import AS_BEFORE
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.files import content_digest, file_digest, link_whole, write_whole
 from nas_attn.model.build import AttentionModel, Maker, build_model
-from nas_attn.model.core import core_shape, cores
+from nas_attn.model.core import core_shapes, cores
 from nas_attn.model.description import SCHEMA_VERSION, ModelFile, Record, check_content, plain_content
 from nas_attn.model.earlier_defaults import with_stored_options
 from nas_attn.model.preprocess import Preprocess
@@ -219,7 +219,7 @@ def _own_network(passed: nn.Module | Maker, described: ModelFile) -> nn.Module:
 def _check_shapes(model: AttentionModel, found: Mapping[str, tuple[int, ...]], file: Path) -> None:
     """Check that a file of weights has the keys and shapes of a network. Raises: FileError with a difference."""
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    found = {key: core_shape(model, key, shape) for key, shape in found.items()}
+    found = core_shapes(model, found)
     if wanted != found:
         key = min(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
         raise FileError(
