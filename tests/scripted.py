@@ -137,6 +137,7 @@ def stages_in(
     trials: int = 6,
     seed: int = 0,
     sampler: str = Engine().sampler,
+    scheduler: str = Engine().scheduler,
     recipe: Any = None,
     budget: Any = None,
     **more: Any,
@@ -152,7 +153,7 @@ def stages_in(
     for ledger in ledgers:
         ledger.sweep()
     size = {"budget": trials, "epochs": recipe.epochs, "top": budget.top}
-    search = SearchStudy(ledgers[0], bound, Engine(seed=seed, sampler=sampler), **size)
+    search = SearchStudy(ledgers[0], bound, Engine(seed=seed, sampler=sampler, scheduler=scheduler), **size)
     if budget.control_search is not None:
         control = Ledger(storage, CONTROL)
         control.sweep()

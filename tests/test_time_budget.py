@@ -1,68 +1,21 @@
-"""The time of a run by simulation: the estimate of what is left, the time budget, and the early end of a search."""
+"""The time of a run by simulation: the time budget, and the early end of a search."""
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from scripted import stages_in
+from simulated_time import CLOSING, World, opened
 
-from nas_attn.config import Budget, Engine
 from nas_attn.config.durations import seconds_of
 from nas_attn.files import write_text
 from nas_attn.placement import NONE
 from nas_attn.records import Outcome, Task, TrialRecord
 from nas_attn.run.driver import REQUEST, is_asked_to_finish
-from nas_attn.study.early_end import BudgetTooShort, work_of
+from nas_attn.study.early_end import BudgetTooShort
 from nas_attn.study.pace import Pace, Work, crowding
-from nas_attn.study.stages import Stages
-
-GAP = 0.4
-"""Seconds that the engine takes between two trainings of a worker."""
-
-CLOSING = 12.0
-"""Seconds that the end of the simulated runs takes."""
-
-
-class World:
-    """A clock, workers and trainings of known length."""
-
-    def __init__(self, workers: int, *, short: float = 10.0, long: float = 25.0, seed: int = 5) -> None:
-        self.now, self.workers, self.short, self.long = 0.0, workers, short, long
-        self.estimates: list[tuple[float, float]] = []
-        self.random = random.Random(seed)
-
-    def length(self, task: Task) -> float:
-        """Return the seconds of a training."""
-        return (self.long if task.stage == "retrain" else self.short) * self.random.uniform(0.8, 1.2)
-
-    def pace(self, **more: object) -> Pace:
-        """Return a pace by this clock."""
-        return Pace(growth=2.3, clock=lambda: self.now, begun=0.0, workers=self.workers, **more)
-
-    def run(self, stages: Stages, *, after: Callable[[int], object] = lambda number: None) -> list[Task]:
-        """Run stages to their end; `after` is called with the number of trainings that have ended."""
-        ends: list[tuple[float, int, Task, float]] = []
-        tasks: list[Task] = []
-        while True:
-            while len(ends) < self.workers and (task := stages.ask()) is not None:
-                seconds = self.length(task)
-                heapq.heappush(ends, (self.now + seconds + GAP, len(tasks), task, seconds))
-                tasks.append(task)
-            if not ends:
-                return tasks
-            self.now, _, task, seconds = heapq.heappop(ends)
-            stages.finish(task, Outcome("complete", 0.5 + 0.01 * len(task.placement), seconds=seconds))
-            left = stages.pace.rest(work_of(stages))
-            if left is not None:
-                self.estimates.append((self.now, left))
-            after(len(tasks) - len(ends))
 
 
 class Uneven(World):
@@ -81,28 +34,6 @@ class Busier(World):
     def length(self, task: Task) -> float:
         """Return the seconds of a training."""
         return super().length(task) * (self.factor if self.now > self.since else 1.0)
-
-
-@contextmanager
-def opened(
-    folder: Path, world: World, *, budget: dict[str, object], sampler: str = Engine().sampler, **more: object
-) -> Iterator[Stages]:
-    asked = Budget(**{"trials": 40, "top": 3, "controls": 2, "seeds": 5, **budget})
-    pace = world.pace(seconds=asked.time_seconds, **more)
-    with stages_in(folder, trials=asked.trials, sampler=sampler, budget=asked.model_dump(), pace=pace) as stages:
-        yield stages
-
-
-@pytest.mark.parametrize("workers", [1, 2, 4, 7])
-def test_the_time_left_is_right_within_a_quarter_after_the_first_third(workers: int, tmp_path: Path) -> None:
-    world = World(workers)
-    with opened(tmp_path, world, budget={}, sampler="tpe") as stages:  # its `found #1` is no other arm here, and counts
-        world.run(stages)
-        assert stages.is_finished
-    end = world.now + CLOSING
-    late = [(now, left) for now, left in world.estimates if now >= end / 3 and left > 2 * CLOSING]
-    assert len(late) > 20
-    assert max(abs(left - (end - now)) / (end - now) for now, left in late) < 0.25
 
 
 @pytest.mark.parametrize(("workers", "minutes"), [(1, 20), (2, 11), (4, 7)])
@@ -154,7 +85,7 @@ def test_the_last_steps_of_a_run_take_longer_on_a_busy_machine(
     monkeypatch.setattr("os.getloadavg", getloadavg)
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     assert crowding(n_own) == factor
-    work = Work(0, 0, 0, (), 4)
+    work = Work(0, (), (), 4)
     pace = Pace(clock=lambda: 0.0, begun=0.0, workers=n_own, slowdown=crowding)
     pace.learn([TrialRecord(0, "search", "complete", NONE, NONE.key, 0, 1, value=0.5, seconds=10.0)])
     assert pace.rest(work) == factor * (6.0 + 4 * 1.5)

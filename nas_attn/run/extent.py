@@ -6,17 +6,25 @@ from nas_attn.placement import NONE
 from nas_attn.run.request import Request
 from nas_attn.run.screening import screen_plan
 from nas_attn.study.confirm import CONFIRM_SEEDS
+from nas_attn.study.samplers.named import rungs_of
 from nas_attn.study.stages import first_seeds
+from nas_attn.training.validated_epochs import FORWARD_SHARE, validated_epochs
 
 
 def growth_of(request: Request) -> float:
     """Return the estimated time of a retraining divided by that of a search trial.
 
-    A search trial also evaluates its validation images, at a third of the cost of training them.
+    A search trial also evaluates its validation images, and a retraining its test images, once.
     """
     recipe, facts = request.settings.recipe, request.facts
-    growth = (recipe.retrain_epochs or recipe.epochs) / recipe.epochs
-    return growth if facts is None else growth * (facts.n_train + facts.n_val) / (facts.n_train + facts.n_val / 3)
+    long = recipe.retrain_epochs or recipe.epochs
+    if facts is None:
+        return long / recipe.epochs
+    engine = request.settings.engine
+    rungs = rungs_of(engine.scheduler, recipe.epochs, engine.scheduler_option)
+    n_validations = len(validated_epochs(recipe.epochs, n_train=facts.n_train, n_val=facts.n_val, rungs=rungs))
+    retraining = long * (facts.n_train + facts.n_val) + FORWARD_SHARE * facts.n_test
+    return retraining / (recipe.epochs * facts.n_train + n_validations * FORWARD_SHARE * facts.n_val)
 
 
 def runs_and_epochs(request: Request) -> dict[str, tuple[int, int]]:

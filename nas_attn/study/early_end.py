@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from nas_attn.errors import RunStopped
 from nas_attn.study.pace import FINISH, TIME_BUDGET, Work
 
 if TYPE_CHECKING:
+    from nas_attn.records import Stage, Task, TrialRecord
     from nas_attn.study.planned import PlannedRun
     from nas_attn.study.stages import Stages
 
@@ -148,14 +149,39 @@ def work_of(stages: Stages, *, n_search: int | None = None, n_seeds: int | None 
     n_seeds = stages.n_seeds_planned if n_seeds is None else n_seeds
     kept = set(stages.first_seeds(n_seeds))
     waiting: list[PlannedRun] = stages.final.waiting()
-    n_retrain = sum(plan.stage == "retrain" and plan.seed in kept for plan in waiting)
+    planned: list[tuple[Stage, str]] = [
+        (plan.stage, plan.placement.key) for plan in waiting if plan.stage != "retrain" or plan.seed in kept
+    ]
+    if not stages.is_searched:
+        planned = [("confirm", "") for _ in range(stages.n_confirm)] + planned
+    n_new, best = _n_new_arms(stages, waiting), stages.search.best
+    planned += [("retrain", best.key if best else "") for _ in range(round(n_seeds * n_new))]
     return Work(
         n_search=sum(search.n_open for search in stages.searches) if n_search is None else n_search,
-        n_confirm=sum(plan.stage == "confirm" for plan in waiting) if stages.is_searched else stages.n_confirm,
-        n_retrain=n_retrain + n_seeds * stages.n_unknown_arms,
-        live=tuple((stage, now - start) for (stage, _), (_, start) in stages.live.items()),
-        n_arms=len(stages.arms()) + stages.n_unknown_arms,
+        planned=tuple(planned),
+        live=tuple((task.stage, task.placement.key, now - start) for task, start in stages.live.values()),
+        n_arms=len(stages.arms()) + round(n_new),
     )
+
+
+def _n_new_arms(stages: Stages, waiting: Iterable[PlannedRun]) -> float:
+    """Return the expected number of arms that are known only after the confirm stage."""
+    number = stages.n_unknown_arms
+    if number == 0:
+        return 0.0
+    n_found = number - (stages.budget.n_controls > 0)
+    n_known = n_found * _share_of_fixed(stages, waiting) if stages.is_searched else 0.0
+    best = stages.search.best
+    return number - n_known + (stages.lineup.n_of_winner(best.placement) if best else 0)
+
+
+def _share_of_fixed(stages: Stages, waiting: Iterable[PlannedRun]) -> float:
+    """Return the share of the candidates to confirm that are arms in any case, such as one attention everywhere."""
+    runs: list[TrialRecord | Task | PlannedRun] = [*stages.final.records(), *waiting]
+    runs += [task for task, _ in stages.live.values()]
+    candidates = {run.placement.key for run in runs if run.stage == "confirm" and len(run.placement)}
+    fixed = {placement.key for _, placement in stages.fixed_arms()}
+    return len(candidates & fixed) / max(1, len(candidates))
 
 
 def too_short(stages: Stages) -> BudgetTooShort:

@@ -48,6 +48,10 @@ class Lineup:
             joined += [arm for arm in ablations(self._bound, winner.placement) if arm[1].key not in placements]
         return joined
 
+    def n_of_winner(self, placement: Placement) -> int:
+        """Return the number of arms that are `placement` in parts, should it become `found #1`."""
+        return len(ablations(self._bound, placement)) if self._budget.ablate else 0
+
     def controls(self, winner: Winner | None) -> tuple[Placement, ...]:
         """Return the placements of the arm `random`, one per seed in turn; empty without a winner."""
         found = winner.placement if winner else None

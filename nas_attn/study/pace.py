@@ -34,6 +34,8 @@ _MOST_COLD = 120.0
 _CLOSING, _CLOSING_PER_ARM = 6.0, 1.5
 """Seconds after the last training: measuring the arms, writing their models and the report; at least the start-up."""
 
+_EXACT = 64
+"""Number of planned trainings at the end of the queue that are laid on the workers one by one, in their order."""
 
 _MOST_CROWDING = 8.0
 """Largest factor by which other programs are taken to delay the end of a run: they may end as well."""
@@ -41,18 +43,18 @@ _MOST_CROWDING = 8.0
 
 @dataclass(frozen=True)
 class Work:
-    """What is left of a run: numbers of trainings that have not begun, and how long the running ones run already.
+    """What is left of a run: the trainings that have not begun, and how long the running ones run already.
 
     Args:
-        n_search: Of the search, and of the random search beside it.
-        live: Stage and age in seconds of every running training.
+        n_search: Number of trainings of the search, and of the random search beside it.
+        planned: Stage and placement key of the others, in their order; the key is "" where it is not known yet.
+        live: Stage, placement key and age in seconds of every running training.
         n_arms: Number of arms.
     """
 
     n_search: int
-    n_confirm: int
-    n_retrain: int
-    live: tuple[tuple[Stage, float], ...]
+    planned: tuple[tuple[Stage, str], ...]
+    live: tuple[tuple[Stage, str, float], ...]
     n_arms: int
 
 
@@ -61,7 +63,7 @@ class Pace:
     """Measures the trainings of a run and estimates the rest.
 
     Args:
-        growth: Time of a retraining divided by that of a search trial; used until retrainings have ended.
+        growth: Time of a retraining divided by that of a search trial, until retrainings have shown it.
         seconds: The time budget from `begun` on; None has none.
         is_finish_asked: Returns whether the user has asked to end the search.
         clock: Returns the time in seconds.
@@ -159,13 +161,6 @@ class Pace:
         return None if mean is None else mean + self._overhead
 
     @property
-    def retraining(self) -> float | None:
-        """Mean time of a retraining in seconds, with the engine's share; None before the first training."""
-        short, long = self._known_short, self._long.value
-        mean = long if long is not None else None if short is None else short * self.growth
-        return None if mean is None else mean + self._overhead
-
-    @property
     def left(self) -> float | None:
         """Seconds that are left of the time budget; None without one."""
         return None if self.seconds is None else self.seconds - (self.clock() - self.begun)
@@ -179,15 +174,16 @@ class Pace:
 
     def rest(self, work: Work) -> float | None:
         """Return the seconds until the result; None before the first training has ended."""
-        search, short, long = self.placement, self.trial, self.retraining
-        if search is None or short is None or long is None:
+        search, short = self.placement, self.trial
+        if search is None or short is None:
             return None
-        mean: dict[Stage, float] = {"search": search, "control": search, "confirm": short, "retrain": long}
-        mean["screen"] = self.screen * short
-        free = [max(0.0, mean[stage] - age) for stage, age in work.live][: self.workers]
-        free += [0.0] * (self.workers - len(free))
-        for number, seconds in ((work.n_search, search), (work.n_confirm, short), (work.n_retrain, long)):
-            free = _busy(free, number, seconds)
+        free = [max(0.0, self._takes(stage, key) - age) for stage, key, age in work.live][: self.workers]
+        free = _busy(free + [0.0] * (self.workers - len(free)), work.n_search, search)
+        seconds = {planned: self._takes(*planned) for planned in set(work.planned)}
+        for planned, number in Counter(work.planned[:-_EXACT]).items():
+            free = _busy(free, number, seconds[planned])
+        for planned in work.planned[-_EXACT:]:
+            free = _busy(free, 1, seconds[planned])
         closing = (_CLOSING + _CLOSING_PER_ARM * work.n_arms) * self.slowdown(self.workers)
         return max(free) + max(closing, self._startup)
 
@@ -211,10 +207,9 @@ class Pace:
         return rest + max(least, deviation) <= left
 
     def _deviation(self, work: Work, of: Callable[[Lengths, float], float]) -> float:
-        """Return the deviation of the time of work, with what the newest trainings take longer than the mean."""
-        live = Counter(stage == "retrain" for stage, _ in work.live)
-        n_short = (work.n_search + work.n_confirm + live[False]) / self.workers
-        n_long = (work.n_retrain + live[True]) / self.workers
+        """Return the deviation of the time of work, with what the newest trainings take longer than is usual."""
+        count = Counter(stage == "retrain" for stage, *_ in (*work.planned, *work.live))
+        n_short, n_long = (work.n_search + count[False]) / self.workers, count[True] / self.workers
         left = [(self._short, n_short), (self._long, n_long)]
         if not self._long.n:
             left = [(self._short, n_short + self.growth * n_long)]
@@ -232,7 +227,41 @@ class Pace:
             self._placements.add(f"{record.stage} {record.key}")
 
     def _mean(self, stage: Stage, record: TrialRecord) -> None:
-        (self._long if stage == "retrain" else self._short).add(record.seconds)
+        """Take the time of a training; the next one of the search is any placement, of which the mean is expected."""
+        expected = self._known_short if stage in ("search", "control") else self._expected(stage, record.key)
+        (self._long if stage == "retrain" else self._short).add(record.seconds, record.key, expected)
+
+    def _takes(self, stage: Stage, key: str) -> float:
+        """Return the seconds of a training with the engine's share; the first training must have ended."""
+        if stage in ("search", "control"):
+            return self.placement or 0.0
+        if stage == "screen":
+            return self.screen * (self.trial or 0.0)
+        return (self._expected(stage, key) or 0.0) + self._overhead
+
+    def _expected(self, stage: Stage, key: str) -> float | None:
+        """Return the seconds of a training without the engine's share, by those of its own placement if there are any.
+
+        The arms of a comparison differ: an attention at every site may double the time of the network without any.
+        """
+        own = self._long.of(key) if stage == "retrain" else None
+        if own is not None:
+            return own
+        short = self._short.of(key) or self._known_short
+        return short if short is None or stage != "retrain" else short * self._grown(short)
+
+    def _grown(self, weight: float) -> float:
+        """Return the time of a retraining divided by that of a search trial, from the placements that have had both.
+
+        Args:
+            weight: Seconds of a search trial for which the expected growth stands until others speak.
+        """
+        long, short = self.growth * weight, weight
+        for key, number, total in self._long.by_key():
+            searched = self._short.of(key)
+            if searched is not None:
+                long, short = long + total, short + number * searched
+        return long / short if short else self.growth
 
     @property
     def _known_short(self) -> float | None:

@@ -87,7 +87,7 @@ class Stages:
         self.budget, self.recipe, self._seed = budget, recipe, seed
         self._files, self._kept = ArmFiles(weights, predictions), kept
         self._watch, self._ended, self._given = watch, ended, given
-        self._lineup = Lineup(bound, arms or {}, budget, seed)
+        self.lineup = Lineup(bound, arms or {}, budget, seed)
         rows = [row for study in (*self._first, final) for row in study.records()]
         self.pace = pace or Pace()
         self.pace.learn(rows)
@@ -228,15 +228,15 @@ class Stages:
 
     def fixed_arms(self) -> list[tuple[str, Placement]]:
         """Return the arms that need no search: none, each attention of the space everywhere, and the requested ones."""
-        return list(self._lineup.fixed)
+        return list(self.lineup.fixed)
 
     def arms(self) -> list[tuple[str, Placement]]:
         """Return all arms of one placement; equal placements appear once, with their labels joined by " = "."""
-        return self._lineup.arms(self.winner)
+        return self.lineup.arms(self.winner)
 
     def controls(self) -> tuple[Placement, ...]:
         """Return the placements of the arm `random`, one per seed in turn; empty before `found #1` is known."""
-        return self._lineup.controls(self.winner)
+        return self.lineup.controls(self.winner)
 
     @property
     def n_seeds_planned(self) -> int:
@@ -248,10 +248,8 @@ class Stages:
     @property
     def n_unknown_arms(self) -> int:
         """Number of arms that are known only after the confirm stage."""
-        if self.winner is not None:
-            return 0
-        n_found = self.budget.top if self.search.goals.are_several else 1
-        return n_found * len(self.searches) + (self.budget.n_controls > 0)
+        n_found = (self.budget.top if self.search.goals.are_several else 1) * len(self.searches)
+        return 0 if self.winner is not None else n_found + (self.budget.n_controls > 0)
 
     @property
     def n_confirm(self) -> int:
