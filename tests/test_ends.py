@@ -188,6 +188,7 @@ def test_optunas_prune_stops_a_search_trial_and_fails_a_retraining():
     assert end_of(raises(optuna.TrialPruned()))[0].state == "pruned"
     outcome, _ = end_of(raises(optuna.TrialPruned()), "retrain")
     assert (outcome.state, outcome.cause) == ("fail", "error")
+    assert outcome.reason.startswith("TrialPruned: it ends trials of the search alone, and in the other stages a ")
 
 
 def test_a_stop_passes_through_a_training_that_catches_exceptions():

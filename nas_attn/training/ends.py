@@ -102,6 +102,8 @@ def trace_of(error: BaseException) -> str:
 def _reason(error: BaseException) -> str:
     """Return an error in one line, with the last place in code of the user's own that it passed."""
     words, name = in_plain_words(error), type(error).__name__
+    if _is_pruned(error):
+        words = words or "it ends trials of the search alone, and in the other stages a training must return its value"
     frame = own_frame(traceback.extract_tb(error.__traceback__))
     place = f" ({Path(frame.filename).name}:{frame.lineno})" if frame is not None else ""
     return f"{name}: {words or 'no message'}{place}"
