@@ -53,6 +53,7 @@ def make_table(spec: Spec, shape: Shape) -> SiteTable:
     n_parameters, built_in = count_parameters(net), built_in_se(net)
     image = torch.zeros(1, shape.in_channels, shape.image_size, shape.image_size, device="meta")
     net = net.eval().to("meta")
+    _copy_for_norms(net)
     n_macs = forward_macs(net, image)
     plain, spelled = ([place for place in places if place.spelled is flag] for flag in (False, True))
     open_blocks(net, ((place.kind, place.module) for place in plain))
@@ -71,6 +72,16 @@ def make_table(spec: Spec, shape: Shape) -> SiteTable:
         aliases=found.aliases,
         before_conv=found.before_conv,
     )
+
+
+def _copy_for_norms(net: nn.Module) -> None:
+    """Copy maps instead of normalising them, which would take half of the time of a pass on the meta device.
+
+    A copy is one operator too, of the same shape and without multiply-adds.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.forward = torch.clone  # type: ignore[method-assign]
 
 
 def open_blocks(net: nn.Module, places: Iterable[tuple[str, str]]) -> None:
