@@ -34,10 +34,12 @@ class PlacementSampler(BaseSampler):
     """Proposes the point with the greatest expected improvement under a Gaussian process over categorical parameters.
 
     The kernel compares points parameter by parameter: equal values are alike, other values are not, and numbers are
-    the more alike the nearer their ranks are. The weight of each parameter and the noise come from the values. Values
-    enter by their ranks, so that a single failed training does not hide the differences among good ones. Running trials
-    count as if they had their expected value (kriging believer), so several workers get different points. With several
-    objectives each proposal improves a random weighting of their ranks (ParEGO).
+    the more alike the nearer their ranks are. It also compares how many parameters have each value, so that what is
+    found of an attention at one site says something of the other sites. The weights of all these comparisons and the
+    noise come from the values. Values enter by their ranks, so that a single failed training does not hide the
+    differences among good ones. Running trials count as if they had their expected value (kriging believer), so several
+    workers get different points. With several objectives each proposal improves a random weighting of their ranks
+    (ParEGO).
 
     Source: the kernel is that of Ru et al., ICML 2020, arXiv:1906.08878 (CoCaBO), as a product over parameters;
     expected improvement and kriging believer: Ginsbourger et al., 2010, doi:10.1007/978-3-642-10701-6_6; random
@@ -56,7 +58,7 @@ class PlacementSampler(BaseSampler):
         self,
         *,
         seed: int | None = None,
-        n_startup: int = 10,
+        n_startup: int = 6,
         conditions: Mapping[str, tuple[str, frozenset[Any]]] | None = None,
         independent_sampler: BaseSampler | None = None,
     ) -> None:

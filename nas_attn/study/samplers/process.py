@@ -30,10 +30,12 @@ _JITTER = 1e-6
 
 
 class Encoding:
-    """Codes and features of points: the distance of two points is a weighted sum over their parameters.
+    """Codes and features of points: the distance of two points is a weighted sum over parameters and counts.
 
     Two values of a parameter differ by 1; if all its values are numbers, by the distance of their ranks, 1 from the
-    first to the last. A parameter without effect has no features.
+    first to the last. A parameter without effect has no features. A count is the number of parameters that have a
+    value, for each value that several parameters share, such as an attention: it tells how many sites have it, wherever
+    they are. Parameters that another one can leave without effect are not counted.
 
     Args:
         choices: The values of each parameter.
@@ -53,9 +55,22 @@ class Encoding:
             for name, (parent, allowed) in conditions.items()
             if name in place and parent in place
         ]
-        tables = [_features(values) for values in self._choices.values()]
-        self._starts = np.cumsum([0, *(table.shape[1] for table in tables)])
-        self._tables = tables
+        self._tables = [_features(values) for values in self._choices.values()]
+        self._counted = self._shared({index for index, _, _ in self._conditions})
+        widths = [*(table.shape[1] for table in self._tables), *(len(places) for places, _ in self._counted)]
+        halves = [1 / (2 if _is_nominal(values) else max(1, len(values) - 1)) for values in self._choices.values()]
+        self._owners = np.repeat(np.arange(len(widths)), widths)
+        self._scales = np.repeat([*halves, *(0.5 for _ in self._counted)], widths)
+        self.n_weights = len(widths)
+
+    def _shared(self, conditional: set[int]) -> list[tuple[Codes, Codes]]:
+        """Return, for each value that several unconditional parameters have, their places and its codes there."""
+        found: dict[tuple[bool, Any], list[tuple[int, int]]] = {}
+        for index, values in enumerate(self._choices.values()):
+            for code, value in enumerate(values if index not in conditional else []):
+                found.setdefault((_is_nominal(values), value), []).append((index, code))
+        pairs = [np.array(each) for each in found.values() if len(each) > 1]
+        return [(each[:, 0], each[:, 1]) for each in pairs]
 
     def codes(self, points: Sequence[list[int]]) -> Codes:
         """Return the codes of points; parameters without effect are `INACTIVE`. Shape: (N, P).
@@ -90,18 +105,20 @@ class Encoding:
     def features(self, codes: Codes) -> Floats:
         """Return the binary features of points: their weighted L1 distance is the distance. Shape: (N, F)."""
         parts = [table[codes[:, index]] for index, table in enumerate(self._tables)]
+        for places, values in self._counted:
+            number = (codes[:, places] == values).sum(axis=1)
+            parts.append((number[:, None] > np.arange(len(places))).astype(float))
         return np.concatenate(parts, axis=1)
 
     def spread(self, weights: Floats) -> Floats:
-        """Return the weight of each feature for the weights of the parameters. Shape: (F,)."""
-        halves = [1 / (2 if _is_nominal(values) else max(1, len(values) - 1)) for values in self._choices.values()]
-        return np.repeat(weights * halves, np.diff(self._starts))
+        """Return the weight of each feature for the weights of parameters and counts. Shape: (W,) -> (F,)."""
+        spread: Floats = weights[self._owners] * self._scales
+        return spread
 
     def parts(self, features: Floats) -> Floats:
-        """Return the distance of all pairs of points by parameter. Shape: (P, N, N)."""
-        weights = self.spread(np.ones(len(self.names)))
-        spans = [slice(*pair) for pair in zip(self._starts, self._starts[1:], strict=False)]
-        return np.stack([_distances(features[:, span], features[:, span], weights[span]) for span in spans])
+        """Return the distance of all pairs of points by parameter and count. Shape: (W, N, N)."""
+        columns = [self._owners == index for index in range(self.n_weights)]
+        return np.stack([_distances(features[:, own], features[:, own], self._scales[own]) for own in columns])
 
 
 @dataclass(frozen=True)
@@ -109,7 +126,7 @@ class Process:
     """A Gaussian process with the kernel `variance * exp(-distance)`, fitted to standardised values.
 
     Args:
-        weights: One per parameter.
+        weights: One per parameter and count.
         noise: Variance of a value's noise.
     """
 
@@ -124,7 +141,7 @@ class Process:
         rng = np.random.default_rng(0)
         features = encoding.features(encoding.random(128, rng))
         mean = float(encoding.parts(features).sum(axis=0).mean())
-        weights = np.full(len(encoding.names), _RANDOM_DISTANCE / max(mean, 1e-9))
+        weights = np.full(encoding.n_weights, _RANDOM_DISTANCE / max(mean, 1e-9))
         return cls(encoding, weights, 1.0, _NOISE)
 
     def fitted(self, codes: Codes, values: Floats, start: Process | None = None) -> Process:
