@@ -120,7 +120,7 @@ def _search(name: str, sampler: str, budget: int, number: int, world: PlacementW
         return world.train(known[placement.key], part)
 
     job = Budget(trials=budget, seeds=SEEDS, controls=0)
-    stages = simulated(bound(name), train, seed=number, budget=job, sampler=sampler)
+    stages = simulated(bound(name), train, seed=number, budget=job, sampler=sampler, most=budget)
     assert stages.winner is not None, "a finished run has a winner"
     assert stages.answer is not None, "a finished run has an answer"
     arms = {label: placement for joined, placement in stages.arms() for label in joined.split(" = ")}

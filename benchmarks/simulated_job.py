@@ -52,8 +52,15 @@ class Files(dict[tuple[str, int, int], bytes]):
         return self.get((key, seed, epochs))
 
 
-def simulated(bound: BoundSpace, train: Train, *, seed: int, budget: Budget, sampler: str = "tpe") -> Stages:
-    """Run one job to its end, one training at a time, and return its stages."""
+def simulated(
+    bound: BoundSpace, train: Train, *, seed: int, budget: Budget, sampler: str = "tpe", most: int | None = None
+) -> Stages:
+    """Run one job to its end, one training at a time, and return its stages.
+
+    Args:
+        most: Number of trainings after which the search ends, further seeds of its best placements among them; None
+            lets it end by its budget, which counts distinct placements.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = _storage()
     ledgers = [Ledger(storage, name) for name in (SEARCH, FINAL)]
@@ -63,10 +70,14 @@ def simulated(bound: BoundSpace, train: Train, *, seed: int, budget: Budget, sam
         *(search, PlannedRuns(ledgers[1], bound), bound),
         budget=budget, recipe=recipe, seed=seed, weights=Files(), predictions=Files(),
     )  # fmt: skip
+    n_trained = 0
     while not stages.is_finished:
         task = stages.ask()
         assert task is not None, "with nothing running, there is a task"
         stages.finish(task, _outcome(task, train))
+        n_trained += task.stage == "search"
+        if n_trained == most:
+            search.close()
     storage.engine.dispose()
     return stages
 
