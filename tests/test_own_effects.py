@@ -11,6 +11,7 @@ from framed_networks import SHAPE, Net, OfBlock, at, images, reason
 from own_networks import Block
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import mnasnet0_5
 
 from nas_attn.backbones.survey.survey import survey
@@ -179,6 +180,24 @@ def test_no_attention_goes_where_its_output_is_lost_or_nothing_is_trained():
     for site in ("lost", "stem", "fixed", "fixed.branch", "fixed.conv1.conv", "fixed.bn2"):
         assert "its output gets no gradient, so an attention there could not" in reason(Unread(), site)
     assert build_model(Unread(), at("last"), **SHAPE)
+
+
+class OlderCheckpoint(Net):
+    """Runs a block again for its gradient, in the way that takes the gradients of all tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost, self.block = nn.Conv2d(8, 8, 1), Block(8, 8)
+
+    def body(self, x):
+        self.lost(x)
+        return checkpoint(self.block, x, use_reentrant=True)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+def test_gradients_are_known_behind_an_older_checkpoint_too():
+    assert "its output gets no gradient, so an attention there could not" in reason(OlderCheckpoint(), "lost")
+    assert build_model(OlderCheckpoint(), at("block"), **SHAPE)
 
 
 class WritesAside(nn.Module):

@@ -141,11 +141,16 @@ def refuse_unready(net: nn.Module) -> None:
     for path, parameter in net.named_parameters():
         if parameter.is_meta:
             raise SpaceError(f"The network's weights must have values, but '{path}' is on the meta device.")
-        if not is_lazy(parameter) and parameter.is_floating_point() and not parameter.isfinite().all():
+        if not is_lazy(parameter) and parameter.is_floating_point() and not _is_finite(parameter):
             raise SpaceError(
                 f"The network's weights must be finite, but '{path}' has NaN or infinite values: pass weights from "
                 "before its training diverged."
             )
+
+
+def _is_finite(weights: Tensor) -> bool:
+    """Return whether all values are finite: both extremes are NaN where one value is."""
+    return not weights.numel() or all(bool(extreme.isfinite()) for extreme in weights.detach().aminmax())
 
 
 def _refuse_other_inputs(net: nn.Module) -> None:

@@ -87,9 +87,10 @@ def unlearned(net: nn.Module, images: Tensor) -> dict[str, str] | None:
         if path
     ]
     try:
-        with as_before(net), torch.enable_grad():
-            outputs = [leaf for leaf in tree_leaves(net.train()(images)) if is_learned(leaf)]
-            torch.autograd.backward([output.float().sum() for output in outputs])
+        try:
+            _send_back(net, images, list(marks.values()))
+        except RuntimeError:  # torch.utils.checkpoint with use_reentrant=True needs the gradients of all tensors
+            _send_back(net, images)
     except Exception as error:  # the network is the user's and may raise anything
         log.debug("the gradients of the network %s are not known: %s", type(net).__name__, error)
         return None
@@ -102,6 +103,13 @@ def unlearned(net: nn.Module, images: Tensor) -> dict[str, str] | None:
         for path, mark in marks.items()
         if mark.grad is None
     }
+
+
+def _send_back(net: nn.Module, images: Tensor, wanted: Sequence[Tensor] | None = None) -> None:
+    """Run forward in training and backward, for the gradients of the wanted tensors alone, or of all."""
+    with as_before(net), torch.enable_grad():
+        outputs = [leaf for leaf in tree_leaves(net.train()(images)) if is_learned(leaf)]
+        torch.autograd.backward([output.float().sum() for output in outputs], inputs=wanted)
 
 
 def is_learned(output: object) -> bool:
