@@ -24,7 +24,7 @@ from nas_attn import SearchSpace
 from nas_attn.cli.commands import command_line, main
 from nas_attn.run import dry_run, job
 
-SMALL = {"trials": 2, "epochs": 1, "seeds": 2, "top": 1, "executor": "local"}
+SMALL = {"trials": 2, "epochs": 1, "seeds": 1, "top": 1, "controls": 0, "executor": "local"}
 """The budget of a search that a page starts in Python."""
 
 REASONS = (

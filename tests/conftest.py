@@ -72,6 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("repeatable")
     if hasattr(config, "workerinput"):
         return  # a worker of xdist's, with the folder of them all
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every process that is started would compile the package again
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # a failure is looked at afterwards
     folder = session_folder(Path(tempfile.gettempdir()))
     config.add_cleanup(partial(shutil.rmtree, folder, ignore_errors=True))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from backbone_cases import quick_draws
 from code_blocks import SMALL, Block, Page, blocks_of, forget
 from PIL import Image
 
@@ -79,7 +80,8 @@ def page(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "page"
     folder.mkdir()
     before = set(sys.modules)
-    yield Page(folder, world, monkeypatch)
+    with quick_draws():
+        yield Page(folder, world, monkeypatch)
     own = [name for name in set(sys.modules) - before if not name.startswith(("nas_attn", "torch"))]
     forget([name for name in own if str(folder) in str(getattr(sys.modules[name], "__file__", ""))])
     for table in (ATTENTIONS, BACKBONES, DATA):

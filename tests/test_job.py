@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import runpy
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +21,7 @@ from conftest import at_night
 from runs import ROOT, SETTINGS, check_finished, command, finish, kill, start, tiny_space, trained, wait_for
 
 import nas_attn
+from nas_attn import ATTENTIONS
 from nas_attn.cli.commands import main
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import load_data
@@ -195,7 +198,7 @@ def test_tune_trains_again_what_a_killed_worker_and_a_killed_driver_cut_off(spac
         pytest.param(signal.SIGTERM, "tune", marks=pytest.mark.nightly),  # Ray installs a handler of its own
     ],
 )
-def test_an_interrupt_closes_the_ledger_and_the_same_command_resumes(
+def test_a_second_driver_is_refused_and_an_interrupt_closes_the_ledger_for_the_same_command(
     space: Path, tmp_path: Path, executor: str, name: signal.Signals
 ) -> None:
     out = tmp_path / "run"
@@ -203,6 +206,8 @@ def test_an_interrupt_closes_the_ledger_and_the_same_command_resumes(
     words = command(space, out, executor=executor, epochs=20, **resources)
     process = start(words, tmp_path)
     wait_for(out / "log.txt", "begin search 1:", process)
+    with pytest.raises(RunError, match="another live process uses"):
+        search(space, out=out, executor="local", **{**SETTINGS, "epochs": 20})
     os.kill(process.pid, name)
     code, output = finish(process)
     assert code == 130, output
@@ -273,15 +278,6 @@ def test_an_interrupt_while_costs_are_measured_leaves_the_result(
     assert load_run(out).measured.keys() == local_run.measured.keys()
 
 
-def test_a_second_live_driver_is_refused(space: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    process = start(command(space, out, epochs=200), tmp_path)
-    wait_for(out / "log.txt", "begin search 0:", process)
-    with pytest.raises(RunError, match="another live process uses"):
-        search(space, out=out, executor="local", **{**SETTINGS, "epochs": 200})
-    kill(process)
-
-
 def test_a_folder_with_other_files_is_no_run(space: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(
@@ -336,19 +332,34 @@ def test_a_training_that_always_fails_stops_the_run_and_says_why(space: Path, tm
     at_night(
         [
             "own_study.py --trials 2 --epochs 1",
-            "own_tune_job.py --trials 2 --epochs 1 --workers 1",
-            "own_attention.py --trials 3 --epochs 1 --seeds 1 --workers 1 --out run",
+            "own_attention.py --trials 3 --epochs 1 --seeds 1 --executor local --out run",
             "own_training.py --trials 3 --epochs 1 --seeds 1 --executor local --out run",
             "own_segmentation.py --trials 2 --epochs 1 --seeds 1 --executor local --out run",
         ],
         but=["own_study.py --trials 2 --epochs 1"],
     ),
 )
-def test_each_example_runs(tmp_path: Path, run_python, words: str) -> None:
+def test_each_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
     script, *options = words.split()
-    done = run_python(ROOT / "examples" / script, *options, timeout=200)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    try:
+        runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
+    finally:
+        for record in ATTENTIONS.registered:
+            ATTENTIONS.unregister(record.name)
+    output = capsys.readouterr().out
+    assert " with " in output or "report: " in output
+
+
+@pytest.mark.nightly
+def test_the_example_of_a_tune_job_runs(tmp_path: Path, run_python) -> None:
+    script = ROOT / "examples" / "own_tune_job.py"
+    done = run_python(script, "--trials", "2", "--epochs", "1", "--workers", "1", timeout=200)
     assert done.returncode == 0, done.stderr
-    assert " with " in done.stdout or "report: " in done.stdout
+    assert " with " in done.stdout
 
 
 def test_best_so_far_follows_the_search(local_run: RunRecord) -> None:
