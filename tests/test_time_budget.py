@@ -36,6 +36,12 @@ class Busier(World):
         return super().length(task) * (self.factor if self.now > self.since else 1.0)
 
 
+class SlowStart(World):
+    """Workers take a quarter of the time budget to start, and their first trainings four times as long as others."""
+
+    startup, cold = 47.0, 11.0
+
+
 @pytest.mark.parametrize(("workers", "minutes"), [(1, 20), (2, 11), (4, 7)])
 def test_a_time_budget_ends_the_search_early_and_the_run_in_time(workers: int, minutes: int, tmp_path: Path) -> None:
     world = World(workers)
@@ -69,6 +75,15 @@ def test_the_budget_holds_where_lengths_spread_or_the_machine_slows_down(
         assert stages.error is None
         assert min(len(sample.by_seed) for sample in stages.samples()) >= 2
     assert 0.5 * 60 * minutes < run.now + CLOSING < 60 * minutes
+
+
+def test_a_budget_in_which_workers_start_slowly_is_not_refused_for_their_first_trainings(tmp_path: Path) -> None:
+    world = SlowStart(2, short=3.3, long=8.0)
+    with opened(tmp_path, world, budget={"trials": 300, "time_budget": "3m"}) as stages:
+        world.run(stages)
+        assert stages.error is None
+        assert min(len(sample.by_seed) for sample in stages.samples()) >= 1
+    assert 90 < world.now + CLOSING < 180
 
 
 @pytest.mark.parametrize(

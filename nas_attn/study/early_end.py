@@ -96,14 +96,13 @@ def look_at_rest(stages: Stages) -> None:
     pace = stages.pace
     if pace.seconds is None or stages.error is not None:
         return
-    if pace.is_cold:
-        return
-    if pace.trial is None:
+    if not pace.is_warm:  # the first trainings start workers: they may look far too long
         if (pace.left or 0.0) <= 0:
             stages.error = too_short(stages)
     elif not pace.is_checked:
         pace.is_checked = True
-        if not pace.fits(work_of(stages, n_search=0, n_seeds=1)):
+        rest = pace.rest(work_of(stages, n_search=0, n_seeds=1))
+        if (rest or 0.0) > (pace.left or 0.0):  # nothing is kept free: what may fit is tried
             stages.error = too_short(stages)
     elif pace.n_retrained >= len(stages.arms()):  # a round over the arms, so that one slow training takes no seeds
         n_seeds = most = stages.n_seeds_planned

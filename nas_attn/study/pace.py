@@ -139,10 +139,15 @@ class Pace:
 
         With half of the time budget gone, what is known must do.
         """
-        trial, is_known = self.trial, self._short.n + self._long.n > 0
-        if is_known or trial is None or trial > _MOST_COLD or self.seconds is None:
+        if self.is_warm or self.trial is None or self.seconds is None:
             return False
         return self.clock() - self.begun < self.seconds / 2
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether a training is known that did not start its worker, or took so long that the start hardly counts."""
+        trial = self.trial
+        return self._short.n + self._long.n > 0 or (trial is not None and trial > _MOST_COLD)
 
     @property
     def is_vague(self) -> bool:
