@@ -37,9 +37,11 @@ class Busier(World):
 
 
 class SlowStart(World):
-    """Workers take a quarter of the time budget to start, and their first trainings four times as long as others."""
+    """Workers take a long time to start, and their first trainings many times as long as others."""
 
-    startup, cold = 47.0, 11.0
+    def __init__(self, startup: float, cold: float) -> None:
+        self.startup, self.cold = startup, cold
+        super().__init__(2, short=3.3, long=8.0)
 
 
 @pytest.mark.parametrize(("workers", "minutes"), [(1, 20), (2, 11), (4, 7)])
@@ -77,13 +79,17 @@ def test_the_budget_holds_where_lengths_spread_or_the_machine_slows_down(
     assert 0.5 * 60 * minutes < run.now + CLOSING < 60 * minutes
 
 
-def test_a_budget_in_which_workers_start_slowly_is_not_refused_for_their_first_trainings(tmp_path: Path) -> None:
-    world = SlowStart(2, short=3.3, long=8.0)
-    with opened(tmp_path, world, budget={"trials": 300, "time_budget": "3m"}) as stages:
+@pytest.mark.parametrize(("startup", "cold", "minutes", "least"), [(47.0, 11.0, 3, 3), (105.0, 70.0, 6, 3)])
+def test_slow_first_trainings_neither_refuse_a_time_budget_nor_end_the_search(
+    startup: float, cold: float, minutes: int, least: int, tmp_path: Path
+) -> None:
+    world = SlowStart(startup, cold)
+    with opened(tmp_path, world, budget={"trials": 300, "time_budget": f"{minutes}m"}) as stages:
         world.run(stages)
         assert stages.error is None
+        assert stages.search.n_done >= least
         assert min(len(sample.by_seed) for sample in stages.samples()) >= 1
-    assert 90 < world.now + CLOSING < 180
+    assert 30 * minutes < world.now + CLOSING < 60 * minutes
 
 
 @pytest.mark.parametrize(

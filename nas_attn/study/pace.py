@@ -137,11 +137,10 @@ class Pace:
     def is_cold(self) -> bool:
         """Whether too little is known for a decision: only the first, short trainings, which also start workers.
 
-        With half of the time budget gone, what is known must do.
+        Where another training of this length would take half of the time that is left, what is known must do.
         """
-        if self.is_warm or self.trial is None or self.seconds is None:
-            return False
-        return self.clock() - self.begun < self.seconds / 2
+        trial, left = self.trial, self.left
+        return not self.is_warm and trial is not None and left is not None and left > 2 * trial
 
     @property
     def is_warm(self) -> bool:
