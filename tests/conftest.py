@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -67,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MKL_NUM_THREADS"] = "1"
     os.environ["MPLBACKEND"] = "Agg"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    gc.disable()  # until all is imported: see pytest_collection_finish
     # The same examples in every run: a red run must mean that the change is wrong.
     settings.register_profile("repeatable", derandomize=True, deadline=None)
     settings.load_profile("repeatable")
@@ -98,6 +100,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave all that was imported out of each later garbage collection, which would visit it for nothing."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
