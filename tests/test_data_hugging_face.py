@@ -257,7 +257,7 @@ def test_folders_of_another_kind_are_refused(root: Path) -> None:
     (root / "state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}')
     assert refused(root).startswith("ROOT/state.json must name the data files, but names ")
     (root / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}')
-    assert refused(root).startswith("ROOT/x.arrow must be a Parquet or Arrow file, but cannot be read: ")
+    assert refused(root).startswith("ROOT/x.arrow must be a Parquet or Arrow file, but cannot be read (")
     save(root / "nothing")
     assert refused(root / "nothing") == "A split must have rows, but ROOT has none: remove the split."
     save(root / "indexed", table(30), _indices_data_files=[{"filename": "indices.arrow"}])

@@ -288,7 +288,7 @@ def test_a_class_name_that_cannot_be_written_is_refused(tmp_path: Path, name: by
             "An image folder must have images, but ROOT has no image in any class folder: add images, or remove the "
             "folder.",
         ),
-        (("val/a/", "test/a/"), "ROOT must have a 'train' folder beside 'test', 'val', but has none."),
+        (("val/a/", "test/a/"), "ROOT must have a 'train' folder beside 'test', 'val', but has none: add it."),
         (("train/a", "train/b", "val/a/"), "An image folder must have images, but ROOT/val has no image in any class"),
         (("train/a", "train/b", "test/c"), "Unknown class 'c' in ROOT/test. Known: a, b."),
     ],

@@ -262,12 +262,16 @@ WRONG = {
     "channels first": (parts(train=(PIXELS[:, None], LABELS)), "or (N, H, W, 3), but has (60, 1, 8, 8, 1)."),
     "shapes": (
         parts(train=(PIXELS, LABELS), test=(PIXELS[:, 1:], LABELS)),
-        "All images of 'slopes' must have one shape, but they have (8, 8, 1) in train, (7, 8, 1) in test.",
+        "All images of 'slopes' must have one shape, but they have (8, 8, 1) in train, (7, 8, 1) in test: "
+        "resize or convert some.",
     ),
-    "a class": (parts(train=(PIXELS, LABELS * 2)), "must be among its 2 classes (0 to 1), but have the value 2."),
+    "a class": (
+        parts(train=(PIXELS, LABELS * 2)),
+        "must be among its 2 classes (0 to 1), but have the value 2: correct the labels, or add images of it to train.",
+    ),
     "columns": (
         parts(train=(PIXELS, np.eye(3, dtype=int)[LABELS])),
-        "The labels of 'train' in 'slopes' must have a column per class name, but have 3 for 2 names.",
+        "The labels of 'train' in 'slopes' must have a column per class name, but have 3 for 2 names: make them agree.",
     ),
     "shares": (replace(FOUND, shares=(0.5, 0.5)), "'slopes' must be those of train, val and test, but are [0.5, 0.5]."),
 }

@@ -233,7 +233,7 @@ REFUSED: dict[str, tuple[Rows, str]] = {
     ),
     "labels without names": (
         rows(header=(), label=lambda n: [n % 2, n // 2 % 2]),
-        "TABLE must begin with a line of column names, which are the names of its labels.",
+        "TABLE must begin with a line of column names, which are the names of its labels: add it.",
     ),
     "fractions": (
         rows(label=lambda n: [n / 8]),
@@ -250,7 +250,7 @@ REFUSED: dict[str, tuple[Rows, str]] = {
     ),
     "an empty class": (
         rows(label=lambda n: ["" if n == 5 else "a"]),
-        "Line 7 of TABLE must name a class in 'label', but has ''.",
+        "Line 7 of TABLE must name a class in 'label', but has '': name it, or remove the line.",
     ),
     "a class of test alone": (
         rows(header=("image", "label", "split"), label=lambda n: ["ab"[n == 9], "test" if n > 8 else "train"]),
@@ -262,9 +262,12 @@ REFUSED: dict[str, tuple[Rows, str]] = {
     ),
     "a missing file": (
         [*rows(), ["no.png", "cat"]],
-        "Line 14 of TABLE must name a file below ROOT, but there is no 'no.png'.",
+        "Line 14 of TABLE must name a file below ROOT, but there is no 'no.png': correct or remove it.",
     ),
-    "a file outside": ([*rows(), ["../x.png", "a"]], "must name a file below ROOT, but there is no '../x.png'."),
+    "a file outside": (
+        [*rows(), ["../x.png", "a"]],
+        "must name a file below ROOT, but there is no '../x.png': correct or remove it.",
+    ),
     "no classes": (rows(header=("image",), label=lambda n: []), "TABLE must have a column of files and one of classes"),
     "a long row": (
         [*rows(), ["images/im1.png", "a", "b"]],
@@ -276,10 +279,14 @@ REFUSED: dict[str, tuple[Rows, str]] = {
     ),
     "a control character": (
         [*rows(), ["images/im3.png\0", "cat"]],
-        "Line 14 of TABLE must name a file below ROOT, but there is no 'images/im3.png\N{REPLACEMENT CHARACTER}'.",
+        "Line 14 of TABLE must name a file below ROOT, but there is no 'images/im3.png\N{REPLACEMENT CHARACTER}': "
+        "correct or remove it.",
     ),
-    "nothing": ([[""]], "TABLE must have a line of column names and a line per image, but has 0."),
-    "a header": ([["image", "label"]], "TABLE must have a line of column names and a line per image, but has 1."),
+    "nothing": ([[""]], "TABLE must have a line of column names and a line per image, but has 0: write them."),
+    "a header": (
+        [["image", "label"]],
+        "TABLE must have a line of column names and a line per image, but has 1: add the images.",
+    ),
 }
 
 
@@ -332,9 +339,9 @@ def test_numbers_that_are_names_of_files_and_classes_are_told_apart(root: Path) 
 def test_files_of_other_kinds_are_refused(root: Path) -> None:
     (root / "a.xlsx").write_bytes(b"PK")
     assert refused(root / "a.xlsx").startswith("A table of images must be a file of .csv, .tsv, .txt, .parquet")
-    assert refused(root / "none.csv") == "A table of images must exist, but there is none at TABLE."
+    assert refused(root / "none.csv") == "A table of images must exist, but there is none at TABLE: check the path."
     (root / "bad.parquet").write_bytes(b"PAR1 and no more")
-    assert refused(root / "bad.parquet").startswith("TABLE must be a Parquet or Arrow file, but cannot be read: ")
+    assert refused(root / "bad.parquet").startswith("TABLE must be a Parquet or Arrow file, but cannot be read (")
     pyarrow.parquet.write_table(as_table(label=[[one] for one in EXPECTED]), root / "lists.parquet")
     assert "Column 'label' of TABLE must have one value per image, but holds lists" in refused(root / "lists.parquet")
     pyarrow.parquet.write_table(as_table(image=[b""] * N), root / "bytes.parquet")

@@ -149,7 +149,11 @@ def test_the_first_differing_key_or_shape_is_named(tmp_path):
     path = tmp_path / "other.safetensors"
     key = next(key for key in state if key.startswith("stages.0.1."))
     save_file({name: value for name, value in state.items() if name != key}, path)
-    with pytest.raises(FileError, match=rf"do not fit the network: '{key}' must be \(.*\), but is absent\.$"):
+    with pytest.raises(
+        FileError,
+        match=rf"do not fit the network: '{key}' must be \(.*\), but is absent: take weights of this network, "
+        r"with its options\.$",
+    ):
         built(path)
     save_file({**state, "extra.weight": torch.zeros(2)}, path)
     with pytest.raises(FileError, match=r"'extra\.weight' must be absent, but is \(2,\)\.$"):

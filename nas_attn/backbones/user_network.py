@@ -140,7 +140,7 @@ def refuse_unready(net: nn.Module) -> None:
     refuse_outside(net)
     for path, parameter in net.named_parameters():
         if parameter.is_meta:
-            raise SpaceError(f"The network's weights must have values, but '{path}' is on the meta device.")
+            raise SpaceError(f"The network's weights must have values, but '{path}' is on the meta device: load them.")
         if not is_lazy(parameter) and parameter.is_floating_point() and not _is_finite(parameter):
             raise SpaceError(
                 f"The network's weights must be finite, but '{path}' has NaN or infinite values: pass weights from "

@@ -182,5 +182,6 @@ def _refuse_other(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], fil
         shapes = [tuple(found[key].shape) if key in found else "absent" for found in (wanted, state)]
         if shapes[0] != shapes[1]:
             raise FileError(
-                f"The weights {file} do not fit the network: '{key}' must be {shapes[0]}, but is {shapes[1]}."
+                f"The weights {file} do not fit the network: '{key}' must be {shapes[0]}, but is {shapes[1]}: "
+                "take weights of this network, with its options."
             )

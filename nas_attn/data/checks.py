@@ -26,7 +26,9 @@ def checked_pixels(images: Any, name: str) -> Pixels:
     if shape and not shape[0]:
         raise DataError(f"{name} must have images, but there are none: leave the part out.")
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape:
-        raise DataError(f"{name} must have the shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), but has {shape}.")
+        raise DataError(
+            f"{name} must have the shape (N, H, W), (N, H, W, 1) or (N, H, W, 3), but has {shape}: reshape it."
+        )
     if pixels.dtype != np.uint8:
         raise DataError(f"{name} must be uint8 (0 to 255), but is {pixels.dtype}: convert it.")
     return pixels
@@ -46,21 +48,26 @@ def checked_labels(labels: Any, n_images: int, name: str) -> Labels:
     if labels.ndim not in (1, 2) or 0 in labels.shape[1:]:
         raise DataError(
             f"{name} must have the shape (N,) or (N, 1) with one class number per image, or (N, K) with 0 or 1 for "
-            f"each of K labels, but has {shape}."
+            f"each of K labels, but has {shape}: reshape it."
         )
     if len(labels) != n_images:
-        raise DataError(f"{name} must have one row per image, but has {len(labels)} for {n_images} images.")
+        raise DataError(
+            f"{name} must have one row per image, but has {len(labels)} for {n_images} images: make them agree."
+        )
     if labels.ndim == 2 and labels.dtype.kind in "iub":
         other = labels[(labels != 0) & (labels != 1)]
         if len(other):
             raise DataError(
-                f"{name} must be 0 or 1 for each of its {labels.shape[1]} labels, but has the value {int(other[0])}."
+                f"{name} must be 0 or 1 for each of its {labels.shape[1]} labels, but has the value {int(other[0])}: "
+                "write 0 or 1."
             )
     elif labels.dtype.kind not in "iu":
-        raise DataError(f"{name} must be whole numbers, but is {labels.dtype}.")
+        raise DataError(f"{name} must be whole numbers, but is {labels.dtype}: convert it.")
     elif labels.min() < 0 or labels.max() >= 2**31:
         worst = labels.min() if labels.min() < 0 else labels.max()
-        raise DataError(f"{name} must be class numbers from 0, but has the value {int(worst)}.")
+        raise DataError(
+            f"{name} must be class numbers from 0, but has the value {int(worst)}: number the classes anew."
+        )
     numbers: Labels = labels.astype(np.int64, copy=False)
     return numbers
 
@@ -105,11 +112,13 @@ def _check_agreement(parts: Mapping[str, LabelledImages], where: str) -> None:
     shapes = {part: images.pixels.shape[1:] for part, images in parts.items()}
     if len(set(shapes.values())) > 1:
         shown = ", ".join(f"{shape} in {part}" for part, shape in shapes.items())
-        raise DataError(f"All images of '{where}' must have one shape, but they have {shown}.")
+        raise DataError(f"All images of '{where}' must have one shape, but they have {shown}: resize or convert some.")
     columns = {part: images.labels.shape[1:] for part, images in parts.items()}
     if len(set(columns.values())) > 1:
         shown = ", ".join(f"{shape[0] if shape else 'one'} in {part}" for part, shape in columns.items())
-        raise DataError(f"All images of '{where}' must have the same number of labels, but they have {shown}.")
+        raise DataError(
+            f"All images of '{where}' must have the same number of labels, but they have {shown}: make them agree."
+        )
 
 
 def _check_classes(parts: Mapping[str, LabelledImages], n_classes: int, where: str) -> None:
@@ -118,12 +127,12 @@ def _check_classes(parts: Mapping[str, LabelledImages], n_classes: int, where: s
         if images.labels.ndim == 2 and images.labels.shape[1] != n_classes:
             raise DataError(
                 f"The labels of '{part}' in '{where}' must have a column per class name, but have "
-                f"{images.labels.shape[1]} for {n_classes} names."
+                f"{images.labels.shape[1]} for {n_classes} names: make them agree."
             )
         if images.labels.ndim == 1 and images.labels.max() >= n_classes:
             raise DataError(
                 f"The labels of '{part}' in '{where}' must be among its {n_classes} classes (0 to {n_classes - 1}), "
-                f"but have the value {int(images.labels.max())}."
+                f"but have the value {int(images.labels.max())}: correct the labels, or add images of it to train."
             )
 
 

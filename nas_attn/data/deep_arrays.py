@@ -35,7 +35,9 @@ def eight_bit_arrays(
         raise DataError(f"All images of {place} must have one type and be there, but they are {shown}: convert them.")
     for part, images in arrays.items():
         if not np.isfinite(images).all():
-            raise DataError(f"The images of {part} in {place} must be finite numbers, but some are NaN or infinite.")
+            raise DataError(
+                f"The images of {part} in {place} must be finite numbers, but some are NaN or infinite: replace those."
+            )
     whole = types["train"].kind in "iu" if "train" in types else False
     bounds = {part: bounds_of(images, whole) for part, images in arrays.items()}
     others = [one for part, one in bounds.items() if part != "train"]

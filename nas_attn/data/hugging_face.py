@@ -106,7 +106,7 @@ def _by_file_name(root: Path) -> dict[str, Shards]:
     if not paths:
         raise DataError(
             f"{root} must be a data set that Dataset.save_to_disk wrote, or hold Parquet or Arrow files, but is "
-            "neither."
+            "neither: write it by Dataset.save_to_disk."
         )
     groups: dict[str, list[Path]] = {}
     places: dict[str, set[Path]] = {}

@@ -132,7 +132,7 @@ def _parts(place: Folder) -> tuple[dict[str, Folder], list[str]]:
         _ask(place, unlabelled or parts, others)
     if "train" not in found:
         names = ", ".join(repr(each.name) for each in parts)
-        raise DataError(f"{shown(place.path)} must have a 'train' folder beside {names}, but has none.")
+        raise DataError(f"{shown(place.path)} must have a 'train' folder beside {names}, but has none: add it.")
     if others and len(found) == 1:
         _ask(place, parts, others)
     return found, _unread_notes(place, found, others)

@@ -235,7 +235,9 @@ def _pixels(image: Any, part: str, stated: Range | None) -> Pixels:
         )
     if stated is not None and array.dtype.kind in "iuf":
         if not np.isfinite(array).all():
-            raise DataError(f"An image of '{part}' must be of finite numbers, but some are NaN or infinite.")
+            raise DataError(
+                f"An image of '{part}' must be of finite numbers, but some are NaN or infinite: replace those."
+            )
         return scaled(array, *stated)
     if array.dtype == np.uint8:
         return array

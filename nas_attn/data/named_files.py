@@ -36,7 +36,9 @@ class NamedFiles:
                 f"{where} must name one file below {self.root}, but '{shown(cell)}' may be {listed}: write its path."
             )
         if not found:
-            raise DataError(f"{where} must name a file below {self.root}, but there is no '{shown(cell)}'.")
+            raise DataError(
+                f"{where} must name a file below {self.root}, but there is no '{shown(cell)}': correct or remove it."
+            )
         self.n_by_name += by_name
         return found[0]
 

@@ -62,7 +62,7 @@ def _count_classes(path: Path, labels: NDArray[np.int64]) -> int:
         missing = int(np.flatnonzero(present != np.arange(len(present)))[0])
         raise DataError(
             f"'train_labels' in {path} must be class numbers from 0 without a gap, but no label is {missing} and the "
-            f"largest is {largest}."
+            f"largest is {largest}: number the classes anew."
         )
     return largest + 1
 
@@ -70,14 +70,16 @@ def _count_classes(path: Path, labels: NDArray[np.int64]) -> int:
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read every array that the layout names."""
     if not path.is_file():
-        raise DataError(f"An .npz file must exist, but there is none at {path.absolute()}.")
+        raise DataError(f"An .npz file must exist, but there is none at {path.absolute()}: check the path.")
     _refuse_single(path)
     wanted = {f"{part}_{what}" for part in PARTS for what in ("images", "labels")}
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if "train_images" not in stored.files:
                 found = ", ".join(stored.files) or "nothing"
-                raise DataError(f"{path} must contain 'train_images' and 'train_labels', but contains {found}.")
+                raise DataError(
+                    f"{path} must contain 'train_images' and 'train_labels', but contains {found}: rename its arrays."
+                )
             return {name: stored[name] for name in stored.files if name in wanted}
     except DAMAGED as error:
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
@@ -100,7 +102,7 @@ def _part(path: Path, part: str, arrays: Mapping[str, NDArray[Any]]) -> Labelled
     """Return one part, its images and labels checked against each other."""
     for name in (f"{part}_images", f"{part}_labels"):
         if name not in arrays:
-            raise DataError(f"{path} must contain '{name}' beside {', '.join(sorted(arrays))}.")
+            raise DataError(f"{path} must contain '{name}' beside {', '.join(sorted(arrays))}: add it.")
     pixels = checked_pixels(arrays[f"{part}_images"], f"'{part}_images' in {path}")
     labels = checked_labels(arrays[f"{part}_labels"], len(pixels), f"'{part}_labels' in {path}")
     return LabelledImages(pixels, labels)

@@ -70,10 +70,12 @@ def read_labels(path: Path) -> LabelTable:
     table = without_index(read_cells(path, lambda cell: not is_called_file(cell) and named.is_file(cell)))
     columns = find_columns(table, named)
     if columns.several and not table.is_named:
-        raise DataError(f"{path} must begin with a line of column names, which are the names of its labels.")
+        raise DataError(f"{path} must begin with a line of column names, which are the names of its labels: add it.")
     files = _files(table, columns, named)
     if not any(file.part == "train" for file in files):
-        raise DataError(f"{path} must name images of train, but has none among its {len(files)} rows.")
+        raise DataError(
+            f"{path} must name images of train, but has none among its {len(files)} rows: write train for some."
+        )
     notes = [columns.in_words(table)]
     if named.n_by_name:
         notes.append(f"{named.n_by_name:,} of {len(files):,} files were found by their name anywhere in {path.parent}.")
@@ -127,7 +129,10 @@ def _classes(table: Table, columns: Columns, files: Sequence[ImageFile]) -> tupl
     words = [_class_name(cell) for cell in table.column(column)]
     for number, word in enumerate(words):
         if not word or not is_writable(word):
-            raise DataError(f"{table.place(number)} must name a class in '{table.header[column]}', but has {word!r}.")
+            raise DataError(
+                f"{table.place(number)} must name a class in '{table.header[column]}', but has {word!r}: "
+                "name it, or remove the line."
+            )
     _refuse_fractions(table, column, words)
     _refuse_joined(table, column, words)
     found = {word for word, file in zip(words, files, strict=True) if file.part == "train"}
@@ -185,5 +190,5 @@ def _part(word: str, where: str) -> str:
 
 def _bit(word: str, label: str, where: str) -> int:
     if word.lower() not in BITS:
-        raise DataError(f"{where} must have 0 or 1 for label '{label}', but has '{word}'.")
+        raise DataError(f"{where} must have 0 or 1 for label '{label}', but has '{word}': write 0 or 1.")
     return BITS[word.lower()]

@@ -68,13 +68,13 @@ def read_cells(path: Path, is_file: Callable[[str], bool]) -> Table:
     if path.is_dir():
         raise DataError(f"A table of images must be a file, but {path} is a folder: write folder:{path}.")
     if not path.is_file():
-        raise DataError(f"A table of images must exist, but there is none at {path.absolute()}.")
+        raise DataError(f"A table of images must exist, but there is none at {path.absolute()}: check the path.")
     suffix = path.suffix.lower()
     if suffix in ARROW_SUFFIXES:
         return _from_arrow(path)
     if suffix not in TEXT_SUFFIXES:
         known = ", ".join(TEXT_SUFFIXES + ARROW_SUFFIXES)
-        raise DataError(f"A table of images must be a file of {known}, but is {path}.")
+        raise DataError(f"A table of images must be a file of {known}, but is {path}: save it as CSV.")
     lines, rows = _text_rows(path)
     is_named = not any(is_file(cell) for cell in rows[0])
     header = tuple(rows[0]) if is_named else tuple(f"column {number}" for number in range(1, 1 + len(rows[0])))
@@ -88,7 +88,7 @@ def read_cells(path: Path, is_file: Callable[[str], bool]) -> Table:
                 "repair the line, or the first one, which names the columns."
             )
     if not rows:
-        raise DataError(f"{path} must have a line of column names and a line per image, but has 1.")
+        raise DataError(f"{path} must have a line of column names and a line per image, but has 1: add the images.")
     return Table(path, header, tuple(map(tuple, rows)), tuple(f"Line {line}" for line in lines), is_named)
 
 
@@ -112,7 +112,9 @@ def open_arrow(path: Path) -> Any:
             return pyarrow.ipc.open_stream(source).read_all()
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise DataError(f"{path} must be a Parquet or Arrow file, but cannot be read: {reason}.") from None
+        raise DataError(
+            f"{path} must be a Parquet or Arrow file, but cannot be read ({reason}): write it again."
+        ) from None
 
 
 def _text_rows(path: Path) -> tuple[list[int], list[list[str]]]:
@@ -129,10 +131,11 @@ def _text_rows(path: Path) -> tuple[list[int], list[list[str]]]:
     except (OSError, UnicodeError, csv.Error) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DataError(
-            f"{path} must be a table in UTF-8 with commas, semicolons or tabs, but cannot be read: {reason}."
+            f"{path} must be a table in UTF-8 with commas, semicolons or tabs, but cannot be read ({reason}): "
+            "save it as UTF-8 text."
         ) from None
     if not found:
-        raise DataError(f"{path} must have a line of column names and a line per image, but has 0.")
+        raise DataError(f"{path} must have a line of column names and a line per image, but has 0: write them.")
     return [line for line, _ in found], [cells for _, cells in found]
 
 
@@ -157,7 +160,7 @@ def _from_arrow(path: Path) -> Table:
     opened = open_arrow(path)
     table = opened.read() if path.suffix.lower() in (".parquet", ".pq") else opened
     if not table.num_rows:
-        raise DataError(f"{path} must have a row per image, but has 0.")
+        raise DataError(f"{path} must have a row per image, but has 0: write the images' rows.")
     columns = [_texts(path, name, table.column(number)) for number, name in enumerate(table.column_names)]
     places = tuple(f"Row {number}" for number in range(1, 1 + table.num_rows))
     return Table(path, tuple(table.column_names), tuple(zip(*columns, strict=True)), places)

@@ -124,7 +124,9 @@ def find_columns(table: Table, files: NamedFiles) -> Columns:
 def _refuse_names(table: Table) -> None:
     for number, name in enumerate(table.header, 1):
         if not name or name in table.header[: number - 1]:
-            raise DataError(f"Every column of {table.path} must have its own name, but column {number} has {name!r}.")
+            raise DataError(
+                f"Every column of {table.path} must have its own name, but column {number} has {name!r}: rename it."
+            )
 
 
 def _file_column(table: Table, files: NamedFiles) -> int:

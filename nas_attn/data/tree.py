@@ -115,7 +115,7 @@ def scan(path: Path) -> Tree:
             "table of files."
         )
     if not path.is_dir():
-        raise DataError(f"An image folder must exist, but there is none at {shown(path.absolute())}.")
+        raise DataError(f"An image folder must exist, but there is none at {shown(path.absolute())}: check the path.")
     tree = Tree(Folder(path, path.name))
     real = path.resolve()
     visited = {_identity(place) for place in (real, *real.parents)}
