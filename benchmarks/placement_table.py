@@ -23,11 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from placement_training import images, measured, store
-from tables import FOLDER, NoTable, coded, load_placements
+from tables import FOLDER, NoTable, coded, load_placements, whole_recipe
 
 from nas_attn import Placement, SearchSpace, load_run, search
 from nas_attn.backbones.site_table import site_table
-from nas_attn.config import Recipe
 from nas_attn.cost.measurement import image_latency
 from nas_attn.model.build import build
 from nas_attn.placement import Shape
@@ -44,7 +43,7 @@ def measure(folder: Path, seed: int, best: int | None, workers: int) -> None:
     space = SearchSpace.load(SPACE)
     records = folder / "records"
     records.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(**space.recipe)
+    recipe = whole_recipe(space)
     settings: dict[str, Any] = {"sampler": "brute"}
     if best is not None:
         priors = _priors(best, folder / "priors")
@@ -78,7 +77,8 @@ def pack(folder: Path, seed: int, space: SearchSpace) -> Path:
     ]
     sites, choices = _layout(space)
     facts = {
-        "space": SPACE, "seed": seed, "sites": sites, "choices": choices, "recipe": dict(space.recipe),
+        "space": SPACE, "seed": seed, "sites": sites, "choices": choices,
+        "recipe": whole_recipe(space).model_dump(exclude_unset=True, exclude_none=True),
         "n_val": len(found[0][2]["val"]), "n_test": len(found[0][2]["test"]),
         "data": space.data["name"], "fingerprint": images(space.data["name"]).facts.fingerprint, "licence": LICENCE,
         "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},

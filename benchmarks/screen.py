@@ -23,11 +23,11 @@ import optuna
 import torch
 from optuna.distributions import CategoricalDistribution
 from scipy.stats import t as student
-from tables import FOLDER, NoTable, PlacementTable, load_placements
+from tables import FOLDER, NoTable, PlacementTable, load_placements, whole_recipe
 
 from nas_attn.backbones.site_table import site_table
 from nas_attn.comparison.ranking import Ranking, agreement
-from nas_attn.config import DataConfig, Engine, Recipe
+from nas_attn.config import DataConfig, Engine
 from nas_attn.data.dataset import Data, load_data
 from nas_attn.placement import NONE, Placement, Shape
 from nas_attn.records import Paths, Task
@@ -62,7 +62,7 @@ def images() -> Data:
 
 def plan_of(price: int) -> ScreenPlan:
     """Return the extent of a screen of this price."""
-    facts, recipe = images().facts, Recipe(**bound_space().space.recipe)
+    facts, recipe = images().facts, whole_recipe(bound_space().space)
     return ScreenPlan.of(price, epochs=recipe.epochs, n_train=facts.n_train, n_val=facts.n_val)
 
 
@@ -71,7 +71,7 @@ def ranking(price: int, seed: int, kept: Path) -> Ranking:
     file = kept / f"price{price}-seed{seed}.json"
     if not file.exists():
         paths, plan, space = paths_of(bound_space(), 10_000, 0), plan_of(price), bound_space().space
-        context = TrialContext(space.backbone, SHAPE, Recipe(**space.recipe), data=DataConfig(name=space.data["name"]))
+        context = TrialContext(space.backbone, SHAPE, whole_recipe(space), data=DataConfig(name=space.data["name"]))
         task = Task(0, "screen", NONE, seed, plan.epochs, paths=paths)
         start = time.perf_counter()
         found = train_shared(task, context, images(), lambda epoch, value: None, Keeper())

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from placement_training import images
 from scipy.stats import kendalltau
+from tables import whole_recipe
 
 from nas_attn import SearchSpace
 from nas_attn.backbones.site_table import site_table
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--placements", type=int, default=40)
     parser.add_argument("--processes", type=int, default=2)
     stated = parser.parse_args(arguments)
-    full = Recipe(**SearchSpace.load(stated.space).recipe).epochs
+    full = whole_recipe(SearchSpace.load(stated.space)).epochs
     chosen = sample(bound(stated.space, stated.data), stated.placements)
     lengths = [max(1, round(share * full)) for share in SHARES]
     print(f"{stated.space} on {stated.data}: {len(chosen)} placements, {full} epochs", flush=True)

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import kendalltau
 
+from nas_attn.config import Recipe
 from nas_attn.placement import Placement
 from nas_attn.space.bound import BoundSpace
+from nas_attn.space.search_space import SearchSpace
 
 FOLDER = Path(__file__).parent / "tables"
 
@@ -142,6 +144,12 @@ def _latency(path: Path, codes: Sequence[Point]) -> Floats:
     measured = np.load(path)
     ratios = dict(zip(map(tuple, measured["codes"].tolist()), measured["ratio"].tolist(), strict=True))
     return np.array([ratios[point] for point in codes])
+
+
+def whole_recipe(space: SearchSpace) -> Recipe:
+    """Return the recipe of a table's trainings: the whole schedule, where a search trial may have a shorter one."""
+    recipe = Recipe(**space.recipe)
+    return Recipe(**{**space.recipe, "epochs": recipe.retrain_epochs or recipe.epochs, "retrain_epochs": None})
 
 
 def coded(space: BoundSpace) -> Iterator[tuple[Point, Placement]]:

@@ -29,6 +29,29 @@ def test_the_command_line_goes_before_the_space_file_and_that_before_the_default
 
 
 @pytest.mark.parametrize(
+    ("recipe", "given", "expected"),
+    [
+        ({"epochs": 8, "retrain_epochs": 15}, {}, (8, 15, "sgd", 0.1)),
+        ({"epochs": 8, "retrain_epochs": 15}, {"epochs": 8}, (8, 15, "sgd", 0.1)),
+        ({"epochs": 8, "retrain_epochs": 15}, {"epochs": 3}, (3, None, "sgd", 0.1)),
+        ({"epochs": 8, "retrain_epochs": 15}, {"epochs": 3, "retrain_epochs": 9}, (3, 9, "sgd", 0.1)),
+        ({"optimizer": "adam", "lr": 0.02}, {"optimizer": "sgd"}, (30, None, "sgd", 0.1)),
+        ({"optimizer": "adam", "lr": 0.02}, {"optimizer": "adam"}, (30, None, "adam", 0.02)),
+        ({"lr": 0.5}, {"optimizer": "adamw"}, (30, None, "adamw", 0.003)),
+        ({"lr": 0.5}, {"optimizer": "sgd"}, (30, None, "sgd", 0.5)),
+    ],
+)
+def test_what_suits_another_value_of_the_space_file_gives_way_with_it(
+    recipe: dict[str, object], given: dict[str, object], expected: tuple[object, ...], tmp_path: Path
+) -> None:
+    space = tiny_space(tmp_path)
+    words = "\n".join(f"{name} = {value!r}" for name, value in recipe.items())
+    space.write_text(f"{space.read_text()}\n[recipe]\n{words}\n")
+    found = read_settings({"space": space, **given}).recipe
+    assert (found.epochs, found.retrain_epochs, found.optimizer, found.lr) == expected
+
+
+@pytest.mark.parametrize(
     ("given", "folder"),
     [
         ({}, "runs/densenet_attn"),

@@ -42,6 +42,9 @@ from nas_attn.validation import Model, fields_of, validate
 FEW_TEST_IMAGES = 100
 """With fewer test images, one of them is more than one point of accuracy."""
 
+SUITS = {"lr": "optimizer", "retrain_epochs": "epochs"}
+"""Key of a space file -> the key that it suits: where another value of that one is stated, it has its own default."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -354,7 +357,7 @@ def _run_name(space: SearchSpace, data: DataConfig | None, train: object) -> str
 
 def _validated(model: type[Model], stated: Mapping[str, Any], space: SearchSpace | None = None) -> Model:
     """Return a record of settings: the stated values, then those of the space file, then the defaults."""
-    values = {} if space is None else {**space.recipe, **space.data}
+    values = {} if space is None else _still_suiting({**space.recipe, **space.data}, stated)
     values = {key: value for key, value in values.items() if key in model.model_fields}
     settable = [setting for setting in fields_of(model) if setting.setting is not None]
     values |= {setting.key: stated[setting.name] for setting in settable if setting.name in stated}
@@ -369,6 +372,13 @@ def _validated(model: type[Model], stated: Mapping[str, Any], space: SearchSpace
         ):
             raise ConfigError(unknown(name, getattr(record, name), records))
     return record
+
+
+def _still_suiting(values: Mapping[str, Any], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a space file without those that suit another value of it, in whose place one is stated."""
+    usual = {name: Recipe.model_fields[name].default for name in SUITS.values()} | dict(values)
+    changed = {name for name in SUITS.values() if stated.get(name, usual[name]) != usual[name]}
+    return {key: value for key, value in values.items() if SUITS.get(key) not in changed}
 
 
 def _is_code(name: str, value: str) -> bool:

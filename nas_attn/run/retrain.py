@@ -262,8 +262,6 @@ class _Origin:
         """Return the settings of the placement's own run as tables of a space file: its recipe, size and split."""
         recipe = {name: value for name, value in self.described.recipe.items() if value is not None}
         recipe["epochs"] = recipe.pop("retrain_epochs", recipe.get("epochs"))
-        if stated.get("optimizer", recipe.get("optimizer")) != recipe.get("optimizer"):
-            recipe.pop("lr", None)  # it suits the other optimiser
         is_same = stated.get("data", self._data.get("name")) == self._data.get("name")
         values = recipe | self._of_data("image_size", *(["split"] if is_same else []))
         return {
