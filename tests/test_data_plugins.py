@@ -259,7 +259,10 @@ WRONG = {
         parts(train=(PIXELS / 255, LABELS)),
         "The pixels of 'train' in 'slopes' must be uint8 (0 to 255), but is",
     ),
-    "channels first": (parts(train=(PIXELS[:, None], LABELS)), "or (N, H, W, 3), but has (60, 1, 8, 8, 1): reshape it."),
+    "channels first": (
+        parts(train=(PIXELS[:, None], LABELS)),
+        "or (N, H, W, 3), but has (60, 1, 8, 8, 1): reshape it.",
+    ),
     "shapes": (
         parts(train=(PIXELS, LABELS), test=(PIXELS[:, 1:], LABELS)),
         "All images of 'slopes' must have one shape, but they have (8, 8, 1) in train, (7, 8, 1) in test: "
