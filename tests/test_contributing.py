@@ -19,14 +19,6 @@ STEP = re.compile(
     r":\n\n```\w+\n(?P<block>.*?)```",
     re.DOTALL,
 )
-CATALOGUE = (
-    "tests/test_attention_catalog.py",
-    "tests/test_attention_contract.py",
-    "tests/test_attention_goldens.py",
-    "tests/test_space_file.py",
-)
-CONCERNED = f"{NAME} or catalogue or golden or schema or closed_forms"
-"""The rows that the new entry concerns: the last test of this file runs them all."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +102,6 @@ def test_the_steps_of_the_section_are_found(root: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_the_new_entry_passes_the_tests_that_walk_the_catalogue(tree: Tree) -> None:
-    printed = tree.check(sys.executable, "-m", "pytest", "-v", "-n", "0", "-k", CONCERNED, *CATALOGUE, timeout=280)
-    assert f"test_an_entry_passes_every_check_and_each_option_matters[{NAME}] PASSED" in printed
-    assert f"test_output_equals_the_published_code[{NAME}_plain] PASSED" in printed
-
-
-@pytest.mark.nightly
 def test_without_its_golden_the_new_entry_is_refused(tree: Tree) -> None:
     table = tree.folder / "tests/test_attention_goldens.py"
     complete = table.read_text()
@@ -141,5 +126,10 @@ def test_the_tree_passes_the_static_checks(tree: Tree, command: str) -> None:
 @pytest.mark.timeout(3600)
 def test_the_tree_passes_every_row_of_the_day(tree: Tree) -> None:
     """This file is left out: it would copy the copy."""
-    pytest_words = (sys.executable, "-m", "pytest", "-q", "-n", "2", "--ignore=tests/test_contributing.py")
-    tree.check(*pytest_words, timeout=3500)
+    pytest_words = (sys.executable, "-m", "pytest", "-v", "-n", "2", "--ignore=tests/test_contributing.py")
+    printed = tree.check(*pytest_words, timeout=3500)
+    for row in (
+        f"test_attention_contract.py::test_an_entry_passes_every_check_and_each_option_matters[{NAME}]",
+        f"test_attention_goldens.py::test_output_equals_the_published_code[{NAME}_plain]",
+    ):
+        assert f"PASSED tests/{row}" in printed, row
