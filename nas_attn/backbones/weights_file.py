@@ -47,7 +47,7 @@ def find_weights(spec: Spec, *, download: bool = False) -> Path | None:
     if not name.isidentifier():
         raise FileError(
             f"The backbone's weights must be a {', '.join(SUFFIXES)} file or a name of torchvision's such as "
-            f"IMAGENET1K_V1, but got '{name}'."
+            f"IMAGENET1K_V1, but got '{name}': save the network's state_dict() by torch.save."
         )
     return _torchvision_file(spec, name, download=download or bool(spec.get("download")))
 

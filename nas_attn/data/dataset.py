@@ -247,7 +247,8 @@ def _prepare(config: DataConfig, progress: Progress | None) -> tuple[dict[str, L
     """Read, split and resize the data; the one path from a configuration to pixels."""
     dataset = read_source(config, progress)
     if len(dataset.class_names) < 2:
-        raise DataError(f"'{config.name}' must have two classes or more, but has only {dataset.class_names[0]!r}.")
+        only = dataset.class_names[0]
+        raise DataError(f"'{config.name}' must have two classes or more, but has only {only!r}: add another one.")
     dataset = with_origins(_in_stated_range(dataset, config))
     split = split_dataset(dataset, config.split, config.seed)
     notes = [*_source_notes(config), *dataset.notes, *_split_notes(dataset.parts, split)]
