@@ -19,6 +19,7 @@ from nas_attn.attention.options import require_fit, resolve_options
 from nas_attn.backbones.site_table import site_table
 from nas_attn.errors import FileError, SpaceError
 from nas_attn.model.build import AttentionModel, build_model
+from nas_attn.model.core import core_shapes
 from nas_attn.model.file import load_model, save_model
 from nas_attn.placement import Placement
 from nas_attn.run.default_shape import at_default_shape
@@ -185,6 +186,18 @@ def test_weights_that_are_no_larger_kernels_are_refused_as_before(tmp_path: Path
     of_an_older_version(tmp_path / "best.json", says=3)
     with pytest.raises(FileError, match=r"do not fit the network: 'attention\.denseblock3\.cbam\.spatial"):
         load_model(tmp_path / "best.json")
+
+
+def test_only_a_larger_kernel_of_the_same_channels_has_a_core(tmp_path: Path) -> None:
+    of_an_older_version(tmp_path / "best.json", says=7)
+    model = load_model(tmp_path / "best.json")
+    key, own = "attention.denseblock3.cbam.spatial.conv.weight", (1, 2, 3, 3)
+    assert tuple(model.state_dict()[key].shape) == own
+    with_core = [(1, 2, 7, 7), (1, 2, 5, 3), own]
+    without = [(1, 2, 6, 6), (2, 2, 7, 7), (1, 4, 7, 7), (1, 2, 1, 1), (1, 2, 7), (1, 2, 7, 7, 1)]
+    assert [core_shapes(model, {key: shape})[key] for shape in with_core] == [own] * 3
+    assert [core_shapes(model, {key: shape})[key] for shape in without] == without
+    assert core_shapes(model, {"backbone.absent": (1, 2, 7, 7)}) == {"backbone.absent": (1, 2, 7, 7)}
 
 
 @pytest.mark.parametrize(
