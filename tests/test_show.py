@@ -1,6 +1,7 @@
 """What only shows a run may fail: streams, display, report and log; signals and temporary folders."""
 
 import io
+import logging
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from nas_attn.cli.ending import print_error
 from nas_attn.cli.streams import PIPE_CLOSED, OutputLost, Stream, writable
 from nas_attn.errors import ConfigError, RunError, RunStopped, in_plain_words, of_system
 from nas_attn.executors.loss import StartWatch
+from nas_attn.executors.ray_session import messages_in_the_log
 from nas_attn.executors.temporary import temporary_folder
 from nas_attn.run.folder import load_run
 from nas_attn.run.guarded import GuardedDisplay
@@ -148,6 +150,20 @@ def test_a_temporary_folder_with_a_path_too_long_for_a_socket_is_passed_over(
     monkeypatch.setattr("nas_attn.executors.temporary._parents", lambda: [long])
     with pytest.raises(ConfigError, match=r"found only .*its path has \d+ letters"), temporary_folder("ray"):
         pass
+
+
+def test_what_a_raylet_tells_the_driver_goes_to_the_log_and_not_to_the_terminal(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    from ray._private import worker
+
+    printed = worker.print_to_stdstream
+    message = {"lines": ["A worker died while executing a task.\n"], "pid": "raylet", "is_err": False}
+    with caplog.at_level(logging.INFO, "nas_attn"), messages_in_the_log():
+        worker.print_to_stdstream(message, ignore_prefix=False)  # as the thread calls it that listens to them
+    assert capsys.readouterr() == ("", "")
+    assert caplog.messages == ["Ray's raylet: A worker died while executing a task."]
+    assert worker.print_to_stdstream is printed
 
 
 def test_what_ray_raises_while_it_starts_is_one_sentence_and_the_log_has_its_own_words(

@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from nas_attn.config import Resources, n_cores
 from nas_attn.errors import ConfigError, first_line
@@ -40,6 +41,8 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 _IMPORTS = ("ray.tune", "optuna", "optuna.storages", "nas_attn.study.ledger", "nas_attn.study.sampling")
 """Modules that the driver needs next, imported in a thread while Ray's processes start."""
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
 def ray_session(resources: Resources, n_bytes: int = 0) -> Iterator[Allocation]:
@@ -64,6 +67,7 @@ def ray_session(resources: Resources, n_bytes: int = 0) -> Iterator[Allocation]:
             watch = stack.enter_context(watchdog())
             stack.enter_context(users_token() if resources.address else own_token())
             folder = None if resources.address else stack.enter_context(temporary_folder("ray"))
+            stack.enter_context(messages_in_the_log())
             stack.callback(ray.shutdown)
             _start(resources, n_bytes, folder)
             watch()
@@ -171,6 +175,28 @@ def _hush() -> None:
     for handler in list(logger.handlers):
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             logger.removeHandler(handler)
+
+
+@contextmanager
+def messages_in_the_log() -> Iterator[None]:
+    """Context manager: what Ray tells its driver, such as of a dead worker, goes to the log and not to the terminal.
+
+    `log_to_driver=False` covers the output of workers alone; a thread of Ray's prints messages of its raylets.
+    """
+    from ray._private import worker
+
+    printed = worker.print_to_stdstream
+    worker.print_to_stdstream = _log_message
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printed
+
+
+def _log_message(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    """Log a message in the place of the function of Ray that prints it."""
+    for line in data["lines"]:
+        log.info("Ray's %s: %s", data.get("pid"), str(line).rstrip())
 
 
 def _import_all() -> None:
