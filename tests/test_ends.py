@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -189,6 +190,34 @@ def test_optunas_prune_stops_a_search_trial_and_fails_a_retraining():
     outcome, _ = end_of(raises(optuna.TrialPruned()), "retrain")
     assert (outcome.state, outcome.cause) == ("fail", "error")
     assert outcome.reason.startswith("TrialPruned: it ends trials of the search alone, and in the other stages a ")
+
+
+def test_what_a_training_changes_in_a_worker_does_not_reach_the_next_one(tmp_path: Path) -> None:
+    from nas_attn.executors.worker import _Training
+
+    resource = pytest.importorskip("resource")
+
+    def state() -> list[object]:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return [os.getcwd(), os.environ.get("OF_A_TRAINING"), [*sys.path], sys.excepthook, limits]
+
+    def careless(model: nn.Module, run: Run) -> float:
+        os.chdir(tmp_path)
+        os.environ["OF_A_TRAINING"] = "1"
+        sys.path.insert(0, "/of-a-training")
+        sys.excepthook = print
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (32, most))
+        return 0.5
+
+    before = state()
+    context = TrialContext(BACKBONE, Shape(2, 1, 8), Recipe(), train=careless, n_threads=torch.get_num_threads())
+    training = _Training(Task(0, "search", NONE, seed=0, epochs=2), context, None)
+    outcome = None
+    while not isinstance(outcome, Outcome):
+        *_, outcome = [None, *training.messages()]
+    assert outcome.state == "complete"
+    assert state() == before
 
 
 def test_a_stop_passes_through_a_training_that_catches_exceptions():

@@ -18,6 +18,7 @@ from nas_attn.executors.messages import Message, Printed, Reported, Saved
 from nas_attn.records import Outcome, Task
 from nas_attn.training.context import TrialContext
 from nas_attn.training.time_limit import raise_in, timed_out
+from nas_attn.user_code.training_thread import TrainingThread
 
 if TYPE_CHECKING:
     from nas_attn.executors.shipping import Shipped
@@ -113,7 +114,7 @@ class _Training:
         self._keeper: Keeper | None = None
         self._output: Output | None = None
         self._began: float | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = TrainingThread(target=self._run, daemon=True)
         self._thread.start()
 
     def messages(self) -> list[Message]:

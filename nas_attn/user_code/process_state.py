@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+from nas_attn.user_code.training_thread import TrainingThread
+
 resource: Any
 try:
     import resource
@@ -92,8 +94,8 @@ def _one_at_a_time() -> Iterator[None]:
 @contextmanager
 def training_left_as_it_was() -> Iterator[None]:
     """Context manager: what one training changes does not reach the next one in this process."""
-    recorders = [_torch_modes, _random_numbers]
-    if threading.current_thread() is threading.main_thread():
+    recorders, thread = [_torch_modes, _random_numbers], threading.current_thread()
+    if thread is threading.main_thread() or isinstance(thread, TrainingThread):
         recorders += [_folder, _warnings, _disabled_logs, _environment, _signals, _alarm, _limits, _hooks]
     with ExitStack() as stack:
         for record in recorders:
