@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -68,7 +68,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["MKL_NUM_THREADS"] = "1"
     os.environ["MPLBACKEND"] = "Agg"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    gc.disable()  # until all is imported: see pytest_collection_finish
     # The same examples in every run: a red run must mean that the change is wrong.
     settings.register_profile("repeatable", derandomize=True, deadline=None)
     settings.load_profile("repeatable")
@@ -102,10 +101,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
-def pytest_collection_finish() -> None:
-    """Leave all that was imported out of each later garbage collection, which would visit it for nothing."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Import without garbage collections, and leave what was imported out of later ones, which would visit it all."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
