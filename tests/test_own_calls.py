@@ -94,3 +94,20 @@ def test_reasons_tell_a_forward_that_is_called_directly_a_replaced_one_and_none(
     assert refusals["twice.conv"] == "it has a forward of its own"
     assert refusals["idle"] == "it never runs"
     assert learns(Direct(), "twice")
+
+
+class Reads(nn.Module):
+    """A residual block that reads a weight of its own, and calls its last convolution from a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.order = [self.last]
+
+    def forward(self, x):
+        return x + self.order[0](self.first(x.to(self.first.weight.dtype)))
+
+
+def test_what_is_read_hides_nothing_else():
+    assert reason(OfBlock(Reads()), "block.last.conv").endswith(f"{OTHERWISE}.")
+    assert reason(OfBlock(Reads()), "block.first.conv").endswith("the network reads more of it than its output.")

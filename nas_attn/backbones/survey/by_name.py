@@ -26,17 +26,18 @@ def called_otherwise(net: nn.Module, known: Sequence[str], blocks: Collection[st
         known: Paths of the modules that run once, each after those around it.
         blocks: Paths of the blocks that may be opened.
     """
-    own = [f"{path}." for path in blocks if not is_of_library(net.get_submodule(path))]
-    return set(_not_run(net, [path for path in known if path.startswith(tuple(own))], blocks, images)) if own else set()
+    own = tuple(f"{path}." for path in blocks if not is_of_library(net.get_submodule(path)))
+    leaves = (nn.Conv2d, nn.BatchNorm2d)
+    inside = [path for path in known if path.startswith(own)]
+    parts = [path for path in inside if path in blocks or isinstance(net.get_submodule(path), leaves)]
+    return set(_not_run(net, parts, blocks, images)) if parts else set()
 
 
-def _not_run(net: nn.Module, inside: Sequence[str], blocks: Collection[str], images: Tensor) -> Iterator[str]:
-    """Yield those of the paths of which a stand-in does not run; where it makes the pass fail, it is not known."""
-    leaves = [path for path in inside if isinstance(net.get_submodule(path), nn.Conv2d | nn.BatchNorm2d)]
-    nested = [path for path in reversed(inside) if path in blocks]
+def _not_run(net: nn.Module, parts: Sequence[str], blocks: Collection[str], images: Tensor) -> Iterator[str]:
+    """Yield those of the parts whose stand-in does not run; where it alone makes the pass fail, that is not known."""
     with ExitStack() as stack:
-        stand_ins = stack.enter_context(stood_in(net, leaves))
-        for path in nested:  # the innermost first, as the path of what lies in a stand-in would be another one
+        stand_ins = stack.enter_context(stood_in(net, [path for path in parts if path not in blocks]))
+        for path in (path for path in reversed(parts) if path in blocks):  # the innermost first, while its path holds
             stand_ins |= stack.enter_context(stood_in(net, [path]))
         try:
             with as_before(net):
@@ -45,6 +46,6 @@ def _not_run(net: nn.Module, inside: Sequence[str], blocks: Collection[str], ima
             return
         except SpaceError:
             pass
-    if len(stand_ins) > 1:
-        for path in stand_ins:
-            yield from _not_run(net, [path], blocks, images)
+    middle = len(parts) // 2
+    for half in (parts[:middle], parts[middle:]) if middle else ():
+        yield from _not_run(net, half, blocks, images)
