@@ -1,6 +1,6 @@
 """The kill matrix: a tiny run is killed, stopped and damaged in every way, and the same command must finish it.
 
-    python benchmarks/kill_matrix.py [--kills 200] [--tune 60] [--peer-kills 8] [--files 80] [--file kill_matrix.jsonl]
+    python benchmarks/kill_matrix.py [--kills 200] [--tune 60] [--peer-kills 10] [--files 80] [--file kill_matrix.jsonl]
     python benchmarks/kill_matrix.py --quick
     python benchmarks/kill_matrix.py --markdown docs/kill_matrix.md
 
@@ -48,7 +48,10 @@ KILLS_A_RUN = 4
 STARTING_SECONDS = 6.0
 """Time from the first word of a run with Ray Tune to its first trial."""
 
-PEER_KILLS = ("SIGKILL of the driver", "SIGKILL of the raylet", "SIGKILL of the GCS", "SIGINT to the process group")
+PEER_KILLS = (
+    *("SIGKILL of the driver", "SIGKILL of a worker", "SIGKILL of the raylet", "SIGKILL of the GCS"),
+    "SIGINT to the process group",
+)
 DAMAGES_OF_TESTS = 3
 
 Row = tuple[str, str, Callable[[Path], Struck]]
@@ -198,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="signals in all, with both executors")
     parser.add_argument("--tune", type=int, default=60, help="how many of them with Ray Tune")
-    parser.add_argument("--peer-kills", type=int, default=8, help="signals for the peer")
+    parser.add_argument("--peer-kills", type=int, default=10, help="signals for the peer")
     parser.add_argument("--files", type=int, default=80, help="runs of which a file is damaged")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--file", type=Path, default=Path("kill_matrix.jsonl"), help="results of all sittings")

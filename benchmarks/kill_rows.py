@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -43,6 +44,8 @@ Struck = tuple[Wrong, int, int]
 
 Victims = Callable[[AnyCommand], list[psutil.Process]]
 STOCK_TRIALS = 8
+STOCK_SECONDS = 180.0
+"""Time without a change in its study after which the peer counts as hanging; its trials take a second each."""
 
 
 @dataclass(frozen=True)
@@ -225,26 +228,42 @@ def strike_stock(folder: Path, kill: Kill, seconds: float) -> Struck:
     script = str(Path(__file__).with_name("stock.py"))
     words = [sys.executable, script, str(folder), "--trials", str(STOCK_TRIALS), "--seconds", "1"]
     command = Command(words, folder, folder / "output.txt")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + STOCK_SECONDS
     while command.process.poll() is None and time.monotonic() < deadline and not _stock_states(folder)["COMPLETE"]:
         time.sleep(0.1)
     time.sleep(seconds)
     before = _stock_states(folder)["COMPLETE"]
-    kill.strike(command)
-    code = code_of(command)
+    is_struck = False
+    while not is_struck and command.process.poll() is None:  # a worker exists only while its trial runs
+        is_struck = kill.strike(command)
+    code = _stock_code(command, folder)
     wrong = left_by(command)
     if code not in (*kill.codes, 0):
-        wrong[SENTENCE] = f"ended with {code}"
+        wrong[SENTENCE] = f"ended with {code}" if isinstance(code, int) else f"hangs: {code}"
     elif code != -9:
         wrong |= spoken(folder)
     again = Command([*words, "--restore"], folder, folder / "output.txt")
-    if (code := code_of(again)) != 0:
-        wrong[LOST] = f"restore ended with {code}"
+    if (code := _stock_code(again, folder)) != 0:
+        wrong[LOST] = f"restore ended with {code}" if isinstance(code, int) else f"restore hangs: {code}"
     wrong |= left_by(again)
     after = _stock_states(folder)
     wrong |= {RUNNING: f"{after['RUNNING']} rows RUNNING"} if after["RUNNING"] else {}
     wrong |= {BUDGET: f"{after['COMPLETE']} trials"} if after["COMPLETE"] != STOCK_TRIALS else {}
-    return wrong | ({LOST: "rows are gone"} if after["COMPLETE"] < before else {}), 1, 0
+    return wrong | ({LOST: "rows are gone"} if after["COMPLETE"] < before else {}), int(is_struck), 0
+
+
+def _stock_code(command: Command, folder: Path) -> int | str:
+    """Wait for the end of the peer as long as its study changes; kill it if it hangs."""
+    seen, deadline = _stock_states(folder), time.monotonic() + STOCK_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(subprocess.TimeoutExpired):
+            return int(command.process.wait(2.0))
+        states = _stock_states(folder)
+        if states != seen:
+            seen, deadline = states, time.monotonic() + STOCK_SECONDS
+    command.process.kill()
+    command.process.wait()
+    return f"no change for {STOCK_SECONDS:.0f} s"
 
 
 def _stock_states(folder: Path) -> Counter[str]:

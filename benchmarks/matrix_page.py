@@ -37,7 +37,8 @@ _PEER = """
 ## Stock Ray Tune with OptunaSearch
 
 The same signals for eight trials of one second each, on two workers with a SQLite storage, continued by
-`Tuner.restore`. It has no retraining and no result file, so fewer rules apply.
+`Tuner.restore`. It has no retraining and no result file, so fewer rules apply. A command whose
+study does not change for three minutes hangs; it is killed then.
 
 """
 
@@ -69,14 +70,18 @@ def page(results: list[dict[str, Any]], expected: Sequence[str]) -> str:
     shown = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     n_kills = sum(result["kills"] for result in ours)
     text = _HEAD.format(dates=shown, n_rows=len(ours), n_kills=n_kills) + table(ours) + "\n"
-    broken = [result for result in ours if result["wrong"]]
-    if broken:
-        text += "\nWhere a rule did not hold:\n\n"
-        text += "".join(f"- {result['group']}, {result['name']}: {_words(result)}.\n" for result in broken)
+    text += _broken(ours)
     missing = [group for group in expected if group not in {result["group"] for result in results}]
     if missing:
         text += f"\nWhat the script also has and these rows do not: {'; '.join(missing)}.\n"
-    return text + (_PEER + table(peers) + "\n" if peers else "")
+    return text + (_PEER + table(peers) + "\n" + _broken(peers) if peers else "")
+
+
+def _broken(results: list[dict[str, Any]]) -> str:
+    """Return each row in which a rule did not hold, with what was seen."""
+    broken = [result for result in results if result["wrong"]]
+    lines = "".join(f"- {result['group']}, {result['name']}: {_words(result)}.\n" for result in broken)
+    return f"\nWhere a rule did not hold:\n\n{lines}" if lines else ""
 
 
 def _words(result: dict[str, Any]) -> str:
