@@ -175,7 +175,7 @@ def left_by(command: AnyCommand) -> Wrong:
     names = []
     for process in command.wait_until_gone(PATIENCE_SECONDS):
         with suppress(psutil.Error):
-            names.append(" ".join(process.cmdline())[:80] or process.name())
+            names.append(" ".join(Path(word).name for word in process.cmdline())[:80] or process.name())
     command.end()
     return {LEFT: f"left: {'; '.join(names)}"} if names else {}
 
