@@ -41,6 +41,9 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 _IMPORTS = ("ray.tune", "optuna", "optuna.storages", "nas_attn.study.ledger", "nas_attn.study.sampling")
 """Modules that the driver needs next, imported in a thread while Ray's processes start."""
 
+_PRINTS = "print_to_stdstream"
+"""Ray's own function that prints a message of its processes; no option of `ray.init` silences it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -185,12 +188,15 @@ def messages_in_the_log() -> Iterator[None]:
     """
     from ray._private import worker
 
-    printed = worker.print_to_stdstream
-    worker.print_to_stdstream = _log_message
+    printed = getattr(worker, _PRINTS, None)
+    if printed is None:  # another version of Ray, which then prints
+        yield
+        return
+    setattr(worker, _PRINTS, _log_message)
     try:
         yield
     finally:
-        worker.print_to_stdstream = printed
+        setattr(worker, _PRINTS, printed)
 
 
 def _log_message(data: Mapping[str, Any], ignore_prefix: bool) -> None:

@@ -150,8 +150,9 @@ class _Strips:
         x, align = (1.0, "right") if is_right else (0.0, "left")
         arrow = f"{text} \N{RIGHTWARDS ARROW}" if is_right else f"\N{LEFTWARDS ARROW} {text}"
         self.axes.annotate(
-            arrow, (x, row), xycoords=("axes fraction", "data"), ha=align, va="center", fontsize=6, color=LIGHT["muted"]
-        )
+            *(arrow, (x, row), (0, 2), ("axes fraction", "data"), "offset points"),  # above the end of its interval
+            ha=align, va="bottom", fontsize=6, color=LIGHT["muted"],
+        )  # fmt: skip
 
 
 def usual_range(reach: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
