@@ -179,7 +179,8 @@ def test_asha_stops_search_trials_only_and_remembers_its_rungs(tmp_path: Path) -
     def scored(task: Task) -> Outcome:
         return score(task)
 
-    with OpenRun(tmp_path, trials=20, scheduler="asha", epochs=8) as stages:
+    random = {"scheduler": "asha", "sampler": "random", "epochs": 8}  # the default sampler proposes too few poor ones
+    with OpenRun(tmp_path, trials=20, **random) as stages:
         tasks = work(stages, scored)
         search, final = stages.search.records(), stages.final.records()
     assert len(tasks) == len([row for row in search if row.answered_from is None]) + len(final)
@@ -191,7 +192,7 @@ def test_asha_stops_search_trials_only_and_remembers_its_rungs(tmp_path: Path) -
     best = {key for key, _ in ranking(search)}
     assert best.isdisjoint(row.key for row in pruned), "a stopped trial is never among the best"
     n_before = len(search)
-    with OpenRun(tmp_path, trials=30, scheduler="asha", epochs=8) as stages:
+    with OpenRun(tmp_path, trials=30, **random) as stages:
         work(stages, scored)
         later = stages.search.records()[n_before:]
     assert any(row.state == "pruned" for row in later[:6]), "the rungs of the earlier session still judge"
