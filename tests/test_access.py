@@ -15,7 +15,7 @@ import pytest
 
 from nas_attn.config import Resources
 from nas_attn.errors import ConfigError
-from nas_attn.executors.access import environment, own_token, users_token
+from nas_attn.executors.access import environment, own_token, refuse_without_loopback, users_token
 from nas_attn.executors.address import refuse_other_address, refuse_without_token, token_source, wrong_token
 from nas_attn.executors.tune import TuneExecutor
 
@@ -182,3 +182,17 @@ def test_a_wrong_token_is_said_with_its_source(monkeypatch, tmp_path):
 def test_the_lower_bound_of_ray_has_tokens(root):
     assert '"ray[tune]>=2.52"' in (root / "pyproject.toml").read_text()
     assert subprocess.run([sys.executable, "-c", "from ray._raylet import AuthenticationTokenLoader"]).returncode == 0
+
+
+def test_a_machine_that_does_not_reach_itself_is_refused_before_ray_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_without_loopback()
+
+    def unreachable(address: tuple[str, int], timeout: float) -> socket.socket:
+        assert address[0] == "127.0.0.1"
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    with pytest.raises(
+        ConfigError, match=r"on 127\.0\.0\.1, .*unreachable\): bring .* 'lo' up, or use --executor local"
+    ):
+        refuse_without_loopback()

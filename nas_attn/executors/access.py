@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from nas_attn.errors import ConfigError, first_line
 from nas_attn.executors.address import token_source
+
+LOOPBACK = "127.0.0.1"
+
+_REACH_SECONDS = 5.0
+"""Seconds in which this machine must reach itself."""
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 """Environment variables by which Ray's processes ask for a token, and know it."""
@@ -64,6 +71,21 @@ def _read_again() -> None:
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
+
+
+def refuse_without_loopback() -> None:
+    """Check that this machine reaches itself on 127.0.0.1: without it Ray tries for minutes. Raises: ConfigError."""
+    try:
+        with (
+            socket.create_server((LOOPBACK, 0)) as server,
+            socket.create_connection(server.getsockname(), timeout=_REACH_SECONDS),
+        ):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"The processes of Ray must reach each other on {LOOPBACK}, but this machine does not reach it "
+            f"({first_line(error)}): bring the network interface 'lo' up, or use --executor local."
+        ) from None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 from nas_attn.config import Resources, n_cores
 from nas_attn.errors import ConfigError, first_line
-from nas_attn.executors.access import on_loopback, own_token, users_token
+from nas_attn.executors.access import LOOPBACK, on_loopback, own_token, refuse_without_loopback, users_token
 from nas_attn.executors.address import refuse_without_token, wrong_token
 from nas_attn.executors.loss import StartWatch
 from nas_attn.executors.resources import Allocation, allocate
@@ -134,6 +134,7 @@ def _start(resources: Resources, n_bytes: int, folder: Path | None) -> None:
             ) from error
         return
     assert folder is not None, "a session of our own has a folder"
+    refuse_without_loopback()
     needed = (resources.workers or 1) * (resources.cpus_per_trial or 1)
     with _importable(), on_loopback(), StartWatch(folder):
         ray.init(
@@ -144,7 +145,7 @@ def _start(resources: Resources, n_bytes: int, folder: Path | None) -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
+            _node_ip_address=LOOPBACK,
         )
 
 
