@@ -47,22 +47,7 @@ def check_together(
         net: The network, with the opened blocks in it.
         taps: Path of the tapped module of each place.
     """
-    found = _tried(net, opened, images, first, swapped, taps)
-    if found is None or not found.not_reached:
-        return found
-    again = _tried(net, opened, images, first, found.swapped, taps)  # a stand-in that did not run hid a tapped module
-    return again and replace(again, not_reached=found.not_reached)
-
-
-def _tried(
-    net: nn.Module,
-    opened: Mapping[str, Opened],
-    images: Tensor,
-    first: FirstPasses,
-    swapped: Sequence[Place],
-    taps: Mapping[str, str],
-) -> Together | None:
-    """Run the network with stand-ins for the modules of `swapped`."""
+    found = None
     with stood_in(net, parts_of(swapped)) as stand_ins:
         seen = _evaluated(net, opened, images, first, taps)
         if seen is not None:
@@ -72,8 +57,11 @@ def _tried(
                 pairs = zip(modes, first.sightings, strict=False)
                 fine = all(gives(net, images, one, training=mode) for (mode, needed), one in pairs if needed)
             if fine:
-                return Together(seen, *reached(swapped, stand_ins))
-    return None
+                found = Together(seen, *reached(swapped, stand_ins))
+    if found is None or not found.not_reached:
+        return found
+    again = check_together(net, opened, images, first, found.swapped, taps)  # what did not run hid tapped modules
+    return again and replace(again, not_reached={**found.not_reached, **again.not_reached})
 
 
 def is_written(name: str, path: str, seen: Mapping[str, Passage], first: FirstPasses) -> bool:
