@@ -1,6 +1,6 @@
 """Time of a proposal: CPU of `ask` and `tell` on a space of 45 parameters, beside Optuna's own samplers.
 
-python benchmarks/asking.py
+Run: `python benchmarks/asking.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from nas_attn.backbones.site_table import site_table
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.study.samplers.catalog import SAMPLERS
+from nas_attn.study.samplers.named import make_sampler
 
 WARM_UP = 2
 """Number of proposals of a study that are not counted: the first ones import and fill caches."""
@@ -28,9 +29,7 @@ def milliseconds(sampler: str, n_trials: int, n_asks: int) -> list[float]:
     distributions: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(values) for name, values in bound.choices.items()
     }
-    record = SAMPLERS[sampler]
-    options = {"conditions": bound.conditions} if record.takes_conditions else {}
-    study = optuna.create_study(direction="maximize", sampler=record.make(0, **options))
+    study = optuna.create_study(direction="maximize", sampler=make_sampler(sampler, 0, conditions=bound.conditions))
     rng = np.random.default_rng(0)
     drawn = [
         {name: values[rng.integers(len(values))] for name, values in bound.choices.items()} for _ in range(n_trials)

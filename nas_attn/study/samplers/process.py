@@ -67,8 +67,9 @@ class Encoding:
         """Return, for each value that several unconditional parameters have, their places and its codes there."""
         found: dict[tuple[bool, Any], list[tuple[int, int]]] = {}
         for index, values in enumerate(self._choices.values()):
+            is_nominal = _is_nominal(values)
             for code, value in enumerate(values if index not in conditional else []):
-                found.setdefault((_is_nominal(values), value), []).append((index, code))
+                found.setdefault((is_nominal, value), []).append((index, code))
         pairs = [np.array(each) for each in found.values() if len(each) > 1]
         return [(each[:, 0], each[:, 1]) for each in pairs]
 
