@@ -152,7 +152,7 @@ def stages_in(
     ledgers = [Ledger(storage, name) for name in (SEARCH, FINAL)]
     for ledger in ledgers:
         ledger.sweep()
-    size = {"budget": trials, "epochs": recipe.epochs, "top": budget.top}
+    size = {"budget": trials, "epochs": recipe.epochs, "top": budget.n_top}
     search = SearchStudy(ledgers[0], bound, Engine(seed=seed, sampler=sampler, scheduler=scheduler), **size)
     if budget.control_search is not None:
         control = Ledger(storage, CONTROL)

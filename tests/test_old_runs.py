@@ -61,6 +61,13 @@ def test_a_finished_run_is_not_trained_again(runs: Path) -> None:
     assert found.placement.to_dict() == before.best["placement"]
 
 
+def test_as_many_placements_as_then_are_confirmed_where_the_number_is_not_stated(runs: Path) -> None:
+    before = load_run(runs / "finished")
+    without = {name: value for name, value in SETTINGS.items() if name != "top"}
+    after = search(runs / "tiny.toml", out=runs / "finished", **without)
+    assert after.confirm == before.confirm
+
+
 def test_a_larger_budget_extends_it(runs: Path) -> None:
     before = load_run(runs / "finished")
     after = resumed(runs, "finished", trials=5)

@@ -31,6 +31,9 @@ Table = Literal["recipe", "data"]
 N_CONTROLS = 5
 """Number of random placements that a new run compares with."""
 
+N_TOP = 3
+"""Number of best placements of a short search that are confirmed."""
+
 
 class Target(Strict):
     """The searched space, the training and the run folder."""
@@ -102,7 +105,11 @@ class Budget(Strict):
         Rule(ge=1, le=1_000_000, description="Number of distinct placements to try; a larger number extends a run."),
         Setting(BUDGET),
     ] = 24
-    top: Annotated[int, Rule(ge=1, le=100, description="Number of best placements to confirm."), Setting(BUDGET)] = 3
+    top: Annotated[
+        int | None,
+        Rule(ge=1, le=100, description="Number of best placements to confirm with two new seeds each."),
+        Setting(BUDGET, unset="3; in a search of 64 trials and more one per 16, which are halved seed by seed"),
+    ] = None
     seeds: Annotated[
         Annotated[int, Rule(ge=1, le=1_000)] | Literal["auto"],
         Rule(
@@ -160,6 +167,11 @@ class Budget(Strict):
     def time_seconds(self) -> float | None:
         """The time budget in seconds; None has no limit."""
         return None if self.time_budget is None else seconds_of(self.time_budget)
+
+    @property
+    def n_top(self) -> int:
+        """Number of best placements of a short search to confirm, and of a front to retrain."""
+        return N_TOP if self.top is None else self.top
 
     @property
     def n_controls(self) -> int:

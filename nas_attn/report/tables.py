@@ -317,8 +317,9 @@ def in_flow_order(sites: Iterable[str], table: SiteTable | None) -> tuple[str, .
 def leader(run: RunRecord) -> Leader | None:
     """Return the best placement with attention so far.
 
-    Placements are ranked by their mean; those that were confirmed go before those that were only searched. What a
-    random search beside the search found takes no part.
+    Placements are ranked by their mean; those that were confirmed go before those that were only searched, and those
+    with more new seeds before those that were left out earlier. What a random search beside the search found takes no
+    part.
     """
     stages: tuple[Stage, ...] = ("confirm", "search")
     for stage in stages:
@@ -328,7 +329,7 @@ def leader(run: RunRecord) -> Leader | None:
             Leader(stage, placement, summary) for placement, values in groups.items() if (summary := summarize(values))
         ]
         if leaders:
-            return max(leaders, key=lambda found: found.summary.mean)
+            return max(leaders, key=lambda found: (found.summary.n if stage == "confirm" else 0, found.summary.mean))
     return None
 
 

@@ -175,16 +175,17 @@ def _record_state(request: Request, folder: RunFolder) -> None:
 
 
 def as_begun(request: Request, folder: RunFolder) -> Request:
-    """Return the request with as many random controls as the run began with, if their number is not stated.
+    """Return the request with `controls` and `top` as the run began, if they are not stated.
 
-    A run of an older version began with none, and a repeated command adds nothing to it.
+    A run of an older version began with none of the controls, or with a fixed `top`, and a repeated command adds
+    nothing to it.
     """
     budget = request.settings.budget
-    if budget.controls is not None:
-        return request
     begun = folder.read_config().get("budget") if folder.config.exists() else None
-    number = begun.get("controls", 0) if isinstance(begun, Mapping) else budget.n_controls
-    settings = replace(request.settings, budget=budget.model_copy(update={"controls": number}))
+    found = begun if isinstance(begun, Mapping) else {"controls": budget.n_controls}
+    controls = found.get("controls", 0) if budget.controls is None else budget.controls
+    top = found.get("top") if budget.top is None else budget.top
+    settings = replace(request.settings, budget=budget.model_copy(update={"controls": controls, "top": top}))
     return replace(request, settings=settings)
 
 

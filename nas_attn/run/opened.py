@@ -180,7 +180,7 @@ class OpenLedger:
             engine,
             budget=trials - (engine.screen or 0),
             epochs=epochs,
-            top=budget.top,
+            top=budget.n_top,
             priors=priors,
             goals=self._goals,
         )
@@ -188,7 +188,7 @@ class OpenLedger:
             return search, None
         ledger, sampler = self._ledger(CONTROL), budget.control_search
         control = control_search(
-            ledger, bound, engine, sampler, budget=trials, epochs=epochs, top=budget.top, goals=self._goals
+            ledger, bound, engine, sampler, budget=trials, epochs=epochs, top=budget.n_top, goals=self._goals
         )
         return search, control
 

@@ -18,6 +18,7 @@ from nas_attn.errors import MOST_SHOWN, in_plain_words
 from nas_attn.executors.resources import Allocation
 from nas_attn.records import RunRecord, TrialRecord
 from nas_attn.report import words
+from nas_attn.run.extent import confirm_rounds
 
 if TYPE_CHECKING:
     from nas_attn.config import Budget
@@ -130,7 +131,7 @@ def snapshot(stages: Stages) -> Snapshot:
     done = {name: sum(row.stage == name and row.state != "running" and row.cause not in ("interrupted", "crashed")
                       for row in finals) for name in ("confirm", "retrain")}  # fmt: skip
     waiting = {name: stages.final.n_waiting(name) for name in ("confirm", "retrain")}
-    n_confirm = waiting["confirm"] if stages.is_searched else stages.n_confirm
+    n_confirm = waiting["confirm"] + stages.n_unplanned_confirm()
     n_found = stages.n_seeds_planned * stages.n_unknown_arms
     return Snapshot(
         stage=stages.stage,
@@ -163,10 +164,11 @@ def _plan_in_words(request: Request) -> str:
         return f"nothing is searched, and every arm is retrained with {_seeds_in_words(budget)}"
     beside = " and as many at random" if budget.control_search else ""
     screen = request.settings.engine.screen
+    n_confirmed = confirm_rounds(request)[0].n_placements
     first = "" if screen is None else f"shared weights for the price of {screen} trainings rank placements, "
     return (
         f"{first}{budget.trials - (screen or 0)} of {request.bound.n_placements:,} placements are tried{beside}, the "
-        f"best {min(budget.top, budget.trials)} confirmed, and every arm retrained with {_seeds_in_words(budget)}"
+        f"best {min(n_confirmed, budget.trials)} confirmed, and every arm retrained with {_seeds_in_words(budget)}"
     )
 
 

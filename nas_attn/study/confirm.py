@@ -1,20 +1,68 @@
-"""The confirm stage: the best placements of a search are trained with new seeds, and the best mean wins."""
+"""The confirm stage: the best placements of a search are trained with new seeds, and the best mean wins.
+
+The more trials a search has, the luckier are its best ones. So a long search confirms more placements, in rounds of one
+new seed each: the better half of them goes on, until two are left (sequential halving: Karnin, Koren & Somekh, ICML
+2013).
+"""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nas_attn.comparison.objectives import front, knee
+from nas_attn.config import Budget
 from nas_attn.placement import NONE, Placement
 from nas_attn.records import BARE, OF_CONTROL, Artifact
 from nas_attn.study.planned import PlannedRun, PlannedRuns
+from nas_attn.study.sampling import SearchStudy
 
 CONFIRM_SEEDS = 2
-"""Number of new seeds per candidate, which decide the winner."""
+"""Number of new seeds of each candidate of a short search, of no attention, and of the last two of a long one."""
+
+TRIALS_PER_CANDIDATE, MOST_CANDIDATES = 16, 16
+"""Number of trials of a long search for each placement that is confirmed, and greatest number of those."""
 
 CONFIRM_OFFSET = 10_000
 """Offset of their seeds from the run's seed."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """So many placements take part, and have so many new seeds at its end."""
+
+    n_placements: int
+    n_seeds: int
+
+
+def rounds_of(budget: Budget, n_trials: int, *, several: bool) -> tuple[Round, ...]:
+    """Return the rounds of the confirm stage after a search of so many trials.
+
+    Args:
+        several: Whether there are several objectives: the candidates are a front, and none is left out.
+
+    >>> rounds_of(Budget(), 24, several=False)
+    (Round(n_placements=3, n_seeds=2),)
+    >>> [(each.n_placements, each.n_seeds) for each in rounds_of(Budget(), 100, several=False)]
+    [(6, 1), (3, 2), (2, 4)]
+    """
+    number = min(n_trials // TRIALS_PER_CANDIDATE, MOST_CANDIDATES)
+    if budget.top is not None or several or number <= budget.n_top:
+        return (Round(budget.n_top, CONFIRM_SEEDS),)
+    rounds: list[Round] = []
+    while number > 2:
+        rounds.append(Round(number, len(rounds) + 1))
+        number = (number + 1) // 2
+    return (*rounds, Round(2, len(rounds) + CONFIRM_SEEDS))
+
+
+def n_confirm_runs(rounds: Sequence[Round]) -> tuple[int, ...]:
+    """Return the number of trainings of each round for the placements of one search, no attention apart."""
+    before = (0, *(each.n_seeds for each in rounds))
+    return tuple(each.n_placements * (each.n_seeds - n) for each, n in zip(rounds, before, strict=False))
 
 
 @dataclass(frozen=True)
@@ -23,7 +71,7 @@ class Winner:
 
     Args:
         placement: The best placement with attention; None if no such trial has a value.
-        confirmed: Mean validation value over the confirm seeds, by placement key.
+        confirmed: Mean validation value over its confirm seeds, by placement key.
         control: The best one that the random search found; None without such a search.
         others: With several objectives, the other placements that were confirmed, in their order.
         knee: With several objectives, the knee of the front of all that were confirmed, no attention among them.
@@ -36,48 +84,120 @@ class Winner:
     knee: Placement | None = None
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """The placements to confirm, the best first.
+class Confirmation:
+    """Plans the rounds of the stage, each when the one before has ended, and decides.
 
     Args:
-        found: Those of the search.
-        control: Those of the random search beside it; empty without one.
+        searches: The search, and the random search beside it if there is one.
+        final: The queue of the runs.
+        seed: The run's seed.
+        epochs: Length of a training.
+        kept: The form in which predictions are stored.
     """
 
-    found: Sequence[Placement]
-    control: Sequence[Placement]
+    def __init__(
+        self,
+        searches: Sequence[SearchStudy],
+        final: PlannedRuns,
+        budget: Budget,
+        *,
+        seed: int,
+        epochs: int,
+        kept: Artifact,
+    ) -> None:
+        self._searches, self._final, self._budget = searches, final, budget
+        self._first_seed, self._epochs, self._kept = seed + CONFIRM_OFFSET, epochs, kept
+        self._goals = searches[0].goals
+        self._n_rounds = 0
 
-    def plans(self, seed: int, epochs: int, kept: Artifact) -> list[PlannedRun]:
-        """Return the runs of the stage, seed by seed; one that both searches found is trained once.
+    def goes_on(self) -> bool:
+        """Plan the next round if none is running; return whether the stage has runs that have not ended."""
+        while self._n_rounds < len(self._rounds()) and not self._final.n_waiting("confirm"):
+            self._n_rounds += 1
+            self._final.plan(self._plans(), first=True)
+        return self._final.n_waiting("confirm") > 0
+
+    def n_unplanned(self, n_search: int | None = None) -> int:
+        """Return the number of runs that are not planned yet.
 
         Args:
-            seed: The run's seed.
-            kept: The form in which predictions are stored.
+            n_search: Number of search trials that will begin; None takes all that the budget allows.
         """
-        labelled = [(BARE, NONE), *((f"best {rank}", placement) for rank, placement in enumerate(self.found, 1))]
-        labelled += [(OF_CONTROL, placement) for placement in self.control]
-        return [
-            PlannedRun("confirm", label, placement, seed + CONFIRM_OFFSET + index, epochs, (kept,))
-            for index in range(CONFIRM_SEEDS)
-            for label, placement in labelled
-        ]
+        n_runs = n_confirm_runs(self._rounds(n_search))[self._n_rounds :]
+        return len(self._searches) * sum(n_runs) + (CONFIRM_SEEDS if self._n_rounds == 0 else 0)
 
-    def decide(self, final: PlannedRuns, epochs: int) -> Winner:
+    def decide(self) -> Winner:
         """Return the best placement of each search by the mean over the new seeds.
 
         With several objectives it is the knee of the front of the placements with attention.
         """
-        placements = [NONE, *self.found, *self.control]
-        means = {placement.key: final.mean("confirm", placement, epochs) for placement in placements}
-        known = {key: mean for key, mean in means.items() if mean is not None}
-        if final.goals.are_several:
-            return self._decide_by_knee(final, epochs, known)
-        return Winner(_best(self.found, known), known, _best(self.control, known))
+        found, *others = self._candidates()
+        control = others[0] if others else []
+        means = self._means([NONE, *found, *control])
+        known = {placement.key: mean for placement, mean in means.items()}
+        if self._goals.are_several:
+            return self._decide_by_knee(found, control, known)
 
-    def _decide_by_knee(self, final: PlannedRuns, epochs: int, means: dict[str, float]) -> Winner:
-        goals = final.goals
-        rows = [row for row in final.records() if row.stage == "confirm" and row.epochs == epochs]
+        def best(placements: Sequence[Placement]) -> Placement | None:
+            left = [placement for placement in self._left(placements, len(self._rounds())) if placement in means]
+            return max(left, key=means.__getitem__, default=None)
+
+        return Winner(best(found), known, best(control))
+
+    def _rounds(self, n_search: int | None = None) -> tuple[Round, ...]:
+        """Return the rounds of the stage if so many search trials are still to begin; None takes all."""
+        search = self._searches[0]
+        n_trials = search.n_done + search.n_fresh + (search.n_open if n_search is None else n_search)
+        return rounds_of(self._budget, n_trials, several=self._goals.are_several)
+
+    def _candidates(self) -> list[list[Placement]]:
+        """Return the placements of each search to confirm, the best first."""
+        number = self._rounds()[0].n_placements
+        return [search.goals.best(search.records(), number) for search in self._searches]
+
+    def _plans(self) -> list[PlannedRun]:
+        """Return the runs of the rounds so far, seed by seed; one that both searches found is trained once."""
+        runs = [(index, BARE, NONE) for index in range(CONFIRM_SEEDS)]
+        for n_search, placements in enumerate(self._candidates()):
+            labels = {placement: f"best {rank}" for rank, placement in enumerate(placements, 1)} if not n_search else {}
+            runs += [
+                (index, labels.get(placement, OF_CONTROL), placement)
+                for n_before, each in enumerate(self._rounds()[: self._n_rounds])
+                for placement in self._left(placements, n_before)
+                for index in range(each.n_seeds)
+            ]
+        return [
+            PlannedRun("confirm", label, placement, self._first_seed + index, self._epochs, (self._kept,))
+            for index, label, placement in sorted(runs, key=lambda run: run[0])
+        ]
+
+    def _left(self, placements: Sequence[Placement], n_rounds: int) -> Sequence[Placement]:
+        """Return the placements that are left after so many rounds; after the last one, those that it decides among.
+
+        Those without a value are out, and so are the worse ones by the mean over the seeds that all of them have.
+        """
+        rounds, left = self._rounds(), placements
+        for each, following in list(pairwise(rounds))[:n_rounds]:
+            means = self._means(left, each.n_seeds)
+            left = sorted(means, key=lambda placement: -means[placement])[: following.n_placements]
+        return left
+
+    def _means(self, placements: Sequence[Placement], n_seeds: int | None = None) -> dict[Placement, float]:
+        """Return the means over the first new seeds, or over all; a placement without a value has none."""
+        found = {}
+        for placement in placements:
+            by_seed = self._final.values("confirm", placement, self._epochs)
+            last = math.inf if n_seeds is None else self._first_seed + n_seeds - 1
+            values = [value for seed, value in by_seed.items() if seed <= last]
+            if values:
+                found[placement] = statistics.fmean(values)
+        return found
+
+    def _decide_by_knee(
+        self, candidates: Sequence[Placement], control: Sequence[Placement], means: dict[str, float]
+    ) -> Winner:
+        goals = self._goals
+        rows = [row for row in self._final.records() if row.stage == "confirm" and row.epochs == self._epochs]
         points = goals.points(rows)
 
         def knee_of(placements: Sequence[Placement]) -> Placement | None:
@@ -85,11 +205,6 @@ class Candidates:
             on_front = front(with_values, lambda placement: points[placement.key], goals.objectives)
             return knee(on_front, lambda placement: points[placement.key], goals.objectives)
 
-        found = knee_of(self.found)
-        others = tuple(placement for placement in self.found if found is not None and placement.key != found.key)
-        return Winner(found, means, knee_of(self.control), others, knee_of([NONE, *self.found]))
-
-
-def _best(candidates: Sequence[Placement], means: dict[str, float]) -> Placement | None:
-    with_value = [placement for placement in candidates if placement.key in means]
-    return max(with_value, key=lambda placement: means[placement.key], default=None)
+        found = knee_of(candidates)
+        others = tuple(placement for placement in candidates if found is not None and placement.key != found.key)
+        return Winner(found, means, knee_of(control), others, knee_of([NONE, *candidates]))

@@ -151,8 +151,7 @@ def work_of(stages: Stages, *, n_search: int | None = None, n_seeds: int | None 
     planned: list[tuple[Stage, str]] = [
         (plan.stage, plan.placement.key) for plan in waiting if plan.stage != "retrain" or plan.seed in kept
     ]
-    if not stages.is_searched:
-        planned = [("confirm", "") for _ in range(stages.n_confirm)] + planned
+    planned = [("confirm", "") for _ in range(stages.n_unplanned_confirm(n_search))] + planned
     n_new, best = _n_new_arms(stages, waiting), stages.search.best
     planned += [("retrain", best.key if best else "") for _ in range(round(n_seeds * n_new))]
     return Work(

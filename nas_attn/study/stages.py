@@ -15,7 +15,7 @@ from nas_attn.records import BARE, FOUND, RANDOM, Artifact, Outcome, Stage, Task
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.arm_files import ArmFiles
 from nas_attn.study.checkpoints import Checkpoints, CheckpointStore, TrialLogs
-from nas_attn.study.confirm import CONFIRM_SEEDS, Candidates, Winner
+from nas_attn.study.confirm import Confirmation, Winner
 from nas_attn.study.early_end import ENDED, EarlyEnd, look_at_rest, look_at_time
 from nas_attn.study.failures import Failures
 from nas_attn.study.judging import Looks
@@ -107,7 +107,7 @@ class Stages:
         self._samples = Samples(final, predictions, search.goals, bound)
         self._n_judged = 0
         self._restored: set[tuple[str, int, int]] = set()
-        self._confirming = False
+        self._confirmation = Confirmation(self.searches, final, budget, seed=seed, epochs=recipe.epochs, kept=kept)
         self.final.plan([] if given else self._arm_plans(self._seeded_arms(self.seeds)))
         self._advance()
         self._tidy()
@@ -248,13 +248,16 @@ class Stages:
     @property
     def n_unknown_arms(self) -> int:
         """Number of arms that are known only after the confirm stage."""
-        n_found = (self.budget.top if self.search.goals.are_several else 1) * len(self.searches)
+        n_found = (self.budget.n_top if self.search.goals.are_several else 1) * len(self.searches)
         return 0 if self.winner is not None else n_found + (self.budget.n_controls > 0)
 
-    @property
-    def n_confirm(self) -> int:
-        """Number of runs of the confirm stage."""
-        return 0 if self._given else CONFIRM_SEEDS * (1 + self.budget.top * len(self.searches))
+    def n_unplanned_confirm(self, n_search: int | None = None) -> int:
+        """Return the number of runs of the confirm stage that are not planned yet.
+
+        Args:
+            n_search: Number of search trials that will begin; None takes all that the budget allows.
+        """
+        return 0 if self._given or self.winner is not None else self._confirmation.n_unplanned(n_search)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -271,13 +274,8 @@ class Stages:
         return self.recipe.retrain_epochs or self.recipe.epochs
 
     def _advance(self) -> None:
-        if not self._confirming and self.is_searched:
-            self._confirming = True
-            if not self._given:
-                plans = self._candidates().plans(self._seed, self.recipe.epochs, self._kept)
-                self.final.plan(plans, first=True)
-        if self._confirming and self.winner is None and not self.final.n_waiting("confirm"):
-            self.winner = self._decide()
+        if self.winner is None and self.is_searched and (self._given or not self._confirmation.goes_on()):
+            self.winner = Winner(self._given, {}) if self._given else self._confirmation.decide()
             plans = self._arm_plans(self._seeded_arms(self.seeds))
             self.final.plan(plans, first=True)
             self.final.plan(self._lost_files(plans), again=True)
@@ -331,17 +329,6 @@ class Stages:
         arms: dict[str, tuple[Placement, ...]] = {label: (placement,) for label, placement in self.arms()}
         arms |= {RANDOM: self.controls()} if self.controls() else {}
         return tuple(self._samples.of(label, placements, self.retrain_epochs) for label, placements in arms.items())
-
-    def _decide(self) -> Winner:
-        """Rank the candidates by the mean over their new seeds; a given placement has won from the start."""
-        if self._given:
-            return Winner(self._given, {})
-        return self._candidates().decide(self.final, self.recipe.epochs)
-
-    def _candidates(self) -> Candidates:
-        """Return the best placements of the search, and of the random search beside it."""
-        found, *control = (search.goals.best(search.records(), self.budget.top) for search in self.searches)
-        return Candidates(found, control[0] if control else [])
 
     def _seeded_arms(self, seeds: Iterable[int]) -> dict[int, list[tuple[str, Placement]]]:
         """Return what is retrained with each seed: every arm, and the seed's random control."""
