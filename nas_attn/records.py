@@ -133,6 +133,7 @@ class Task:
         artifacts: Files that its outcome must contain.
         checkpoint: The state from which an interrupted training continues; None begins it.
         paths: What a screen trains in place of the placement; None in the other stages.
+        further_seeds: Seeds of the same arm to train as one with this one. Where that cannot be, they are left out.
     """
 
     number: int
@@ -144,6 +145,7 @@ class Task:
     artifacts: tuple[Artifact, ...] = ()
     checkpoint: bytes | None = field(default=None, repr=False)
     paths: Paths | None = field(default=None, repr=False)
+    further_seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ class Outcome:
         artifacts: Content of the files that the task requested.
         trace: The whole traceback of an error, for the log.
         remark: What the user should know about the trained network, in a sentence.
+        further: The trainings with the task's further seeds; empty where they were left out.
+        alone: Why the further seeds were left out, in a sentence.
     """
 
     state: State
@@ -172,6 +176,21 @@ class Outcome:
     artifacts: Mapping[Artifact, bytes] = field(default_factory=dict, repr=False)
     trace: str | None = field(default=None, repr=False)
     remark: str | None = None
+    further: tuple[Further, ...] = ()
+    alone: str | None = None
+
+
+@dataclass(frozen=True)
+class Further:
+    """A training with another seed that was trained as one with a task.
+
+    Args:
+        curve: The value by epoch, counted from 1.
+    """
+
+    seed: int
+    curve: Mapping[int, float]
+    outcome: Outcome
 
 
 @dataclass(frozen=True)

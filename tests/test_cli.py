@@ -120,7 +120,7 @@ def test_every_setting_reaches_the_engine_under_its_name(received):
         "max_params": "9", "max_macs": "9", "device": "cpu", "executor": "local", "workers": "2",
         "cpus_per_trial": "1", "gpus_per_trial": "0.5", "split": "80/10/10", "num_classes": "7", "in_channels": "4",
         "arm": "published:x", "backbone": "resnet18 stem=small", "max_seeds": "9", "margin": "0.25", "controls": "2",
-        "control_search": "random",
+        "control_search": "random", "seeds_at_once": "4",
         "time_budget": "1h30m", "trial_timeout": "9m", "checkpoint_every": "2.0", "max_latency": "4.5",
         "storage": "postgresql+psycopg://a@b/c", "sampler_option": "a=1", "scheduler_option": "b=2",
         "priors": "best.json", "objective": "accuracy,params", "callback": "m:F",

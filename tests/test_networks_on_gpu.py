@@ -21,7 +21,8 @@ from nas_attn.model.build import AttentionModel, build_model
 from nas_attn.model.tasks import LABEL_KINDS
 from nas_attn.placement import Attention, Placement
 from nas_attn.training.batches import epoch_batches
-from nas_attn.training.loop import forward, predict
+from nas_attn.training.loop import forward, precision, predict
+from nas_attn.training.stacked import Stack
 
 CLASSES = 3
 
@@ -88,6 +89,35 @@ def test_augmentation_and_every_part_of_the_loss_are_on_the_gpu(targets: Tensor,
     recipe = Recipe(batch_size=3, augment="crop-flip", class_weights=targets.ndim == 2, label_smoothing=0.1)
     first, second, logits = train_and_predict(on_gpu(model, gpu), images_on_gpu(24, gpu, targets), recipe, gpu)
     assert {part.device.type for part in (first, second, logits)} == {"cuda"}
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "attention"),
+    [
+        ("lenet", "stage1.pool", Attention("triple", {"reduction": 2})),
+        ("densenet", "denseblock1", Attention("se", {"reduction": 4})),
+        ("resnet18", "stage1.block1.branch", Attention("cbam", {"reduction": 4})),
+    ],
+)
+def test_seeds_that_train_as_one_are_on_the_gpu(
+    name: str, site: str, attention: Attention, gpu: FakeTensorMode
+) -> None:
+    spec = tiny_spec(name)
+    models = [on_gpu(network(spec, Placement({site: attention})), gpu) for _ in range(2)]
+    for model in models:
+        model.to = lambda *_, model=model: model  # where they are
+    images = images_on_gpu(image_size(spec), gpu, torch.arange(4) % CLASSES)
+    with gpu, precision(torch.device("cuda")):
+        stack = Stack(models, images, Recipe(), CLASSES)
+        batches = [
+            next(epoch_batches(images, batch_size=4, augment="crop", generator=torch.Generator().manual_seed(seed)))
+            for seed in range(2)
+        ]
+        inputs, targets = (torch.stack(part) for part in zip(*batches, strict=True))
+        logits, losses = stack._forward(stack.parameters, stack.buffers, inputs, targets)
+    assert logits.device.type == losses.device.type == "cuda"
+    assert (logits.shape, losses.shape) == ((2, 4, CLASSES), (2,))
+    assert {value.device.type for value in stack.state.values()} == {"cuda"}
 
 
 class LeavesBehind(nn.Module):

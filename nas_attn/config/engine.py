@@ -148,6 +148,16 @@ class Resources(Strict):
         Rule(ge=0.0, le=64.0, description="Number of GPUs per trial; 0.5 shares one between two trials."),
         Setting(RESOURCES, unset="1 on CUDA, otherwise 0"),
     ] = None
+    seeds_at_once: Annotated[
+        int,
+        Rule(
+            ge=1,
+            le=100,
+            description="Number of seeds of an arm that are retrained as one training where its network allows it: "
+            "for small networks on a GPU. It takes so many times the memory, and saves no checkpoints.",
+        ),
+        Setting(RESOURCES),
+    ] = 1
     address: Annotated[
         str | None,
         Rule(min_length=1, description="Address of a running Ray cluster."),

@@ -113,6 +113,7 @@ class OpenLedger:
             weights=self._folder.weights,
             predictions=self._folder.predictions,
             kept=_kept(self._request),
+            seeds_at_once=settings.resources.seeds_at_once,
             arms=self._request.arms,
             given=self._request.given.placement if self._request.given else None,
             control=control,

@@ -30,6 +30,7 @@ from nas_attn.run.goals import chosen_objectives
 from nas_attn.run.identity import contents_of, notes_on_unread
 from nas_attn.run.own_network import Choice, choose
 from nas_attn.run.proposing import with_proposals
+from nas_attn.run.seeds_at_once import refuse_seeds_at_once
 from nas_attn.run.sendable import refuse_unsendable
 from nas_attn.run.tables import OPEN, RECORDS
 from nas_attn.space.bound import BoundSpace
@@ -185,7 +186,7 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
     _refuse_mirrors(recipe, data)
     resources = _validated(Resources, stated)
     _refuse_unsendable(choice, train, resources.executor)
-    return Settings(
+    settings = Settings(
         choice=choice,
         data=data,
         shape=_shape(stated, space, is_own=choice.is_own) if reads_own_data else None,
@@ -200,6 +201,8 @@ def read_settings(stated: Mapping[str, Any]) -> Settings:
         call=(call := _validated(Call, stated)),
         callbacks=(*map(check_callback, stated.get("callbacks", ())), *map(load_callback, call.callback)),
     )
+    refuse_seeds_at_once(settings)
+    return settings
 
 
 def _storage(stated: str | None) -> str | None:

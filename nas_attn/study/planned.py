@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from nas_attn.comparison.answer import names_in
 from nas_attn.placement import Placement
-from nas_attn.records import FOUND, Artifact, Outcome, Stage, Task, TrialRecord
+from nas_attn.records import FOUND, Artifact, Further, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import Ledger
 from nas_attn.study.objectives import USUAL, Goals
@@ -73,13 +73,15 @@ class PlannedRuns:
         self._first_number = len(self._rows)
         self._queue: deque[PlannedRun] = deque()
         self._live: dict[int, PlannedRun] = {}
+        self._held: dict[int, list[PlannedRun]] = {}
+        self._alone: set[str] = set()
         self._begun: dict[int, TrialRecord] = {}
         self._crashes = Counter(row.identity for row in self._rows.values() if row.has_crashed_here)
         self._labels: dict[str, str] = {}
 
     def plan(self, plans: Iterable[PlannedRun], *, first: bool = False, again: bool = False) -> None:
         """Queue runs that are neither done nor queued; `first` puts them at the front, `again` repeats done ones."""
-        known = {plan.identity for plan in self._queue} | {plan.identity for plan in self._live.values()}
+        known = {plan.identity for plan in (*self.waiting(), *self._live.values())}
         known |= set() if again else self._settled()
         fresh = list({plan.identity: plan for plan in plans if plan.identity not in known}.values())
         self._queue = deque([*fresh, *self._queue] if first else [*self._queue, *fresh])
@@ -109,11 +111,44 @@ class PlannedRuns:
         """Return whether a run ended with a value."""
         return any(row.state == "complete" and row.identity == plan.identity for row in self._rows.values())
 
-    def ask(self) -> Task | None:
-        """Begin the next planned run, or return None if the queue is empty."""
+    def ask(self, n_seeds: int = 1) -> Task | None:
+        """Begin the next planned run, or return None if the queue is empty.
+
+        Args:
+            n_seeds: Greatest number of seeds of an arm to hand out as one task. Only the first one begins; the others
+                wait for its outcome (`further`).
+        """
         if not self._queue:
             return None
         plan = self._queue.popleft()
+        task = self._begin(plan)
+        held = self._held[task.number] = self._alike(plan)[: n_seeds - 1]
+        self._queue = deque(other for other in self._queue if other not in held)
+        return replace(task, further_seeds=tuple(other.seed for other in held))
+
+    def further(self, number: int, outcome: Outcome) -> list[tuple[Task, Further]]:
+        """Begin the runs whose trainings came with an outcome, and return them; the others go back to the queue.
+
+        An arm whose seeds did not train as one is trained with one at a time from then on.
+        """
+        held = {plan.seed: plan for plan in self._held.pop(number, [])}
+        came = [(self._begin(held.pop(each.seed)), each) for each in outcome.further]
+        if held and outcome.cause != "interrupted":
+            self._alone.add(self._live[number].placement.key)
+        self._queue.extendleft(reversed(held.values()))
+        return came
+
+    def _alike(self, plan: PlannedRun) -> list[PlannedRun]:
+        """Return the waiting retrainings of the same arm that can train as one with this one."""
+        if plan.stage != "retrain" or plan.placement.key in self._alone:
+            return []
+        return [
+            other
+            for other in self._queue
+            if other.identity == replace(plan, seed=other.seed).identity and "weights" not in other.artifacts
+        ]
+
+    def _begin(self, plan: PlannedRun) -> Task:
         cost = self._bound.cost(plan.placement)
         record = self._ledger.begin(
             plan.stage, plan.placement, plan.seed, plan.epochs, cost, label=plan.label,
@@ -140,16 +175,16 @@ class PlannedRuns:
         return record
 
     def waiting(self) -> list[PlannedRun]:
-        """Return the planned runs that have not begun."""
-        return list(self._queue)
+        """Return the planned runs that have not begun; first those that train as one with a run that has."""
+        return [*(plan for held in self._held.values() for plan in held), *self._queue]
 
     def keep(self, is_kept: Callable[[PlannedRun], bool]) -> None:
-        """Drop the planned runs that have not begun and are not kept."""
+        """Drop the planned runs that wait in the queue and are not kept."""
         self._queue = deque(plan for plan in self._queue if is_kept(plan))
 
     def n_waiting(self, stage: Stage) -> int:
         """Return the number of planned runs of a stage that have not ended."""
-        waiting = [plan for plan in self._queue if plan.stage == stage]
+        waiting = [plan for plan in self.waiting() if plan.stage == stage]
         return len(waiting) + sum(plan.stage == stage for plan in self._live.values())
 
     def n_done(self, stage: Stage) -> int:

@@ -49,6 +49,11 @@ class Remarks:
                 self.unexported = unexported
                 self._final.set_note("unexported", unexported)
 
+    def look_at_seeds(self, outcome: Outcome) -> None:
+        """Say why seeds that should have trained as one did not."""
+        if outcome.alone is not None:
+            self.add(f"Seeds of some arms are trained one at a time in spite of --seeds-at-once. {outcome.alone}")
+
     def look_at_lost(self, plans: Sequence[PlannedRun]) -> None:
         """Say which finished trainings are repeated, because their files were deleted or damaged since."""
         if plans:

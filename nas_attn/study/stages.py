@@ -49,6 +49,7 @@ class Stages:
         weights: Stores the weights of every arm's first seed.
         predictions: Stores the predictions of every confirm and retrain run.
         kept: The form in which predictions are stored.
+        seeds_at_once: Number of seeds of an arm to retrain as one training.
         arms: Further placements to compare with, by label.
         checkpoints: Stores the states of running trials; None stores none.
         logs: Stores what the trainings print; None stores nothing.
@@ -70,6 +71,7 @@ class Stages:
         weights: TrialStore,
         predictions: TrialStore,
         kept: Artifact = "predictions",
+        seeds_at_once: int = 1,
         arms: Mapping[str, Placement] | None = None,
         given: Placement | None = None,
         control: SearchStudy | None = None,
@@ -86,6 +88,7 @@ class Stages:
         self._first: tuple[Screening | SearchStudy, ...] = (*filter(None, [screening]), *self.searches)
         self.budget, self.recipe, self._seed = budget, recipe, seed
         self._files, self._kept = ArmFiles(weights, predictions), kept
+        self._seeds_at_once = seeds_at_once
         self._watch, self._ended, self._given = watch, ended, given
         self.lineup = Lineup(bound, arms or {}, budget, seed)
         rows = [row for study in (*self._first, final) for row in study.records()]
@@ -125,7 +128,7 @@ class Stages:
             return None
         if task is None:
             self._advance()
-            task = self.final.ask()
+            task = self.final.ask(self._seeds_at_once)
         if task is not None:
             task = self._checkpoints.begin(task)
             self.pace.begins(task.stage, task.number)
@@ -169,11 +172,25 @@ class Stages:
         return self._remarks.unexported
 
     def finish(self, task: Task, outcome: Outcome) -> None:
-        """Store the artifacts of a trial and record its outcome; begin the next stage if this one is done."""
+        """Record the outcomes of a task with their artifacts; begin the next stage if this one is done."""
+        further = self.final.further(task.number, outcome) if task.further_seeds else []
+        seconds = self.pace.clock() - self.live.pop((task.stage, task.number))[1]
+        self.pace.ends(self._record(task, outcome), seconds / (1 + len(further)))
+        for other, trained in further:
+            for epoch, value in trained.curve.items():
+                self.final.report(other.number, epoch, value)
+            self.pace.learn([self._record(other, trained.outcome)])
+        self._remarks.look_at_seeds(outcome)
+        look_at_rest(self)
+        self._advance()
+        self._tidy()
+        self._watch(self)
+
+    def _record(self, task: Task, outcome: Outcome) -> TrialRecord:
+        """Store the artifacts of a trial, record its outcome, and return its row."""
         self._files.write(task, outcome)
         outcome = self._checkpoints.end(task, outcome)
         record = self._finished(task, outcome)
-        self.pace.ends(record, self.pace.clock() - self.live.pop((task.stage, task.number))[1])
         reason = f" ({outcome.reason})" if outcome.reason else ""
         log.info("end %s %d: %s %s%s", task.stage, task.number, outcome.state, outcome.value, reason)
         if outcome.trace is not None:
@@ -182,10 +199,7 @@ class Stages:
         self._remarks.look_at_weights(task, outcome)
         self._ended(record)
         self.error = self.error or self._failures.count(record)
-        look_at_rest(self)
-        self._advance()
-        self._tidy()
-        self._watch(self)
+        return record
 
     def _finished(self, task: Task, outcome: Outcome) -> TrialRecord:
         """Record how a trial ended; a sampler that fails at it ends the run."""

@@ -2,7 +2,7 @@
 
 A small network leaves a GPU idle between its kernels. With K seeds stacked by `torch.func`, each kernel computes K
 networks. Each seed keeps its own weights, statistics, order of the images and augmentation, so that it trains as it
-would alone, up to the rounding of other kernels. What cannot be trained so is trained one seed after the other.
+would alone, up to the rounding of other kernels.
 
 Cost: K times the memory of one training. On one core of a CPU it takes 1.1 to 1.5 times as long as one after the other.
 """
@@ -13,7 +13,6 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
@@ -34,7 +33,6 @@ from nas_attn.training.loop import (
     precision,
     require_finite,
     take_step,
-    train,
 )
 from nas_attn.training.onednn import matrix_products
 from nas_attn.training.state import other_generators_kept
@@ -53,19 +51,6 @@ class CannotStack(Exception):
     """The seeds of an arm cannot be trained as one; the message is the reason."""
 
 
-@dataclass(frozen=True)
-class Trained:
-    """The trainings of several seeds.
-
-    Args:
-        facts: What was measured of each seed, as by `nas_attn.training.loop.train`; or why it failed.
-        reason: Why the seeds were trained one after the other; None if they were trained as one.
-    """
-
-    facts: tuple[dict[str, float] | TrialFailed, ...]
-    reason: str | None = None
-
-
 def train_seeds(
     models: Sequence[nn.Module],
     images: Images,
@@ -75,44 +60,32 @@ def train_seeds(
     epochs: int,
     device: str | torch.device,
     num_classes: int,
+    metric: str | None = None,
     report: SeedReport = lambda seed, epoch, value: None,
-) -> Trained:
-    """Train the networks of one arm in place, as one where that is possible, else one after the other.
+) -> list[dict[str, float] | TrialFailed]:
+    """Train the networks of one arm in place as one; return what was measured of each seed, or why it failed.
 
     Args:
         models: One network per seed, equal but for their weights.
-        images, recipe, epochs, device, num_classes: As for `nas_attn.training.loop.train`, without validation images.
+        images, recipe, epochs, device, num_classes, metric: As for `nas_attn.training.loop.train`, without validation
+            images.
         seeds: Seed of the order of the images and of the augmentation, per network.
         report: Called with seed, epoch and value, after each epoch.
+    Raises: CannotStack with the reason; the networks have their weights still.
     """
     device = torch.device(device)
     images = images.to(device)
     try:
         refuse(models, images, recipe, num_classes)
         with matrix_products(models[0]) if device.type == "cpu" else nullcontext():
-            return Trained(tuple(Stack(models, images, recipe, num_classes).train(seeds, epochs, report)))
-    except CannotStack as error:
-        reason = str(error)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = f"The memory of {device} does not hold {len(models)} trainings at once."
-    found: list[dict[str, float] | TrialFailed] = []
-    for model, seed in zip(models, seeds, strict=True):
-        try:
-            found.append(
-                train(
-                    *(model, images, None, recipe),
-                    seed=seed,
-                    epochs=epochs,
-                    device=device,
-                    report=partial(report, seed),
-                    num_classes=num_classes,
-                )
-            )
-        except TrialFailed as error:
-            found.append(error)
-    return Trained(tuple(found), reason)
+            return Stack(models, images, recipe, num_classes).train(seeds, epochs, report, metric)
+    except CannotStack:
+        raise
+    except Exception as error:  # of vmap, for an operation that only whole batches reach, or bf16
+        if is_out_of_memory(error):
+            reason = f"The memory of {device} does not hold {len(models)} trainings at once."
+            raise CannotStack(reason) from error
+        raise CannotStack(f"The network cannot be stacked: {in_plain_words(error)}") from error
 
 
 class Stack:
@@ -131,7 +104,9 @@ class Stack:
         self._optimizer = self._made_optimizer(num_classes)
         self._forward: Callable[..., tuple[Tensor, Tensor]] = torch.vmap(self._one, randomness="error")
 
-    def train(self, seeds: Sequence[int], epochs: int, report: SeedReport) -> list[dict[str, float] | TrialFailed]:
+    def train(
+        self, seeds: Sequence[int], epochs: int, report: SeedReport, metric: str | None = None
+    ) -> list[dict[str, float] | TrialFailed]:
         """Train all networks, and write their weights back; one that diverges fails alone."""
         n_images, steps = len(self._images), n_batches(len(self._images), self._recipe.batch_size)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -148,7 +123,7 @@ class Stack:
                 try:
                     if index not in failures:
                         require_finite("loss", losses[index], epoch, epochs)
-                        report(seed, epoch, value_of(None, logits[index], targets[index]))
+                        report(seed, epoch, value_of(metric, logits[index], targets[index]))
                 except TrialFailed as error:
                     failures[index] = error
             if len(failures) == len(seeds):
@@ -236,6 +211,8 @@ def refuse(models: Sequence[nn.Module], images: Images, recipe: Recipe, num_clas
         raise CannotStack("There is only one seed.")
     if recipe.freeze_epochs:
         raise CannotStack("The backbone is frozen at the beginning, so that the weights that are trained change.")
+    if recipe.compile != "no":
+        raise CannotStack("The network is compiled.")
     try:
         with other_generators_kept():
             different = _difference(models[:2], images, recipe, num_classes)

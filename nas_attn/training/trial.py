@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from statistics import fmean
 from typing import Any
@@ -17,10 +17,11 @@ from nas_attn.comparison.predictions import Predictions
 from nas_attn.config import DataConfig
 from nas_attn.data.dataset import Data, load_data
 from nas_attn.data.shared import LargeImages, SharedImages, refuse_changed
+from nas_attn.errors import TrialFailed
 from nas_attn.model.build import build
 from nas_attn.model.tasks import LABEL_KINDS, label_aucs
 from nas_attn.placement import NONE, Placement
-from nas_attn.records import CONTINUED, LABEL_AUC, Artifact, Outcome, Stage, Task
+from nas_attn.records import CONTINUED, LABEL_AUC, Artifact, Further, Outcome, Stage, Task
 from nas_attn.training.context import TrialContext, load_train, register_all
 from nas_attn.training.ends import Stopped, finite, outcome_of
 from nas_attn.training.exportable import Exported, exported, plain_of
@@ -30,6 +31,7 @@ from nas_attn.training.own_process import shared_process
 from nas_attn.training.own_values import own_values
 from nas_attn.training.reports import Reports
 from nas_attn.training.shared_weights import train_shared
+from nas_attn.training.stacked import CannotStack, train_seeds
 from nas_attn.training.state import plain_copy
 from nas_attn.training.validated_epochs import validated_epochs
 from nas_attn.training.values import value_of, values_of
@@ -114,7 +116,9 @@ def evaluate(task: Task, context: TrialContext, report: Report, keeper: Keeper |
     reports = Reports(task, report, keeper)
     with shared_process():
         try:
-            outcome = _ended(task, _continued(task, context, reports, keeper), keeper)
+            if context.n_threads is not None:
+                torch.set_num_threads(context.n_threads)
+            outcome = _outcome(task, context, reports, keeper)
         except BaseException as error:  # no end of one trial, SystemExit among them, may end the search
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise  # perhaps Ctrl-C: only the executor knows
@@ -126,15 +130,27 @@ def evaluate(task: Task, context: TrialContext, report: Report, keeper: Keeper |
     return outcome_of(Stopped(), task.stage, keeper.seconds) if reports.is_stopped else outcome
 
 
-def _ended(task: Task, trained: _Trained, keeper: Keeper) -> Outcome:
-    """Return the outcome of a training that came to its end."""
+def _outcome(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> Outcome:
+    """Train a task, with its further seeds where that can be, and return the outcome."""
+    alone = None
+    if task.further_seeds:
+        try:
+            return _as_one(task, context, reports, keeper)
+        except CannotStack as error:
+            alone = str(error)
+    trained = _continued(task, context, reports, keeper)
+    return replace(_ended(task, trained, keeper.seconds, keeper), alone=alone)
+
+
+def _ended(task: Task, trained: _Trained, seconds: float, keeper: Keeper) -> Outcome:
+    """Return the outcome of a training that came to its end after so many seconds."""
     value, artifacts = finite(trained.value), _artifacts(task, trained)
     remark = None if trained.exported is None else trained.exported.remark
     facts = trained.facts | ({CONTINUED: float(keeper.epoch)} if keeper.restored is not None else {})
     return Outcome(
         "complete",
         value,
-        seconds=keeper.seconds,
+        seconds=seconds,
         facts=facts,
         values=trained.values,
         artifacts=artifacts,
@@ -184,8 +200,6 @@ class _Trained:
 
 def _trained(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
     """Build and train the network of a task."""
-    if context.n_threads is not None:
-        torch.set_num_threads(context.n_threads)
     if task.paths is not None:
         return _screened(task, context, reports, keeper)
     model = build(context.backbone, task.placement, context.shape, seed=task.seed, class_names=context.class_names)
@@ -258,14 +272,67 @@ def _built_in_training(
     )
     if task.stage in ("search", "control") and not further:
         return _Trained(model, keeper.curve[task.epochs], facts, None)
-    part = data.test if final else data.val
+    return _measured(context, model, facts, None if final else keeper.curve[task.epochs])
+
+
+def _measured(context: TrialContext, model: nn.Module, facts: dict[str, float], value: float | None) -> _Trained:
+    """Return a network that the built-in training has trained, with what it predicts.
+
+    Args:
+        value: That on the validation images, which it is then measured on; None measures it on the test images.
+    """
+    data = _data(context)
+    metric, *further = context.objectives or (None,)
+    part = data.test if value is None else data.val
     logits = predict(model, part)
     kind, values = LABEL_KINDS[data.facts.task], values_of(filter(None, further), logits, part.targets)
     predictions = Predictions.of(_as_array(kind.probabilities(logits.double())), _as_array(part.targets))
-    if not final:
-        return _Trained(model, keeper.curve[task.epochs], facts, predictions, values=values)
-    value = value_of(metric, logits, part.targets)
-    return _Trained(model, value, facts | _by_label(logits, data), predictions, values=values)
+    if value is not None:
+        return _Trained(model, value, facts, predictions, values=values)
+    tested = value_of(metric, logits, part.targets)
+    return _Trained(model, tested, facts | _by_label(logits, data), predictions, values=values)
+
+
+def _as_one(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> Outcome:
+    """Train a task and its further seeds as one, and return all outcomes. Raises: CannotStack with the reason."""
+    if keeper.restored is not None:
+        raise CannotStack("The first of these trainings was begun alone, and is continued.")
+    seeds, shape = (task.seed, *task.further_seeds), context.shape
+    curves: dict[int, dict[int, float]] = {seed: {} for seed in seeds}
+
+    def report(seed: int, epoch: int, value: float) -> None:
+        curves[seed][epoch] = value
+        if seed == task.seed:
+            reports(epoch, value)
+
+    models = [
+        build(context.backbone, task.placement, shape, seed=seed, class_names=context.class_names) for seed in seeds
+    ]
+    found = train_seeds(
+        *(models, _data(context).train_val, context.recipe),
+        seeds=seeds,
+        epochs=task.epochs,
+        device=context.device,
+        num_classes=shape.num_classes,
+        metric=(context.objectives or (None,))[0],
+        report=report,
+    )
+    trained = [
+        facts if isinstance(facts, TrialFailed) else _measured(context, model, facts, None)
+        for model, facts in zip(models, found, strict=True)
+    ]
+    seconds = keeper.seconds / len(seeds)
+    without = replace(task, artifacts=tuple(name for name in task.artifacts if name != "weights"))
+
+    def outcome(asked: Task, one: _Trained | TrialFailed) -> Outcome:
+        if isinstance(one, TrialFailed):
+            return outcome_of(one, task.stage, seconds)
+        return _ended(asked, one, seconds, keeper)
+
+    further = [
+        Further(seed, curves[seed], outcome(without, one)) for seed, one in zip(seeds[1:], trained[1:], strict=True)
+    ]
+    return replace(outcome(task, trained[0]), further=tuple(further))
 
 
 def _screened(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
