@@ -36,15 +36,12 @@ from nas_attn.placement import NONE, Placement
 from nas_attn.records import BARE, FOUND
 from nas_attn.space.bound import BoundSpace
 from nas_attn.space.search_space import SearchSpace
+from nas_attn.study.confirm import CONFIRM_SEEDS, n_confirm_runs, rounds_of
 
 SEARCHES = ("placement", "tpe", "random")
 STRATEGIES = (*SEARCHES, "everywhere", "greedy")
 BUDGETS = (24, 50, 100)
 SEEDS = 5
-N_CONFIRM = 8
-"""Trainings of the confirm stage, which the alternatives without one may spend on their choice."""
-
-
 CHUNK = 50
 """Replays between two writes of the file of finished ones."""
 
@@ -102,7 +99,7 @@ def replay(name: str, strategy: str, budget: int, number: int) -> Outcome:
     if strategy in SEARCHES:
         found, recommended = _search(name, strategy, budget, number, world)
     else:
-        chosen = (_everywhere if strategy == "everywhere" else _greedy)(world, facts, budget + N_CONFIRM)
+        chosen = (_everywhere if strategy == "everywhere" else _greedy)(world, facts, budget + n_confirm(budget))
         found, recommended = chosen, _advised(world, chosen)
     return Outcome(
         100 * (world.worth(found) - none),
@@ -110,6 +107,11 @@ def replay(name: str, strategy: str, budget: int, number: int) -> Outcome:
         any(recommended),
         100 * (best - none),
     )
+
+
+def n_confirm(budget: int) -> int:
+    """Return the number of trainings of the confirm stage, which the alternatives may spend on their choice."""
+    return CONFIRM_SEEDS + sum(n_confirm_runs(rounds_of(Budget(), budget, several=False)))
 
 
 def _search(name: str, sampler: str, budget: int, number: int, world: PlacementWorld) -> tuple[Point, Point]:

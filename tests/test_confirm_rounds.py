@@ -16,7 +16,7 @@ from nas_attn.placement import NONE
 from nas_attn.records import OF_CONTROL, Outcome, Task
 from nas_attn.study.confirm import CONFIRM_OFFSET, n_confirm_runs, rounds_of
 
-LONG = {"trials": 70, "sampler": "random", "budget": {"top": None}}
+LONG = {"trials": 36, "sampler": "random", "budget": {"top": None}}
 """A search whose best four are confirmed."""
 
 SPACE: dict[str, Any] = {
@@ -28,9 +28,9 @@ SPACE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("n_trials", "rounds", "runs"),
     [
-        (1, [(3, 2)], 6), (24, [(3, 2)], 6), (63, [(3, 2)], 6), (64, [(4, 1), (2, 3)], 8),
-        (100, [(6, 1), (3, 2), (2, 4)], 13), (112, [(7, 1), (4, 2), (2, 4)], 15),
-        (200, [(12, 1), (6, 2), (3, 3), (2, 5)], 25), (256, [(16, 1), (8, 2), (4, 3), (2, 5)], 32),
+        (1, [(3, 2)], 6), (24, [(3, 2)], 6), (31, [(3, 2)], 6), (32, [(4, 1), (2, 3)], 8),
+        (50, [(6, 1), (3, 2), (2, 4)], 13), (56, [(7, 1), (4, 2), (2, 4)], 15),
+        (100, [(12, 1), (6, 2), (3, 3), (2, 5)], 25), (128, [(16, 1), (8, 2), (4, 3), (2, 5)], 32),
         (100_000, [(16, 1), (8, 2), (4, 3), (2, 5)], 32),
     ],
 )  # fmt: skip

@@ -108,7 +108,7 @@ class Budget(Strict):
     top: Annotated[
         int | None,
         Rule(ge=1, le=100, description="Number of best placements to confirm with two new seeds each."),
-        Setting(BUDGET, unset="3; in a search of 64 trials and more one per 16, which are halved seed by seed"),
+        Setting(BUDGET, unset="3; in a search of 32 trials and more one per 8, which are halved seed by seed"),
     ] = None
     seeds: Annotated[
         Annotated[int, Rule(ge=1, le=1_000)] | Literal["auto"],

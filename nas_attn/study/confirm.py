@@ -23,7 +23,7 @@ from nas_attn.study.sampling import SearchStudy
 CONFIRM_SEEDS = 2
 """Number of new seeds of each candidate of a short search, of no attention, and of the last two of a long one."""
 
-TRIALS_PER_CANDIDATE, MOST_CANDIDATES = 16, 16
+TRIALS_PER_CANDIDATE, MOST_CANDIDATES = 8, 16
 """Number of trials of a long search for each placement that is confirmed, and greatest number of those."""
 
 CONFIRM_OFFSET = 10_000
@@ -47,7 +47,7 @@ def rounds_of(budget: Budget, n_trials: int, *, several: bool) -> tuple[Round, .
     >>> rounds_of(Budget(), 24, several=False)
     (Round(n_placements=3, n_seeds=2),)
     >>> [(each.n_placements, each.n_seeds) for each in rounds_of(Budget(), 100, several=False)]
-    [(6, 1), (3, 2), (2, 4)]
+    [(12, 1), (6, 2), (3, 3), (2, 5)]
     """
     number = min(n_trials // TRIALS_PER_CANDIDATE, MOST_CANDIDATES)
     if budget.top is not None or several or number <= budget.n_top:
