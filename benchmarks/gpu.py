@@ -10,7 +10,7 @@
   that trial alone as FAIL with the cause `oom`.
 - `loops`: images per second of our loop (ResNet-18, 32x32, batch 256, bf16) beside PyTorch's tutorials', timm's and one
   in the manner of airbench, measured alternately. Required: at least as fast as the tutorials' and timm's.
-- `seeds`: five seeds of one arm as one beside one after the other: time, and that the losses are equal.
+- `seeds`: five seeds of one arm as one beside one after the other, and in a run: time, and that the losses are equal.
 - `compile`: our loop as it is, compiled by torch, and replayed from CUDA graphs.
 
 Without a GPU the script prints a message and exits with code 2, unless `--device cpu --quick` runs every part at the
@@ -276,6 +276,20 @@ def seeds(device: str, size: Size) -> Iterator[Row]:
         losses.append(max(abs(a["train_loss"] - b["train_loss"]) for a, b in zip(alone, together, strict=True)))
     yield Row("seeds", f"{K} seeds as one", f"{median(ratios):.2f} x as fast", is_right=True)
     yield Row("seeds", "greatest difference of their losses", f"{max(losses):.4f}")  # float64 decides: `refuse`
+    alone, at_once = (retraining_seconds(device, size, number) for number in (1, K))
+    yield Row("seeds", f"a run's retrainings, --seeds-at-once {K}", f"{alone / at_once:.2f} x as fast")
+
+
+def retraining_seconds(device: str, size: Size, seeds_at_once: int) -> float:
+    """Return the time of all retrainings of a small run with one worker."""
+    few = {"trials": 1, "epochs": 1, "retrain_epochs": 2 * size.epochs, "top": 1, "controls": 0, "workers": 1}
+    executor = "tune" if device == "cuda" else "local"
+    with tempfile.TemporaryDirectory() as folder:
+        run = search(
+            "densenet_attn", out=Path(folder) / "run", device=device, executor=executor, seeds=K,
+            seeds_at_once=seeds_at_once, **few,
+        )  # fmt: skip
+    return sum(row.seconds for row in run.retrain)
 
 
 PARTS: dict[str, Callable[[str, Size], Iterator[Row]]] = {
