@@ -37,6 +37,7 @@ from nas_attn.report.palette import LIGHT
 from nas_attn.report.tables import Arm, arm_called, arms_of, measured
 from nas_attn.report.words import Scale, count
 from nas_attn.statistics import t_quantile
+from nas_attn.study.confirm import CONFIRM_SEEDS
 
 N_SEEDS = (5, 10, 20)
 MOST_DRAWN = 40
@@ -194,7 +195,8 @@ def search_noise(run: RunRecord) -> SearchNoise | None:
 
     The noise is what is left of the confirmed placements' values after the means of placements and of seeds: the trials
     of a search share one seed, so that what a seed does to all placements is no part of their spread. The values of the
-    search are not among them: the candidates were chosen by those.
+    search are not among them: the candidates were chosen by those. Nor are values by which a round of the confirm stage
+    chose, as far as a placement went on: only its last two seeds count then.
     """
     trials = measured(run.search)
     own = Counter((trial.seed, trial.epochs) for trial in trials).most_common(1)
@@ -202,8 +204,20 @@ def search_noise(run: RunRecord) -> SearchNoise | None:
     values = [float(trial.value) for trial in kept if trial.value is not None]
     if len(values) < 2:
         return None
-    noise_sd, degrees = _residual_sd([row for row in measured(run.confirm) if row.epochs == kept[0].epochs])
+    noise_sd, degrees = _residual_sd(_unchosen([row for row in measured(run.confirm) if row.epochs == kept[0].epochs]))
     return SearchNoise(len(values), stdev(values), max(values) - fmean(values), noise_sd, degrees)
+
+
+def _unchosen(rows: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the confirm runs by whose values nothing was left out: all of a single round, else the last one's."""
+    seeds = {
+        row.key: sorted(other.seed for other in rows if other.key == row.key) for row in rows if len(row.placement)
+    }
+    numbers = set(map(len, seeds.values()))
+    most = max(numbers, default=0)
+    if len(numbers) < 2 or most <= CONFIRM_SEEDS:
+        return list(rows)
+    return [row for row in rows if len(seeds.get(row.key, ())) == most and row.seed in seeds[row.key][-CONFIRM_SEEDS:]]
 
 
 def _residual_sd(rows: Sequence[TrialRecord]) -> tuple[float | None, int]:

@@ -19,9 +19,11 @@ from scipy import stats
 from synthetic_run import make_run, with_predictions
 
 from nas_attn.comparison.power import POWER, power
+from nas_attn.config import Budget
 from nas_attn.errors import Refused
 from nas_attn.records import TrialRecord
 from nas_attn.report.tables import arms_of
+from nas_attn.study.confirm import rounds_of
 
 
 def trials(finals: Sequence[float], curves: Sequence[Sequence[float]], epochs: int) -> tuple[TrialRecord, ...]:
@@ -250,6 +252,30 @@ def test_noise_of_the_search_is_what_placements_and_seeds_do_not_explain():
     assert share == pytest.approx(min(1.0, (0.01 / found.sd) ** 2))
     assert least == pytest.approx((0.01 / found.sd) ** 2 / stats.f.ppf(0.975, 1, 19))
     assert least < share <= most <= 1.0
+
+
+def test_noise_of_a_confirm_stage_in_rounds_is_not_that_of_the_lucky_ones():
+    module, run = load("noise_floor"), make_run(n_trials=20, messy=False)
+    model = next(row for row in run.search if len(row.placement))
+    random, rounds = np.random.default_rng(0), rounds_of(Budget(), 100, several=False)
+    variances = []
+    for _ in range(300):
+        values = random.normal(0.9, 0.01, (rounds[0].n_placements, rounds[-1].n_seeds))
+        means = np.zeros(len(values))
+        trained: set[tuple[int, int]] = set()
+        for each in rounds:
+            left = np.argsort(-means)[: each.n_placements]
+            trained |= {(int(row), seed) for row in left for seed in range(each.n_seeds)}
+            means[:] = -np.inf
+            means[left] = values[left, : each.n_seeds].mean(axis=1)
+        rows = tuple(
+            replace(model, stage="confirm", key=str(row), seed=seed, value=float(values[row, seed]))
+            for row, seed in trained
+        )
+        found = module.search_noise(replace(run, confirm=rows))
+        assert found.degrees == 1
+        variances.append(found.noise_sd**2)
+    assert np.mean(variances) == pytest.approx(0.01**2, rel=0.25)  # one degree of freedom: +-8 % by chance
 
 
 def test_share_of_noise_is_near_one_where_nothing_matters_and_small_where_much_does():

@@ -110,6 +110,19 @@ def test_a_candidate_without_a_value_is_out(tmp_path):
     assert confirmed(tasks) == {"none": 2, "best 1": 3, "best 2": 1, "best 3": 1, "best 4": 3}
 
 
+def test_a_lucky_first_seed_does_not_win_where_the_others_fail(tmp_path):
+    def failing(task: Task) -> Outcome:
+        if task.arm == "best 2" and task.seed > CONFIRM_OFFSET:
+            return Outcome("fail", cause="nan", reason="It failed.")
+        return scored([[0.6] * 3, [0.95] * 3, [0.59] * 3, [0.8] * 3])(task)
+
+    with stages_in(tmp_path, small_space(**SPACE), **LONG) as stages:
+        tasks = work(stages, failing)
+        by_label = {task.arm: task.placement for task in by_stage(tasks, "confirm")}
+        assert stages.winner.placement == by_label["best 4"]
+        assert stages.winner.confirmed[by_label["best 2"].key] == 0.95
+
+
 @pytest.mark.parametrize("more", [0, 2, 5, 7, 9])
 def test_an_interrupted_stage_goes_on_where_it_was_and_decides_alike(tmp_path, more):
     n_search = LONG["trials"]
@@ -127,13 +140,13 @@ def test_what_is_left_of_the_stage_is_known_at_any_time(tmp_path):
     left: list[tuple[str, int]] = []
 
     def looked(task: Task) -> Outcome:
-        left.append((task.stage, stages.n_unplanned_confirm() + stages.final.n_waiting("confirm")))
+        left.append((task.stage, sum(stages.unplanned_confirm()) + stages.final.n_waiting("confirm")))
         return scored(CONFIRM)(task)
 
     with stages_in(tmp_path, small_space(**SPACE), **LONG) as stages:
-        assert stages.n_unplanned_confirm(0) == 8, "without a trial it is a short search"
+        assert sum(stages.unplanned_confirm(0)) == 8, "without a trial it is a short search"
         work(stages, looked)
-        assert stages.n_unplanned_confirm() == 0
+        assert sum(stages.unplanned_confirm()) == 0
     assert {number for stage, number in left if stage == "search"} == {10}
     assert [number for stage, number in left if stage == "confirm"] == list(range(10, 0, -1))
 

@@ -16,6 +16,7 @@ from nas_attn import load_run, search
 from nas_attn.errors import ConfigError
 from nas_attn.records import RANDOM, Further, Outcome, RunRecord, Task
 from nas_attn.study.stages import Stages
+from nas_attn.training import trial
 
 TINY: dict[str, Any] = {"trials": 2, "epochs": 2, "top": 1, "controls": 1, "executor": "local", "cpus_per_trial": 1}
 
@@ -89,20 +90,16 @@ def test_seeds_that_were_left_out_are_trained_next_and_alone(tmp_path, outcome, 
     with stages_in(tmp_path, budget={"seeds": 3}, seeds_at_once=3) as stages:
         first = retraining(stages)
         n_waiting = stages.final.n_waiting("retrain")
+        assert {plan.seed for plan in stages.final.held()} == {*first.further_seeds}
         assert len(first.further_seeds) == 2
-        assert {plan.seed for plan in stages.final.waiting() if plan.placement == first.placement} == {
-            *first.further_seeds
-        }
         stages.finish(first, outcome)
         is_over = outcome.cause != "crashed"  # a crashed one is tried again
         assert stages.final.n_waiting("retrain") == n_waiting - is_over
-        following = stages.ask()
-        assert (following.placement, following.seed) == (first.placement, first.further_seeds[0])
-        assert (len(following.further_seeds) == 0) == is_alone
-        stages.finish(following, ended(following))
+        seeds = [plan.seed for plan in stages.final.waiting() if plan.stage == "retrain"]
+        assert seeds[: len(seeds) - (not is_over)] == sorted(seeds[: len(seeds) - (not is_over)]), "in their places"
         rest = work(stages, ended)
         same = [task for task in rest if task.stage == "retrain" and task.placement == first.placement]
-        assert not is_alone or not any(task.further_seeds for task in same)
+        assert any(task.further_seeds for task in same) != is_alone
         found = rows(stages)
     for_weights = {(first.placement.key, first.further_seeds[0])}  # trained again where the first seed failed
     assert {place for place, number in found.items() if number > 1} <= for_weights
@@ -125,6 +122,59 @@ def test_a_seed_that_fails_among_others_is_a_row_of_its_own(tmp_path):
         work(stages, lambda task: one_fails(task) if task.arm == "none" and task.further_seeds else ended(task))
         none = [(row.seed, row.state, row.cause) for row in stages.final.records() if row.label == "none"][-2:]
     assert none == [(stages.seeds[0], "complete", None), (stages.seeds[1], "fail", "nan")]
+
+
+@pytest.mark.parametrize("number", [1, 5])
+@pytest.mark.parametrize("cause", ["nan", "oom", "error"])
+def test_an_arm_that_fails_with_every_seed_does_not_stop_the_run(tmp_path, cause, number):
+    bad = Outcome("fail", cause=cause, reason="It failed.", seconds=1.0)
+
+    def scored(task: Task) -> Outcome:
+        if task.arm != "cbam everywhere" or task.stage != "retrain":
+            return ended(task)
+        return replace(bad, further=tuple(Further(seed, {}, bad) for seed in task.further_seeds if cause == "nan"))
+
+    with stages_in(tmp_path, budget={"seeds": 5}, seeds_at_once=number) as stages:
+        work(stages, scored)
+        assert stages.error is None
+        found, n_arms = rows(stages), len(stages.arms())
+    assert len(found) == 5 * (n_arms - 1)
+
+
+def test_failures_of_two_arms_in_a_row_stop_the_run(tmp_path):
+    bad = Outcome("fail", cause="error", reason="It failed.", seconds=1.0)
+    with stages_in(tmp_path, budget={"seeds": 5}) as stages:
+        work(stages, lambda task: bad if task.stage == "retrain" else ended(task))
+        assert "5 trials in a row failed with the same cause" in str(stages.error)
+
+
+class Stored(dict[Any, tuple[int, bytes]]):
+    """Checkpoints in memory."""
+
+    def write(self, identity: Any, epoch: int, content: bytes) -> None:
+        """Store one."""
+        self[identity] = (epoch, content)
+
+    def read(self, identity: Any) -> tuple[int, bytes] | None:
+        """Return one, or None."""
+        return self.get(identity)
+
+    def delete(self, identity: Any) -> None:
+        """Delete one, if there is any."""
+        self.pop(identity, None)
+
+
+def test_a_training_that_was_begun_alone_is_continued_alone_and_the_others_are_not(tmp_path):
+    checkpoints = Stored()
+    with stages_in(tmp_path, budget={"seeds": 4}, checkpoints=checkpoints) as stages:
+        first = retraining(stages)
+        stages.report(first, 1, 0.5)
+        stages.save(first, b"state")
+    with stages_in(tmp_path, budget={"seeds": 4}, seeds_at_once=4, checkpoints=checkpoints) as stages:
+        tasks = [task for task in by_stage(work(stages, ended), "retrain") if task.placement == first.placement]
+        assert set(rows(stages).values()) == {1}
+    assert [(task.checkpoint, len(task.further_seeds)) for task in tasks] == [(b"state", 0), (None, 2)]
+    assert not checkpoints
 
 
 def test_a_killed_driver_trains_all_seeds_of_the_task_again(tmp_path):
@@ -157,6 +207,25 @@ def test_a_whole_run_has_the_values_of_single_trainings(tmp_path):
     assert [row.seed for row in at_once.retrain[:3]] == [row.seed for row in at_once.retrain[:1]] + [20001, 20002]
     again = search(space, out=tmp_path / "three", seeds=3, **TINY)
     assert again.retrain == load_run(tmp_path / "three").retrain == at_once.retrain, "the setting is not of the run"
+
+
+def test_a_seed_whose_network_predicts_no_number_fails_alone(tmp_path, monkeypatch):
+    built, predicted = trial.build, trial.predict
+    poisoned: list[Any] = []
+
+    def build(*args: Any, seed: int, **more: Any) -> Any:
+        model = built(*args, seed=seed, **more)
+        poisoned.extend([model] if seed == 20001 else [])
+        return model
+
+    def predict(model: Any, images: Any) -> Any:
+        return predicted(model, images) * (float("nan") if any(model is one for one in poisoned) else 1.0)
+
+    monkeypatch.setattr(trial, "build", build)
+    monkeypatch.setattr(trial, "predict", predict)
+    run = search(tiny_space(tmp_path), out=tmp_path / "run", seeds=3, seeds_at_once=3, objective="auc", **TINY)
+    none = {row.seed: (row.state, row.cause) for row in run.retrain if not len(row.placement)}
+    assert none == {20000: ("complete", None), 20001: ("fail", "error"), 20002: ("complete", None)}
 
 
 DROPPING = """
@@ -206,6 +275,7 @@ def train(model: Any, run: Any) -> float:
         ({"compile": "default"}, "--compile default compiles each network"),
         ({"freeze_epochs": 1}, "--freeze-epochs 1 changes which weights are trained"),
         ({"trial_timeout": "5m"}, "--trial-timeout limits each training"),
+        ({"time_budget": "5m"}, "--time-budget plans seed by seed"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -213,6 +283,6 @@ def test_trainings_that_are_never_one_are_refused(tmp_path: Path, stated: dict[s
     with pytest.raises(ConfigError) as error:
         search(tiny_space(tmp_path), out=tmp_path / "run", seeds_at_once=3, **TINY, **stated)
     assert str(error.value) == (
-        f"--seeds-at-once 3 needs the usual built-in training, but {reason}: leave one of them out."
+        f"--seeds-at-once 3 needs the usual built-in training, but {reason}: leave --seeds-at-once out."
     )
     assert not (tmp_path / "run").exists()

@@ -62,12 +62,12 @@ def test_the_stages_follow_each_other_with_seeds_of_their_own(tmp_path):
 
     with stages_in(tmp_path, seed=7, recipe={"retrain_epochs": 3}) as stages:
         assert not stages.is_finished
-        assert stages.n_unplanned_confirm() == 6
+        assert sum(stages.unplanned_confirm()) == 6
         tasks = work(stages, scored)
         assert stages.is_finished
         assert (CONFIRM_OFFSET, RETRAIN_OFFSET) == (10_000, 20_000), "stored runs have these seeds"
         assert stages.seeds == (7 + RETRAIN_OFFSET, 8 + RETRAIN_OFFSET)
-        assert (stages.n_unplanned_confirm(), stages.retrain_epochs) == (0, 3)
+        assert (sum(stages.unplanned_confirm()), stages.retrain_epochs) == (0, 3)
         arms = stages.arms()
     assert all(now == stage for now, stage in seen)
     confirm, retrain = by_stage(tasks, "confirm"), by_stage(tasks, "retrain")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -62,6 +63,19 @@ def test_a_time_budget_ends_the_search_early_and_the_run_in_time(workers: int, m
     with opened(tmp_path, again, budget={"trials": 300, "time_budget": f"{2 * minutes}m"}) as stages:
         assert stages.search.n_open == 300 - n_tried, "a longer one searches on"
     assert tasks
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(2, 1200), (8, 400), (16, 250)])
+def test_the_rounds_of_the_confirm_stage_have_room_also_with_many_workers(
+    workers: int, seconds: int, tmp_path: Path
+) -> None:
+    world = World(workers, short=10.0, long=15.0)
+    budget = {"trials": 300, "top": None, "seeds": 3, "controls": 0, "time_budget": f"{seconds}s"}
+    with opened(tmp_path, world, budget=budget) as stages:
+        tasks = world.run(stages)
+        assert Counter(task.stage for task in tasks)["confirm"] > 20, "in rounds"
+        assert {len(sample.by_seed) for sample in stages.samples()} == {3}, "a cut that saves no time is none"
+    assert 0.75 * seconds < world.now + CLOSING < seconds
 
 
 @pytest.mark.parametrize("seed", range(2))

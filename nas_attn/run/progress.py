@@ -131,7 +131,7 @@ def snapshot(stages: Stages) -> Snapshot:
     done = {name: sum(row.stage == name and row.state != "running" and row.cause not in ("interrupted", "crashed")
                       for row in finals) for name in ("confirm", "retrain")}  # fmt: skip
     waiting = {name: stages.final.n_waiting(name) for name in ("confirm", "retrain")}
-    n_confirm = waiting["confirm"] + stages.n_unplanned_confirm()
+    n_confirm = waiting["confirm"] + sum(stages.unplanned_confirm())
     n_found = stages.n_seeds_planned * stages.n_unknown_arms
     return Snapshot(
         stage=stages.stage,

@@ -18,9 +18,10 @@ def refuse_seeds_at_once(settings: Settings) -> None:
         f"--compile {recipe.compile} compiles each network": recipe.compile != "no",
         f"--freeze-epochs {recipe.freeze_epochs} changes which weights are trained": recipe.freeze_epochs > 0,
         "--trial-timeout limits each training": settings.engine.timeout_seconds is not None,
+        "--time-budget plans seed by seed": settings.budget.time_seconds is not None,
     }
     reason = next((words for words, holds in reasons.items() if holds), None)
     if number > 1 and reason is not None:
         raise ConfigError(
-            f"--seeds-at-once {number} needs the usual built-in training, but {reason}: leave one of them out."
+            f"--seeds-at-once {number} needs the usual built-in training, but {reason}: leave --seeds-at-once out."
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -117,14 +117,14 @@ class Confirmation:
             self._final.plan(self._plans(), first=True)
         return self._final.n_waiting("confirm") > 0
 
-    def n_unplanned(self, n_search: int | None = None) -> int:
-        """Return the number of runs that are not planned yet.
+    def unplanned(self, n_search: int | None = None) -> tuple[int, ...]:
+        """Return the number of runs of each round that is not planned yet.
 
         Args:
             n_search: Number of search trials that will begin; None takes all that the budget allows.
         """
-        n_runs = n_confirm_runs(self._rounds(n_search))[self._n_rounds :]
-        return len(self._searches) * sum(n_runs) + (CONFIRM_SEEDS if self._n_rounds == 0 else 0)
+        first, *others = (len(self._searches) * number for number in n_confirm_runs(self._rounds(n_search)))
+        return (first + CONFIRM_SEEDS, *others)[self._n_rounds :]  # the first round has those of no attention
 
     def decide(self) -> Winner:
         """Return the best placement of each search by the mean over the new seeds.
@@ -133,14 +133,14 @@ class Confirmation:
         """
         found, *others = self._candidates()
         control = others[0] if others else []
-        means = self._means([NONE, *found, *control])
-        known = {placement.key: mean for placement, mean in means.items()}
+        values = self._values([NONE, *found, *control])
+        known = {placement.key: statistics.fmean(each) for placement, each in values.items()}
         if self._goals.are_several:
             return self._decide_by_knee(found, control, known)
 
         def best(placements: Sequence[Placement]) -> Placement | None:
-            left = [placement for placement in self._left(placements, len(self._rounds())) if placement in means]
-            return max(left, key=means.__getitem__, default=None)
+            left = _ranked(self._values(self._left(placements, len(self._rounds()))))
+            return left[0] if left else None
 
         return Winner(best(found), known, best(control))
 
@@ -174,23 +174,22 @@ class Confirmation:
     def _left(self, placements: Sequence[Placement], n_rounds: int) -> Sequence[Placement]:
         """Return the placements that are left after so many rounds; after the last one, those that it decides among.
 
-        Those without a value are out, and so are the worse ones by the mean over the seeds that all of them have.
+        Those without a value are out, and so are the worse ones.
         """
         rounds, left = self._rounds(), placements
         for each, following in list(pairwise(rounds))[:n_rounds]:
-            means = self._means(left, each.n_seeds)
-            left = sorted(means, key=lambda placement: -means[placement])[: following.n_placements]
+            left = _ranked(self._values(left, each.n_seeds))[: following.n_placements]
         return left
 
-    def _means(self, placements: Sequence[Placement], n_seeds: int | None = None) -> dict[Placement, float]:
-        """Return the means over the first new seeds, or over all; a placement without a value has none."""
+    def _values(self, placements: Sequence[Placement], n_seeds: int | None = None) -> dict[Placement, list[float]]:
+        """Return the values of the first new seeds, or of all, of each placement that has any."""
         found = {}
         for placement in placements:
             by_seed = self._final.values("confirm", placement, self._epochs)
             last = math.inf if n_seeds is None else self._first_seed + n_seeds - 1
             values = [value for seed, value in by_seed.items() if seed <= last]
             if values:
-                found[placement] = statistics.fmean(values)
+                found[placement] = values
         return found
 
     def _decide_by_knee(
@@ -208,3 +207,8 @@ class Confirmation:
         found = knee_of(candidates)
         others = tuple(placement for placement in candidates if found is not None and placement.key != found.key)
         return Winner(found, means, knee_of(control), others, knee_of([NONE, *candidates]))
+
+
+def _ranked(values: Mapping[Placement, Sequence[float]]) -> list[Placement]:
+    """Return placements by their means, the best first; those of which trainings failed come last."""
+    return sorted(values, key=lambda placement: (-len(values[placement]), -statistics.fmean(values[placement])))

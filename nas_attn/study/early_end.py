@@ -105,9 +105,11 @@ def look_at_rest(stages: Stages) -> None:
         if (rest or 0.0) > (pace.left or 0.0):  # nothing is kept free: what may fit is tried
             stages.error = too_short(stages)
     elif pace.n_retrained >= len(stages.arms()):  # a round over the arms, so that one slow training takes no seeds
-        n_seeds = most = stages.n_seeds_planned
-        while n_seeds > 1 and not pace.fits(work_of(stages, n_search=0, n_seeds=n_seeds)):
-            n_seeds -= 1
+        most = stages.n_seeds_planned
+        works = {number: work_of(stages, n_search=0, n_seeds=number) for number in range(1, most + 1)}
+        fitting = max((number for number, work in works.items() if pace.fits(work)), default=1)
+        rest = pace.rest(works[fitting])
+        n_seeds = max(number for number, work in works.items() if pace.rest(work) == rest)  # further ones are free
         if n_seeds < most:
             _take_seeds(stages, n_seeds)
 
@@ -151,13 +153,20 @@ def work_of(stages: Stages, *, n_search: int | None = None, n_seeds: int | None 
     planned: list[tuple[Stage, str]] = [
         (plan.stage, plan.placement.key) for plan in waiting if plan.stage != "retrain" or plan.seed in kept
     ]
-    planned = [("confirm", "") for _ in range(stages.n_unplanned_confirm(n_search))] + planned
+    rounds = stages.unplanned_confirm(n_search)
+    planned = [("confirm", "") for _ in range(sum(rounds))] + planned
     n_new, best = _n_new_arms(stages, waiting), stages.search.best
-    planned += [("retrain", best.key if best else "") for _ in range(round(n_seeds * n_new))]
+    last: list[tuple[Stage, str]] = [("retrain", best.key if best else "")] * round(n_seeds * n_new)
+    n_confirm = sum(plan.stage == "confirm" for plan in waiting)
     return Work(
         n_search=sum(search.n_open for search in stages.searches) if n_search is None else n_search,
-        planned=tuple(planned),
-        live=tuple((task.stage, task.placement.key, now - start) for task, start in stages.live.values()),
+        planned=(*planned, *last),
+        live=tuple(
+            (task.stage, task.placement.key, now - start, 1 + len(task.further_seeds))
+            for task, start in stages.live.values()
+        ),
+        rounds=(*([n_confirm] if n_confirm else []), *rounds),
+        n_last=len(last),
         n_arms=len(stages.arms()) + round(n_new),
     )
 

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nas_attn.records import Stage, TrialRecord
@@ -48,14 +48,18 @@ class Work:
     Args:
         n_search: Number of trainings of the search, and of the random search beside it.
         planned: Stage and placement key of the others, in their order; the key is "" where it is not known yet.
-        live: Stage, placement key and age in seconds of every running training.
+        live: Stage, placement key and age in seconds of every running training, and the number of seeds that it trains.
         n_arms: Number of arms.
+        rounds: Of the planned ones, those in each round of the confirm stage; each round waits for the one before.
+        n_last: Number of the planned ones at the end, which wait for the last round.
     """
 
     n_search: int
     planned: tuple[tuple[Stage, str], ...]
-    live: tuple[tuple[Stage, str, float], ...]
+    live: tuple[tuple[Stage, str, float, int], ...]
     n_arms: int
+    rounds: tuple[int, ...] = ()
+    n_last: int = 0
 
 
 @dataclass
@@ -115,19 +119,25 @@ class Pace:
         if self._freed:
             self._gap.add(min(self.clock() - self._freed.pop(0), _MOST_GAP))
 
-    def ends(self, record: TrialRecord, seconds: float) -> None:
+    def ends(self, records: Sequence[TrialRecord], seconds: float) -> None:
         """Take the duration of a training.
 
         Args:
+            records: Its row, and those of the seeds that trained as one with it.
             seconds: Its time as the driver saw it, with the way to the worker and back.
         """
         self._freed.append(self.clock())
-        if (record.stage, record.number) not in self._starting:
+        is_first = (records[0].stage, records[0].number) in self._starting
+        for record in records:
+            self._end(record, seconds / len(records), is_first=is_first)
+
+    def _end(self, record: TrialRecord, seconds: float, *, is_first: bool) -> None:
+        if not is_first:
             self._count(record)
         if record.state != "complete" or record.answered_from is not None or record.stage == "screen":
             return
         self.n_measured += 1
-        if (record.stage, record.number) in self._starting:
+        if is_first:
             self._cold.add(record.seconds / (self.growth if record.stage == "retrain" else 1.0))
         else:
             self._mean(record.stage, record)
@@ -181,15 +191,30 @@ class Pace:
         search, short = self.placement, self.trial
         if search is None or short is None:
             return None
-        free = [max(0.0, self._takes(stage, key) - age) for stage, key, age in work.live][: self.workers]
-        free = _busy(free + [0.0] * (self.workers - len(free)), work.n_search, search)
+        free = [max(0.0, number * self._takes(stage, key) - age) for stage, key, age, number in work.live]
+        free = _busy(free[: self.workers] + [0.0] * (self.workers - len(free)), work.n_search, search)
+        decided = self._decided(work, free)
         seconds = {planned: self._takes(*planned) for planned in set(work.planned)}
         for planned, number in Counter(work.planned[:-_EXACT]).items():
             free = _busy(free, number, seconds[planned])
         for planned in work.planned[-_EXACT:]:
             free = _busy(free, 1, seconds[planned])
         closing = (_CLOSING + _CLOSING_PER_ARM * work.n_arms) * self.slowdown(self.workers)
-        return max(free) + max(closing, self._startup)
+        return max(*free, decided) + max(closing, self._startup)
+
+    def _decided(self, work: Work, free: list[float]) -> float:
+        """Return the earliest time at which what waits for the confirm stage can end; 0 if nothing does.
+
+        Args:
+            free: When each worker is free after the search.
+        """
+        if not work.rounds:
+            return 0.0
+        n_short = sum(math.ceil(number / self.workers) for number in work.rounds)
+        last = self._takes(*work.planned[-1]) if work.n_last else 0.0
+        is_searching = work.n_search or any(stage != "retrain" for stage, *_ in work.live)
+        begins = max(free) if is_searching else min(free)
+        return begins + n_short * self._takes("confirm", "") + math.ceil(work.n_last / self.workers) * last
 
     def fits(self, work: Work) -> bool:
         """Return whether work fits into what is left of the time budget, as far as that is known.

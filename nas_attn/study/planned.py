@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from nas_attn.comparison.answer import names_in
 from nas_attn.placement import Placement
-from nas_attn.records import FOUND, Artifact, Further, Outcome, Stage, Task, TrialRecord
+from nas_attn.records import FOUND, Artifact, Outcome, Stage, Task, TrialRecord
 from nas_attn.space.bound import BoundSpace
 from nas_attn.study.ledger import Ledger
 from nas_attn.study.objectives import USUAL, Goals
@@ -81,7 +81,7 @@ class PlannedRuns:
 
     def plan(self, plans: Iterable[PlannedRun], *, first: bool = False, again: bool = False) -> None:
         """Queue runs that are neither done nor queued; `first` puts them at the front, `again` repeats done ones."""
-        known = {plan.identity for plan in (*self.waiting(), *self._live.values())}
+        known = {plan.identity for plan in (*self._queue, *self.held(), *self._live.values())}
         known |= set() if again else self._settled()
         fresh = list({plan.identity: plan for plan in plans if plan.identity not in known}.values())
         self._queue = deque([*fresh, *self._queue] if first else [*self._queue, *fresh])
@@ -122,21 +122,40 @@ class PlannedRuns:
             return None
         plan = self._queue.popleft()
         task = self._begin(plan)
-        held = self._held[task.number] = self._alike(plan)[: n_seeds - 1]
+        held = self._alike(plan)[: n_seeds - 1]
+        if not held:
+            return task
+        self._held[task.number] = held
         self._queue = deque(other for other in self._queue if other not in held)
         return replace(task, further_seeds=tuple(other.seed for other in held))
 
-    def further(self, number: int, outcome: Outcome) -> list[tuple[Task, Further]]:
-        """Begin the runs whose trainings came with an outcome, and return them; the others go back to the queue.
+    def release(self, task: Task) -> Task:
+        """Return a task without its further seeds, which go back to the queue."""
+        self._put_back(self._held.pop(task.number, []))
+        return replace(task, further_seeds=())
 
-        An arm whose seeds did not train as one is trained with one at a time from then on.
+    def further(self, number: int, outcome: Outcome) -> list[tuple[Task, Outcome]]:
+        """Record the runs whose trainings came with an outcome up to their ends, and return those.
+
+        The others go back to the queue: an arm whose seeds did not train as one is trained with one at a time then.
         """
         held = {plan.seed: plan for plan in self._held.pop(number, [])}
-        came = [(self._begin(held.pop(each.seed)), each) for each in outcome.further]
+        came = []
+        for each in outcome.further:
+            task = self._begin(held.pop(each.seed))
+            for epoch, value in each.curve.items():
+                self.report(task.number, epoch, value)
+            came.append((task, each.outcome))
         if held and outcome.cause != "interrupted":
             self._alone.add(self._live[number].placement.key)
-        self._queue.extendleft(reversed(held.values()))
+        self._put_back(held.values())
         return came
+
+    def _put_back(self, plans: Iterable[PlannedRun]) -> None:
+        """Put retrainings back into the queue, each before those of later seeds."""
+        for plan in plans:
+            later = (at for at, other in enumerate(self._queue) if other.stage == "retrain" and other.seed > plan.seed)
+            self._queue.insert(next(later, len(self._queue)), plan)
 
     def _alike(self, plan: PlannedRun) -> list[PlannedRun]:
         """Return the waiting retrainings of the same arm that can train as one with this one."""
@@ -175,8 +194,12 @@ class PlannedRuns:
         return record
 
     def waiting(self) -> list[PlannedRun]:
-        """Return the planned runs that have not begun; first those that train as one with a run that has."""
-        return [*(plan for held in self._held.values() for plan in held), *self._queue]
+        """Return the planned runs that wait for a worker."""
+        return list(self._queue)
+
+    def held(self) -> list[PlannedRun]:
+        """Return the planned runs that train as one with a run that has begun."""
+        return [plan for held in self._held.values() for plan in held]
 
     def keep(self, is_kept: Callable[[PlannedRun], bool]) -> None:
         """Drop the planned runs that wait in the queue and are not kept."""
@@ -184,7 +207,7 @@ class PlannedRuns:
 
     def n_waiting(self, stage: Stage) -> int:
         """Return the number of planned runs of a stage that have not ended."""
-        waiting = [plan for plan in self.waiting() if plan.stage == stage]
+        waiting = [plan for plan in (*self._queue, *self.held()) if plan.stage == stage]
         return len(waiting) + sum(plan.stage == stage for plan in self._live.values())
 
     def n_done(self, stage: Stage) -> int:

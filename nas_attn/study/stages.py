@@ -131,6 +131,7 @@ class Stages:
             task = self.final.ask(self._seeds_at_once)
         if task is not None:
             task = self._checkpoints.begin(task)
+            task = task if task.checkpoint is None else self.final.release(task)  # it was begun alone
             self.pace.begins(task.stage, task.number)
             self.live[task.stage, task.number] = (task, self.pace.clock())
             log.info("begin %s %d: seed %d, %s", task.stage, task.number, task.seed, task.placement)
@@ -175,11 +176,9 @@ class Stages:
         """Record the outcomes of a task with their artifacts; begin the next stage if this one is done."""
         further = self.final.further(task.number, outcome) if task.further_seeds else []
         seconds = self.pace.clock() - self.live.pop((task.stage, task.number))[1]
-        self.pace.ends(self._record(task, outcome), seconds / (1 + len(further)))
-        for other, trained in further:
-            for epoch, value in trained.curve.items():
-                self.final.report(other.number, epoch, value)
-            self.pace.learn([self._record(other, trained.outcome)])
+        records = [self._record(*each) for each in ((task, outcome), *further)]
+        self.pace.ends(records, seconds)
+        self.error = self.error or self._failures.count(records)
         self._remarks.look_at_seeds(outcome)
         look_at_rest(self)
         self._advance()
@@ -198,7 +197,6 @@ class Stages:
             self.show(task, outcome.trace)
         self._remarks.look_at_weights(task, outcome)
         self._ended(record)
-        self.error = self.error or self._failures.count(record)
         return record
 
     def _finished(self, task: Task, outcome: Outcome) -> TrialRecord:
@@ -255,7 +253,7 @@ class Stages:
     @property
     def n_seeds_planned(self) -> int:
         """Number of seeds per arm that are planned now; `--seeds auto` may add more."""
-        planned = {plan.seed for plan in self.final.waiting() if plan.stage == "retrain"}
+        planned = {plan.seed for plan in (*self.final.waiting(), *self.final.held()) if plan.stage == "retrain"}
         last = max(planned, default=self._seed + RETRAIN_OFFSET - 1) - self._seed - RETRAIN_OFFSET + 1
         return max(first_seeds(self.budget), last)
 
@@ -265,13 +263,13 @@ class Stages:
         n_found = (self.budget.n_top if self.search.goals.are_several else 1) * len(self.searches)
         return 0 if self.winner is not None else n_found + (self.budget.n_controls > 0)
 
-    def n_unplanned_confirm(self, n_search: int | None = None) -> int:
-        """Return the number of runs of the confirm stage that are not planned yet.
+    def unplanned_confirm(self, n_search: int | None = None) -> tuple[int, ...]:
+        """Return the number of runs of each round of the confirm stage that is not planned yet.
 
         Args:
             n_search: Number of search trials that will begin; None takes all that the budget allows.
         """
-        return 0 if self._given or self.winner is not None else self._confirmation.n_unplanned(n_search)
+        return () if self._given or self.winner is not None else self._confirmation.unplanned(n_search)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -295,8 +295,6 @@ def _measured(context: TrialContext, model: nn.Module, facts: dict[str, float], 
 
 def _as_one(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> Outcome:
     """Train a task and its further seeds as one, and return all outcomes. Raises: CannotStack with the reason."""
-    if keeper.restored is not None:
-        raise CannotStack("The first of these trainings was begun alone, and is continued.")
     seeds, shape = (task.seed, *task.further_seeds), context.shape
     curves: dict[int, dict[int, float]] = {seed: {} for seed in seeds}
 
@@ -317,22 +315,22 @@ def _as_one(task: Task, context: TrialContext, reports: Reports, keeper: Keeper)
         metric=(context.objectives or (None,))[0],
         report=report,
     )
-    trained = [
-        facts if isinstance(facts, TrialFailed) else _measured(context, model, facts, None)
-        for model, facts in zip(models, found, strict=True)
-    ]
-    seconds = keeper.seconds / len(seeds)
     without = replace(task, artifacts=tuple(name for name in task.artifacts if name != "weights"))
 
-    def outcome(asked: Task, one: _Trained | TrialFailed) -> Outcome:
-        if isinstance(one, TrialFailed):
-            return outcome_of(one, task.stage, seconds)
-        return _ended(asked, one, seconds, keeper)
+    def outcome(seed: int, model: nn.Module, facts: dict[str, float] | TrialFailed) -> Outcome:
+        try:
+            if isinstance(facts, TrialFailed):
+                raise facts
+            asked = task if seed == task.seed else without
+            return _ended(asked, _measured(context, model, facts, None), 0.0, keeper)
+        except Exception as error:  # what one network predicts is no failure of the others
+            return outcome_of(error, task.stage, 0.0)
 
-    further = [
-        Further(seed, curves[seed], outcome(without, one)) for seed, one in zip(seeds[1:], trained[1:], strict=True)
-    ]
-    return replace(outcome(task, trained[0]), further=tuple(further))
+    outcomes = [outcome(*each) for each in zip(seeds, models, found, strict=True)]
+    seconds = keeper.seconds / len(seeds)
+    first, *others = (replace(each, seconds=seconds) for each in outcomes)
+    further = (Further(seed, curves[seed], each) for seed, each in zip(seeds[1:], others, strict=True))
+    return replace(first, further=tuple(further))
 
 
 def _screened(task: Task, context: TrialContext, reports: Reports, keeper: Keeper) -> _Trained:
