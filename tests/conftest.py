@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -133,11 +134,11 @@ def write_report() -> Iterator[Callable[..., Path]]:
 
     write = page.write_report
 
-    def with_empty_figures(run: object, folder: Path, *, figures: bool = True) -> Path:
+    def with_empty_figures(run: object, folder: Path, **options: Any) -> Path:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(page.Chart, "write", lambda chart, folder: [])
             patch.setattr(page.Chart, "inline", lambda chart: [page.Markup()] * max(1, len(chart.views)))
-            return write(run, folder, figures=figures)
+            return write(run, folder, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "write_report", with_empty_figures)

@@ -38,6 +38,7 @@ def write_no_report(patch: pytest.MonkeyPatch) -> None:
         path.write_text("")
         return path
 
+    patch.setattr("nas_attn.report.figures.draw_charts", lambda _: ())
     patch.setattr("nas_attn.report.page.write_report", write_report)
 
 

@@ -177,6 +177,7 @@ def test_tune_trains_again_what_a_killed_worker_and_a_killed_driver_cut_off(spac
     wait_for(out / "log.txt", "end search 2:", process)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) > 3
+    assert not [child for child in children if "autoscaler" in " ".join(child.cmdline())], "a process without a use"
     kill(process)
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive, f"still there after ten seconds: {alive}"

@@ -73,6 +73,7 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     def write_page(run: RunRecord, folder: Path, **_: object) -> None:
         (folder / "report.html").write_text("drawn")
 
+    monkeypatch.setattr("nas_attn.report.figures.draw_charts", lambda _: ())
     monkeypatch.setattr("nas_attn.report.page.write_report", write_page)
     monkeypatch.setattr("nas_attn.run.arm_costs.measure_arms", lambda *_: {})
 

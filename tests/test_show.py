@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import RunCommand
 from filelock import FileLock
 
 from nas_attn.cli.commands import main
@@ -225,6 +226,30 @@ def test_a_command_ends_although_a_thread_and_a_process_are_left(tmp_path: Path)
         while psutil.Process(child).status() != "zombie":
             assert time.monotonic() - begun < 45, "it has been killed"
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize("is_users", [False, True])
+def test_a_command_ends_at_once_unless_python_has_to_complete_the_files_of_a_users_module(
+    run_python: RunCommand, tmp_path: Path, is_users: bool
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "left_open = open('mine.txt', 'w')\nleft_open.write('all of it')\ndef train(): left_open.write('more')\n"
+    )
+    ended = run_python(
+        "-c",
+        "import atexit, os, sys, nas_attn.__main__ as command\n"
+        "class Kept:\n"
+        "    def __del__(self, write=os.write): write(1, b'taken apart')\n"
+        "kept = Kept()\n"
+        "atexit.register(print, 'ended', end=' ', flush=True)\n"
+        f"{'import mine' if is_users else ''}\n"
+        "sys.argv = ['nas-attn', 'init', '--help']\n"
+        "sys.exit(command.main())\n",
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1] == ("ended taken apart" if is_users else "ended ")
+    if is_users:
+        assert (tmp_path / "mine.txt").read_text() == "all of it"
 
 
 def test_a_deleted_working_folder_is_named(

@@ -6,11 +6,13 @@ import atexit
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
+from pathlib import Path
+from types import FrameType, ModuleType
 
 import typer
 
@@ -55,22 +57,23 @@ def interruptible() -> Iterator[None]:
 def end_without_waiting(code: int, seconds: float = LEAVE_SECONDS) -> None:
     """Let this process end with its command although trainings left threads or processes for which Python would wait.
 
-    They are given this time to end by themselves. After Ctrl-C the process ends now: Python takes one to two seconds to
-    take the modules apart.
+    They are given this time to end by themselves. Where none is left the process ends now, after Ctrl-C or if none of
+    the user's modules was imported: Python takes one to two seconds to take the modules apart, whereby it completes the
+    files that theirs left open.
 
     Args:
         code: Exit code of the process.
     """
     main = threading.main_thread()
     threads = [thread for thread in threading.enumerate() if thread is not main and not thread.daemon]
-    if code == INTERRUPTED and not threads:
+    processes = sys.modules["multiprocessing"].active_children() if "multiprocessing" in sys.modules else []
+    if not threads and (code == INTERRUPTED or not (processes or _users_modules())):
         with suppress(Exception):
             atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):  # closed, or none
                 stream.flush()
         os._exit(code)
-    processes = sys.modules["multiprocessing"].active_children() if "multiprocessing" in sys.modules else []
     if not threads and not [process for process in processes if not process.daemon]:
         return
 
@@ -81,6 +84,15 @@ def end_without_waiting(code: int, seconds: float = LEAVE_SECONDS) -> None:
         os._exit(code)
 
     threading.Thread(target=end, daemon=True).start()
+
+
+def _users_modules() -> list[str]:
+    """Return the names of the imported modules that belong to no installed package, nor to Python or this package."""
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    known = tuple(os.path.join(folder, "") for folder in (*installed, str(Path(__file__).resolve().parents[1])))
+    modules = [module for module in [*sys.modules.values()] if isinstance(module, ModuleType)]
+    files = {module.__name__: vars(module).get("__file__") for module in modules if module.__name__ != "__main__"}
+    return [name for name, file in files.items() if isinstance(file, str) and not file.startswith(known)]
 
 
 def working_folder() -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -43,6 +43,9 @@ _IMPORTS = ("ray.tune", "optuna", "optuna.storages", "nas_attn.study.ledger", "n
 
 _PRINTS = "print_to_stdstream"
 """Ray's own function that prints a message of its processes; no option of `ray.init` silences it."""
+
+_STARTS_AUTOSCALER = "start_monitor"
+"""Ray's own method that starts the process of its autoscaler; no option of `ray.init` leaves it out."""
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +139,7 @@ def _start(resources: Resources, n_bytes: int, folder: Path | None) -> None:
     assert folder is not None, "a session of our own has a folder"
     refuse_without_loopback()
     needed = (resources.workers or 1) * (resources.cpus_per_trial or 1)
-    with _importable(), on_loopback(), StartWatch(folder):
+    with _importable(), on_loopback(), without_autoscaler(), StartWatch(folder):
         ray.init(
             address="local",
             _temp_dir=str(folder),
@@ -189,15 +192,34 @@ def messages_in_the_log() -> Iterator[None]:
     """
     from ray._private import worker
 
-    printed = getattr(worker, _PRINTS, None)
-    if printed is None:  # another version of Ray, which then prints
+    with _replaced(worker, _PRINTS, _log_message):
+        yield
+
+
+@contextmanager
+def without_autoscaler() -> Iterator[None]:
+    """Context manager: a session that is started inside has no autoscaler, which adds nodes to a cluster.
+
+    Its process does not end by SIGTERM, so that Ray would wait for it for a second at the end of the session.
+    """
+    from ray._private.node import Node
+
+    with _replaced(Node, _STARTS_AUTOSCALER, lambda node: None):
+        yield
+
+
+@contextmanager
+def _replaced(owner: object, name: str, function: Callable[..., None]) -> Iterator[None]:
+    """Context manager: another function stands in the place of Ray's; a version of Ray without it is left as it is."""
+    before = getattr(owner, name, None)
+    if before is None:
         yield
         return
-    setattr(worker, _PRINTS, _log_message)
+    setattr(owner, name, function)
     try:
         yield
     finally:
-        setattr(worker, _PRINTS, printed)
+        setattr(owner, name, before)
 
 
 def _log_message(data: Mapping[str, Any], ignore_prefix: bool) -> None:

@@ -46,6 +46,7 @@ from nas_attn.report.tables import (
     found_placement,
     in_flow_order,
     latency_of,
+    measured,
     section,
     trials_of,
 )
@@ -59,13 +60,14 @@ ENDED = ("complete", "pruned", "fail")  # states of a trial that was trained
 MOST_ROWS = 5  # of the list of attentions and their sites
 
 
-def write_report(run: RunRecord, folder: Path, *, figures: bool = True) -> Path:
+def write_report(run: RunRecord, folder: Path, *, charts: Sequence[Chart] = (), figures: bool = True) -> Path:
     """Write the page, its figures, tables and documents into `folder`; return the page's path.
 
     These are `report.html`, `figures/`, `trials.csv`, `arms.csv`, `report.md`, and where there is something to say
     `screen.csv`, `arms.tex` and `MODEL.md`. Each file is replaced as a whole: a reader never sees a part of one.
 
     Args:
+        charts: The figures, if they are drawn already: those of this run before its costs were measured, for example.
         figures: Whether `figures/` is written too; the page has its figures in itself.
     """
     page = folder / "report.html"
@@ -74,7 +76,7 @@ def write_report(run: RunRecord, folder: Path, *, figures: bool = True) -> Path:
         _write(folder / "arms.csv", arms_csv(run))
         if run.ranking is not None:
             _write(folder / "screen.csv", screen_csv(run.ranking))
-        charts = draw_charts(run)
+        charts = charts or draw_charts(run)
         for chart in charts if figures else ():
             chart.write(folder / "figures")
         values = content(run, charts)
@@ -274,9 +276,10 @@ def _importance(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _confirmed(run: RunRecord) -> dict[str, int]:
-    placements = {trial.placement for trial in run.confirm}
-    return {"placements": len(placements), "runs": len(run.confirm)}
+def _confirmed(run: RunRecord) -> dict[str, int | bool]:
+    """Return the number of the best placements that were run again, and of their finished runs."""
+    runs = Counter(trial.placement for trial in measured(run.confirm) if len(trial.placement))
+    return {"placements": len(runs), "runs": sum(runs.values()), "is_in_rounds": max(runs.values(), default=0) > 2}
 
 
 def _failures(run: RunRecord) -> list[dict[str, Any]]:

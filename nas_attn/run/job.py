@@ -21,7 +21,7 @@ from nas_attn.executors.catalog import EXECUTORS
 from nas_attn.executors.resources import Allocation
 from nas_attn.records import Attempt, RunRecord, TrialRecord
 from nas_attn.run.folder import RunFolder
-from nas_attn.run.guarded import GuardedDisplay, reason_of
+from nas_attn.run.guarded import GuardedDisplay
 from nas_attn.run.identity import CONTENTS, changes, notes_on_begun, used_since
 from nas_attn.run.ledger_job import LedgerJob
 from nas_attn.run.log import logged_to
@@ -30,6 +30,8 @@ from nas_attn.run.place import chosen_place
 from nas_attn.run.progress import Display, SilentDisplay, terminal_display
 from nas_attn.run.provenance import describe_run
 from nas_attn.run.request import Request, bind, contents_now, read_settings
+from nas_attn.run.result_files import ResultFiles
+from nas_attn.run.result_imports import ResultImports
 from nas_attn.space.search_space import SearchSpace
 from nas_attn.training.context import TrialContext, registered_here
 from nas_attn.user_code.process_state import left_as_it_was
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_NO_REPORT = "The report of "
 _TABLES = ("trials.csv", "arms.csv", "report.md")
 """Files that every report has beside its page."""
 
@@ -206,49 +207,22 @@ def _finish(
             if is_complete and _outputs_current(ledger.stages, folder):
                 return ledger.record()
         allocation = _train(request, ledger, executor, display, interrupts)
-        stages = ledger.stages
+        stages, result = ledger.stages, ResultFiles(request, ledger, folder, display)
         if stages.error is not None:
             with _ended_as(RESUMABLE, interrupts):
-                _report(ledger, folder, display)
+                result.write_report()
             raise stages.error
         known = folder.read_measured().newest()
         is_last = _is_measured(stages, known)
-        _write_result(request, ledger, folder, display, known, interrupts, figures=is_last)
+        unwritten = f"Interrupted while the result was written to {folder.path}: the same command completes it."
+        with _ended_as(unwritten, interrupts):
+            result.write(known, figures=is_last)
         display.stage("measure")
         measured = _measured(request, stages, folder, allocation, interrupts)
         if measured != known or not is_last:
-            _write_result(request, ledger, folder, display, measured, interrupts)
+            with _ended_as(unwritten, interrupts):
+                result.write(measured)
         return ledger.record()
-
-
-def _write_result(
-    request: Request,
-    ledger: OpenLedger,
-    folder: RunFolder,
-    display: GuardedDisplay,
-    measured: Mapping[str, Attempt],
-    interrupts: Interrupts,
-    *,
-    figures: bool = True,
-) -> None:
-    """Export the arms and write the report: once before their costs are measured, and again with them.
-
-    Every file is written as a whole, so that an interrupt may come at any moment.
-
-    Args:
-        figures: Whether the files of the figures are written too, which take as long as the page.
-    """
-    from nas_attn.run.export import export
-
-    display.stage("export")
-    sentence = f"Interrupted while the result was written to {folder.path}: the same command completes it."
-    with _ended_as(sentence, interrupts):
-        try:
-            export(request, ledger.stages, folder, measured)
-        except Exception:
-            _report(ledger, folder, display)
-            raise
-        _report(ledger, folder, display, figures=figures)
 
 
 @contextmanager
@@ -266,22 +240,25 @@ def _train(
 ) -> Allocation:
     """Run all trials by the executor; return the resources of the trials."""
     display.stage("start")
+    imports = ResultImports(request.backbone)
     try:
         with interrupts.abruptly():
             ledger.measure_bare()
             executor.open(request.facts.n_bytes if request.facts is not None and request.settings.train is None else 0)
         interrupts.hold()  # again, because an executor may have installed its own handlers
-        job = LedgerJob(ledger.stages)
+        job = LedgerJob(ledger.stages, at_last=imports.begin)
         display.resources(executor.capacity)
         ledger.stages.pace.workers = executor.capacity.workers
         executor.run(job, _context(request, executor.capacity), interrupts)
         job.raise_error()
+        imports.begin()  # while the workers end
         return executor.capacity
     except (KeyboardInterrupt, SystemExit):  # the latter is Ray's answer to SIGTERM while it starts
         raise Interrupted(RESUMABLE) from None
     finally:
         executor.close()
         interrupts.hold()  # Ray's native code resets SIGTERM when it ends, unseen by Python
+        imports.join()
 
 
 def _measured(
@@ -342,32 +319,21 @@ def _outputs_current(stages: Stages, folder: RunFolder) -> bool:
         return False
     if best.get("weights", {}) is None and not stages.unexported:  # they were trained again since
         return False
-    if not folder.report.exists() or folder.report.stat().st_mtime < folder.best.stat().st_mtime:  # it failed
+    if not folder.report.exists() or _is_older(folder.report, folder.best, folder.measured):  # it failed
         return False
     if not all(path.is_file() and path.stat().st_size for path in map(folder.path.joinpath, _TABLES)):
         return False
     return best.get("answer") == answer.to_dict() and best.get("arms") == stages.retrained()
 
 
+def _is_older(path: Path, *others: Path) -> bool:
+    """Return whether a file was written before one of the others, of those that exist."""
+    return path.stat().st_mtime < max((other.stat().st_mtime for other in others if other.exists()), default=0.0)
+
+
 def _is_measured(stages: Stages, measured: Mapping[str, Attempt]) -> bool:
     """Return whether there are costs of every arm."""
     return {placement.key for _, placement in stages.arms()} <= measured.keys()
-
-
-def _report(ledger: OpenLedger, folder: RunFolder, display: GuardedDisplay, *, figures: bool = True) -> None:
-    """Write the report with its figures and tables; where that fails, the result stands without it."""
-    display.stage("report")
-    try:
-        from nas_attn.report.page import write_report
-
-        write_report(ledger.record(), folder.path, figures=figures)
-        display.notes[:] = [note for note in display.notes if not note.startswith(_NO_REPORT)]
-    except Exception as error:
-        log.warning("the report could not be written", exc_info=error)
-        display.notes.append(
-            f"{_NO_REPORT}{folder.path} could not be written ({reason_of(error)}); the result stands, and "
-            f"`nas-attn report {folder.path}` writes it once that is mended."
-        )
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nas_attn.errors import Interrupted, NasAttnError, RunStopped
@@ -19,17 +20,23 @@ class LedgerJob:
 
     An error within an executor's callbacks would be taken for one of the trial, so it is kept here until the executor
     has ended. Rows that then stay running are swept by the next command.
+
+    Args:
+        at_last: Is called whenever a worker is idle in the last stage: the machine has time for something else.
     """
 
-    def __init__(self, stages: Stages) -> None:
-        self._stages = stages
+    def __init__(self, stages: Stages, at_last: Callable[[], object] = lambda: None) -> None:
+        self._stages, self._at_last = stages, at_last
         self._error: NasAttnError | None = None
 
     def ask(self) -> Task | None:
         """Return the next task, or None while nothing can begin."""
         if self._error is None:
             try:
-                return self._stages.ask()
+                task = self._stages.ask()
+                if task is None and self._stages.stage == "retrain":
+                    self._at_last()
+                return task
             except _LOST as error:
                 self._error = error
         return None
