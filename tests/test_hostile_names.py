@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from report_cases import Reader
 from synthetic_run import make_run, with_predictions
 
@@ -118,3 +119,9 @@ def test_a_spreadsheet_computes_no_name(written: dict[str, str]) -> None:
 def test_the_lines_to_copy_load_the_folder_and_do_nothing_else(written: dict[str, str]) -> None:
     assert quoted('a"); import os  # ') == '"a\\"); import os  # "'
     assert f"load_model({quoted(HOSTILE)}" in written["report.md"]
+
+
+def test_a_name_wider_than_its_figure_is_drawn_without_a_warning() -> None:
+    figure = Figure(figsize=(1, 1), layout="constrained")
+    figure.subplots().set_yticks([0.0], ["wide" * 20])
+    assert b"wide" in Chart("wide", "A name.", figure).svg

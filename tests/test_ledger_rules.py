@@ -235,10 +235,9 @@ def test_values_are_by_seed_of_one_stage_placement_and_length(tmp_path):
             failed = Outcome("fail", cause="error", reason="ValueError: no.")
             queue.finish(queue.ask().number, failed if value is None else Outcome("complete", value))
         assert queue.values("retrain", NONE, 4) == {1: 0.5, 2: 0.25}
-        assert queue.mean("retrain", NONE, 4) == 0.375
         assert queue.values("retrain", at(1), 4) == {1: 0.2}
-        assert queue.mean("confirm", NONE, 4) == 0.1
-        assert queue.mean("confirm", at(1), 4) is None
+        assert queue.values("confirm", NONE, 4) == {1: 0.1}
+        assert queue.values("confirm", at(1), 4) == {}
 
 
 def test_a_planned_run_keeps_its_label_cost_and_curve_and_is_never_stopped(tmp_path):

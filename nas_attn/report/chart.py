@@ -96,6 +96,7 @@ class Chart:
     def _saved(self, kind: str, **options: Any) -> bytes:
         with style(), BytesIO() as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph ")  # a name in a script that no font here has
+            warnings.filterwarnings("ignore", "constrained_layout not applied")  # a name wider than the figure
             self.figure.savefig(file, format=kind, facecolor=LIGHT["paper"], **options)
             self.figure.set_layout_engine(None)  # the next file has the same layout, without a draw to find it
             return file.getvalue()

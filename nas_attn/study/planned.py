@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -222,11 +221,6 @@ class PlannedRuns:
             if row.stage == stage and row.key == placement.key and row.epochs == epochs
             if row.state == "complete" and row.value is not None
         }
-
-    def mean(self, stage: Stage, placement: Placement, epochs: int) -> float | None:
-        """Return the mean over the seeds of a placement's finished runs, or None when there is none."""
-        values = self.values(stage, placement, epochs)
-        return statistics.fmean(values.values()) if values else None
 
     def records(self) -> tuple[TrialRecord, ...]:
         """Return all rows, in the order of their numbers."""
