@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from ray import cloudpickle
 from ray.exceptions import ActorDiedError, RayTaskError
 
+from nas_attn.executors import ray_session
 from nas_attn.executors.interrupts import Interrupts
 from nas_attn.executors.nodes import Nodes
 from nas_attn.executors.resources import Allocation
@@ -81,3 +83,11 @@ SESSION = "--session-dir=/tmp/ray/session_2026-11-21_11-33-09_038594_26834"
 )
 def test_watchdog_knows_a_sessions_own_processes(words: list[str], is_ours: bool) -> None:
     assert of_session(words, 26834) is is_ours
+
+
+def test_no_garbage_is_collected_while_ray_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr("ray.shutdown", lambda: seen.append(gc.isenabled()))
+    ray_session._shut_down()
+    assert seen == [False]
+    assert gc.isenabled()

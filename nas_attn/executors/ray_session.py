@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -74,7 +75,7 @@ def ray_session(resources: Resources, n_bytes: int = 0) -> Iterator[Allocation]:
             stack.enter_context(users_token() if resources.address else own_token())
             folder = None if resources.address else stack.enter_context(temporary_folder("ray"))
             stack.enter_context(messages_in_the_log())
-            stack.callback(ray.shutdown)
+            stack.callback(_shut_down)
             _start(resources, n_bytes, folder)
             watch()
         _hush()
@@ -182,6 +183,23 @@ def _hush() -> None:
     for handler in list(logger.handlers):
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             logger.removeHandler(handler)
+
+
+def _shut_down() -> None:
+    """End Ray, while no garbage is collected.
+
+    A collection in another thread, such as one that imports, may free what belongs to Ray: its destructor would ask the
+    worker that is ending, and Ray's native code would then end this process.
+    """
+    import ray
+
+    is_collected = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if is_collected:
+            gc.enable()
 
 
 @contextmanager
