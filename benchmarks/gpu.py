@@ -276,8 +276,8 @@ def seeds(device: str, size: Size) -> Iterator[Row]:
         losses.append(max(abs(a["train_loss"] - b["train_loss"]) for a, b in zip(alone, together, strict=True)))
     yield Row("seeds", f"{K} seeds as one", f"{median(ratios):.2f} x as fast", is_right=True)
     yield Row("seeds", "greatest difference of their losses", f"{max(losses):.4f}")  # float64 decides: `refuse`
-    alone, at_once = (retraining_seconds(device, size, number) for number in (1, K))
-    yield Row("seeds", f"a run's retrainings, --seeds-at-once {K}", f"{alone / at_once:.2f} x as fast")
+    one_by_one, at_once = (retraining_seconds(device, size, number) for number in (1, K))
+    yield Row("seeds", f"a run's retrainings, --seeds-at-once {K}", f"{one_by_one / at_once:.2f} x as fast")
 
 
 def retraining_seconds(device: str, size: Size, seeds_at_once: int) -> float:

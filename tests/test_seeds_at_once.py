@@ -228,29 +228,9 @@ def test_a_seed_whose_network_predicts_no_number_fails_alone(tmp_path, monkeypat
     assert none == {20000: ("complete", None), 20001: ("fail", "error"), 20002: ("complete", None)}
 
 
-DROPPING = """
-title = "A network with dropout"
-
-[backbone]
-name = "densenet"
-growth_rate = 4
-block_config = [1, 1]
-num_init_features = 8
-stem = "small"
-drop_rate = 0.2
-
-[[sites]]
-match = ["denseblock*"]
-attentions = ["se"]
-
-[attentions.se]
-reduction = [2, 4]
-"""
-
-
 def test_a_network_that_draws_random_numbers_trains_as_without_the_setting(tmp_path):
-    space = tmp_path / "dropping.toml"
-    space.write_text(DROPPING)
+    space = tiny_space(tmp_path)
+    space.write_text(space.read_text().replace("[backbone]", "[backbone]\ndrop_rate = 0.2"))
     few = {**TINY, "epochs": 1, "controls": 0, "seeds": 2}
     one = search(space, out=tmp_path / "one", **few)
     at_once = search(space, out=tmp_path / "two", seeds_at_once=2, **few)

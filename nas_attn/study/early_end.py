@@ -106,6 +106,8 @@ def look_at_rest(stages: Stages) -> None:
             stages.error = too_short(stages)
     elif pace.n_retrained >= len(stages.arms()):  # a round over the arms, so that one slow training takes no seeds
         most = stages.n_seeds_planned
+        if pace.fits(work_of(stages, n_search=0, n_seeds=most)):
+            return
         works = {number: work_of(stages, n_search=0, n_seeds=number) for number in range(1, most + 1)}
         fitting = max((number for number, work in works.items() if pace.fits(work)), default=1)
         rest = pace.rest(works[fitting])
